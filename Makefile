@@ -1,0 +1,40 @@
+# `make run` and `make test` set up everything they need in .venv; a second call installs nothing.
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: run test lint format reference clean
+
+run: $(INSTALLED)
+	snakemake --cores $(CORES) --show-failed-logs
+	@python scripts/show_reports.py config.yaml
+
+test: $(INSTALLED)
+	pytest
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+format: $(INSTALLED)
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+# Writes the JSON schema and the reference page of the configuration from the typed models.
+reference: $(INSTALLED)
+	python scripts/write_reference.py
+
+clean:
+	rm -rf $(VENV) results .snakemake
+
+$(INSTALLED): pyproject.toml envs/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --constraint envs/constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,37 @@
+# Chronocoder: from the checkpoints of a pretraining run to the features it learns, keeps and loses.
+#
+# Result paths (all made in src/chronocoder/layout.py; wildcards come from the configuration):
+#   results/{suite}/corpus/{split}.zarr, tasks/{task}.zarr, behaviour.zarr, similarity.zarr
+#   results/{suite}/activations/{site}/{revision}/{split}.zarr
+#   results/{suite}/{comparison}/{variant}/seed{seed}/crosscoder, evaluation.zarr, attribution/{task}.zarr, relie.zarr
+#   results/{suite}/report/index.html
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+if "suites" not in config:
+
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/suites.smk"
+include: "workflow/rules/tasks.smk"
+include: "workflow/rules/behaviour.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/crosscoder.smk"
+include: "workflow/rules/attribution.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    list_comparisons,
+
+
+rule all:
+    default_target: True
+    input:
+        expand(LAYOUT.report, suite=EXPERIMENT.suites),

@@ -1,0 +1,37 @@
+"""Make or read the minimal pairs of a task and tokenise them."""
+
+import argparse
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from chronocoder.command_line import run_script
+from chronocoder.config import Source, Task
+from chronocoder.stores import provenance, write_store
+
+
+def main() -> None:
+    """Read the arguments, build, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--suite", required=True, help="name of the suite")
+    parser.add_argument("--source", required=True, help="the suite's source, as JSON")
+    parser.add_argument("--task", required=True, help="name of the task")
+    parser.add_argument("--settings", required=True, help="the task, as JSON")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="directory of the tokenizer")
+    parser.add_argument("--output", type=Path, required=True, help="store to write")
+    arguments = parser.parse_args()
+
+    from chronocoder.suites.tokenizers import load_tokenizer, separator_id
+    from chronocoder.tasks.sources import read_pairs
+    from chronocoder.tasks.tokenise import tokenise_pairs
+
+    settings = TypeAdapter(Task).validate_json(arguments.settings)
+    source = TypeAdapter(Source).validate_json(arguments.source)
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    pairs = read_pairs(arguments.task, settings, source)
+    task = tokenise_pairs(pairs, tokenizer, separator_id(tokenizer), arguments.task)
+    write_store(task, arguments.output, provenance(settings, suite=arguments.suite, task=arguments.task))
+
+
+if __name__ == "__main__":
+    run_script(main)

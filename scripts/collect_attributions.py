@@ -1,0 +1,25 @@
+"""Join the effects of a crosscoder's features on all tasks."""
+
+import argparse
+from pathlib import Path
+
+from chronocoder.attribution.collect import collect_attributions
+from chronocoder.command_line import run_script
+from chronocoder.config import Settings
+from chronocoder.stores import load_store, provenance, write_store
+
+
+def main() -> None:
+    """Read the arguments, join, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--attributions", type=Path, nargs="+", required=True, help="stores of the tasks")
+    parser.add_argument("--output", type=Path, required=True, help="store to write")
+    arguments = parser.parse_args()
+    attributions = [load_store(path) for path in arguments.attributions]
+    joined = collect_attributions({dataset.attrs["task"]: dataset for dataset in attributions})
+    facts = {key: attributions[0].attrs[key] for key in ("suite", "comparison", "variant", "site", "seed")}
+    write_store(joined, arguments.output, provenance(Settings(), **facts))
+
+
+if __name__ == "__main__":
+    run_script(main)

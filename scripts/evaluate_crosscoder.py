@@ -1,0 +1,41 @@
+"""Judge a crosscoder on the validation split."""
+
+import argparse
+from pathlib import Path
+
+from chronocoder.command_line import add_checkpoints, add_flags, checkpoints_from, from_flags, run_script
+from chronocoder.config import EvaluationSettings
+from chronocoder.stores import load_store, provenance, write_store
+
+
+def main() -> None:
+    """Read the arguments, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_checkpoints(parser)
+    parser.add_argument("--crosscoder", type=Path, required=True, help="directory of the crosscoder")
+    parser.add_argument("--activations", type=Path, nargs="+", required=True, help="validation stores, in order")
+    parser.add_argument("--corpus", type=Path, required=True, help="store of the validation text")
+    parser.add_argument("--output", type=Path, required=True, help="store to write")
+    add_flags(parser, EvaluationSettings)
+    arguments = parser.parse_args()
+    settings = from_flags(arguments, EvaluationSettings)
+    corpus = load_store(arguments.corpus)
+
+    from chronocoder.activations.loader import ActivationStores
+    from chronocoder.crosscoder.evaluation import evaluation_dataset, measure_cross_entropy, measure_reconstruction
+    from chronocoder.crosscoder.model import load_crosscoder
+    from chronocoder.devices import default_device
+    from chronocoder.suites.checkpoints import load_model
+    from chronocoder.suites.sites import resolve_site
+
+    given = checkpoints_from(arguments)
+    crosscoder = load_crosscoder(arguments.crosscoder, default_device())
+    quality = measure_reconstruction(crosscoder, ActivationStores(arguments.activations))
+    sites = [resolve_site(load_model(path), crosscoder.config.site) for path in given.paths.values()]
+    entropies = measure_cross_entropy(crosscoder, sites, corpus["token_ids"].values, settings)
+    evaluation = evaluation_dataset(crosscoder, quality, entropies, given.tokens_seen)
+    write_store(evaluation, arguments.output, provenance(settings, **crosscoder.facts))
+
+
+if __name__ == "__main__":
+    run_script(main)

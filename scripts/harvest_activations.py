@@ -1,0 +1,44 @@
+"""Store the activations of one checkpoint at one site on one split."""
+
+import argparse
+from pathlib import Path
+
+from chronocoder.command_line import add_flags, from_flags, run_script
+from chronocoder.config import HarvestSettings
+from chronocoder.stores import load_store, provenance
+
+
+def main() -> None:
+    """Read the arguments, harvest each split."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--suite", required=True, help="name of the suite")
+    parser.add_argument("--revision", required=True, help="name of the checkpoint")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="directory of the checkpoint")
+    parser.add_argument("--site", required=True, help="for instance residual.2")
+    parser.add_argument("--corpora", type=Path, nargs="+", required=True, help="stores of the text, one a split")
+    parser.add_argument("--outputs", type=Path, nargs="+", required=True, help="stores to write, in the same order")
+    add_flags(parser, HarvestSettings)
+    arguments = parser.parse_args()
+    settings = from_flags(arguments, HarvestSettings)
+    corpora = [load_store(path) for path in arguments.corpora]
+
+    from chronocoder.activations.harvest import harvest
+    from chronocoder.suites.checkpoints import checkpoint_commit, load_model
+    from chronocoder.suites.sites import resolve_site
+
+    site = resolve_site(load_model(arguments.checkpoint), arguments.site)
+    for corpus, output in zip(corpora, arguments.outputs, strict=True):
+        attributes = provenance(
+            settings,
+            suite=arguments.suite,
+            revision=arguments.revision,
+            commit=checkpoint_commit(arguments.checkpoint),
+            site=arguments.site,
+            split=corpus.attrs["split"],
+            corpus_digest=corpus.attrs["config_digest"],
+        )
+        harvest(site, corpus, settings, output, attributes)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,45 @@
+"""Write the report of a suite: one HTML file that works without a network."""
+
+import argparse
+import json
+from pathlib import Path
+
+import yaml
+
+from chronocoder.command_line import run_script
+from chronocoder.report.inputs import ReportInputs, match_runs, names, read_contrasts
+from chronocoder.report.page import write_page
+from chronocoder.stores import load_store
+
+KINDS = ("trainings", "evaluations", "relies", "features")
+
+
+def main() -> None:
+    """Read the arguments, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--suite", required=True, help="name of the suite")
+    parser.add_argument("--behaviour", type=Path, required=True, help="store of the suite's accuracies")
+    parser.add_argument("--similarity", type=Path, required=True, help="store of its checkpoints' similarities")
+    parser.add_argument("--comparisons", type=Path, required=True, help="YAML file of its comparisons")
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}", type=Path, nargs="+", required=True, help=f"stores of all runs: {kind}")
+    parser.add_argument("--contrasts", required=True, help="tasks that a surface rule tells apart, as JSON")
+    parser.add_argument("--output", type=Path, required=True, help="HTML file to write")
+    arguments = parser.parse_args()
+    behaviour = load_store(arguments.behaviour)
+    comparisons = yaml.safe_load(arguments.comparisons.read_text(encoding="utf-8"))
+    stores = {kind: [load_store(path) for path in getattr(arguments, kind)] for kind in KINDS}
+    inputs = ReportInputs(
+        suite=arguments.suite,
+        behaviour=behaviour,
+        similarity=load_store(arguments.similarity),
+        comparisons={name: comparison["checkpoints"] for name, comparison in comparisons.items()},
+        runs=match_runs(**stores),
+        contrasts=read_contrasts(json.loads(arguments.contrasts), names(behaviour, "task")),
+        example_path=str(arguments.relies[0]),
+    )
+    write_page(inputs, arguments.output)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,76 @@
+"""Similarity of two checkpoints' activations on the same tokens."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import xarray as xr
+
+from chronocoder.stores import labelled, strings
+
+Measure = Callable[[np.ndarray, np.ndarray], float]
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the mean over tokens of the cosine of two activation vectors; inputs (token, d_model)."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(np.mean(np.einsum("td,td->t", a, b) / norms))
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the correlation of all entries of two activation matrices (token, d_model)."""
+    a, b = a - a.mean(), b - b.mean()
+    return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
+    """Return linear centred kernel alignment (Kornblith et al. 2019, eq. 3 with linear kernels).
+
+    It is invariant to rotation and to scaling of either space; inputs (token, d_model), widths may differ.
+    """
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    return float(np.linalg.norm(a.T @ b) ** 2 / (np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)))
+
+
+MEASURES: dict[str, tuple[Measure, str]] = {
+    "cosine": (cosine, "mean cosine of the activations of the same token"),
+    "pearson": (pearson, "correlation of all activation entries"),
+    "linear_cka": (linear_cka, "linear centred kernel alignment"),
+}
+
+
+def compare_activations(
+    activations: Mapping[str, Mapping[str, np.ndarray]], tokens_seen: Mapping[str, int]
+) -> xr.Dataset:
+    """Compare every two checkpoints by every measure at every site.
+
+    Args:
+        activations: by site, then revision: shape (token, d_model), the same tokens in the same order.
+        tokens_seen: tokens seen by revision.
+
+    Returns:
+        Dims (site, checkpoint, other_checkpoint).
+    """
+    revisions = list(next(iter(activations.values())))
+    dims = ("site", "checkpoint", "other_checkpoint")
+    variables = {
+        name: labelled(dims, np.stack([_matrix(of_site, measure) for of_site in activations.values()]), long_name)
+        for name, (measure, long_name) in MEASURES.items()
+    }
+    return xr.Dataset(
+        variables,
+        coords={
+            "site": strings(list(activations)),
+            "checkpoint": strings(revisions),
+            "other_checkpoint": strings(revisions),
+            "tokens_seen": ("checkpoint", [tokens_seen[revision] for revision in revisions]),
+        },
+    )
+
+
+def _matrix(of_site: Mapping[str, np.ndarray], measure: Measure) -> np.ndarray:
+    wide = [values.astype(np.float64) for values in of_site.values()]
+    matrix = np.empty((len(wide), len(wide)))
+    for row, a in enumerate(wide):
+        for column, b in enumerate(wide[: row + 1]):  # every measure is symmetric
+            matrix[row, column] = matrix[column, row] = measure(a, b)
+    return matrix

@@ -1,0 +1,106 @@
+"""What all scripts share: flags made from settings, logging, and errors without a traceback."""
+
+import argparse
+import gc
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from chronocoder.config.base import Settings
+from chronocoder.errors import ChronocoderError, ConfigError
+
+# Importing torch and transformers makes millions of objects that all stay: collecting garbage meanwhile takes a fifth
+# of a short job's time. Every script imports this module first.
+gc.set_threshold(200_000, 20, 20)
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def to_flags(settings: Settings) -> list[str]:
+    """Return settings as command-line arguments, one flag a field, that `from_flags` reads back."""
+    flags: list[str] = []
+    for name, value in settings.model_dump(mode="json").items():
+        if value is not None:
+            flags += [_flag(name), value if isinstance(value, str) else json.dumps(value)]
+    return flags
+
+
+def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
+    """Add one flag for each field of a settings model, with its description and default."""
+    group = parser.add_argument_group(model.__name__, model.__doc__)
+    for name, field in model.model_fields.items():
+        required = field.is_required()
+        note = "" if required else f" (default: {field.get_default(call_default_factory=True)})"
+        text = f"{field.description or ''}{note}".replace("%", "%%")
+        group.add_argument(_flag(name), dest=name, required=required, default=None, help=text, metavar="VALUE")
+
+
+def from_flags(arguments: argparse.Namespace, model: type[SettingsT]) -> SettingsT:
+    """Return the settings that the parsed flags of `add_flags` state; the model turns text into numbers."""
+    given: dict[str, Any] = {}
+    for name in model.model_fields:
+        text = getattr(arguments, name)
+        if text is not None:
+            given[name] = json.loads(text) if text[:1] in ("[", "{") else text
+    return model.model_validate(given)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's main function; a mendable error is one message and exit status 1."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        main()
+    except (ChronocoderError, ValidationError) as error:
+        logging.getLogger("chronocoder").error("%s", error)
+        sys.exit(1)
+
+
+@dataclass(frozen=True)
+class GivenCheckpoints:
+    """Checkpoints as `add_checkpoints` takes them.
+
+    Attributes:
+        suite: name of the suite.
+        paths: directory by revision, in order of training.
+        tokens_seen: tokens seen by revision.
+    """
+
+    suite: str
+    paths: dict[str, Path]
+    tokens_seen: dict[str, int]
+
+
+def add_checkpoints(parser: argparse.ArgumentParser) -> None:
+    """Add the flags by which a script takes several checkpoints of a suite."""
+    parser.add_argument("--suite", required=True, help="name of the suite")
+    parser.add_argument("--revisions", nargs="+", required=True, help="names of the checkpoints, in order of training")
+    parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, help="their directories, same order")
+    parser.add_argument("--tokens-seen", type=int, nargs="+", required=True, help="tokens each has seen, same order")
+
+
+def checkpoints_from(arguments: argparse.Namespace) -> GivenCheckpoints:
+    """Return the checkpoints that the flags of `add_checkpoints` name.
+
+    Raises:
+        ConfigError: the flags do not list equally many.
+    """
+    lists = (arguments.revisions, arguments.checkpoints, arguments.tokens_seen)
+    if len({len(values) for values in lists}) > 1:
+        counts = ", ".join(str(len(values)) for values in lists)
+        raise ConfigError(f"--revisions, --checkpoints, --tokens-seen list {counts} values; give equally many of each")
+    revisions, paths, tokens_seen = lists
+    return GivenCheckpoints(
+        arguments.suite,
+        dict(zip(revisions, paths, strict=True)),
+        dict(zip(revisions, tokens_seen, strict=True)),
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

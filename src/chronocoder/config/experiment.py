@@ -1,0 +1,84 @@
+"""The whole configuration, read from a file or from Snakemake's `config`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+
+from chronocoder.config.analysis import (
+    AttributionSettings,
+    CrosscoderSettings,
+    EvaluationSettings,
+    FeatureSettings,
+    HarvestSettings,
+    SimilaritySettings,
+)
+from chronocoder.config.base import Name, Settings
+from chronocoder.config.suites import Suite
+from chronocoder.errors import ConfigError
+
+
+class Experiment(Settings):
+    """An experiment: suites, and what is done with each of them."""
+
+    results: str = Field("results", description="Directory that all results go to.")
+    seeds: list[int] = Field([0], min_length=1, description="Seeds; each trains every crosscoder anew.")
+    suites: dict[Name, Suite] = Field(min_length=1, description="Pretraining runs, by name.")
+    variants: dict[Name, CrosscoderSettings] = Field(min_length=1, description="Crosscoders, by name.")
+    harvest: HarvestSettings = Field(default_factory=HarvestSettings, description="Reading activations.")
+    similarity: SimilaritySettings = Field(default_factory=SimilaritySettings, description="Comparing checkpoints.")
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Judging crosscoders.")
+    attribution: AttributionSettings = Field(default_factory=AttributionSettings, description="Measuring effects.")
+    features: FeatureSettings = Field(default_factory=FeatureSettings, description="Showing features.")
+    training_processes: PositiveInt = Field(
+        1, description="Processes that `accelerate launch` starts for a crosscoder; one a GPU."
+    )
+
+    def variants_of(self, suite: str, comparison: str) -> list[str]:
+        """Return the names of the variants that are trained on a comparison."""
+        return self.suites[suite].comparisons[comparison].variants or list(self.variants)
+
+    @model_validator(mode="after")
+    def _variants_exist(self) -> "Experiment":
+        for suite_name, suite in self.suites.items():
+            for name in suite.comparisons:
+                for variant in self.variants_of(suite_name, name):
+                    if variant not in self.variants:
+                        raise ValueError(
+                            f"suites.{suite_name}.comparisons.{name}: variant '{variant}' is not defined;"
+                            f" choose from {', '.join(self.variants)}"
+                        )
+        return self
+
+
+def parse_experiment(values: Mapping[str, Any], origin: str) -> Experiment:
+    """Validate a configuration.
+
+    Args:
+        values: the configuration as nested mappings.
+        origin: the file it was read from, for the message.
+
+    Raises:
+        ConfigError: names each wrong key, its value and the remedy.
+    """
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        lines = [_describe(entry) for entry in error.errors()]
+        raise ConfigError("\n".join([f"{origin}: {len(lines)} wrong:", *lines])) from None
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read and validate a configuration file."""
+    return parse_experiment(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
+
+
+def _describe(entry: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in entry["loc"]) or "(whole file)"
+    if entry["type"] == "extra_forbidden":
+        return f"  {key}: unknown key; remove it or correct its spelling (keys are listed in docs/configuration.md)"
+    shown = repr(entry["input"])
+    message = entry["msg"].removeprefix("Value error, ")
+    return f"  {key}: {message}" + (f" (found {shown})" if len(shown) < 80 else "")

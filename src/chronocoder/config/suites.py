@@ -1,0 +1,235 @@
+"""Where a suite's checkpoints, its corpus and its tasks come from."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from chronocoder.config.base import Name, Settings, Site
+
+
+class NurserySource(Settings):
+    """A miniature language model pretrained inside the DAG on text from a seeded grammar."""
+
+    kind: Literal["nursery"] = Field("nursery", description="Train the checkpoints here.")
+    language: Literal["english", "french"] = Field("english", description="The grammar that makes the text.")
+    seed: int = Field(0, description="Seed of the weights and of the text.")
+    steps: list[int] = Field(
+        [0, 1, 2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320],
+        min_length=2,
+        description="Training steps to save as checkpoints `step<n>`, ascending; the last ends the training.",
+    )
+    vocabulary_size: PositiveInt = Field(768, description="Entries of the subword tokenizer.")
+    hidden_size: PositiveInt = Field(128, description="Width of the residual stream.")
+    blocks: PositiveInt = Field(4, description="Transformer blocks.")
+    heads: PositiveInt = Field(4, description="Attention heads a block.")
+    sequence_length: PositiveInt = Field(64, description="Tokens in a training sequence.")
+    batch_size: PositiveInt = Field(24, description="Sequences in a training step.")
+    learning_rate: PositiveFloat = Field(4e-3, description="Peak learning rate of AdamW.")
+    warmup_steps: PositiveInt = Field(20, description="Steps over which the learning rate rises linearly.")
+
+    @field_validator("steps")
+    @classmethod
+    def _ascending(cls, steps: list[int]) -> list[int]:
+        if steps != sorted(set(steps)) or steps[0] < 0:
+            raise ValueError(f"steps {steps} must ascend from 0 or later without repetition; sort the list")
+        return steps
+
+    @property
+    def tokens_seen(self) -> dict[str, int]:
+        """Tokens trained on before each checkpoint, by revision, ascending."""
+        return {f"step{step}": step * self.batch_size * self.sequence_length for step in self.steps}
+
+
+class LocalCheckpoint(Settings):
+    """One checkpoint in a local Hugging Face directory."""
+
+    path: str = Field(description="Directory with config.json, safetensors weights and a tokenizer.")
+    tokens_seen: int = Field(ge=0, description="Tokens the model had been trained on.")
+
+
+class LocalSource(Settings):
+    """Checkpoints that lie in local Hugging Face directories."""
+
+    kind: Literal["local"] = Field(description="Read the checkpoints from directories.")
+    checkpoints: dict[Name, LocalCheckpoint] = Field(
+        min_length=1, description="Checkpoints by revision name, in order of training."
+    )
+
+    @property
+    def tokens_seen(self) -> dict[str, int]:
+        """Tokens trained on before each checkpoint, by revision, in the order given."""
+        return {name: checkpoint.tokens_seen for name, checkpoint in self.checkpoints.items()}
+
+
+class HubSource(Settings):
+    """Checkpoints that are revisions of a repository on the Hugging Face hub."""
+
+    kind: Literal["hub"] = Field(description="Download the checkpoints.")
+    repository: str = Field(pattern=r"^[\w.\-]+/[\w.\-]+$", description="For instance `EleutherAI/pythia-1b`.")
+    checkpoints: dict[Name, int] = Field(
+        min_length=1, description="Tokens seen by revision (branch, tag or commit), in order of training."
+    )
+
+    @property
+    def tokens_seen(self) -> dict[str, int]:
+        """Tokens trained on before each checkpoint, by revision, in the order given."""
+        return self.checkpoints
+
+
+Source = Annotated[NurserySource | LocalSource | HubSource, Field(discriminator="kind")]
+
+
+class CorpusSettings(Settings):
+    """How much text is harvested, and in what pieces."""
+
+    train_tokens: PositiveInt = Field(description="Tokens in the split the crosscoders are trained on.")
+    validation_tokens: PositiveInt = Field(description="Tokens in the split they are judged on.")
+    sequence_length: int = Field(ge=2, description="Tokens in a sequence, its first (separator) token included.")
+
+    @model_validator(mode="after")
+    def _whole_sequences(self) -> "CorpusSettings":
+        for split in ("train", "validation"):
+            tokens = getattr(self, f"{split}_tokens")
+            if tokens < self.sequence_length:
+                raise ValueError(
+                    f"{split}_tokens {tokens} is less than one sequence of sequence_length"
+                    f" {self.sequence_length}; ask for more tokens or shorter sequences"
+                )
+        return self
+
+
+class NurseryCorpus(CorpusSettings):
+    """Sentences of the suite's own grammar that its pretraining never contains."""
+
+    kind: Literal["nursery"] = Field(description="Generate the text.")
+    seed: int = Field(1, description="Seed of the text.")
+
+
+class TextCorpus(CorpusSettings):
+    """A local text file (one document a line) or JSONL file."""
+
+    kind: Literal["text"] = Field(description="Read the text from a file.")
+    path: str = Field(description="A `.txt` file with one document a line, or a `.jsonl` file.")
+    text_field: str = Field("text", description="The key of a JSONL line that holds the text.")
+
+
+class HubCorpus(CorpusSettings):
+    """A dataset of the Hugging Face hub, streamed."""
+
+    kind: Literal["hub"] = Field(description="Stream the text from a dataset.")
+    dataset: str = Field(description="Repository of the dataset, or a local directory in the same form.")
+    name: str | None = Field(None, description="Configuration of the dataset, where it has several.")
+    split: str = Field("train", description="Split of the dataset.")
+    text_field: str = Field("text", description="The column that holds the text.")
+
+
+Corpus = Annotated[NurseryCorpus | TextCorpus | HubCorpus, Field(discriminator="kind")]
+
+
+class NurseryTask(Settings):
+    """Minimal pairs from the suite's own grammar; the task's name is the grammar's."""
+
+    kind: Literal["nursery"] = Field(description="Generate the pairs.")
+    pairs: PositiveInt = Field(300, description="Minimal pairs to generate.")
+    seed: int = Field(2, description="Seed of the pairs.")
+
+
+class BlimpTask(Settings):
+    """Minimal pairs from a JSONL file in the format of BLiMP (Warstadt et al. 2020)."""
+
+    kind: Literal["blimp"] = Field(description="Read the pairs from a file.")
+    path: str = Field(description="JSONL file with `sentence_good` and `sentence_bad` on each line.")
+    limit: PositiveInt | None = Field(None, description="Use only the first so many lines.")
+
+
+Task = Annotated[NurseryTask | BlimpTask, Field(discriminator="kind")]
+
+
+class Comparison(Settings):
+    """The checkpoints that one crosscoder is trained on."""
+
+    checkpoints: list[Name] = Field(min_length=2, description="Two or more revisions, in order of training.")
+    site: Site | None = Field(None, description="Site of this comparison, where it is not the suite's.")
+    variants: list[Name] | None = Field(None, description="Crosscoder variants to train; all where not given.")
+    why: str = Field("", description="The reason for this choice, shown in the report.")
+
+
+class Suite(Settings):
+    """One pretraining run, the text and the tasks it is examined on, and the comparisons to make."""
+
+    source: Source = Field(description="Where the checkpoints come from.")
+    corpus: Corpus = Field(description="Where the text for the activations comes from.")
+    site: Site = Field(description="Where activations are read: `residual.N`, `mlp_out.N` or `attention_out.N`.")
+    tasks: dict[Name, Task] = Field(min_length=1, description="Sets of minimal pairs, by name.")
+    comparisons: dict[Name, Comparison] = Field(min_length=1, description="Crosscoder inputs, by name.")
+    contrasts: dict[Name, list[Name]] = Field(
+        default_factory=dict,
+        description="A task where a surface rule suffices, and those where the same rule fails: the report looks"
+        " for features that help the one and harm the others.",
+    )
+
+    @property
+    def tokens_seen(self) -> dict[str, int]:
+        """Tokens trained on before each checkpoint, by revision, in order of training."""
+        return self.source.tokens_seen
+
+    def site_of(self, comparison: str) -> str:
+        """Return the site that a comparison's activations are read at."""
+        return self.comparisons[comparison].site or self.site
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Suite":
+        self._check_order()
+        self._check_comparisons()
+        self._check_nursery()
+        self._check_contrasts()
+        return self
+
+    def _check_order(self) -> None:
+        tokens = list(self.tokens_seen.values())
+        if tokens != sorted(set(tokens)):
+            raise ValueError(
+                f"source.checkpoints: tokens_seen {tokens} must ascend; list the checkpoints in order of training"
+            )
+
+    def _check_comparisons(self) -> None:
+        order = list(self.tokens_seen)
+        for name, comparison in self.comparisons.items():
+            for revision in comparison.checkpoints:
+                if revision not in order:
+                    raise ValueError(
+                        f"comparisons.{name}: checkpoint '{revision}' does not exist in the suite;"
+                        f" choose from {', '.join(order)}"
+                    )
+            places = [order.index(revision) for revision in comparison.checkpoints]
+            if places != sorted(set(places)):
+                raise ValueError(
+                    f"comparisons.{name}: checkpoints {comparison.checkpoints} must be in order of training,"
+                    " without repetition"
+                )
+
+    def _check_nursery(self) -> None:
+        if self.source.kind == "nursery":
+            for where in {self.site, *(self.site_of(name) for name in self.comparisons)}:
+                if int(where.split(".")[1]) >= self.source.blocks:
+                    raise ValueError(
+                        f"site '{where}' is outside the model: it has blocks 0 to {self.source.blocks - 1};"
+                        " choose one of them"
+                    )
+            return
+        users = [f"tasks.{name}" for name, task in self.tasks.items() if task.kind == "nursery"]
+        users += ["corpus"] if self.corpus.kind == "nursery" else []
+        if users:
+            raise ValueError(
+                f"{users[0]}: kind 'nursery' needs a source of kind 'nursery', not '{self.source.kind}';"
+                " give a file instead"
+            )
+
+    def _check_contrasts(self) -> None:
+        for simple, conflicting in self.contrasts.items():
+            for task in (simple, *conflicting):
+                if task not in self.tasks:
+                    raise ValueError(
+                        f"contrasts.{simple}: task '{task}' is not among the suite's tasks;"
+                        f" choose from {', '.join(self.tasks)}"
+                    )

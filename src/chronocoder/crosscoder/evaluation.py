@@ -1,0 +1,136 @@
+"""How well a crosscoder stands for the activations it was trained on."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from chronocoder.activations.loader import ActivationStores
+from chronocoder.config import EvaluationSettings
+from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.stores import labelled, strings
+from chronocoder.suites.sites import Site
+
+
+class Reconstruction(NamedTuple):
+    """Quality on a whole split.
+
+    Attributes:
+        explained_variance: 1 - sum ||x - x_hat||^2 / sum ||x - x_bar||^2, x_bar over the split, shape (checkpoint,).
+        l0: mean number of active latents a token.
+        frequency: part of the tokens each latent is active on, shape (feature,).
+    """
+
+    explained_variance: Float[np.ndarray, " checkpoint"]
+    l0: float
+    frequency: Float[np.ndarray, " feature"]
+
+
+@torch.no_grad()
+def measure_reconstruction(crosscoder: Crosscoder, stores: ActivationStores) -> Reconstruction:
+    """Measure a folded crosscoder on a whole split, by running sums in float64."""
+    count = len(stores.paths)
+    error, square = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
+    total = torch.zeros(count, stores.width, dtype=torch.float64)
+    active = torch.zeros(crosscoder.config.settings.dictionary_size, dtype=torch.float64)
+    for x in stores.blocks():
+        codes = crosscoder.encode(x.to(crosscoder.W_enc.device))
+        difference = x - crosscoder.decode(codes).cpu()
+        error += difference.pow(2).sum(dim=(0, 2), dtype=torch.float64)
+        square += x.pow(2).sum(dim=(0, 2), dtype=torch.float64)
+        total += x.sum(dim=0, dtype=torch.float64)
+        active += (codes > 0).sum(dim=0).cpu()
+    variance = square - total.pow(2).sum(dim=1) / stores.rows
+    frequency = active / stores.rows
+    return Reconstruction((1 - error / variance).numpy(), float(frequency.sum()), frequency.numpy())
+
+
+class CrossEntropies(NamedTuple):
+    """Mean next-token cross-entropy of each checkpoint, in nats, shape (checkpoint,).
+
+    Attributes:
+        clean: of the unchanged model.
+        spliced: with the site's activation replaced by its reconstruction.
+        zero: with it replaced by zero.
+    """
+
+    clean: Float[np.ndarray, " checkpoint"]
+    spliced: Float[np.ndarray, " checkpoint"]
+    zero: Float[np.ndarray, " checkpoint"]
+
+    @property
+    def recovered(self) -> Float[np.ndarray, " checkpoint"]:
+        """1 - (spliced - clean) / (zero - clean): one if splicing costs nothing, zero if as much as zeroing."""
+        recovered: np.ndarray = 1 - (self.spliced - self.clean) / (self.zero - self.clean)
+        return recovered
+
+
+@torch.no_grad()
+def measure_cross_entropy(
+    crosscoder: Crosscoder, sites: Sequence[Site], token_ids: np.ndarray, settings: EvaluationSettings
+) -> CrossEntropies:
+    """Splice reconstructions into every checkpoint's model and measure its cross-entropy.
+
+    The first token of a sequence keeps its activation and its prediction is not counted: the crosscoder has never
+    seen such tokens.
+
+    Args:
+        crosscoder: folded.
+        sites: the site in each checkpoint's model, in the crosscoder's order.
+        token_ids: shape (sequence, position); the first `settings.sequences` are used.
+        settings: how many sequences, and how many at once.
+    """
+    used = torch.from_numpy(token_ids[: settings.sequences].astype(np.int64))
+    sums = torch.zeros(3, len(sites), dtype=torch.float64)
+    for ids in used.to(sites[0].model.device).split(settings.batch_size):
+        states = [site.read(ids) for site in sites]
+        x = torch.stack([state.activation for state in states], dim=2)
+        replacement = x.clone()
+        flat = x[:, 1:].flatten(0, 1)
+        replacement[:, 1:] = crosscoder.decode(crosscoder.encode(flat)).unflatten(0, x[:, 1:].shape[:2])
+        zeroed = torch.zeros_like(x)
+        zeroed[:, :1] = x[:, :1]
+        for kind, activations in enumerate((x, replacement, zeroed)):
+            for number, (site, state) in enumerate(zip(sites, states, strict=True)):
+                logits = site.resume(ids, activations[:, :, number], state.entry, last_only=False)
+                sums[kind, number] += _summed_cross_entropy(logits, ids)
+    predictions = len(used) * (used.shape[1] - 2)
+    return CrossEntropies(*(sums / predictions).numpy())
+
+
+def evaluation_dataset(
+    crosscoder: Crosscoder, quality: Reconstruction, entropies: CrossEntropies, tokens_seen: Mapping[str, int]
+) -> xr.Dataset:
+    """Return the evaluation with dims (checkpoint,) and (feature,)."""
+    dims = ("checkpoint",)
+    checkpoints = crosscoder.config.checkpoints
+    norms = crosscoder.decoder_norms.cpu().numpy()
+    return xr.Dataset(
+        {
+            "explained_variance": labelled(dims, quality.explained_variance, "explained variance on validation"),
+            "cross_entropy_clean": labelled(dims, entropies.clean, "cross-entropy of the model", "nat"),
+            "cross_entropy_spliced": labelled(dims, entropies.spliced, "cross-entropy, site reconstructed", "nat"),
+            "cross_entropy_zero": labelled(dims, entropies.zero, "cross-entropy, site set to zero", "nat"),
+            "cross_entropy_recovered": labelled(dims, entropies.recovered, "cross-entropy recovered by splicing"),
+            "l0": labelled((), quality.l0, "mean number of active latents a token"),
+            "dead_fraction": labelled((), float((quality.frequency == 0).mean()), "latents never active"),
+            "activation_frequency": labelled(("feature",), quality.frequency, "part of tokens with the latent active"),
+            "decoder_norm": labelled(("checkpoint", "feature"), norms, "decoder norm in normalised units"),
+        },
+        coords={
+            "checkpoint": strings(checkpoints),
+            "tokens_seen": ("checkpoint", [tokens_seen[revision] for revision in checkpoints]),
+            "feature": np.arange(norms.shape[1]),
+        },
+    )
+
+
+def _summed_cross_entropy(
+    logits: Float[Tensor, "batch position vocabulary"], token_ids: Int[Tensor, "batch position"]
+) -> Tensor:
+    predicted, target = logits[:, 1:-1].flatten(0, 1).float(), token_ids[:, 2:].flatten()
+    return torch.nn.functional.cross_entropy(predicted, target, reduction="sum").double().cpu()

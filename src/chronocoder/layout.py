@@ -1,0 +1,119 @@
+"""All result paths, made in one place.
+
+The braces are wildcards: `str.format` fills them in, and Snakemake reads them as they are.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Path patterns below one results directory.
+
+    Attributes:
+        root: the results directory.
+    """
+
+    root: str
+
+    @property
+    def suite(self) -> str:
+        """Everything about one pretraining run."""
+        return f"{self.root}/{{suite}}"
+
+    @property
+    def tokenizer(self) -> str:
+        """The tokenizer of a suite that is trained here."""
+        return f"{self.suite}/tokenizer"
+
+    @property
+    def checkpoint(self) -> str:
+        """A Hugging Face directory, for suites that are trained here or downloaded."""
+        return f"{self.suite}/checkpoints/{{revision}}"
+
+    @property
+    def corpus(self) -> str:
+        """Token ids of one split."""
+        return f"{self.suite}/corpus/{{split}}.zarr"
+
+    @property
+    def task(self) -> str:
+        """Tokenised minimal pairs."""
+        return f"{self.suite}/tasks/{{task}}.zarr"
+
+    @property
+    def task_behaviour(self) -> str:
+        """Scores of every checkpoint on one task."""
+        return f"{self.suite}/behaviour/{{task}}.zarr"
+
+    @property
+    def behaviour(self) -> str:
+        """Accuracy of every checkpoint on every task."""
+        return f"{self.suite}/behaviour.zarr"
+
+    @property
+    def similarity(self) -> str:
+        """Similarity of every two checkpoints' activations."""
+        return f"{self.suite}/similarity.zarr"
+
+    @property
+    def comparisons(self) -> str:
+        """What the crosscoders are trained on, and why."""
+        return f"{self.suite}/comparisons.yaml"
+
+    @property
+    def activations(self) -> str:
+        """Activations of one checkpoint at one site on one split."""
+        return f"{self.suite}/activations/{{site}}/{{revision}}/{{split}}.zarr"
+
+    @property
+    def run(self) -> str:
+        """Everything about one trained crosscoder."""
+        return f"{self.suite}/{{comparison}}/{{variant}}/seed{{seed}}"
+
+    @property
+    def crosscoder(self) -> str:
+        """A crosscoder: model.safetensors and config.json."""
+        return f"{self.run}/crosscoder"
+
+    @property
+    def training(self) -> str:
+        """Losses and metrics over the training steps."""
+        return f"{self.run}/training.zarr"
+
+    @property
+    def evaluation(self) -> str:
+        """Quality of a crosscoder on the validation split."""
+        return f"{self.run}/evaluation.zarr"
+
+    @property
+    def attribution(self) -> str:
+        """Effects of every feature on one task at every checkpoint."""
+        return f"{self.run}/attribution/{{task}}.zarr"
+
+    @property
+    def relie(self) -> str:
+        """Effects of every feature on every task at every checkpoint."""
+        return f"{self.run}/relie.zarr"
+
+    @property
+    def features(self) -> str:
+        """Top-activating examples of the features that matter."""
+        return f"{self.run}/features.zarr"
+
+    @property
+    def report(self) -> str:
+        """The report."""
+        return f"{self.suite}/report/index.html"
+
+    def log(self, rule: str, job: str = "") -> str:
+        """Return the log of a rule; `job` holds the wildcards that tell its jobs apart."""
+        return self._of_job("logs", rule, job, "log")
+
+    def benchmark(self, rule: str, job: str = "") -> str:
+        """Return the time and memory a job took; `job` as for `log`."""
+        return self._of_job("benchmarks", rule, job, "tsv")
+
+    def _of_job(self, kind: str, rule: str, job: str, ending: str) -> str:
+        name = f"{rule}/{job}" if job else rule
+        return f"{self.suite}/{kind}/{name}.{ending}"

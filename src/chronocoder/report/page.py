@@ -1,0 +1,139 @@
+"""Putting the page together."""
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from plotly.offline import get_plotlyjs
+
+from chronocoder.report.contrasts import ContrastFeatures, clearest_run, find_contrast_features
+from chronocoder.report.data import CLASSES, Vocabulary, feature_words, run_data, shown_features
+from chronocoder.report.feature_figures import draw_contrast, draw_shares
+from chronocoder.report.inputs import Contrast, ReportInputs, Run
+from chronocoder.report.suite_figures import draw_ability, draw_similarities, draw_trainings
+from chronocoder.report.summary import summarise
+from chronocoder.report.text import short_count
+
+Found = Mapping[Contrast, ContrastFeatures]
+
+
+class KeyNumber(NamedTuple):
+    """A number at the head of the page.
+
+    Attributes:
+        value: as text.
+        label: what it counts.
+    """
+
+    value: str
+    label: str
+
+
+def write_page(inputs: ReportInputs, path: Path) -> None:
+    """Write the report; the file appears at `path` when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(render_page(inputs), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def render_page(inputs: ReportInputs) -> str:
+    """Return the report as HTML."""
+    found = [
+        {contrast: find_contrast_features(run.relie, contrast) for contrast in inputs.contrasts} for run in inputs.runs
+    ]
+    return _template().render(
+        inputs=inputs,
+        key_numbers=key_numbers(inputs),
+        summary=summarise(inputs, found),
+        provenance=provenance_rows(inputs),
+        packages=package_versions(inputs),
+        document=page_data(inputs, found),
+        style=_resource("report.css"),
+        script=_resource("report.js"),
+        plotly=get_plotlyjs(),
+    )
+
+
+def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
+    """Return what the page's script reads: runs, token texts and figures."""
+    vocabulary = Vocabulary()
+    runs = [run_data(run, of_run, vocabulary) for run, of_run in zip(inputs.runs, found, strict=True)]
+    emphasised = [task for contrast in inputs.contrasts for task in contrast]
+    return {
+        "classes": CLASSES,
+        "first": _first_run(found),
+        "contrasts": [contrast._asdict() for contrast in inputs.contrasts],
+        "runs": runs,
+        "vocabulary": vocabulary.texts,
+        "figures": {
+            "ability": {"": [draw_ability(inputs.behaviour, inputs.comparisons, emphasised)]},
+            "similarity": draw_similarities(inputs.similarity, inputs.comparisons),
+            "training": draw_trainings(inputs.runs),
+        },
+        "shares": [draw_shares(run) for run in inputs.runs],
+        "contrastFigures": [_contrast_figures(run, of_run) for run, of_run in zip(inputs.runs, found, strict=True)],
+    }
+
+
+def key_numbers(inputs: ReportInputs) -> list[KeyNumber]:
+    """Return the numbers at the head of the page."""
+    tokens = inputs.behaviour["tokens_seen"].values
+    latents = sorted({run.relie.sizes["feature"] for run in inputs.runs})
+    return [
+        KeyNumber(str(inputs.behaviour.sizes["checkpoint"]), "checkpoints"),
+        KeyNumber(f"{short_count(tokens.min())} – {short_count(tokens.max())}", "tokens seen"),
+        KeyNumber(str(inputs.behaviour.sizes["task"]), "tasks"),
+        KeyNumber(str(len(inputs.comparisons)), "comparisons"),
+        KeyNumber(str(len(inputs.runs)), "crosscoders"),
+        KeyNumber(", ".join(short_count(count) for count in latents), "latents in each"),
+    ]
+
+
+def provenance_rows(inputs: ReportInputs) -> list[list[str]]:
+    """Return a row of what, settings digest and time of writing for each store."""
+    stores = {"behaviour": inputs.behaviour, "similarity": inputs.similarity}
+    for run in inputs.runs:
+        stores |= {f"{run.key.label}: {name}": dataset for name, dataset in run.stores.items()}
+    return [
+        [name, str(store.attrs["config_digest"]), str(store.attrs["created"]), str(store.attrs["settings"])]
+        for name, store in stores.items()
+    ]
+
+
+def package_versions(inputs: ReportInputs) -> list[str]:
+    """Return the distinct sets of package versions that the stores were written with."""
+    stores = [inputs.behaviour, inputs.similarity, *(store for run in inputs.runs for store in run.stores.values())]
+    texts = (
+        ", ".join(f"{name} {version}" for name, version in store.attrs["package_versions"].items()) for store in stores
+    )
+    return list(dict.fromkeys(texts))
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "ensure_ascii": False, "separators": (",", ":")}
+    return environment.from_string(_resource("report.html.jinja"))
+
+
+def _resource(name: str) -> str:
+    return files("chronocoder.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _first_run(found: Sequence[Found]) -> int:
+    """Return the place of the run to show first: the one that shows the first contrast most clearly."""
+    first = next(iter(found[0]), None)
+    return 0 if first is None else clearest_run([of_run[first] for of_run in found]) or 0
+
+
+def _contrast_figures(run: Run, found: Found) -> list[list[dict[str, Any]]]:
+    features, words = shown_features(run, found), feature_words(run.features)
+    return [draw_contrast(run, features, contrast, of_it, words) for contrast, of_it in found.items()]

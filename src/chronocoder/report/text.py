@@ -1,0 +1,54 @@
+"""Names and numbers as a reader wants them."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+WORD = re.compile(r"[\w'’-]+")
+UNITS = ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k"))
+
+
+def in_words(name: str) -> str:
+    """Return a task's name with spaces."""
+    return name.replace("_", " ")
+
+
+def quoted(task: str) -> str:
+    """Return a task's name as a sentence names it."""
+    return f"“{in_words(task)}”"
+
+
+def short_count(count: float) -> str:
+    """Return a count in three digits, with k, M, B or T for thousands, millions, and so on."""
+    for size, unit in UNITS:
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.3g}"
+
+
+def signed(effect: float) -> str:
+    """Return an effect in logits with its sign, in two decimals or more where it is small."""
+    digits = 2 if abs(effect) >= 0.1 else 3
+    return f"{effect:+.{digits}f}".replace("-", "−")
+
+
+def listed(items: Sequence[str]) -> str:
+    """Return items joined by commas and a final 'and'."""
+    return " and ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
+
+
+def peak_words(examples: Sequence[tuple[Sequence[str], int]], count: int) -> list[str]:
+    """Return the words that hold the most active token of each example, most frequent first.
+
+    Args:
+        examples: the tokens of each example, and the place of the most active one.
+        count: how many words.
+    """
+    return [word for word, _ in Counter(_word_at(*example) for example in examples).most_common(count)]
+
+
+def _word_at(tokens: Sequence[str], place: int) -> str:
+    start = sum(len(token) for token in tokens[:place])
+    stop = start + len(tokens[place])
+    inside = [word for word in WORD.finditer("".join(tokens)) if word.start() < stop and word.end() > start]
+    return inside[0].group() if inside else tokens[place].strip()

@@ -1,0 +1,55 @@
+"""Loading checkpoints: every source ends as an ordinary Hugging Face directory."""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from chronocoder.devices import default_device
+from chronocoder.errors import ConfigError
+from chronocoder.stores import whole_directory
+
+COMMIT_FILE = "commit.json"
+_log = logging.getLogger(__name__)
+
+
+def load_model(path: Path) -> PreTrainedModel:
+    """Load a causal language model for inspection: float32, evaluation mode, weights frozen.
+
+    Raises:
+        ConfigError: the directory does not exist or holds no model.
+    """
+    _check_directory(path)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+    model.config.use_cache = False
+    return model.eval().requires_grad_(False).to(default_device())
+
+
+def checkpoint_commit(path: Path) -> str:
+    """Return the hub commit that a directory was downloaded from, or an empty string."""
+    record = path / COMMIT_FILE
+    return str(json.loads(record.read_text(encoding="utf-8"))["commit"]) if record.is_file() else ""
+
+
+def download_checkpoint(repository: str, revision: str, output: Path) -> None:
+    """Download one revision of a hub repository as a Hugging Face directory, and note its commit.
+
+    Weights are taken as safetensors; a revision that has none is taken as `pytorch_model*.bin`, which transformers
+    reads with its weights-only unpickler.
+    """
+    info = HfApi().model_info(repository, revision=revision)
+    names = [sibling.rfilename for sibling in info.siblings or []]
+    weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "pytorch_model*"
+    with whole_directory(output) as partial:
+        patterns = ["*.json", "*.txt", "*.model", weights]
+        snapshot_download(repository, revision=info.sha, local_dir=partial, allow_patterns=patterns)
+        (partial / COMMIT_FILE).write_text(json.dumps({"repository": repository, "commit": info.sha}), "utf-8")
+    _log.info("downloaded %s at %s (%s) to %s", repository, revision, info.sha, output)
+
+
+def _check_directory(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"{path}: no config.json there; give a Hugging Face model directory")

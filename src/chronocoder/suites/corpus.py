@@ -1,0 +1,132 @@
+"""The text that activations are harvested on: documents, packed into sequences of tokens."""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Int32
+from transformers import PreTrainedTokenizerBase
+
+from chronocoder.config import Corpus, CorpusSettings, HubCorpus, NurseryCorpus, NurserySource, Source, TextCorpus
+from chronocoder.errors import CorpusError
+from chronocoder.stores import labelled
+from chronocoder.suites.nursery.grammar import Grammar
+
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
+_DOCUMENTS_PER_BATCH = 1024
+_log = logging.getLogger(__name__)
+
+
+def read_documents(corpus: Corpus, source: Source, split: Split) -> Iterator[str]:
+    """Return the documents of one split; no document is in both.
+
+    Raises:
+        CorpusError: the file does not exist, or a line has not the text field.
+    """
+    if isinstance(corpus, NurseryCorpus):
+        assert isinstance(source, NurserySource)  # Suite has checked it
+        return Grammar.load(source.language).sentences(split, corpus.seed)
+    documents = _read_file(corpus) if isinstance(corpus, TextCorpus) else _read_hub(corpus)
+    share = corpus.validation_tokens / (corpus.train_tokens + corpus.validation_tokens)
+    return (text for text in documents if (_hash_share(text) < share) == (split == "validation"))
+
+
+def build_corpus(
+    documents: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    separator: int,
+    settings: CorpusSettings,
+    split: Split,
+) -> xr.Dataset:
+    """Tokenise and pack documents into as many whole sequences as the settings ask for.
+
+    Returns:
+        `token_ids` with dims (sequence, position).
+
+    Raises:
+        CorpusError: the documents end before that.
+    """
+    wanted = int(getattr(settings, f"{split}_tokens")) // settings.sequence_length
+    cut = isinstance(settings, NurseryCorpus)  # as its pretraining does: no sequence begins within a sentence
+    packed = pack_documents(_encode(documents, tokenizer), separator, settings.sequence_length, cut)
+    sequences = list(islice(packed, wanted))
+    if len(sequences) < wanted:
+        raise CorpusError(
+            f"corpus, split '{split}': {split}_tokens asks for {wanted * settings.sequence_length} tokens,"
+            f" the text has only {len(sequences) * settings.sequence_length}; lower {split}_tokens or give more text"
+        )
+    _log.info("corpus, split %s: %d sequences of %d tokens", split, wanted, settings.sequence_length)
+    token_ids = labelled(("sequence", "position"), np.stack(sequences), "token of the text")
+    coords = {"sequence": np.arange(wanted), "position": np.arange(settings.sequence_length)}
+    return xr.Dataset({"token_ids": token_ids}, coords=coords)
+
+
+def pack_documents(
+    documents: Iterable[list[int]], separator: int, sequence_length: int, cut: bool = False
+) -> Iterator[Int32[np.ndarray, " position"]]:
+    """Pack documents, the separator before each, into whole sequences that all begin with the separator.
+
+    Args:
+        documents: the token ids of each document.
+        separator: the token put before each.
+        sequence_length: tokens in a sequence.
+        cut: leave out the rest of a document that passes the end of a sequence, rather than begin the next with it.
+    """
+    sequence: list[int] = []
+    for document in documents:
+        rest = document
+        while rest:
+            room = max(sequence_length - len(sequence) - 1, 0)
+            sequence += [separator, *rest[:room]]
+            rest = [] if cut else rest[room:]
+            if len(sequence) >= sequence_length:
+                yield np.array(sequence[:sequence_length], dtype=np.int32)
+                sequence = []
+
+
+def _encode(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+    stream = iter(documents)
+    batches = iter(lambda: list(islice(stream, _DOCUMENTS_PER_BATCH)), [])
+    return chain.from_iterable(tokenizer(batch, add_special_tokens=False)["input_ids"] for batch in batches)
+
+
+def _read_file(corpus: TextCorpus) -> Iterator[str]:
+    path = Path(corpus.path)
+    if not path.is_file():
+        raise CorpusError(f"{path}: no such file; correct corpus.path")
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            text = _jsonl_text(line, corpus.text_field, f"{path}, line {number}") if path.suffix == ".jsonl" else line
+            if text.strip():
+                yield text.strip()
+
+
+def _jsonl_text(line: str, field: str, where: str) -> str:
+    try:
+        return str(json.loads(line)[field])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise CorpusError(f"{where}: needs a JSON object with the key '{field}'; set corpus.text_field") from None
+
+
+def _read_hub(corpus: HubCorpus) -> Iterator[str]:
+    from datasets import load_dataset  # here, because it takes a second to import
+
+    dataset = load_dataset(corpus.dataset, corpus.name, split=corpus.split, streaming=True)
+    for row in dataset:
+        if corpus.text_field not in row:
+            raise CorpusError(
+                f"dataset '{corpus.dataset}' has no column '{corpus.text_field}', only {', '.join(row)};"
+                " set corpus.text_field"
+            )
+        yield str(row[corpus.text_field])
+
+
+def _hash_share(text: str) -> float:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64

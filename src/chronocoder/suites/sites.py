@@ -1,0 +1,222 @@
+"""Reading and replacing activations at a site of any decoder-only transformer.
+
+Blocks are found by the model's structure: they are the list of modules of one class that holds the most parameters.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from chronocoder.errors import SiteError
+
+INNER_NAMES = {"mlp_out": ("mlp", "feed_forward", "ffn"), "attention_out": ("attn", "attention")}
+
+
+class SiteState(NamedTuple):
+    """The clean pass of a batch up to a site.
+
+    Attributes:
+        activation: what the site puts out, shape (batch, position, d_model).
+        entry: what enters the block that is run again when a computation resumes here; for a residual site the
+            activation itself.
+    """
+
+    activation: Float[Tensor, "batch position d_model"]
+    entry: Float[Tensor, "batch position d_model"]
+
+
+class _SiteRead(Exception):  # noqa: N818
+    """Ends a forward pass once the site has been read."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in one model where activations are read and replaced.
+
+    Attributes:
+        model: the model.
+        name: for instance `residual.2`.
+        blocks: its transformer blocks.
+        index: the block that the site belongs to, from 0.
+        module: the module whose output the activation is.
+        block_returns_tuple: whether the blocks put out a tuple, the hidden state first.
+    """
+
+    model: PreTrainedModel
+    name: str
+    blocks: nn.ModuleList
+    index: int
+    module: nn.Module
+    block_returns_tuple: bool
+
+    @property
+    def is_residual(self) -> bool:
+        """Whether the activation is the whole residual stream after a block."""
+        return self.module is self.blocks[self.index]
+
+    @torch.no_grad()
+    def read(self, token_ids: Int[Tensor, "batch position"]) -> SiteState:
+        """Run the model up to the site and no further."""
+        seen: dict[str, Tensor] = {}
+
+        def keep_entry(_module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            seen["entry"] = _hidden(arguments, keywords)
+
+        def keep_activation(_module: nn.Module, _arguments: Any, output: Any) -> None:
+            seen["activation"] = _first(output)
+            raise _SiteRead
+
+        block = self.blocks[self.index]
+        with ExitStack() as hooks:
+            hooks.callback(block.register_forward_pre_hook(keep_entry, with_kwargs=True).remove)
+            hooks.callback(self.module.register_forward_hook(keep_activation).remove)
+            with suppress(_SiteRead):
+                self.model(input_ids=token_ids)
+        activation = seen["activation"]
+        return SiteState(activation, activation if self.is_residual else seen["entry"])
+
+    def resume(
+        self,
+        token_ids: Int[Tensor, "batch position"],
+        activation: Float[Tensor, "batch position d_model"],
+        entry: Float[Tensor, "batch position d_model"] | None = None,
+        last_only: bool = True,
+    ) -> Float[Tensor, "batch position vocabulary"]:
+        """Run the rest of the model with the site's activation replaced; differentiable in `activation`.
+
+        Args:
+            token_ids: the input, needed for its shape and for models that look at it again.
+            activation: the replacement.
+            entry: `SiteState.entry` of the clean pass; needed unless the site is residual.
+            last_only: give the logits of the last position only, shape (batch, 1, vocabulary).
+        """
+        skipped = self.index + 1 if self.is_residual else self.index
+        start = activation if self.is_residual else entry
+        with ExitStack() as patches:
+            for number in range(skipped):
+                patches.enter_context(self._skip(self.blocks[number], start if number == skipped - 1 else None))
+            if not self.is_residual:
+                patches.enter_context(_replaced_output(self.module, activation))
+            if last_only:
+                patches.enter_context(last_position_only(self.model))
+            logits: Tensor = self.model(input_ids=token_ids).logits
+        return logits
+
+    @contextmanager
+    def _skip(self, block: nn.Module, replacement: Tensor | None) -> Iterator[None]:
+        def forward(*arguments: Any, **keywords: Any) -> Any:
+            hidden = _hidden(arguments, keywords) if replacement is None else replacement
+            return (hidden,) if self.block_returns_tuple else hidden
+
+        with _attribute(block, "forward", forward):
+            yield
+
+
+def resolve_site(model: PreTrainedModel, name: str) -> Site:
+    """Find a site in a model by the model's structure.
+
+    Args:
+        model: any decoder-only transformer of the transformers library.
+        name: `residual.N`, `mlp_out.N` or `attention_out.N`, N the 0-based block.
+
+    Raises:
+        SiteError: the block does not exist, or has no module of that kind.
+    """
+    kind, _, number = name.partition(".")
+    blocks = find_blocks(model)
+    index = int(number)
+    if index >= len(blocks):
+        raise SiteError(
+            f"site '{name}' is outside the model: {type(model).__name__} has blocks 0 to {len(blocks) - 1};"
+            " choose one of them"
+        )
+    block = blocks[index]
+    module = block if kind == "residual" else _inner_module(block, name, kind)
+    return Site(model, name, blocks, index, module, _returns_tuple(model, block))
+
+
+def find_blocks(model: nn.Module) -> nn.ModuleList:
+    """Return the transformer blocks: the list of modules of one class that holds the most parameters.
+
+    Raises:
+        SiteError: the model has no such list.
+    """
+    lists = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1
+    ]
+    if not lists:
+        raise SiteError(f"{type(model).__name__} has no list of blocks; only stacked transformers are supported")
+    return max(lists, key=lambda module: sum(parameter.numel() for parameter in module.parameters()))
+
+
+@contextmanager
+def last_position_only(model: PreTrainedModel) -> Iterator[None]:
+    """Make a model compute logits of the last position only: the output embedding is the widest product."""
+
+    def trim(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (arguments[0][:, -1:], *arguments[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(trim)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _inner_module(block: nn.Module, name: str, kind: str) -> nn.Module:
+    children = dict(block.named_children())
+    for child_name, child in children.items():
+        words = (child_name + " " + type(child).__name__).lower()
+        if any(part in words for part in INNER_NAMES[kind]) and "norm" not in words:
+            return child
+    raise SiteError(f"site '{name}': the block has no such part, only {', '.join(children)}; use residual instead")
+
+
+def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:
+    seen: list[bool] = []
+    handle = block.register_forward_hook(lambda _module, _input, output: seen.append(isinstance(output, tuple)))
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+@contextmanager
+def _attribute(module: nn.Module, name: str, value: Callable[..., Any]) -> Iterator[None]:
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        delattr(module, name)
+
+
+@contextmanager
+def _replaced_output(module: nn.Module, replacement: Tensor) -> Iterator[None]:
+    def replace(_module: nn.Module, _arguments: Any, output: Any) -> Any:
+        return (replacement, *output[1:]) if isinstance(output, tuple) else replacement
+
+    handle = module.register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _hidden(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor:
+    hidden: Tensor = arguments[0] if arguments else keywords["hidden_states"]
+    return hidden
+
+
+def _first(output: Any) -> Tensor:
+    tensor: Tensor = output[0] if isinstance(output, tuple) else output
+    return tensor

@@ -1,0 +1,44 @@
+"""Loading tokenizers. Imports no torch: jobs that only tokenise start quickly."""
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from chronocoder.errors import ConfigError
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a directory; where it has a tokenizer.json that file says everything.
+
+    Raises:
+        ConfigError: the directory does not exist or holds no tokenizer.
+    """
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such directory; correct the path of the tokenizer")
+    if (path / "tokenizer.json").is_file():
+        return PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
+
+    from transformers import AutoTokenizer  # here, because it imports torch
+
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: no readable tokenizer ({error}); save one there") from error
+
+
+def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that stands before every document and every prefix.
+
+    It is the beginning-of-sequence token where the tokenizer has one, else the end-of-sequence token: packed
+    pretraining text puts that one between documents.
+
+    Raises:
+        ConfigError: the tokenizer has neither.
+    """
+    for token_id in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return int(token_id)
+    raise ConfigError(
+        f"{tokenizer.name_or_path}: the tokenizer has neither bos_token nor eos_token; name one in"
+        " its tokenizer_config.json"
+    )

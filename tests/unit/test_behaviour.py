@@ -1,0 +1,83 @@
+"""Scores and similarities against slow or known answers."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import tiny_model
+from transformers import PreTrainedModel
+
+from chronocoder.behaviour.collect import collect_behaviour
+from chronocoder.behaviour.scores import logit_differences, score_task, wilson_interval
+from chronocoder.behaviour.similarity import compare_activations, cosine, linear_cka, pearson
+from chronocoder.errors import NonFiniteError
+from chronocoder.tasks.tokenise import prefix_ids
+
+
+@torch.no_grad()
+def test_scores_equal_one_unbatched_forward_pass_each(any_model: PreTrainedModel, task: xr.Dataset) -> None:
+    expected = []
+    for number in range(task.sizes["example"]):
+        logits = any_model(input_ids=torch.from_numpy(prefix_ids(task, np.array([number])))).logits[0, -1]
+        expected.append(logits[task["right_id"].values[number]] - logits[task["wrong_id"].values[number]])
+    for batch_size in (1, 2, 100):
+        np.testing.assert_allclose(logit_differences(any_model, task, batch_size), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_order_of_examples_does_not_matter(task: xr.Dataset) -> None:
+    model = tiny_model("llama")
+    order = np.array([3, 1, 5, 0, 4, 2])
+    np.testing.assert_allclose(
+        logit_differences(model, task.isel(example=order)), logit_differences(model, task)[order], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_damaged_checkpoint_is_named(task: xr.Dataset) -> None:
+    model = tiny_model("gpt_neox")
+    model.get_output_embeddings().weight.data[:] = torch.nan
+    model.name_or_path = "checkpoints/step9"
+    with pytest.raises(NonFiniteError, match="checkpoints/step9: 6 logit differences are not finite"):
+        logit_differences(model, task)
+
+
+def test_summary_of_known_differences(task: xr.Dataset) -> None:
+    models = [("step0", tiny_model("gpt2", 0)), ("step1", tiny_model("gpt2", 1))]
+    scores = score_task(models, {"step0": 0, "step1": 100}, task)
+    right = (scores["logit_difference"] > 0).mean("example")
+    np.testing.assert_allclose(scores["accuracy"], right)
+    assert (scores["accuracy_low"] <= scores["accuracy"]).all() and (
+        scores["accuracy"] <= scores["accuracy_high"]
+    ).all()
+    joined = collect_behaviour({"a": scores, "b": scores})
+    assert joined["accuracy"].dims == ("task", "checkpoint") and joined["accuracy"].attrs["units"] == "1"
+    np.testing.assert_array_equal(joined["tokens_seen"], [0, 100])
+
+
+def test_wilson_interval_against_published_values() -> None:
+    """Newcombe 1998, Statistics in Medicine 17, table I: 81 of 263 and 0 of 20."""
+    low, high = wilson_interval(np.array([81]), 263)
+    np.testing.assert_allclose([low[0], high[0]], [0.2553, 0.3662], atol=5e-5)
+    low, high = wilson_interval(np.array([0]), 20)
+    np.testing.assert_allclose([low[0], high[0]], [0.0, 0.1611], atol=5e-5)
+
+
+def test_similarities_of_known_relations() -> None:
+    generator = np.random.default_rng(0)
+    a = generator.normal(size=(500, 8))
+    rotation = np.linalg.qr(generator.normal(size=(8, 8)))[0]
+    assert cosine(a, 3 * a) == pytest.approx(1) and cosine(a, -a) == pytest.approx(-1)
+    assert pearson(a, 2 * a + 5) == pytest.approx(1)
+    assert linear_cka(a, 4 * a @ rotation + 1) == pytest.approx(1)
+    assert linear_cka(a, generator.normal(size=(500, 8))) < 0.1
+    assert pearson(a, a @ rotation) < 0.9
+
+
+def test_comparison_is_symmetric_with_unit_diagonal() -> None:
+    generator = np.random.default_rng(0)
+    of_site = {f"step{n}": generator.normal(size=(100, 4)).astype(np.float32) for n in range(3)}
+    similarity = compare_activations({"residual.1": of_site}, {f"step{n}": n for n in range(3)})
+    assert similarity["linear_cka"].dims == ("site", "checkpoint", "other_checkpoint")
+    for name in ("cosine", "pearson", "linear_cka"):
+        matrix = similarity[name].values[0]
+        np.testing.assert_allclose(matrix, matrix.T)
+        np.testing.assert_allclose(np.diag(matrix), 1)

@@ -1,0 +1,122 @@
+"""A wrong configuration says which key is wrong, what it holds and what to do."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from chronocoder.command_line import add_flags, from_flags, to_flags
+from chronocoder.config import CrosscoderSettings, HarvestSettings, NurserySource, load_experiment, parse_experiment
+from chronocoder.config.base import Settings
+from chronocoder.config.reference import PAGE_PATH, SCHEMA_PATH, page_text, schema_text
+from chronocoder.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """Return the default configuration with the value at a dotted path replaced."""
+    config = copy.deepcopy(DEFAULT)
+    *parents, last = path.split(".")
+    place = config
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return config
+
+
+WRONG = [
+    ("reslts", "x", r"reslts: unknown key; remove it or correct its spelling"),
+    ("variants.l1.lambda", 2, r"variants\.l1\.lambda: unknown key"),
+    (
+        "suites.nursery.comparisons.onset.checkpoints",
+        ["step16", "step65"],
+        r"suites\.nursery: comparisons\.onset: checkpoint 'step65' does not exist in the suite; choose from step0, ",
+    ),
+    (
+        "suites.nursery.comparisons.onset.checkpoints",
+        ["step64", "step16"],
+        r"comparisons\.onset: checkpoints \['step64', 'step16'\] must be in order of training",
+    ),
+    ("suites.nursery.comparisons.onset.variants", ["l2"], r"variant 'l2' is not defined; choose from l1, batchtopk"),
+    ("suites.nursery.comparisons.onset.checkpoints", ["step16"], r"onset\.checkpoints: List should have at least 2"),
+    ("suites.nursery.site", "residual.4", r"site 'residual\.4' is outside the model: it has blocks 0 to 3"),
+    ("suites.nursery.site", "block.1", r"suites\.nursery\.site: String should match pattern"),
+    ("suites.nursery.source.steps", [4, 2], r"steps \[4, 2\] must ascend"),
+    ("suites.nursery.corpus.train_tokens", 10, r"train_tokens 10 is less than one sequence of sequence_length 64"),
+    ("suites.nursery.contrasts", {"agreement_simple": ["x"]}, r"contrasts\.agreement_simple: task 'x' is not among"),
+    ("variants.l1.k", 3, r"variants\.l1: k means nothing with sparsity 'l1'; remove it"),
+    ("variants.batchtopk.k", 0, r"sparsity 'batchtopk' needs k above zero; set it"),
+    ("variants.batchtopk.k", 600, r"k 600 exceeds dictionary_size 512; lower it"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG, ids=[f"{path}={value}" for path, value, _ in WRONG])
+def test_message_names_key_and_remedy(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_experiment(changed(path, value), "config.yaml")
+    assert str(caught.value).startswith("config.yaml: 1 wrong:")
+
+
+def test_nursery_task_needs_a_nursery() -> None:
+    config = copy.deepcopy(DEFAULT)
+    suite = config["suites"]["nursery"]
+    suite["source"] = {
+        "kind": "local",
+        "checkpoints": {f"step{n}": {"path": "x", "tokens_seen": n} for n in (16, 64, 112, 320)},
+    }
+    with pytest.raises(ConfigError, match=r"tasks\.agreement_simple: kind 'nursery' needs a source of kind 'nursery'"):
+        parse_experiment(config, "config.yaml")
+
+
+def test_checkpoints_out_of_order_are_refused() -> None:
+    config = changed(
+        "suites.nursery.source",
+        {"kind": "hub", "repository": "a/b", "checkpoints": {"step16": 9, "step64": 5, "step112": 10, "step320": 11}},
+    )
+    with pytest.raises(ConfigError, match=r"tokens_seen \[9, 5, 10, 11\] must ascend"):
+        parse_experiment(config, "config.yaml")
+
+
+@pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))])
+def test_shipped_configurations_are_valid(path: Path) -> None:
+    assert load_experiment(path).suites
+
+
+def test_schema_and_reference_page_agree_with_the_models() -> None:
+    assert (ROOT / SCHEMA_PATH).read_text() == schema_text(), "run `make reference`"
+    assert (ROOT / PAGE_PATH).read_text() == page_text(), "run `make reference`"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        CrosscoderSettings(sparsity="batchtopk", dictionary_size=64, k=3, steps=7, learning_rate=2e-5),
+        HarvestSettings(dtype="float32"),
+        NurserySource(steps=[0, 3, 9], seed=5),
+    ],
+)
+def test_settings_survive_the_command_line(settings: Settings) -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    add_flags(parser, type(settings))
+    assert from_flags(parser.parse_args(to_flags(settings)), type(settings)) == settings
+
+
+def test_building_the_dag_imports_nothing_heavy() -> None:
+    code = "import sys, chronocoder.config, chronocoder.command_line, chronocoder.layout; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "xarray", "numpy"} & set(modules)
+
+
+def test_conda_environment_pins_what_the_constraints_pin() -> None:
+    environment = yaml.safe_load((ROOT / "envs/environment.yaml").read_text())
+    pins = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    constraints = set((ROOT / "envs/constraints.txt").read_text().split())
+    assert set(pins) <= constraints

@@ -1,0 +1,44 @@
+"""Top-activating examples against a search through everything."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from conftest import tiny_crosscoder
+from transformers import PreTrainedTokenizerFast
+
+from chronocoder.activations.loader import ActivationStores
+from chronocoder.config import FeatureSettings
+from chronocoder.features.examples import top_examples, top_features
+
+
+def test_features_of_largest_effect_on_any_task_at_any_checkpoint() -> None:
+    effect = np.zeros((2, 2, 6))
+    effect[0, 0, 3], effect[0, 1, 1], effect[1, 1, 5], effect[1, 0, 4] = -4, 2, 1, -0.5
+    relie = xr.Dataset({"indirect_effect": (("task", "checkpoint", "feature"), effect)}, coords={"feature": range(6)})
+    assert top_features(relie, 1).tolist() == [3, 5]
+    assert top_features(relie, 5).tolist() == [1, 3, 4, 5]  # features without any effect are never taken
+
+
+def test_windows_centre_on_the_largest_activations(
+    activation_store: Callable[..., Path], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    stores = ActivationStores([activation_store("step0", rows=500), activation_store("step1", rows=500)])
+    crosscoder = tiny_crosscoder("l1").fold_scale(torch.ones(2))
+    settings = FeatureSettings(examples=5, context_tokens=4)
+    examples = top_examples(crosscoder, stores, tokenizer, np.array([2, 7]), settings)
+    codes = crosscoder.encode(torch.from_numpy(stores.read(0, 500)))[:, [2, 7]].numpy()
+    text = stores.text_columns()
+    for number in range(2):
+        peaks = codes[:, number].reshape(50, 10).max(axis=1)
+        found = examples["activation"].sel(position=0).values[number]
+        np.testing.assert_allclose(found, np.sort(peaks)[::-1][:5], rtol=1e-5)
+        row = int(np.argmax(codes[:, number]))
+        before = [p for p in range(-4, 1) if row + p >= row - row % 10]
+        shown = examples["token_id"].sel(position=before).values[number, 0]
+        np.testing.assert_array_equal(shown, text["token_id"].values[[row + p for p in before]])
+        outside = examples["token_id"].values[number] == -1
+        assert (examples["activation"].values[number][outside] == 0).all()
+        assert (examples["token"].values[number][outside] == "").all()

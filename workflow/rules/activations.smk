@@ -1,0 +1,29 @@
+"""Activations: read once for each checkpoint and site, shared by all that is trained on them."""
+
+
+rule harvest_activations:
+    input:
+        checkpoint=lambda wildcards: checkpoint_path(wildcards.suite, wildcards.revision),
+        corpora=expand(LAYOUT.corpus, split=SPLITS, allow_missing=True),
+    output:
+        stores=directory(expand(LAYOUT.activations, split=SPLITS, allow_missing=True)),
+    log:
+        LAYOUT.log("harvest_activations", "{site}-{revision}"),
+    benchmark:
+        LAYOUT.benchmark("harvest_activations", "{site}-{revision}")
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=720,
+        gpus=1,
+    params:
+        settings=to_flags(EXPERIMENT.harvest),
+        script=SCRIPTS / "harvest_activations.py",
+    message:
+        "Harvest {wildcards.suite} {wildcards.revision} at {wildcards.site}"
+    shell:
+        "python {params.script:q} --suite {wildcards.suite:q} --revision {wildcards.revision:q}"
+        " --checkpoint {input.checkpoint:q} --site {wildcards.site:q} --corpora {input.corpora:q}"
+        " --outputs {output.stores:q} {params.settings:q} 2> {log:q}"

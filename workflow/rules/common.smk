@@ -1,0 +1,150 @@
+"""Validate the configuration and give the rules what they share. Imports nothing heavy: a dry run takes seconds."""
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SOURCE_DIRECTORY = Path(workflow.basedir) / "src"
+sys.path.insert(0, str(SOURCE_DIRECTORY))
+shell.prefix(f"export PYTHONPATH={shlex.quote(str(SOURCE_DIRECTORY))}:${{{{PYTHONPATH:-}}}}; ")
+
+from chronocoder.command_line import to_flags
+from chronocoder.config import parse_experiment
+from chronocoder.errors import ConfigError
+from chronocoder.layout import Layout
+
+SCRIPTS = Path(workflow.basedir) / "scripts"
+ENVIRONMENT = "../../envs/environment.yaml"
+SPLITS = ["train", "validation"]
+
+try:
+    EXPERIMENT = parse_experiment(config, ", ".join(str(path) for path in workflow.configfiles))
+except ConfigError as error:
+    raise WorkflowError(str(error))
+
+LAYOUT = Layout(EXPERIMENT.results)
+
+
+def one_of(names):
+    """Return a pattern that matches these names and nothing else."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
+
+
+def suite_of(wildcards):
+    return EXPERIMENT.suites[wildcards.suite]
+
+
+def names_in(attribute):
+    return {name for suite in EXPERIMENT.suites.values() for name in getattr(suite, attribute)}
+
+
+def suites_from(*kinds):
+    return [name for name, suite in EXPERIMENT.suites.items() if suite.source.kind in kinds]
+
+
+wildcard_constraints:
+    suite=one_of(EXPERIMENT.suites),
+    revision=one_of(names_in("tokens_seen")),
+    task=one_of(names_in("tasks")),
+    comparison=one_of(names_in("comparisons")),
+    variant=one_of(EXPERIMENT.variants),
+    seed=one_of(EXPERIMENT.seeds),
+    split=one_of(SPLITS),
+    site=r"(residual|mlp_out|attention_out)\.[0-9]+",
+
+
+def as_json(settings):
+    """Return a part of the configuration as one command-line argument."""
+    return settings.model_dump_json()
+
+
+def checkpoint_path(suite, revision):
+    """Return the directory of a checkpoint: made here, or given."""
+    source = EXPERIMENT.suites[suite].source
+    if source.kind == "local":
+        return source.checkpoints[revision].path
+    return LAYOUT.checkpoint.format(suite=suite, revision=revision)
+
+
+def tokenizer_path(wildcards):
+    """Return the directory of a suite's tokenizer: that of the last checkpoint unless it is trained here."""
+    if suite_of(wildcards).source.kind == "nursery":
+        return LAYOUT.tokenizer.format(suite=wildcards.suite)
+    return checkpoint_path(wildcards.suite, list(suite_of(wildcards).tokens_seen)[-1])
+
+
+def revisions(wildcards):
+    """Return the checkpoints of a comparison, or of the whole suite where the wildcards name no comparison."""
+    suite = suite_of(wildcards)
+    if "comparison" in wildcards.keys():
+        return suite.comparisons[wildcards.comparison].checkpoints
+    return list(suite.tokens_seen)
+
+
+def checkpoints(wildcards):
+    return [checkpoint_path(wildcards.suite, revision) for revision in revisions(wildcards)]
+
+
+def tokens_seen(wildcards):
+    return [suite_of(wildcards).tokens_seen[revision] for revision in revisions(wildcards)]
+
+
+def activations(split):
+    """Return an input function: the activation stores of a comparison's checkpoints on one split."""
+
+    def of_comparison(wildcards):
+        site = suite_of(wildcards).site_of(wildcards.comparison)
+        return [
+            LAYOUT.activations.format(suite=wildcards.suite, site=site, revision=revision, split=split)
+            for revision in revisions(wildcards)
+        ]
+
+    return of_comparison
+
+
+def of_every_task(pattern):
+    """Return an input function: one path for each task of the suite."""
+
+    def paths(wildcards):
+        return [pattern.format(task=task, **wildcards) for task in suite_of(wildcards).tasks]
+
+    return paths
+
+
+def of_every_run(suite, pattern):
+    """Return one path for each crosscoder of a suite."""
+    return [
+        pattern.format(suite=suite, comparison=comparison, variant=variant, seed=seed)
+        for comparison in EXPERIMENT.suites[suite].comparisons
+        for variant in EXPERIMENT.variants_of(suite, comparison)
+        for seed in EXPERIMENT.seeds
+    ]
+
+
+def task_file(wildcards):
+    """Return the file a task is read from, so that a changed file reruns it."""
+    task = suite_of(wildcards).tasks[wildcards.task]
+    return task.path if task.kind == "blimp" else []
+
+
+def launcher():
+    """Return the command that starts training: one process needs no launcher."""
+    processes = EXPERIMENT.training_processes
+    return ["python"] if processes == 1 else ["accelerate", "launch", "--num_processes", str(processes)]
+
+
+def of_every_run_of(pattern):
+    """Return an input function: one path for each crosscoder of the suite."""
+    return lambda wildcards: of_every_run(wildcards.suite, pattern)
+
+
+def memory(base_mb):
+    """Return a resource function: more memory at each attempt."""
+    return lambda wildcards, attempt: base_mb * attempt
+
+
+RUN = "{comparison}-{variant}-seed{seed}"

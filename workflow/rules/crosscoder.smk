@@ -1,0 +1,65 @@
+"""Crosscoders: one for each comparison, variant and seed."""
+
+
+rule train_crosscoder:
+    input:
+        activations=activations("train"),
+    output:
+        crosscoder=directory(LAYOUT.crosscoder),
+        history=directory(LAYOUT.training),
+    log:
+        LAYOUT.log("train_crosscoder", RUN),
+    benchmark:
+        LAYOUT.benchmark("train_crosscoder", RUN)
+    conda:
+        ENVIRONMENT
+    threads: EXPERIMENT.training_processes
+    resources:
+        mem_mb=memory(16000),
+        runtime=1440,
+        gpus=EXPERIMENT.training_processes,
+        nodes=1,
+    params:
+        launcher=launcher(),
+        settings=lambda wildcards: to_flags(EXPERIMENT.variants[wildcards.variant]),
+        script=SCRIPTS / "train_crosscoder.py",
+    message:
+        "Train a {wildcards.variant} crosscoder on {wildcards.comparison} (progress in {log})"
+    shell:
+        "{params.launcher:q} {params.script:q} --comparison {wildcards.comparison:q} --variant {wildcards.variant:q}"
+        " --seed {wildcards.seed:q}"
+        " --activations {input.activations:q} --crosscoder {output.crosscoder:q} --history {output.history:q}"
+        " {params.settings:q} 2> {log:q}"
+
+
+rule evaluate_crosscoder:
+    input:
+        checkpoints=checkpoints,
+        crosscoder=LAYOUT.crosscoder,
+        activations=activations("validation"),
+        corpus=LAYOUT.corpus.replace("{split}", "validation"),
+    output:
+        evaluation=directory(LAYOUT.evaluation),
+    log:
+        LAYOUT.log("evaluate_crosscoder", RUN),
+    benchmark:
+        LAYOUT.benchmark("evaluate_crosscoder", RUN)
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(16000),
+        runtime=120,
+        gpus=1,
+    params:
+        revisions=revisions,
+        tokens_seen=tokens_seen,
+        settings=to_flags(EXPERIMENT.evaluation),
+        script=SCRIPTS / "evaluate_crosscoder.py",
+    message:
+        "Evaluate the {wildcards.variant} crosscoder on {wildcards.comparison}"
+    shell:
+        "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
+        " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q} --crosscoder {input.crosscoder:q}"
+        " --activations {input.activations:q} --corpus {input.corpus:q} --output {output.evaluation:q}"
+        " {params.settings:q} 2> {log:q}"

@@ -1,0 +1,34 @@
+"""The report of a suite."""
+
+
+rule write_report:
+    input:
+        behaviour=LAYOUT.behaviour,
+        similarity=LAYOUT.similarity,
+        comparisons=LAYOUT.comparisons,
+        trainings=of_every_run_of(LAYOUT.training),
+        evaluations=of_every_run_of(LAYOUT.evaluation),
+        relies=of_every_run_of(LAYOUT.relie),
+        features=of_every_run_of(LAYOUT.features),
+    output:
+        report=LAYOUT.report,
+    log:
+        LAYOUT.log("write_report"),
+    benchmark:
+        LAYOUT.benchmark("write_report")
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=20,
+    params:
+        contrasts=lambda wildcards: json.dumps(suite_of(wildcards).contrasts),
+        script=SCRIPTS / "write_report.py",
+    message:
+        "Write the report of {wildcards.suite}"
+    shell:
+        "python {params.script:q} --suite {wildcards.suite:q} --behaviour {input.behaviour:q}"
+        " --similarity {input.similarity:q} --comparisons {input.comparisons:q} --trainings {input.trainings:q}"
+        " --evaluations {input.evaluations:q} --relies {input.relies:q} --features {input.features:q}"
+        " --contrasts {params.contrasts:q} --output {output.report:q} 2> {log:q}"

@@ -1,0 +1,110 @@
+"""The checkpoints of each suite, its tokenizer and its text."""
+
+
+rule train_tokenizer:
+    output:
+        tokenizer=directory(LAYOUT.tokenizer),
+    log:
+        LAYOUT.log("train_tokenizer"),
+    benchmark:
+        LAYOUT.benchmark("train_tokenizer")
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=10,
+    params:
+        source=lambda wildcards: to_flags(suite_of(wildcards).source),
+        script=SCRIPTS / "train_tokenizer.py",
+    message:
+        "Train the tokenizer of {wildcards.suite}"
+    shell:
+        "python {params.script:q} --output {output.tokenizer:q} {params.source:q} 2> {log:q}"
+
+
+for nursery in suites_from("nursery"):
+
+    rule:
+        name:
+            f"pretrain_{nursery}"
+        input:
+            tokenizer=LAYOUT.tokenizer.format(suite=nursery),
+        output:
+            checkpoints=directory(
+                expand(
+                    LAYOUT.checkpoint,
+                    suite=nursery,
+                    revision=EXPERIMENT.suites[nursery].tokens_seen,
+                )
+            ),
+        log:
+            LAYOUT.log("pretrain_nursery").format(suite=nursery),
+        benchmark:
+            LAYOUT.benchmark("pretrain_nursery").format(suite=nursery)
+        conda:
+            ENVIRONMENT
+        threads: 8
+        resources:
+            mem_mb=memory(3000),
+            runtime=60,
+        params:
+            source=to_flags(EXPERIMENT.suites[nursery].source),
+            script=SCRIPTS / "pretrain_nursery.py",
+            parent=lambda wildcards, output: str(Path(output.checkpoints[0]).parent),
+        message:
+            "Pretrain a miniature language model (progress in {log})"
+        shell:
+            "python {params.script:q} --tokenizer {input.tokenizer:q} --output {params.parent:q} {params.source:q}"
+            " 2> {log:q}"
+
+
+rule download_checkpoint:
+    output:
+        checkpoint=directory(LAYOUT.checkpoint),
+    log:
+        LAYOUT.log("download_checkpoint", "{revision}"),
+    benchmark:
+        LAYOUT.benchmark("download_checkpoint", "{revision}")
+    wildcard_constraints:
+        suite=one_of(suites_from("hub")),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=120,
+    params:
+        repository=lambda wildcards: suite_of(wildcards).source.repository,
+        script=SCRIPTS / "download_checkpoint.py",
+    message:
+        "Download {params.repository} at {wildcards.revision}"
+    shell:
+        "python {params.script:q} --repository {params.repository:q} --revision {wildcards.revision:q}"
+        " --output {output.checkpoint:q} 2> {log:q}"
+
+
+rule build_corpus:
+    input:
+        tokenizer=tokenizer_path,
+    output:
+        corpus=directory(LAYOUT.corpus),
+    log:
+        LAYOUT.log("build_corpus", "{split}"),
+    benchmark:
+        LAYOUT.benchmark("build_corpus", "{split}")
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=120,
+    params:
+        source=lambda wildcards: as_json(suite_of(wildcards).source),
+        corpus=lambda wildcards: as_json(suite_of(wildcards).corpus),
+        script=SCRIPTS / "build_corpus.py",
+    message:
+        "Build the {wildcards.split} corpus of {wildcards.suite}"
+    shell:
+        "python {params.script:q} --suite {wildcards.suite:q} --source {params.source:q} --corpus {params.corpus:q}"
+        " --split {wildcards.split:q} --tokenizer {input.tokenizer:q} --output {output.corpus:q} 2> {log:q}"
