@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from chronocoder.config import HubCorpus, LocalSource, NurseryCorpus, NurserySource, TextCorpus
 from chronocoder.errors import CorpusError
-from chronocoder.suites.corpus import build_corpus, pack_documents, read_documents
+from chronocoder.suites.corpus import build_corpus, read_documents
+from chronocoder.suites.packing import pack_documents
 
 LOCAL = LocalSource(kind="local", checkpoints={"a": {"path": "x", "tokens_seen": 0}})
 SIZES = {"train_tokens": 400, "validation_tokens": 100, "sequence_length": 10}

@@ -13,7 +13,12 @@ from chronocoder.config import EvaluationSettings
 from chronocoder.crosscoder.evaluation import measure_cross_entropy, measure_reconstruction
 from chronocoder.crosscoder.model import Crosscoder, load_crosscoder
 from chronocoder.crosscoder.sparsity import smallest_of_top
-from chronocoder.crosscoder.training import activation_scale, auxiliary_loss, train_crosscoder
+from chronocoder.crosscoder.training import (
+    ActivationStatistics,
+    auxiliary_loss,
+    measure_activations,
+    train_crosscoder,
+)
 from chronocoder.errors import ConfigError, NonFiniteError, StoreError
 from chronocoder.suites.sites import resolve_site
 
@@ -125,8 +130,9 @@ def stores(activation_store: Callable[..., Path], **settings: int) -> Activation
 
 def test_scale_gives_rows_of_mean_norm_sqrt_d(activation_store: Callable[..., Path]) -> None:
     opened = stores(activation_store)
-    scale = activation_scale(opened)
+    scale, mean = measure_activations(opened)
     rows = torch.from_numpy(opened.read(0, opened.rows)) * scale[:, None]
+    torch.testing.assert_close(rows.mean(dim=0), mean)
     torch.testing.assert_close(rows.norm(dim=-1).mean(dim=0), torch.full((2,), WIDTH**0.5))
 
 
@@ -162,7 +168,8 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_crosscoder(
 
     damaged.calls = -1  # the scale is measured with one call first
     monkeypatch.setattr(opened, "read", damaged)
-    monkeypatch.setattr("chronocoder.crosscoder.training.activation_scale", lambda _: torch.ones(2))
+    statistics = ActivationStatistics(torch.ones(2), torch.zeros(2, WIDTH))
+    monkeypatch.setattr("chronocoder.crosscoder.training.measure_activations", lambda _: statistics)
     config = tiny_crosscoder("l1", batch_tokens=64, steps=500).config
     with pytest.raises(NonFiniteError, match=r"step \d+: the loss is not finite; the crosscoder before this step"):
         train_crosscoder(config, opened, tmp_path / "last_good")

@@ -12,7 +12,8 @@ from chronocoder.config import NurserySource
 from chronocoder.errors import NonFiniteError
 from chronocoder.suites.nursery.grammar import Grammar
 from chronocoder.suites.nursery.pretraining import pretrain
-from chronocoder.suites.nursery.tokenizer import SEPARATOR, encode_stream, train_tokenizer
+from chronocoder.suites.nursery.tokenizer import SEPARATOR, train_tokenizer
+from chronocoder.suites.packing import encode_documents, pack_documents
 
 TINY = {
     "hidden_size": 16,
@@ -58,9 +59,8 @@ def test_sequences_pack_whole_sentences_and_begin_with_the_separator(
         if len(sequence) >= 16:
             expected.append(sequence[:16])
             sequence = []
-    packed = list(encode_stream(tokenizer, iter(sentences), 16))
+    packed = list(pack_documents(encode_documents(sentences, tokenizer), 0, 16, cut=True))
     np.testing.assert_array_equal(packed, expected)
-    assert {sequence.dtype for sequence in packed} == {np.dtype(np.int64)}
     assert all(sequence[0] == 0 for sequence in packed)
 
 

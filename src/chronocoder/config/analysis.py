@@ -80,7 +80,7 @@ class AttributionSettings(Settings):
 class FeatureSettings(Settings):
     """Which features are shown, and with what."""
 
-    top_features: PositiveInt = Field(12, description="Features kept for each task, by largest |IE|.")
+    top_features: PositiveInt = Field(12, description="Features kept for each task and checkpoint, by largest |IE|.")
     examples: PositiveInt = Field(8, description="Top-activating examples of each of them.")
     context_tokens: PositiveInt = Field(24, description="Tokens shown before the most active one.")
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,13 +52,27 @@ class _State:
     records: list[dict[str, float | list[float]]]
 
 
-def activation_scale(stores: ActivationStores) -> Float[Tensor, " checkpoint"]:
-    """Return s_m = sqrt(d) / mean_b ||a_b^m|| over a whole split, shape (checkpoint,)."""
-    total = torch.zeros(len(stores.paths), dtype=torch.float64)
+class ActivationStatistics(NamedTuple):
+    """What the normalisation and the decoder's bias begin with.
+
+    Attributes:
+        scale: s_m = sqrt(d) / mean_b ||a_b^m||, shape (checkpoint,).
+        mean: mean of the scaled activations, shape (checkpoint, d_model).
+    """
+
+    scale: Float[Tensor, " checkpoint"]
+    mean: Float[Tensor, "checkpoint d_model"]
+
+
+def measure_activations(stores: ActivationStores) -> ActivationStatistics:
+    """Measure the activations of a whole split, by running sums in float64."""
+    norms = torch.zeros(len(stores.paths), dtype=torch.float64)
+    total = torch.zeros(len(stores.paths), stores.width, dtype=torch.float64)
     for block in stores.blocks():
-        total += block.double().norm(dim=-1).sum(dim=0)
-    scale: Tensor = stores.width**0.5 * stores.rows / total
-    return scale.float()
+        norms += block.double().norm(dim=-1).sum(dim=0)
+        total += block.double().sum(dim=0)
+    scale = stores.width**0.5 * stores.rows / norms
+    return ActivationStatistics(scale.float(), (scale[:, None] * total / stores.rows).float())
 
 
 def train_crosscoder(config: CrosscoderConfig, stores: ActivationStores, rescue_path: Path) -> Trained:
@@ -76,8 +91,9 @@ def train_crosscoder(config: CrosscoderConfig, stores: ActivationStores, rescue_
     settings, processes = config.settings, accelerator.num_processes
     if settings.batch_tokens % processes:
         raise ConfigError(f"batch_tokens {settings.batch_tokens} is no multiple of {processes} processes; change one")
-    scale = activation_scale(stores)
+    scale, mean = measure_activations(stores)
     crosscoder = Crosscoder(config, torch.Generator().manual_seed(config.seed))
+    crosscoder.b_dec.data.copy_(mean)  # else dense latents spend themselves on the mean
     optimizer = torch.optim.Adam(crosscoder.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999))
     schedule = LambdaLR(optimizer, _learning_rate_factor(settings))
     model, optimizer = accelerator.prepare(crosscoder, optimizer)

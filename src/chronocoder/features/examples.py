@@ -18,10 +18,10 @@ NO_TOKEN = -1
 
 
 def top_features(relie: xr.Dataset, count: int) -> np.ndarray:
-    """Return the features that are among the `count` of largest |IE| at any checkpoint, for any task; ascending."""
-    size = abs(relie["indirect_effect"]).max("checkpoint").transpose("task", "feature").values
-    order = np.argsort(-size, axis=1)[:, :count]
-    kept = np.take_along_axis(size, order, axis=1) > 0
+    """Return the features that are among the `count` of largest |IE| for any task at any checkpoint, ascending."""
+    size = abs(relie["indirect_effect"]).transpose("task", "checkpoint", "feature").values
+    order = np.argsort(-size, axis=-1)[..., :count]
+    kept = np.take_along_axis(size, order, axis=-1) > 0
     return np.unique(relie["feature"].values[order[kept]])
 
 

@@ -174,7 +174,7 @@ def _contrast_figure(traces: list[go.Scatter], scale: EffectScale, contrast: Con
     figure.add_annotation(
         x=end,
         y=-end,
-        text="surface rule: helps one, harms the other",
+        text="surface rule",
         xanchor="right",
         yanchor="bottom",
         showarrow=False,
@@ -191,7 +191,7 @@ def _role_trace(
     """Return the points of a role; `effects` has shape (task, feature)."""
     style = ROLE_STYLES[role]
     x, y = scale.place(effects)
-    named = _largest(effects) if role != ROLES[0] else np.zeros(len(features), dtype=bool)
+    named = _largest(effects, 2 * scale.linear) if role != ROLES[0] else np.zeros(len(features), dtype=bool)
     return go.Scatter(
         x=short(x),
         y=short(y),
@@ -211,10 +211,11 @@ def _role_trace(
     )
 
 
-def _largest(effects: np.ndarray) -> np.ndarray:
+def _largest(effects: np.ndarray, at_least: float) -> np.ndarray:
     size = np.abs(effects).max(axis=0)
+    largest = np.argsort(-size)[:LABELLED]
     named = np.zeros(len(size), dtype=bool)
-    named[np.argsort(-size)[:LABELLED]] = True
+    named[largest] = size[largest] >= at_least
     return named
 
 

@@ -188,8 +188,8 @@ function showContrast() {
 
 function exampleLine([places, levels, [peak]]) {
   const tokens = places.map((place, position) => {
-    const text = data.vocabulary[place];
-    if (SEPARATOR.test(text)) return [element("span", { className: "separator", title: text }, " ¶")];
+    const text = position ? data.vocabulary[place] : data.vocabulary[place].trimStart();
+    if (SEPARATOR.test(text)) return [element("span", { className: "separator", title: text }, " ¶ ")];
     if (!levels[position]) return [text];
     const space = text.match(/^\s*/)[0];
     const mark = element("mark", { className: position === peak ? "peak" : "" }, text.slice(space.length));

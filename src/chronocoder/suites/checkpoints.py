@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from chronocoder.devices import default_device
@@ -39,8 +40,17 @@ def download_checkpoint(repository: str, revision: str, output: Path) -> None:
 
     Weights are taken as safetensors; a revision that has none is taken as `pytorch_model*.bin`, which transformers
     reads with its weights-only unpickler.
+
+    Raises:
+        ConfigError: the repository or the revision does not exist or cannot be reached.
     """
-    info = HfApi().model_info(repository, revision=revision)
+    try:
+        info = HfApi().model_info(repository, revision=revision)
+    except (HfHubHTTPError, OSError) as error:
+        raise ConfigError(
+            f"{repository} has no revision '{revision}' that can be read ({error}); correct source.repository or"
+            " source.checkpoints, or log in"
+        ) from error
     names = [sibling.rfilename for sibling in info.siblings or []]
     weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "pytorch_model*"
     with whole_directory(output) as partial:

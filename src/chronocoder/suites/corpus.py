@@ -4,23 +4,22 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Int32
 from transformers import PreTrainedTokenizerBase
 
 from chronocoder.config import Corpus, CorpusSettings, HubCorpus, NurseryCorpus, NurserySource, Source, TextCorpus
 from chronocoder.errors import CorpusError
 from chronocoder.stores import labelled
 from chronocoder.suites.nursery.grammar import Grammar
+from chronocoder.suites.packing import encode_documents, pack_documents
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
-_DOCUMENTS_PER_BATCH = 1024
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +54,7 @@ def build_corpus(
     """
     wanted = int(getattr(settings, f"{split}_tokens")) // settings.sequence_length
     cut = isinstance(settings, NurseryCorpus)  # as its pretraining does: no sequence begins within a sentence
-    packed = pack_documents(_encode(documents, tokenizer), separator, settings.sequence_length, cut)
+    packed = pack_documents(encode_documents(documents, tokenizer), separator, settings.sequence_length, cut)
     sequences = list(islice(packed, wanted))
     if len(sequences) < wanted:
         raise CorpusError(
@@ -66,35 +65,6 @@ def build_corpus(
     token_ids = labelled(("sequence", "position"), np.stack(sequences), "token of the text")
     coords = {"sequence": np.arange(wanted), "position": np.arange(settings.sequence_length)}
     return xr.Dataset({"token_ids": token_ids}, coords=coords)
-
-
-def pack_documents(
-    documents: Iterable[list[int]], separator: int, sequence_length: int, cut: bool = False
-) -> Iterator[Int32[np.ndarray, " position"]]:
-    """Pack documents, the separator before each, into whole sequences that all begin with the separator.
-
-    Args:
-        documents: the token ids of each document.
-        separator: the token put before each.
-        sequence_length: tokens in a sequence.
-        cut: leave out the rest of a document that passes the end of a sequence, rather than begin the next with it.
-    """
-    sequence: list[int] = []
-    for document in documents:
-        rest = document
-        while rest:
-            room = max(sequence_length - len(sequence) - 1, 0)
-            sequence += [separator, *rest[:room]]
-            rest = [] if cut else rest[room:]
-            if len(sequence) >= sequence_length:
-                yield np.array(sequence[:sequence_length], dtype=np.int32)
-                sequence = []
-
-
-def _encode(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
-    stream = iter(documents)
-    batches = iter(lambda: list(islice(stream, _DOCUMENTS_PER_BATCH)), [])
-    return chain.from_iterable(tokenizer(batch, add_special_tokens=False)["input_ids"] for batch in batches)
 
 
 def _read_file(corpus: TextCorpus) -> Iterator[str]:

@@ -17,10 +17,11 @@ from tqdm import tqdm
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from chronocoder.config import NurserySource
+from chronocoder.devices import default_device
 from chronocoder.errors import NonFiniteError
 from chronocoder.stores import whole_directory
 from chronocoder.suites.nursery.grammar import Grammar, Split
-from chronocoder.suites.nursery.tokenizer import encode_stream
+from chronocoder.suites.packing import encode_documents, pack_documents
 
 RECORD_FILE = "training.json"
 
@@ -82,7 +83,7 @@ def _initial_model(source: NurserySource, tokenizer: PreTrainedTokenizerFast) ->
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(source.seed)
-        return GPTNeoXForCausalLM(config)
+        return GPTNeoXForCausalLM(config).to(default_device())
 
 
 def _learning_rate_share(step: int, source: NurserySource) -> float:
@@ -96,9 +97,10 @@ def _batches(
     source: NurserySource, tokenizer: PreTrainedTokenizerFast, split: Split, size: int
 ) -> Iterator[Int64[Tensor, "sequence position"]]:
     sentences = Grammar.load(source.language).sentences(split, source.seed)
-    sequences = encode_stream(tokenizer, sentences, source.sequence_length)
+    documents = encode_documents(sentences, tokenizer)
+    sequences = pack_documents(documents, tokenizer.bos_token_id, source.sequence_length, cut=True)
     while True:
-        yield torch.from_numpy(np.stack(list(islice(sequences, size))))
+        yield torch.from_numpy(np.stack(list(islice(sequences, size)))).long().to(default_device())
 
 
 def _train_step(

@@ -1,0 +1,87 @@
+"""Downloading a revision, from a server that speaks the hub's protocol."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from conftest import tiny_model
+from transformers import PreTrainedTokenizerFast
+
+from chronocoder.suites.checkpoints import checkpoint_commit, load_model
+from chronocoder.suites.tokenizers import load_tokenizer
+
+ROOT = Path(__file__).parents[2]
+COMMIT = "a" * 40
+
+
+@pytest.fixture
+def hub(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
+    """Serve one repository with one revision, `step8`."""
+    served = tmp_path / "served"
+    tiny_model("gpt_neox").save_pretrained(served)
+    tokenizer.save_pretrained(served)
+    files = {path.name: path.read_bytes() for path in served.iterdir()}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            path = self.path.split("?")[0]
+            if path.startswith("/api/models/lab/model/revision/"):
+                known = path.rsplit("/", 1)[1] in ("step8", COMMIT)
+                siblings = [{"rfilename": name} for name in files]
+                info = {"id": "lab/model", "modelId": "lab/model", "sha": COMMIT, "siblings": siblings}
+                self.send(json.dumps(info).encode() if known else None, body)
+            else:
+                self.send(files.get(path.removeprefix(f"/lab/model/resolve/{COMMIT}/")), body)
+
+        def send(self, content: bytes | None, body: bool) -> None:
+            self.send_response(404 if content is None else 200)
+            content = content or b""
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.end_headers()
+            if body:
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def download(hub: str, revision: str, output: Path) -> subprocess.CompletedProcess[str]:
+    script = [sys.executable, str(ROOT / "scripts/download_checkpoint.py")]
+    flags = ["--repository", "lab/model", "--revision", revision, "--output", str(output)]
+    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(output.parent / "cache"), "HF_HUB_OFFLINE": "0"}
+    return subprocess.run([*script, *flags], env=environment, capture_output=True, text=True)
+
+
+def test_revision_becomes_a_hugging_face_directory_that_knows_its_commit(hub: str, tmp_path: Path) -> None:
+    result = download(hub, "step8", tmp_path / "step8")
+    assert result.returncode == 0, result.stderr
+    assert load_model(tmp_path / "step8").config.num_hidden_layers == 3
+    assert load_tokenizer(tmp_path / "step8").bos_token == "<|endoftext|>"
+    assert checkpoint_commit(tmp_path / "step8") == COMMIT
+
+
+def test_unknown_revision_is_named_and_leaves_nothing(hub: str, tmp_path: Path) -> None:
+    result = download(hub, "step9", tmp_path / "step9")
+    assert result.returncode == 1
+    assert "lab/model has no revision 'step9' that can be read" in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "step9").exists()

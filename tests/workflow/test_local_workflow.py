@@ -1,0 +1,120 @@
+"""The DAG on directories of another architecture, a text file, and a task in BLiMP's format."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import xarray as xr
+from conftest import VARIANTS, Workflow
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+WORDS = ["the", "a", "cat", "dog", "cats", "dogs", "boy", "sees", "see", "walks", "walk", "near", "and", "old"]
+WORDS += [".", "<s>", "</s>"]
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="."))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token=".")
+
+
+def make_checkpoint(path: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=seed == 0,
+    )
+    LlamaForCausalLM(config).save_pretrained(path)
+    make_tokenizer().save_pretrained(path)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    directory = tmp_path_factory.mktemp("local")
+    for seed, name in enumerate(("early", "late")):
+        make_checkpoint(directory / "models" / name, seed)
+    text = [f"the {WORDS[2 + n % 5]} {WORDS[7 + n % 4]} near the {WORDS[2 + n // 5 % 5]} {n}" for n in range(900)]
+    (directory / "text.txt").write_text("\n".join(text))
+    pairs = [("the cat near the dogs sees a boy", "the cat near the dogs see a boy"), ("the dogs see", "the dogs sees")]
+    lines = [json.dumps({"sentence_good": good, "sentence_bad": bad}) for good, bad in pairs * 6]
+    (directory / "agreement.jsonl").write_text("\n".join(lines))
+    checkpoints = {
+        "early": {"path": "models/early", "tokens_seen": 0},
+        "late": {"path": "models/late", "tokens_seen": 1_000_000},
+    }
+    suite = {
+        "source": {"kind": "local", "checkpoints": checkpoints},
+        "corpus": {
+            "kind": "text",
+            "path": "text.txt",
+            "train_tokens": 3200,
+            "validation_tokens": 640,
+            "sequence_length": 16,
+        },
+        "site": "mlp_out.1",
+        "tasks": {"blimp_agreement": {"kind": "blimp", "path": "agreement.jsonl"}},
+        "comparisons": {"pair": {"checkpoints": ["early", "late"], "variants": ["batchtopk"]}},
+    }
+    config = {"suites": {"llama": suite}, "variants": VARIANTS, "attribution": {"bootstrap_samples": 50}}
+    return Workflow(directory, config)
+
+
+def test_other_architecture_reaches_its_report(local: Workflow) -> None:
+    result = local.snakemake()
+    assert result.returncode == 0, result.stdout
+    results = local.directory / "results/llama"
+    assert (results / "report/index.html").stat().st_size > 10_000
+    corpus = xr.open_zarr(results / "corpus/train.zarr")
+    assert (corpus["token_ids"][:, 0] == WORDS.index("<s>")).all()
+    task = xr.open_zarr(results / "tasks/blimp_agreement.zarr")
+    assert task.sizes["example"] == 12 and set(task["length"].values.tolist()) == {3, 6}
+    relie = xr.open_zarr(results / "pair/batchtopk/seed0/relie.zarr")
+    assert relie.attrs["site"] == "mlp_out.1" and (abs(relie["indirect_effect"]) > 0).any()
+    assert local.planned() == {}
+
+
+def test_site_outside_the_model_is_named_in_the_failed_jobs_log(local: Workflow) -> None:
+    config = local.changed("suites.llama.site", "residual.7")
+    result = local.snakemake("results/llama/similarity.zarr", config=config)
+    assert result.returncode != 0
+    assert "site 'residual.7' is outside the model: LlamaForCausalLM has blocks 0 to 2" in result.stdout
+
+
+def test_corpus_that_is_too_short_is_named_and_keeps_what_was_computed(local: Workflow) -> None:
+    config = local.changed("suites.llama.corpus.train_tokens", 100_000)
+    config["results"] = "other"
+    result = local.snakemake("--keep-going", "other/llama/corpus/train.zarr", config=config)
+    assert result.returncode != 0 and "train_tokens asks for 100000 tokens, the text has only" in result.stdout
+    assert not (local.directory / "other/llama/corpus/train.zarr").exists()
+
+
+def test_damaged_checkpoint_is_named(local: Workflow) -> None:
+    damaged = local.directory / "models/damaged"
+    model = AutoModelForCausalLM.from_pretrained(local.directory / "models/late")
+    model.model.layers[0].mlp.down_proj.weight.data[:] = torch.nan
+    model.save_pretrained(damaged)
+    make_tokenizer().save_pretrained(damaged)
+    config = local.changed("suites.llama.source.checkpoints.late.path", "models/damaged")
+    config["results"] = "other"
+    result = local.snakemake("other/llama/behaviour/blimp_agreement.zarr", config=config)
+    assert result.returncode != 0
+    assert "models/damaged: 12 logit differences are not finite; the checkpoint is damaged" in result.stdout
+
+
+def test_half_written_store_is_named(local: Workflow) -> None:
+    corpus = local.directory / "results/llama/corpus/validation.zarr"
+    chunk = next(path for path in (corpus / "token_ids/c").rglob("*") if path.is_file())
+    content = chunk.read_bytes()
+    chunk.unlink()
+    result = local.snakemake("--force", "results/llama/similarity.zarr")
+    chunk.write_bytes(content)
+    assert result.returncode != 0
+    assert "validation.zarr: holds" in result.stdout and "delete it and run its target again" in result.stdout

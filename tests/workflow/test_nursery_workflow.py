@@ -1,0 +1,169 @@
+"""The DAG on a small nursery: what it makes, what it repeats, and what it refuses."""
+
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+from conftest import ROOT, Workflow
+
+from chronocoder.suites.checkpoints import load_model
+from chronocoder.suites.tokenizers import load_tokenizer
+
+RUNS = ["pair/l1", "pair/batchtopk", "triplet/batchtopk"]
+AFTER_ATTRIBUTION = {"collect_attributions": 1, "find_examples": 1, "write_report": 1}
+
+
+def test_every_store_opens_with_labels_and_provenance(nursery: Workflow) -> None:
+    stores = sorted((nursery.directory / "results").rglob("*.zarr"))
+    assert len(stores) == 2 + 2 + 2 + 2 + 6 + 3 * (2 + 2 + 2)
+    for path in stores:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dataset = xr.open_zarr(path)
+        assert dataset.attrs["suite"] == "small" and dataset.attrs["config_digest"], path
+        for name, variable in dataset.data_vars.items():
+            assert variable.attrs["long_name"] and variable.attrs["units"], (path, name)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_relie_has_the_dimensions_of_the_design(nursery: Workflow, run: str) -> None:
+    relie = xr.open_zarr(nursery.directory / f"results/small/{run}/seed0/relie.zarr").load()
+    assert relie["relative_indirect_effect"].dims == ("task", "checkpoint", "feature")
+    assert relie.sizes["feature"] == 48
+    assert list(relie["task"].values) == list(nursery.config["suites"]["small"]["tasks"])
+    assert relie["tokens_seen"].dims == ("checkpoint",)
+    total = relie["relative_indirect_effect"].sum("checkpoint", skipna=False)
+    np.testing.assert_allclose(total.values[~np.isnan(total.values)], 1, rtol=1e-5)
+    np.testing.assert_allclose(relie["relative_decoder_norm"].sum("checkpoint"), 1, rtol=1e-5)
+    assert [relie.attrs["comparison"], relie.attrs["variant"]] == run.split("/")
+
+
+def test_checkpoints_are_ordinary_hugging_face_directories(nursery: Workflow) -> None:
+    path = nursery.directory / "results/small/checkpoints/step8"
+    assert load_model(path).config.model_type == "gpt_neox"
+    assert load_tokenizer(path).eos_token == "<|endoftext|>"
+
+
+def test_comparisons_are_written_down(nursery: Workflow) -> None:
+    written = yaml.safe_load((nursery.directory / "results/small/comparisons.yaml").read_text())
+    assert written["triplet"]["checkpoints"] == ["step0", "step4", "step8"]
+    assert written["pair"]["site"] == "residual.0"
+
+
+def test_every_job_leaves_a_log_and_a_benchmark(nursery: Workflow) -> None:
+    results = nursery.directory / "results/small"
+    logs = {path.relative_to(results / "logs").with_suffix("") for path in (results / "logs").rglob("*.log")}
+    benchmarks = {path.relative_to(results / "benchmarks").with_suffix("") for path in results.rglob("*.tsv")}
+    assert logs == benchmarks and len(logs) == 36
+
+
+def test_nothing_is_left_to_do(nursery: Workflow) -> None:
+    assert nursery.planned() == {}
+
+
+def test_a_changed_variant_reruns_only_what_hangs_on_it(nursery: Workflow) -> None:
+    assert nursery.planned(nursery.changed("variants.l1.l1_coefficient", 0.6)) == {
+        "train_crosscoder": 1,
+        "evaluate_crosscoder": 1,
+        "attribute_task": 2,
+        **AFTER_ATTRIBUTION,
+    }
+
+
+def test_a_changed_estimator_does_not_train_again(nursery: Workflow) -> None:
+    assert nursery.planned(nursery.changed("attribution.steps", 5)) == {
+        "attribute_task": 6,
+        "collect_attributions": 3,
+        "find_examples": 3,
+        "write_report": 1,
+    }
+
+
+def test_a_new_task_adds_its_own_jobs(nursery: Workflow) -> None:
+    config = nursery.changed("suites.small.tasks.reflexive_number", {"kind": "nursery", "pairs": 40})
+    assert nursery.planned(config) == {
+        "build_task": 1,
+        "score_task": 1,
+        "collect_behaviour": 1,
+        "attribute_task": 3,
+        "collect_attributions": 3,
+        "find_examples": 3,
+        "write_report": 1,
+    }
+
+
+def test_a_new_comparison_adds_its_own_jobs(nursery: Workflow) -> None:
+    config = nursery.changed("suites.small.comparisons.late", {"checkpoints": ["step4", "step8"], "variants": ["l1"]})
+    assert nursery.planned(config) == {
+        "list_comparisons": 1,
+        "train_crosscoder": 1,
+        "evaluate_crosscoder": 1,
+        "attribute_task": 2,
+        **AFTER_ATTRIBUTION,
+    }
+
+
+def test_a_new_variant_and_a_new_seed_add_their_own_jobs(nursery: Workflow) -> None:
+    wide = {**nursery.config["variants"]["l1"], "dictionary_size": 64}
+    one_run = {"train_crosscoder": 1, "evaluate_crosscoder": 1, "attribute_task": 2, **AFTER_ATTRIBUTION}
+    assert nursery.planned(nursery.changed("variants.wide", wide)) == one_run
+    assert nursery.planned(nursery.changed("seeds", [0, 1])) == {
+        "train_crosscoder": 3,
+        "evaluate_crosscoder": 3,
+        "attribute_task": 6,
+        "collect_attributions": 3,
+        "find_examples": 3,
+        "write_report": 1,
+    }
+
+
+def test_one_target_is_rerun_alone(nursery: Workflow) -> None:
+    target = "results/small/pair/l1/seed0/attribution/agreement_simple.zarr"
+    before = xr.open_zarr(nursery.directory / target).load()
+    assert nursery.planned(None, "--force", target) == {"attribute_task": 1}
+    shutil.rmtree(nursery.directory / target)
+    result = nursery.snakemake(target)
+    assert result.returncode == 0, result.stdout
+    after = xr.open_zarr(nursery.directory / target).load()
+    xr.testing.assert_equal(before, after)
+    assert nursery.snakemake("--touch").returncode == 0  # the other tests want an up-to-date state
+
+
+def test_target_with_a_misspelt_task_fails_while_the_dag_is_built(nursery: Workflow) -> None:
+    result = nursery.snakemake("--dry-run", "results/small/pair/l1/seed0/attribution/agreement_simpl.zarr")
+    assert result.returncode != 0 and "No rule to produce" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("variants.l1.lambda", 1, "variants.l1.lambda: unknown key; remove it or correct its spelling"),
+        ("suites.small.comparisons.pair.checkpoints", ["step0", "step9"], "checkpoint 'step9' does not exist"),
+        ("suites.small.site", "residual.2", "site 'residual.2' is outside the model: it has blocks 0 to 1"),
+    ],
+)
+def test_wrong_configuration_stops_before_anything_runs(
+    nursery: Workflow, path: str, value: object, message: str
+) -> None:
+    result = nursery.snakemake(config=nursery.changed(path, value))
+    assert result.returncode != 0 and message in result.stdout and "Traceback" not in result.stdout
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_published_experiments_build_their_dag(path: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    for suite in config["suites"].values():
+        for task in suite["tasks"].values():
+            (tmp_path / task["path"]).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / task["path"]).touch()
+    jobs = Workflow(tmp_path, config).planned()
+    assert jobs["download_checkpoint"] > 1 and jobs["write_report"] == 1
+
+
+def test_slurm_profile_is_found_from_the_root(nursery: Workflow) -> None:
+    result = nursery.snakemake("--dry-run", "--workflow-profile", str(ROOT / "slurm"))
+    assert result.returncode == 0, result.stdout
