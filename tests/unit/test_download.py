@@ -43,6 +43,12 @@ def hub(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
                 siblings = [{"rfilename": name} for name in files]
                 info = {"id": "lab/model", "modelId": "lab/model", "sha": COMMIT, "siblings": siblings}
                 self.send(json.dumps(info).encode() if known else None, body)
+            elif path == f"/api/models/lab/model/tree/{COMMIT}":
+                entries = [
+                    {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                    for name, content in files.items()
+                ]
+                self.send(json.dumps(entries).encode(), body)
             else:
                 self.send(files.get(path.removeprefix(f"/lab/model/resolve/{COMMIT}/")), body)
 

@@ -30,9 +30,9 @@ class Workflow:
     def snakemake(self, *arguments: str, config: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
         """Run Snakemake with this or another configuration; output and errors together in `stdout`."""
         path = self.directory / "experiment.yaml"
-        path.write_text(yaml.safe_dump(self.config if config is None else config))
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-        command += ["--show-failed-logs", "--configfile", str(path), *arguments]
+        path.write_text(yaml.safe_dump(self.config if config is None else config, sort_keys=False))
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+        command += ["--configfile", str(path), "--cores", "2", "--show-failed-logs", *arguments]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         return subprocess.run(
             command, cwd=self.directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -58,7 +58,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(nursery: Workflow) -> None:
     results = nursery.directory / "results/small"
     logs = {path.relative_to(results / "logs").with_suffix("") for path in (results / "logs").rglob("*.log")}
     benchmarks = {path.relative_to(results / "benchmarks").with_suffix("") for path in results.rglob("*.tsv")}
-    assert logs == benchmarks and len(logs) == 36
+    assert logs == benchmarks and len(logs) == 33
 
 
 def test_nothing_is_left_to_do(nursery: Workflow) -> None:
