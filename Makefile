@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .PHONY: run test lint format reference clean
 
 run: $(INSTALLED)
-	snakemake --cores $(CORES) --show-failed-logs
+	snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs
 	@python scripts/show_reports.py config.yaml
 
 test: $(INSTALLED)

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from chronocoder.command_line import run_script
-from chronocoder.config import Corpus, CorpusSettings, Source
+from chronocoder.config import Corpus, CorpusSettings
 from chronocoder.stores import provenance, write_store
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     """Read the arguments, build, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", required=True, help="name of the suite")
-    parser.add_argument("--source", required=True, help="the suite's source, as JSON")
+    parser.add_argument("--language", default="", help="the nursery's language; needed for generated text only")
     parser.add_argument("--corpus", required=True, help="the suite's corpus, as JSON")
     parser.add_argument("--split", required=True, choices=["train", "validation"])
     parser.add_argument("--tokenizer", type=Path, required=True, help="directory of the tokenizer")
@@ -25,9 +25,8 @@ def main() -> None:
     from chronocoder.suites.tokenizers import load_tokenizer, separator_id
 
     settings: CorpusSettings = TypeAdapter(Corpus).validate_json(arguments.corpus)
-    source = TypeAdapter(Source).validate_json(arguments.source)
     tokenizer = load_tokenizer(arguments.tokenizer)
-    documents = read_documents(settings, source, arguments.split)
+    documents = read_documents(settings, arguments.language, arguments.split)
     corpus = build_corpus(documents, tokenizer, separator_id(tokenizer), settings, arguments.split)
     write_store(corpus, arguments.output, provenance(settings, suite=arguments.suite, split=arguments.split))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from chronocoder.command_line import run_script
-from chronocoder.config import Source, Task
+from chronocoder.config import Task
 from chronocoder.stores import provenance, write_store
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     """Read the arguments, build, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", required=True, help="name of the suite")
-    parser.add_argument("--source", required=True, help="the suite's source, as JSON")
+    parser.add_argument("--language", default="", help="the nursery's language; needed for generated text only")
     parser.add_argument("--task", required=True, help="name of the task")
     parser.add_argument("--settings", required=True, help="the task, as JSON")
     parser.add_argument("--tokenizer", type=Path, required=True, help="directory of the tokenizer")
@@ -26,9 +26,8 @@ def main() -> None:
     from chronocoder.tasks.tokenise import tokenise_pairs
 
     settings = TypeAdapter(Task).validate_json(arguments.settings)
-    source = TypeAdapter(Source).validate_json(arguments.source)
     tokenizer = load_tokenizer(arguments.tokenizer)
-    pairs = read_pairs(arguments.task, settings, source)
+    pairs = read_pairs(arguments.task, settings, arguments.language)
     task = tokenise_pairs(pairs, tokenizer, separator_id(tokenizer), arguments.task)
     write_store(task, arguments.output, provenance(settings, suite=arguments.suite, task=arguments.task))
 

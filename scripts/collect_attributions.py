@@ -5,8 +5,7 @@ from pathlib import Path
 
 from chronocoder.attribution.collect import collect_attributions
 from chronocoder.command_line import run_script
-from chronocoder.config import Settings
-from chronocoder.stores import load_store, provenance, write_store
+from chronocoder.stores import common_provenance, load_store, write_store
 
 
 def main() -> None:
@@ -17,8 +16,8 @@ def main() -> None:
     arguments = parser.parse_args()
     attributions = [load_store(path) for path in arguments.attributions]
     joined = collect_attributions({dataset.attrs["task"]: dataset for dataset in attributions})
-    facts = {key: attributions[0].attrs[key] for key in ("suite", "comparison", "variant", "site", "seed")}
-    write_store(joined, arguments.output, provenance(Settings(), **facts))
+    facts = common_provenance(attributions, "suite", "comparison", "variant", "site", "seed", "commits")
+    write_store(joined, arguments.output, facts)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from chronocoder.behaviour.collect import collect_behaviour
 from chronocoder.command_line import run_script
-from chronocoder.config import Settings
-from chronocoder.stores import load_store, provenance, write_store
+from chronocoder.stores import common_provenance, load_store, write_store
 
 
 def main() -> None:
@@ -17,7 +16,7 @@ def main() -> None:
     arguments = parser.parse_args()
     scores = [load_store(path) for path in arguments.scores]
     joined = collect_behaviour({dataset.attrs["task"]: dataset for dataset in scores})
-    write_store(joined, arguments.output, provenance(Settings(), suite=scores[0].attrs["suite"]))
+    write_store(joined, arguments.output, common_provenance(scores, "suite", "commits"))
 
 
 if __name__ == "__main__":

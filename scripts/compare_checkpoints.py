@@ -22,13 +22,14 @@ def main() -> None:
 
     from chronocoder.activations.harvest import sample_activations
     from chronocoder.behaviour.similarity import compare_activations
-    from chronocoder.suites.checkpoints import load_model
+    from chronocoder.suites.checkpoints import checkpoint_commit, load_model
 
     given = checkpoints_from(arguments)
     models = ((revision, load_model(path)) for revision, path in given.paths.items())
     activations = sample_activations(models, arguments.sites, corpus["token_ids"].values, settings.tokens)
     similarity = compare_activations(activations, given.tokens_seen)
-    write_store(similarity, arguments.output, provenance(settings, suite=given.suite))
+    commits = [checkpoint_commit(path) for path in given.paths.values()]
+    write_store(similarity, arguments.output, provenance(settings, suite=given.suite, commits=commits))
 
 
 if __name__ == "__main__":

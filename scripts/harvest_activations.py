@@ -1,6 +1,7 @@
 """Store the activations of one checkpoint at one site on one split."""
 
 import argparse
+import hashlib
 from pathlib import Path
 
 from chronocoder.command_line import add_flags, from_flags, run_script
@@ -35,7 +36,7 @@ def main() -> None:
             commit=checkpoint_commit(arguments.checkpoint),
             site=arguments.site,
             split=corpus.attrs["split"],
-            corpus_digest=corpus.attrs["config_digest"],
+            tokens_digest=hashlib.sha256(corpus["token_ids"].values.tobytes()).hexdigest(),
         )
         harvest(site, corpus, settings, output, attributes)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import yaml
 from pydantic import TypeAdapter
 
+from chronocoder.behaviour.comparisons import given_comparisons
 from chronocoder.command_line import run_script
 from chronocoder.config import Comparison
+from chronocoder.stores import write_text
 
 
 def main() -> None:
@@ -18,16 +20,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="YAML file to write")
     arguments = parser.parse_args()
     comparisons = TypeAdapter(dict[str, Comparison]).validate_json(arguments.comparisons)
-    document = {
-        name: {
-            "checkpoints": comparison.checkpoints,
-            "site": comparison.site or arguments.site,
-            "chosen": "given in the configuration",
-            "why": comparison.why,
-        }
-        for name, comparison in comparisons.items()
-    }
-    arguments.output.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    document = given_comparisons(comparisons, arguments.site)
+    write_text(arguments.output, yaml.safe_dump(document, sort_keys=False))
 
 
 if __name__ == "__main__":

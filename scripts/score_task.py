@@ -18,12 +18,14 @@ def main() -> None:
     task = load_store(arguments.task)
 
     from chronocoder.behaviour.scores import score_task
-    from chronocoder.suites.checkpoints import load_model
+    from chronocoder.suites.checkpoints import checkpoint_commit, load_model
 
     given = checkpoints_from(arguments)
     models = ((revision, load_model(path)) for revision, path in given.paths.items())
     scores = score_task(models, given.tokens_seen, task)
-    write_store(scores, arguments.output, provenance(Settings(), suite=given.suite, task=task.attrs["task"]))
+    commits = [checkpoint_commit(path) for path in given.paths.values()]
+    facts = provenance(Settings(), suite=given.suite, task=task.attrs["task"], commits=commits)
+    write_store(scores, arguments.output, facts)
 
 
 if __name__ == "__main__":

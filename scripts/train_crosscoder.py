@@ -1,6 +1,7 @@
-"""Train a crosscoder; run by `accelerate launch` for several processes."""
+"""Train a crosscoder; several processes are started through `accelerate launch`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from chronocoder.command_line import add_flags, from_flags, run_script
@@ -15,11 +16,17 @@ def main() -> None:
     parser.add_argument("--variant", required=True, help="name of the variant")
     parser.add_argument("--activations", type=Path, nargs="+", required=True, help="stores, in order of training")
     parser.add_argument("--seed", type=int, required=True, help="seed of the initialisation and the data order")
+    parser.add_argument("--processes", type=int, default=1, help="processes to train on; one a GPU")
     parser.add_argument("--crosscoder", type=Path, required=True, help="directory to write the crosscoder to")
     parser.add_argument("--history", type=Path, required=True, help="store to write losses and metrics to")
     add_flags(parser, CrosscoderSettings)
     arguments = parser.parse_args()
     settings = from_flags(arguments, CrosscoderSettings)
+    if arguments.processes > 1:
+        from chronocoder.crosscoder.launch import is_launched, launch
+
+        if not is_launched():
+            sys.exit(launch(sys.argv, arguments.processes))
 
     from accelerate import PartialState
 
@@ -37,12 +44,14 @@ def main() -> None:
         d_model=stores.width,
         settings=settings,
         seed=arguments.seed,
+        commits=tuple(attributes["commit"] for attributes in stores.attributes),
         folded=False,
     )
     rescue = arguments.crosscoder.with_name("last_good_crosscoder")
     trained = train_crosscoder(config, stores, rescue)
     if PartialState().is_main_process:
-        write_store(trained.history, arguments.history, provenance(settings, **trained.crosscoder.facts))
+        facts = {**trained.crosscoder.facts, "processes": PartialState().num_processes}
+        write_store(trained.history, arguments.history, provenance(settings, **facts))
         trained.crosscoder.save(arguments.crosscoder)
 
 

@@ -92,6 +92,7 @@ def tiny_crosscoder(sparsity: str = "l1", checkpoints: int = 2, seed: int = 0, *
             **{"sparsity": sparsity, "dictionary_size": 24, "steps": 10, "batch_tokens": 64, **defaults, **settings}
         ),
         seed=seed,
+        commits=("",) * checkpoints,
         folded=False,
     )
     generator = torch.Generator().manual_seed(seed)
@@ -114,7 +115,7 @@ def activation_store(tmp_path: Path) -> Callable[..., Path]:
         values = generator.normal(size=(rows, WIDTH)).astype(np.float32) * (1 + int(revision.removeprefix("step")))
         number = np.arange(rows, dtype=np.int32)
         columns = Rows(values, number % 50 + shift, number // 10, number % 10 + 1)
-        attributes = {"suite": "tiny", "revision": revision, "site": site, "split": "train"}
+        attributes = {"suite": "tiny", "revision": revision, "site": site, "commit": "c", "split": "train"}
         with ActivationWriter(path, rows, WIDTH, "float32", attributes) as writer:
             writer.append(columns)
         return path

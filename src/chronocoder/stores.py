@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -36,9 +36,24 @@ def provenance(settings: Settings, **facts: str | int | list[str] | list[int]) -
         **facts,
         "settings": document,
         "config_digest": hashlib.sha256(document.encode()).hexdigest()[:16],
-        "package_versions": {name: version(name) for name in PACKAGES},
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "package_versions": _package_versions(),
+        "created": _now(),
     }
+
+
+def common_provenance(stores: Sequence[xr.Dataset], *facts: str) -> dict[str, Any]:
+    """Return the provenance of a store that joins others: their settings and those facts, which have to agree.
+
+    Raises:
+        StoreError: they do not agree.
+    """
+    keys = ("settings", "config_digest", *facts)
+    for key in keys:
+        found = {json.dumps(store.attrs[key]) for store in stores}
+        if len(found) > 1:
+            raise StoreError(f"stores to be joined differ in '{key}': {', '.join(sorted(found))}; make them anew")
+    own = {"package_versions": _package_versions(), "created": _now()}
+    return {**{key: stores[0].attrs[key] for key in keys}, **own}
 
 
 @contextmanager
@@ -52,6 +67,13 @@ def whole_directory(path: Path) -> Iterator[Path]:
         put_in_place(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears whole."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def put_in_place(partial: Path, path: Path) -> None:
@@ -97,7 +119,8 @@ def open_store(path: Path) -> xr.Dataset:
         StoreError: it does not exist, is no store, or is incomplete.
     """
     verify_store(path)
-    dataset: xr.Dataset = xr.open_zarr(path, consolidated=True)
+    with damage_named(path):
+        dataset: xr.Dataset = xr.open_zarr(path, consolidated=True)
     return dataset
 
 
@@ -117,7 +140,7 @@ def damage_named(path: Path) -> Iterator[None]:
     """Turn the errors that reading a damaged chunk raises into a `StoreError` that names the store."""
     try:
         yield
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path}: damaged ({error}); delete it and run its target again") from error
 
 
@@ -152,6 +175,14 @@ def _with_portable_strings(dataset: xr.Dataset) -> xr.Dataset:
     coordinates = {name: value for name, value in replaced.items() if name in dataset.coords}
     variables = {name: value for name, value in replaced.items() if name not in dataset.coords}
     return dataset.assign(variables).assign_coords(coordinates)
+
+
+def _package_versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _count_files(path: Path) -> int:

@@ -7,7 +7,7 @@ import xarray as xr
 from conftest import ARCHITECTURES, WIDTH, tiny_crosscoder, tiny_model
 from transformers import PreTrainedTokenizerFast
 
-from chronocoder.attribution.attribute import measure_effects, summarise_effects
+from chronocoder.attribution.attribute import TaskEffects, measure_effects, summarise_effects
 from chronocoder.attribution.collect import collect_attributions
 from chronocoder.attribution.effects import Decoder, Prompts, _metric, integrated_gradients
 from chronocoder.attribution.measures import Interval, classify, mean_interval, resample_means, share, share_interval
@@ -228,3 +228,14 @@ def test_summary_and_collection(task: xr.Dataset) -> None:
     joined = collect_attributions({"a": summary, "b": summary})
     assert joined["indirect_effect"].dims == ("task", "checkpoint", "feature")
     assert joined["relative_decoder_norm"].dims == ("checkpoint", "feature")
+
+
+def test_task_on_which_no_feature_is_active() -> None:
+    nothing = TaskEffects(
+        known_effects(np.zeros((2, 5, 24), dtype=np.float32)),
+        xr.DataArray(np.zeros((5, 24), dtype=np.int32), dims=("example", "feature")),
+    )
+    norms = folded_crosscoder().decoder_norms.numpy()
+    summary = summarise_effects(nothing, norms, {"step0": 0, "step1": 1}, AttributionSettings(bootstrap_samples=20))
+    assert (summary["feature_class"] == "no effect").all() and (summary["indirect_effect_high"] == 0).all()
+    assert summary["relative_indirect_effect"].isnull().all()

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from chronocoder.config import HubCorpus, LocalSource, NurseryCorpus, NurserySource, TextCorpus
+from chronocoder.config import HubCorpus, NurseryCorpus, TextCorpus
 from chronocoder.errors import CorpusError
 from chronocoder.suites.corpus import build_corpus, read_documents
 from chronocoder.suites.packing import pack_documents
 
-LOCAL = LocalSource(kind="local", checkpoints={"a": {"path": "x", "tokens_seen": 0}})
 SIZES = {"train_tokens": 400, "validation_tokens": 100, "sequence_length": 10}
 
 
@@ -42,10 +41,10 @@ def test_text_file_is_split_into_disjoint_documents(
     tmp_path: Path, name: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     corpus = write_text(tmp_path / name, 200)
-    train, validation = (set(read_documents(corpus, LOCAL, split)) for split in ("train", "validation"))
+    train, validation = (set(read_documents(corpus, "", split)) for split in ("train", "validation"))
     assert len(train) + len(validation) == 200 and not train & validation
     assert 20 <= len(validation) <= 60  # a fifth
-    built = build_corpus(read_documents(corpus, LOCAL, "train"), tokenizer, 0, corpus, "train")
+    built = build_corpus(read_documents(corpus, "", "train"), tokenizer, 0, corpus, "train")
     assert built["token_ids"].shape == (40, 10)
     assert (built["token_ids"][:, 0] == 0).all()
 
@@ -53,30 +52,30 @@ def test_text_file_is_split_into_disjoint_documents(
 def test_hub_dataset_in_a_local_directory(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     write_text(tmp_path / "train.jsonl", 50)
     corpus = HubCorpus(kind="hub", dataset=str(tmp_path), text_field="content", **SIZES)
-    documents = list(read_documents(corpus, LOCAL, "train"))
+    documents = list(read_documents(corpus, "", "train"))
     assert documents and all(text.startswith("the cat number") for text in documents)
     wrong = HubCorpus(kind="hub", dataset=str(tmp_path), **SIZES)
     with pytest.raises(CorpusError, match="has no column 'text', only content; set corpus.text_field"):
-        list(read_documents(wrong, LOCAL, "train"))
+        list(read_documents(wrong, "", "train"))
 
 
 def test_nursery_text_is_generated(tokenizer: PreTrainedTokenizerFast) -> None:
     corpus = NurseryCorpus(kind="nursery", **SIZES)
-    built = build_corpus(read_documents(corpus, NurserySource(), "validation"), tokenizer, 0, corpus, "validation")
+    built = build_corpus(read_documents(corpus, "english", "validation"), tokenizer, 0, corpus, "validation")
     assert built["token_ids"].shape == (10, 10) and built["token_ids"].dtype == np.int32
 
 
 def test_corpus_that_is_too_short_says_how_short(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     corpus = write_text(tmp_path / "text.txt", 5)
     with pytest.raises(CorpusError, match=r"train_tokens asks for 400 tokens, the text has only \d+; lower train_tok"):
-        build_corpus(read_documents(corpus, LOCAL, "train"), tokenizer, 0, corpus, "train")
+        build_corpus(read_documents(corpus, "", "train"), tokenizer, 0, corpus, "train")
 
 
 def test_missing_file_and_missing_field_are_named(tmp_path: Path) -> None:
     corpus = TextCorpus(kind="text", path=str(tmp_path / "no.txt"), **SIZES)
     with pytest.raises(CorpusError, match=r"no\.txt: no such file; correct corpus\.path"):
-        list(read_documents(corpus, LOCAL, "train"))
+        list(read_documents(corpus, "", "train"))
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n{"body": "y"}\n')
     corpus = TextCorpus(kind="text", path=str(tmp_path / "a.jsonl"), **SIZES)
     with pytest.raises(CorpusError, match=r"a\.jsonl, line 2: needs a JSON object with the key 'text'"):
-        list(read_documents(corpus, LOCAL, "train"))
+        list(read_documents(corpus, "", "train"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import VOCABULARY, WIDTH, tiny_crosscoder, tiny_model
 
 from chronocoder.activations.loader import ActivationStores
@@ -171,8 +172,27 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_crosscoder(
     statistics = ActivationStatistics(torch.ones(2), torch.zeros(2, WIDTH))
     monkeypatch.setattr("chronocoder.crosscoder.training.measure_activations", lambda _: statistics)
     config = tiny_crosscoder("l1", batch_tokens=64, steps=500).config
-    with pytest.raises(NonFiniteError, match=r"step \d+: the loss is not finite; the crosscoder before this step"):
+    with pytest.raises(NonFiniteError, match=r"step \d+: loss or gradient is not finite; the crosscoder before"):
         train_crosscoder(config, opened, tmp_path / "last_good")
+    rescued = load_crosscoder(tmp_path / "last_good")
+    assert all(torch.isfinite(weight).all() for weight in rescued.state_dict().values())
+
+
+def test_non_finite_gradient_of_a_finite_loss_does_not_reach_the_weights(
+    activation_store: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward, calls = Accelerator.backward, []
+
+    def damaging(self: Accelerator, loss: torch.Tensor) -> None:
+        backward(self, loss)
+        calls.append(loss)
+        if len(calls) == 5:
+            self._models[0].W_enc.grad[0, 0, 0] = torch.nan
+
+    monkeypatch.setattr(Accelerator, "backward", damaging)
+    config = tiny_crosscoder("batchtopk", steps=20).config
+    with pytest.raises(NonFiniteError, match="step 4: loss or gradient is not finite"):
+        train_crosscoder(config, stores(activation_store), tmp_path / "last_good")
     rescued = load_crosscoder(tmp_path / "last_good")
     assert all(torch.isfinite(weight).all() for weight in rescued.state_dict().values())
 

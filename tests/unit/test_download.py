@@ -91,3 +91,11 @@ def test_unknown_revision_is_named_and_leaves_nothing(hub: str, tmp_path: Path) 
     assert result.returncode == 1
     assert "lab/model has no revision 'step9' that can be read" in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "step9").exists()
+
+
+def test_a_local_checkpoint_is_known_by_its_weights(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        tiny_model("gpt_neox", seed).save_pretrained(tmp_path / f"seed{seed}")
+        tiny_model("gpt_neox", seed).save_pretrained(tmp_path / f"again{seed}")
+    first, second, again = (checkpoint_commit(tmp_path / name) for name in ("seed0", "seed1", "again0"))
+    assert first.startswith("sha256:") and first == again and first != second

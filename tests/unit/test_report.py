@@ -232,11 +232,13 @@ def test_wide_intervals_leave_no_contrast_features(relie: xr.Dataset) -> None:
 
 
 def test_clearest_run_prefers_one_that_shows_both() -> None:
-    def of_run(strength: float, newcomers: list[int]) -> ContrastFeatures:
+    def of_run(strength: float, newcomers: list[int], gone: float = 0.0) -> ContrastFeatures:
         surface = Ranked([9], [strength]) if strength else Ranked([], [])
-        return ContrastFeatures({"a": surface}, Ranked(newcomers, [1.0] * len(newcomers)))
+        gave_way = Ranked([9], [gone]) if gone else Ranked([], [])
+        return ContrastFeatures({"a": surface}, gave_way, Ranked(newcomers, [1.0] * len(newcomers)))
 
     assert clearest_run([of_run(5.0, []), of_run(1.0, [3]), of_run(2.0, [3])]) == 2
+    assert clearest_run([of_run(5.0, [3]), of_run(1.0, [3], gone=0.5), of_run(2.0, [], gone=0.3)]) == 1
     assert clearest_run([of_run(5.0, []), of_run(0.0, [3])]) == 0
     assert clearest_run([of_run(0.0, [3])]) is None
     assert clearest_run([]) is None

@@ -6,10 +6,15 @@ from conftest import tiny_model
 from transformers import PreTrainedModel
 
 from chronocoder.errors import SiteError
-from chronocoder.suites.sites import find_blocks, resolve_site
+from chronocoder.suites.sites import Site, find_blocks, resolve_site
 
 IDS = torch.tensor([[0, 5, 9, 12, 3], [0, 7, 7, 1, 2]])
 SITES = ["residual.0", "residual.1", "residual.2", "mlp_out.0", "mlp_out.1", "attention_out.0", "attention_out.2"]
+
+
+def resolve_where_possible(model: PreTrainedModel, name: str) -> Site:
+    """Bloom has residual sites only."""
+    return resolve_site(model, name if model.config.model_type != "bloom" else f"residual.{name[-1]}")
 
 
 def test_residual_is_the_hidden_state_that_transformers_returns(any_model: PreTrainedModel) -> None:
@@ -18,9 +23,23 @@ def test_residual_is_the_hidden_state_that_transformers_returns(any_model: PreTr
         torch.testing.assert_close(resolve_site(any_model, f"residual.{block}").read(IDS).activation, hidden[block + 1])
 
 
+@pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gpt2"])
+@pytest.mark.parametrize("block", [0, 2])
+def test_attention_and_mlp_are_what_a_block_adds_to_the_residual_stream(architecture: str, block: int) -> None:
+    model = tiny_model(architecture)
+    parts = [resolve_site(model, f"{kind}.{block}").read(IDS) for kind in ("attention_out", "mlp_out")]
+    after = resolve_site(model, f"residual.{block}").read(IDS).activation
+    torch.testing.assert_close(parts[0].entry + parts[0].activation + parts[1].activation, after)
+
+
+def test_parts_that_add_the_residual_themselves_are_refused() -> None:
+    with pytest.raises(SiteError, match="site 'mlp_out.1': what attention and MLP of BloomBlock put out does not add"):
+        resolve_site(tiny_model("bloom"), "mlp_out.1")
+
+
 @pytest.mark.parametrize("name", SITES)
 def test_resuming_from_the_unchanged_activation_gives_the_models_logits(any_model: PreTrainedModel, name: str) -> None:
-    site = resolve_site(any_model, name)
+    site = resolve_where_possible(any_model, name)
     state = site.read(IDS)
     expected = any_model(input_ids=IDS).logits
     torch.testing.assert_close(site.resume(IDS, state.activation, state.entry, last_only=False), expected)
@@ -32,7 +51,7 @@ def test_resuming_from_the_unchanged_activation_gives_the_models_logits(any_mode
 def test_resuming_from_a_changed_activation_equals_a_hook_that_changes_it(
     any_model: PreTrainedModel, name: str
 ) -> None:
-    site = resolve_site(any_model, name)
+    site = resolve_where_possible(any_model, name)
     state = site.read(IDS)
     changed = state.activation + torch.randn_like(state.activation)
 

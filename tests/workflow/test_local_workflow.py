@@ -1,6 +1,7 @@
 """The DAG on directories of another architecture, a text file, and a task in BLiMP's format."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,41 @@ def test_other_architecture_reaches_its_report(local: Workflow) -> None:
     relie = xr.open_zarr(results / "pair/batchtopk/seed0/relie.zarr")
     assert relie.attrs["site"] == "mlp_out.1" and (abs(relie["indirect_effect"]) > 0).any()
     assert local.planned() == {}
+
+
+def test_a_changed_text_file_is_harvested_anew(local: Workflow) -> None:
+    text = local.directory / "text.txt"
+    content, status = text.read_text(), text.stat()
+    text.write_text(content + "\nthe old cat sees the dogs")
+    planned = local.planned()
+    text.write_text(content)
+    os.utime(text, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert planned["build_corpus"] == 2 and planned["harvest_activations"] == 2 and planned["train_crosscoder"] == 1
+    assert "score_task" not in planned
+    assert local.planned() == {}
+
+
+def test_a_new_checkpoint_adds_its_own_jobs(local: Workflow) -> None:
+    checkpoint = {"path": "models/late", "tokens_seen": 2_000_000}
+    config = local.changed("suites.llama.source.checkpoints.last", checkpoint)
+    config["suites"]["llama"]["comparisons"]["end"] = {"checkpoints": ["late", "last"], "variants": ["batchtopk"]}
+    assert local.planned(config) == {
+        "score_task": 1,
+        "collect_behaviour": 1,
+        "compare_checkpoints": 1,
+        "list_comparisons": 1,
+        "harvest_activations": 1,
+        "train_crosscoder": 1,
+        "evaluate_crosscoder": 1,
+        "attribute_task": 1,
+        "collect_attributions": 1,
+        "find_examples": 1,
+        "write_report": 1,
+    }
+
+
+def test_two_processes_are_not_another_result(local: Workflow) -> None:
+    assert local.planned({**local.config, "training_processes": 2}) == {}
 
 
 def test_site_outside_the_model_is_named_in_the_failed_jobs_log(local: Workflow) -> None:

@@ -1,6 +1,7 @@
 """Validate the configuration and give the rules what they share. Imports nothing heavy: a dry run takes seconds."""
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -17,7 +18,8 @@ from chronocoder.config import parse_experiment
 from chronocoder.errors import ConfigError
 from chronocoder.layout import Layout
 
-SCRIPTS = Path(workflow.basedir) / "scripts"
+# Relative, since a changed parameter reruns a job: moving a clone must not.
+SCRIPTS = Path(os.path.relpath(Path(workflow.basedir) / "scripts"))
 ENVIRONMENT = "../../envs/environment.yaml"
 SPLITS = ["train", "validation"]
 
@@ -71,10 +73,10 @@ def checkpoint_path(suite, revision):
 
 
 def tokenizer_path(wildcards):
-    """Return the directory of a suite's tokenizer: that of the last checkpoint unless it is trained here."""
+    """Return the directory of a suite's tokenizer: that of the first checkpoint unless it is trained here."""
     if suite_of(wildcards).source.kind == "nursery":
         return LAYOUT.tokenizer.format(suite=wildcards.suite)
-    return checkpoint_path(wildcards.suite, list(suite_of(wildcards).tokens_seen)[-1])
+    return checkpoint_path(wildcards.suite, list(suite_of(wildcards).tokens_seen)[0])
 
 
 def revisions(wildcards):
@@ -131,10 +133,16 @@ def task_file(wildcards):
     return task.path if task.kind == "blimp" else []
 
 
-def launcher():
-    """Return the command that starts training: one process needs no launcher."""
-    processes = EXPERIMENT.training_processes
-    return ["python"] if processes == 1 else ["accelerate", "launch", "--num_processes", str(processes)]
+def corpus_file(wildcards):
+    """Return the file the text is read from, so that a changed file reruns what hangs on it."""
+    corpus = suite_of(wildcards).corpus
+    return corpus.path if corpus.kind == "text" else []
+
+
+def language(wildcards):
+    """Return the flag that names the nursery's language; nothing for other suites."""
+    source = suite_of(wildcards).source
+    return ["--language", source.language] if source.kind == "nursery" else []
 
 
 def of_every_run_of(pattern):

@@ -20,13 +20,12 @@ rule train_crosscoder:
         gpus=EXPERIMENT.training_processes,
         nodes=1,
     params:
-        launcher=launcher(),
         settings=lambda wildcards: to_flags(EXPERIMENT.variants[wildcards.variant]),
         script=SCRIPTS / "train_crosscoder.py",
     message:
         "Train a {wildcards.variant} crosscoder on {wildcards.comparison} (progress in {log})"
     shell:
-        "{params.launcher:q} {params.script:q} --comparison {wildcards.comparison:q} --variant {wildcards.variant:q}"
+        "python {params.script:q} --processes {resources.gpus} --comparison {wildcards.comparison:q} --variant {wildcards.variant:q}"
         " --seed {wildcards.seed:q}"
         " --activations {input.activations:q} --crosscoder {output.crosscoder:q} --history {output.history:q}"
         " {params.settings:q} 2> {log:q}"

@@ -15,12 +15,15 @@ rule train_tokenizer:
         mem_mb=memory(2000),
         runtime=10,
     params:
-        source=lambda wildcards: to_flags(suite_of(wildcards).source),
+        language=lambda wildcards: suite_of(wildcards).source.language,
+        seed=lambda wildcards: suite_of(wildcards).source.seed,
+        vocabulary_size=lambda wildcards: suite_of(wildcards).source.vocabulary_size,
         script=SCRIPTS / "train_tokenizer.py",
     message:
         "Train the tokenizer of {wildcards.suite}"
     shell:
-        "python {params.script:q} --output {output.tokenizer:q} {params.source:q} 2> {log:q}"
+        "python {params.script:q} --output {output.tokenizer:q} --language {params.language:q}"
+        " --seed {params.seed:q} --vocabulary-size {params.vocabulary_size:q} 2> {log:q}"
 
 
 for nursery in suites_from("nursery"):
@@ -87,6 +90,7 @@ rule download_checkpoint:
 rule build_corpus:
     input:
         tokenizer=tokenizer_path,
+        text=corpus_file,
     output:
         corpus=directory(LAYOUT.corpus),
     log:
@@ -100,11 +104,11 @@ rule build_corpus:
         mem_mb=memory(4000),
         runtime=120,
     params:
-        source=lambda wildcards: as_json(suite_of(wildcards).source),
+        language=language,
         corpus=lambda wildcards: as_json(suite_of(wildcards).corpus),
         script=SCRIPTS / "build_corpus.py",
     message:
         "Build the {wildcards.split} corpus of {wildcards.suite}"
     shell:
-        "python {params.script:q} --suite {wildcards.suite:q} --source {params.source:q} --corpus {params.corpus:q}"
+        "python {params.script:q} --suite {wildcards.suite:q} {params.language:q} --corpus {params.corpus:q}"
         " --split {wildcards.split:q} --tokenizer {input.tokenizer:q} --output {output.corpus:q} 2> {log:q}"

@@ -18,11 +18,11 @@ rule build_task:
         mem_mb=memory(2000),
         runtime=10,
     params:
-        source=lambda wildcards: as_json(suite_of(wildcards).source),
+        language=language,
         settings=lambda wildcards: as_json(suite_of(wildcards).tasks[wildcards.task]),
         script=SCRIPTS / "build_task.py",
     message:
         "Build task {wildcards.task} of {wildcards.suite}"
     shell:
-        "python {params.script:q} --suite {wildcards.suite:q} --source {params.source:q} --task {wildcards.task:q}"
+        "python {params.script:q} --suite {wildcards.suite:q} {params.language:q} --task {wildcards.task:q}"
         " --settings {params.settings:q} --tokenizer {input.tokenizer:q} --output {output.task:q} 2> {log:q}"

@@ -56,9 +56,9 @@ class ActivationStores:
             yield torch.from_numpy(self.read(start, min(start + rows, self.rows)))
 
     def text_columns(self) -> xr.Dataset:
-        """Return token_id, sequence and position of every row, in memory."""
+        """Return the coordinates token_id, sequence and position of every row, in memory."""
         with damage_named(self.paths[0]):
-            return self._datasets[0][["token_id", "sequence", "position"]].load()
+            return self._datasets[0].drop_vars("activations").load()
 
     def _check_agreement(self) -> None:
         first = self._datasets[0]

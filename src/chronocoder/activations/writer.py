@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from chronocoder.errors import NonFiniteError
 from chronocoder.stores import put_in_place, seal_store
@@ -119,7 +119,8 @@ class ActivationWriter:
 
     def _create(self, width: int, attributes: dict[str, Any]) -> None:
         self._partial.mkdir(parents=True)
-        group = zarr.create_group(self._partial, zarr_format=3, attributes=attributes)
+        coordinates = {"coordinates": "token_id sequence position"}  # what xarray reads as coordinates
+        group = zarr.create_group(self._partial, zarr_format=3, attributes={**attributes, **coordinates})
         shapes = {"activations": (self._rows, width)}
         for name, long_name in _LONG_NAMES.items():
             shape = shapes.get(name, (self._rows,))
@@ -129,7 +130,7 @@ class ActivationWriter:
                 dtype=self._dtype if name == "activations" else "int32",
                 chunks=(ROWS_PER_CHUNK, *shape[1:]),
                 shards=(ROWS_PER_SHARD, *shape[1:]),
-                compressors=Crc32cCodec(),
+                compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
                 fill_value=0,
                 dimension_names=("token", "d_model")[: len(shape)],
                 attributes={"long_name": long_name, "units": "1"},

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 
 from chronocoder.stores import strings
 
@@ -128,9 +127,3 @@ def _percentiles(
     low = low_values.quantile(tail, dim="sample", skipna=False).drop_vars("quantile")
     high = high_values.quantile(1 - tail, dim="sample", skipna=False).drop_vars("quantile")
     return low, high
-
-
-def activation_frequency(active: Float[np.ndarray, "example feature"]) -> Float[np.ndarray, " feature"]:
-    """Return the part of the examples on which each feature is active."""
-    frequency: np.ndarray = active.astype(bool).mean(axis=0)
-    return frequency

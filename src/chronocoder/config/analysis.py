@@ -29,8 +29,10 @@ class CrosscoderSettings(Settings):
     threshold_decay: float = Field(
         0.99, gt=0, lt=1, description="`batchtopk` only: decay of the moving average of the inference threshold."
     )
-    auxiliary_coefficient: NonNegativeFloat = Field(
-        1 / 32, description="Weight of the loss by which dead latents learn the residual."
+    auxiliary_coefficient: NonNegativeFloat | None = Field(
+        None,
+        description="Weight of the loss by which dead latents learn the residual; where not given 1/32 with"
+        " `batchtopk` and 0 with `l1`, as published.",
     )
     auxiliary_k: PositiveInt = Field(64, description="Dead latents that take part in it, per token.")
     dead_after_tokens: PositiveInt = Field(
@@ -44,6 +46,13 @@ class CrosscoderSettings(Settings):
         0.2, ge=0, le=1, description="Last part of the steps, over which the learning rate falls to zero."
     )
     gradient_norm: PositiveFloat = Field(1.0, description="Norm to which gradients are clipped.")
+
+    @property
+    def auxiliary_weight(self) -> float:
+        """Return the auxiliary coefficient, or what is published for the sparsity where it is not given."""
+        if self.auxiliary_coefficient is not None:
+            return self.auxiliary_coefficient
+        return 1 / 32 if self.sparsity == "batchtopk" else 0.0
 
     @model_validator(mode="after")
     def _sparsity_has_its_parameter(self) -> "CrosscoderSettings":

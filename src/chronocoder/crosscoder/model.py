@@ -33,6 +33,7 @@ class CrosscoderConfig:
         d_model: width of an activation.
         settings: the variant.
         seed: seed of initialisation and data order.
+        commits: what identifies each checkpoint's weights.
         folded: whether the weights take raw activations.
     """
 
@@ -44,6 +45,7 @@ class CrosscoderConfig:
     d_model: int
     settings: CrosscoderSettings
     seed: int
+    commits: tuple[str, ...]
     folded: bool
 
 
@@ -79,7 +81,7 @@ class Crosscoder(nn.Module):
         self.register_buffer("threshold", torch.zeros(()))
 
     @property
-    def facts(self) -> dict[str, str | int]:
+    def facts(self) -> dict[str, str | int | list[str]]:
         """Return what every store derived from this crosscoder says of its origin."""
         config = self.config
         return {
@@ -88,6 +90,7 @@ class Crosscoder(nn.Module):
             "variant": config.variant,
             "site": config.site,
             "seed": config.seed,
+            "commits": list(config.commits),
         }
 
     @property
@@ -156,8 +159,8 @@ def load_crosscoder(path: Path, device: torch.device | str = "cpu") -> Crosscode
     try:
         document = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
         settings = CrosscoderSettings.model_validate(document.pop("settings"))
-        checkpoints = tuple(document.pop("checkpoints"))
-        config = CrosscoderConfig(**document, checkpoints=checkpoints, settings=settings)
+        checkpoints, commits = (tuple(document.pop(key)) for key in ("checkpoints", "commits"))
+        config = CrosscoderConfig(**document, checkpoints=checkpoints, commits=commits, settings=settings)
         crosscoder = Crosscoder(config, torch.Generator())
         crosscoder.load_state_dict(load_file(path / WEIGHTS_FILE))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:

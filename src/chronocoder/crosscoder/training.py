@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from chronocoder.activations.loader import ActivationStores, shuffled_batches
 from chronocoder.config import CrosscoderSettings
+from chronocoder.crosscoder.launch import is_launched
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.crosscoder.sparsity import Selection
 from chronocoder.errors import ConfigError, NonFiniteError
@@ -85,9 +86,9 @@ def train_crosscoder(config: CrosscoderConfig, stores: ActivationStores, rescue_
 
     Raises:
         ConfigError: the batch cannot be shared evenly between the processes.
-        NonFiniteError: a loss is NaN or infinite; the last good crosscoder has been saved.
+        NonFiniteError: a loss or gradient is NaN or infinite; the crosscoder before that step has been saved.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=is_launched() and not torch.cuda.is_available())
     settings, processes = config.settings, accelerator.num_processes
     if settings.batch_tokens % processes:
         raise ConfigError(f"batch_tokens {settings.batch_tokens} is no multiple of {processes} processes; change one")
@@ -106,11 +107,11 @@ def train_crosscoder(config: CrosscoderConfig, stores: ActivationStores, rescue_
     for step in progress:
         x = next(batches).to(accelerator.device) * device_scale
         loss, metrics = _losses(model, crosscoder, x, step, state, accelerator)
-        if not torch.isfinite(loss):
-            _rescue(crosscoder, scale, rescue_path, step, accelerator)
         optimizer.zero_grad()
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), settings.gradient_norm)
+        norm = accelerator.clip_grad_norm_(model.parameters(), settings.gradient_norm)
+        if not torch.isfinite(norm):  # a loss that is not finite makes it so too, on every process at once
+            _rescue(crosscoder, scale, rescue_path, step, accelerator)
         optimizer.step()
         schedule.step()
         if step % LOG_EVERY == 0 or step == settings.steps - 1:
@@ -130,8 +131,9 @@ def _losses(
     dead = _update_dead(selection, state, settings, accelerator)
     penalty = settings.l1_coefficient * _l1_factor(settings, step) * selection.penalty
     auxiliary = auxiliary_loss(crosscoder, selection, error.detach(), dead)
-    loss = squared.sum() + penalty + settings.auxiliary_coefficient * auxiliary
-    _update_threshold(crosscoder, selection, step)
+    loss = squared.sum() + penalty + settings.auxiliary_weight * auxiliary
+    if torch.isfinite(loss):
+        _update_threshold(crosscoder, selection, step)
 
     def metrics() -> dict[str, float | list[float]]:
         centred = x - x.mean(dim=0)
@@ -206,7 +208,7 @@ def _rescue(crosscoder: Crosscoder, scale: Tensor, path: Path, step: int, accele
     if accelerator.is_main_process:
         crosscoder.cpu().fold_scale(scale).save(path)
     raise NonFiniteError(
-        f"step {step}: the loss is not finite; the crosscoder before this step is saved in {path};"
+        f"step {step}: loss or gradient is not finite; the crosscoder before this step is saved in {path};"
         " lower learning_rate, or look for outliers in the activations"
     )
 

@@ -1,11 +1,14 @@
 """The text on which features are most active."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from chronocoder.activations.loader import ActivationStores
@@ -15,6 +18,7 @@ from chronocoder.stores import labelled, strings
 
 TOKENS_AFTER = 6
 NO_TOKEN = -1
+ROWS_AT_ONCE = 4096
 
 
 def top_features(relie: xr.Dataset, count: int) -> np.ndarray:
@@ -25,19 +29,30 @@ def top_features(relie: xr.Dataset, count: int) -> np.ndarray:
     return np.unique(relie["feature"].values[order[kept]])
 
 
-class Window(NamedTuple):
-    """Tokens around the most active one of a sequence.
+class Peaks(NamedTuple):
+    """What one pass over a split says of some features.
 
     Attributes:
-        token_id: shape (position,), padded with -1.
-        activation: shape (position,).
+        largest: largest activation in each sequence, shape (sequence, feature).
+        frequency: part of the tokens each is active on, shape (feature,).
+    """
+
+    largest: Float[np.ndarray, "sequence feature"]
+    frequency: Float[np.ndarray, " feature"]
+
+
+class Window(NamedTuple):
+    """Tokens around the most active one of a sequence, or of several.
+
+    Attributes:
+        token_id: shape (..., position), padded with -1.
+        activation: shape (..., position).
     """
 
     token_id: np.ndarray
     activation: np.ndarray
 
 
-@torch.no_grad()
 def top_examples(
     crosscoder: Crosscoder,
     stores: ActivationStores,
@@ -47,6 +62,8 @@ def top_examples(
 ) -> xr.Dataset:
     """Return the sequences in which each feature reaches its largest activations, one window of each.
 
+    Memory holds one number for each sequence and feature, and the codes of one block of tokens.
+
     Args:
         crosscoder: folded.
         stores: validation activations of its checkpoints.
@@ -55,22 +72,16 @@ def top_examples(
         settings: how many examples, and their context.
 
     Returns:
-        Dims (feature, example, position); the most active token is at position `context_tokens`.
+        Dims (feature, example, position); the most active token is at position 0.
     """
     text = stores.text_columns()
-    chosen = torch.from_numpy(features).to(crosscoder.W_enc.device)
-    codes = torch.cat([crosscoder.encode(x.to(chosen.device))[:, chosen].cpu() for x in stores.blocks()]).numpy()
-    starts = np.flatnonzero(np.diff(text["sequence"].values, prepend=-1))
-    peaks = np.maximum.reduceat(codes, starts, axis=0)
-    windows = [
-        [
-            _window(codes[:, number], text, starts, sequence, settings)
-            for sequence in _largest(peaks[:, number], settings)
-        ]
-        for number in range(len(features))
-    ]
-    token_id = np.array([[window.token_id for window in row] for row in windows], dtype=np.int32)
-    activation = np.array([[window.activation for window in row] for row in windows], dtype=np.float32)
+    encode = partial(_encode, crosscoder, torch.from_numpy(features).to(crosscoder.W_enc.device))
+    starts = np.append(np.flatnonzero(np.diff(text["sequence"].values, prepend=-1)), stores.rows)
+    peaks, frequency = _peaks(stores, encode, starts, len(features))
+    chosen = np.argsort(-peaks, axis=0, kind="stable")[: settings.examples].T
+    token_id, activation = _cut_windows(
+        stores, encode, text["token_id"].values, starts, chosen, settings.context_tokens
+    )
     dims = ("feature", "example", "position")
     return xr.Dataset(
         {
@@ -78,7 +89,7 @@ def top_examples(
             "token": labelled(dims, _texts(token_id, tokenizer), "text of the token"),
             "activation": labelled(dims, activation, "activation of the feature on the token"),
             "activation_frequency": labelled(
-                ("feature",), (codes > 0).mean(axis=0), "part of validation tokens with the feature active"
+                ("feature",), frequency, "part of validation tokens with the feature active"
             ),
         },
         coords={
@@ -89,20 +100,55 @@ def top_examples(
     )
 
 
-def _largest(peaks: np.ndarray, settings: FeatureSettings) -> Sequence[int]:
-    return [int(place) for place in np.argsort(-peaks, kind="stable")[: settings.examples]]
+@torch.no_grad()
+def _encode(crosscoder: Crosscoder, features: Tensor, x: Tensor) -> Float[np.ndarray, "token feature"]:
+    return crosscoder.encode(x.to(features.device))[:, features].cpu().numpy()
 
 
-def _window(
-    codes: np.ndarray, text: xr.Dataset, starts: np.ndarray, sequence: int, settings: FeatureSettings
+def _peaks(stores: ActivationStores, encode: Callable[[Tensor], np.ndarray], starts: np.ndarray, count: int) -> Peaks:
+    sequence_of_row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    largest = np.zeros((len(starts) - 1, count), dtype=np.float32)
+    active, first = np.zeros(count), 0
+    for block in stores.blocks():
+        codes = encode(block)
+        np.maximum.at(largest, sequence_of_row[first : first + len(codes)], codes)
+        active += (codes > 0).sum(axis=0)
+        first += len(codes)
+    return Peaks(largest, active / stores.rows)
+
+
+def _cut_windows(
+    stores: ActivationStores,
+    encode: Callable[[Tensor], np.ndarray],
+    token_ids: np.ndarray,
+    starts: np.ndarray,
+    chosen: Int[np.ndarray, "feature example"],
+    context: int,
 ) -> Window:
-    start = starts[sequence]
-    stop = starts[sequence + 1] if sequence + 1 < len(starts) else len(codes)
-    peak = start + int(np.argmax(codes[start:stop]))
-    rows = np.arange(peak - settings.context_tokens, peak + TOKENS_AFTER + 1)
-    inside = (rows >= start) & (rows < stop)
-    safe = np.clip(rows, start, stop - 1)
-    return Window(np.where(inside, text["token_id"].values[safe], NO_TOKEN), np.where(inside, codes[safe], 0.0))
+    """Return the windows of the chosen sequences, shape (feature, example, position), some read at once."""
+    size = (*chosen.shape, context + 1 + TOKENS_AFTER)
+    token_id, activation = np.full(size, NO_TOKEN, dtype=np.int32), np.zeros(size, dtype=np.float32)
+    count = len(starts) - 1
+    step = max(1, ROWS_AT_ONCE * count // stores.rows)
+    for first in range(0, count, step):
+        last = min(first + step, count)
+        wanted = np.argwhere((chosen >= first) & (chosen < last))
+        if not len(wanted):
+            continue
+        codes = encode(torch.from_numpy(stores.read(starts[first], starts[last])))
+        for feature, example in wanted:
+            rows = slice(*starts[chosen[feature, example] :][:2])
+            own = codes[rows.start - starts[first] : rows.stop - starts[first], feature]
+            window = _window(own, token_ids[rows], context)
+            token_id[feature, example], activation[feature, example] = window
+    return Window(token_id, activation)
+
+
+def _window(codes: np.ndarray, ids: np.ndarray, context: int) -> Window:
+    rows = np.arange(-context, TOKENS_AFTER + 1) + int(np.argmax(codes))
+    inside = (rows >= 0) & (rows < len(codes))
+    safe = np.clip(rows, 0, len(codes) - 1)
+    return Window(np.where(inside, ids[safe], NO_TOKEN), np.where(inside, codes[safe], 0.0))
 
 
 def _texts(token_id: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:

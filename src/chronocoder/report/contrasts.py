@@ -28,10 +28,12 @@ class ContrastFeatures(NamedTuple):
 
     Attributes:
         surface: by checkpoint, features that help the surface task and harm the conflicting one there.
+        gave_way: those of them whose effect is discontinued on both tasks.
         took_over: features that emerged on the conflicting task and help it at the last checkpoint.
     """
 
     surface: dict[str, Ranked]
+    gave_way: Ranked
     took_over: Ranked
 
     @property
@@ -66,7 +68,8 @@ def find_contrast_features(relie: xr.Dataset, contrast: Contrast) -> ContrastFea
     """Find the features of a run that stand for the surface rule, and those that take over.
 
     A feature stands for the surface rule at a checkpoint where the interval of its IE lies above zero on the surface
-    task and below zero on the conflicting task; its strength is the smaller of the two |IE|. A feature takes over if
+    task and below zero on the conflicting task; its strength is the smaller of the two |IE|, and the largest of these
+    at any checkpoint if it gives way: if its class is `discontinued` on both tasks. A feature takes over if
     its class on the conflicting task is `emerged` and the interval of its IE there lies above zero at the last
     checkpoint; its strength is that IE.
     """
@@ -75,19 +78,25 @@ def find_contrast_features(relie: xr.Dataset, contrast: Contrast) -> ContrastFea
     size = abs(relie["indirect_effect"].sel(task=list(contrast))).min("task")
     strength = size.where(opposed, 0.0)
     surface = {str(name): _ranked(strength.sel(checkpoint=name)) for name in relie["checkpoint"].values}
+    discontinued = (near["feature_class"] == "discontinued") & (far["feature_class"] == "discontinued")
+    gave_way = _ranked(strength.max("checkpoint").where(discontinued, 0.0))
     last = far.isel(checkpoint=-1)
     emerged = (far["feature_class"] == "emerged") & (last["indirect_effect_low"] > 0)
-    return ContrastFeatures(surface, _ranked(last["indirect_effect"].where(emerged, 0.0)))
+    return ContrastFeatures(surface, gave_way, _ranked(last["indirect_effect"].where(emerged, 0.0)))
 
 
 def clearest_run(found: Sequence[ContrastFeatures]) -> int | None:
     """Return the place of the run that shows a contrast most clearly, or None if no run shows a surface rule.
 
-    Runs that show what took over too go first, and then those in which the surface rule has the strongest feature.
+    Runs in which a feature gave way go first, then those in which others took over, and then those in which the
+    surface rule has the strongest feature.
     """
-    ranked = [(bool(of_run.newcomers), of_run.strength, -place) for place, of_run in enumerate(found)]
-    best = max((rank for rank in ranked if rank[1] > 0), default=None)
-    return None if best is None else -best[2]
+    ranked = [
+        (max(of_run.gave_way.strengths, default=0.0), bool(of_run.newcomers), of_run.strength, -place)
+        for place, of_run in enumerate(found)
+    ]
+    best = max((rank for rank in ranked if rank[2] > 0), default=None)
+    return None if best is None else -best[3]
 
 
 def _ranked(strength: xr.DataArray) -> Ranked:

@@ -1,6 +1,5 @@
 """Putting the page together."""
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +15,7 @@ from chronocoder.report.inputs import Contrast, ReportInputs, Run
 from chronocoder.report.suite_figures import draw_ability, draw_similarities, draw_trainings
 from chronocoder.report.summary import summarise
 from chronocoder.report.text import short_count
+from chronocoder.stores import write_text
 
 Found = Mapping[Contrast, ContrastFeatures]
 
@@ -35,12 +35,7 @@ class KeyNumber(NamedTuple):
 def write_page(inputs: ReportInputs, path: Path) -> None:
     """Write the report; the file appears at `path` when whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(render_page(inputs), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(path, render_page(inputs))
 
 
 def render_page(inputs: ReportInputs) -> str:

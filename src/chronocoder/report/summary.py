@@ -110,17 +110,30 @@ def phase_sentence(behaviour: xr.Dataset, contrast: Contrast, phase: SurfacePhas
 
 
 def feature_sentence(run: Run, found: ContrastFeatures, contrast: Contrast) -> str:
-    """Return which features of a run stand for the surface rule and take over most strongly, in a sentence or two."""
-    checkpoint = found.clearest
-    feature = found.surface[checkpoint].features[0]
-    effect = run.relie["indirect_effect"].sel(feature=feature, checkpoint=checkpoint)
-    near, far = (float(effect.sel(task=task)) for task in contrast)
-    text = (
-        f"In {run.key.label}, feature {feature}{_words_of(run, feature)} stands for the surface rule most strongly, at"
-        f" {checkpoint}: it helps {quoted(contrast.surface)} (IE {signed(near)} logits) and harms"
-        f" {quoted(contrast.conflicting)} ({signed(far)})."
-    )
+    """Return which features of a run stand for the surface rule, gave way and took over most strongly, in sentences."""
+    gone = found.gave_way.features[:1]
+    text = _surface_sentence(run, found, contrast, gone[0] if gone else found.surface[found.clearest].features[0])
+    if not gone:
+        text = f"{text} No feature of this run that stands for the surface rule is discontinued on both tasks."
     return f"{text} {_newcomer_sentence(run, found.newcomers[0], contrast)}" if found.newcomers else text
+
+
+def _surface_sentence(run: Run, found: ContrastFeatures, contrast: Contrast, feature: int) -> str:
+    places = [name for name, ranked in found.surface.items() if feature in ranked.features]
+    effects = run.relie["indirect_effect"].sel(feature=feature)
+    strengths = [float(abs(effects.sel(checkpoint=name, task=list(contrast))).min()) for name in places]
+    checkpoint = places[int(np.argmax(strengths))]
+    near, far = (float(effects.sel(checkpoint=checkpoint, task=task)) for task in contrast)
+    text = (
+        f"In {run.key.label}, feature {feature}{_words_of(run, feature)} stands for the surface rule at {checkpoint}:"
+        f" it helps {quoted(contrast.surface)} (IE {signed(near)} logits) and harms {quoted(contrast.conflicting)}"
+        f" ({signed(far)})."
+    )
+    if feature not in found.gave_way.features:
+        return text
+    last = run.checkpoints[-1]
+    later = (signed(float(effects.sel(checkpoint=last, task=task))) for task in contrast)
+    return f"{text} It gives way: at {last} its effects are {' and '.join(later)}."
 
 
 def _newcomer_sentence(run: Run, feature: int, contrast: Contrast) -> str:

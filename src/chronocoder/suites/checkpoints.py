@@ -1,5 +1,6 @@
 """Loading checkpoints: every source ends as an ordinary Hugging Face directory."""
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from chronocoder.devices import default_device
@@ -23,16 +25,26 @@ def load_model(path: Path) -> PreTrainedModel:
     Raises:
         ConfigError: the directory does not exist or holds no model.
     """
-    _check_directory(path)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"{path}: no config.json there; give a Hugging Face model directory")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(f"{path}: no readable model ({error}); save or download it again") from error
     model.config.use_cache = False
     return model.eval().requires_grad_(False).to(default_device())
 
 
 def checkpoint_commit(path: Path) -> str:
-    """Return the hub commit that a directory was downloaded from, or an empty string."""
+    """Return what identifies a checkpoint's weights: the hub commit they are of, else a digest of their files."""
     record = path / COMMIT_FILE
-    return str(json.loads(record.read_text(encoding="utf-8"))["commit"]) if record.is_file() else ""
+    if record.is_file():
+        return str(json.loads(record.read_text(encoding="utf-8"))["commit"])
+    digest = hashlib.sha256()
+    for file in sorted([*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]):
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
 
 
 def download_checkpoint(repository: str, revision: str, output: Path) -> None:
@@ -46,20 +58,15 @@ def download_checkpoint(repository: str, revision: str, output: Path) -> None:
     """
     try:
         info = HfApi().model_info(repository, revision=revision)
+        names = [sibling.rfilename for sibling in info.siblings or []]
+        weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "pytorch_model*"
+        with whole_directory(output) as partial:
+            patterns = ["*.json", "*.txt", "*.model", weights]
+            snapshot_download(repository, revision=info.sha, local_dir=partial, allow_patterns=patterns)
+            (partial / COMMIT_FILE).write_text(json.dumps({"repository": repository, "commit": info.sha}), "utf-8")
     except (HfHubHTTPError, OSError) as error:
         raise ConfigError(
             f"{repository} has no revision '{revision}' that can be read ({error}); correct source.repository or"
             " source.checkpoints, or log in"
         ) from error
-    names = [sibling.rfilename for sibling in info.siblings or []]
-    weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "pytorch_model*"
-    with whole_directory(output) as partial:
-        patterns = ["*.json", "*.txt", "*.model", weights]
-        snapshot_download(repository, revision=info.sha, local_dir=partial, allow_patterns=patterns)
-        (partial / COMMIT_FILE).write_text(json.dumps({"repository": repository, "commit": info.sha}), "utf-8")
     _log.info("downloaded %s at %s (%s) to %s", repository, revision, info.sha, output)
-
-
-def _check_directory(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise ConfigError(f"{path}: no config.json there; give a Hugging Face model directory")

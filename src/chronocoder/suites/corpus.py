@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -12,10 +11,10 @@ import numpy as np
 import xarray as xr
 from transformers import PreTrainedTokenizerBase
 
-from chronocoder.config import Corpus, CorpusSettings, HubCorpus, NurseryCorpus, NurserySource, Source, TextCorpus
+from chronocoder.config import Corpus, CorpusSettings, HubCorpus, NurseryCorpus, TextCorpus
 from chronocoder.errors import CorpusError
 from chronocoder.stores import labelled
-from chronocoder.suites.nursery.grammar import Grammar
+from chronocoder.suites.nursery.grammar import Grammar, hash_share
 from chronocoder.suites.packing import encode_documents, pack_documents
 
 Split = Literal["train", "validation"]
@@ -23,18 +22,22 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 _log = logging.getLogger(__name__)
 
 
-def read_documents(corpus: Corpus, source: Source, split: Split) -> Iterator[str]:
+def read_documents(corpus: Corpus, language: str, split: Split) -> Iterator[str]:
     """Return the documents of one split; no document is in both.
+
+    Args:
+        corpus: where they come from.
+        language: the nursery's language; other corpora do not look at it.
+        split: the split.
 
     Raises:
         CorpusError: the file does not exist, or a line has not the text field.
     """
     if isinstance(corpus, NurseryCorpus):
-        assert isinstance(source, NurserySource)  # Suite has checked it
-        return Grammar.load(source.language).sentences(split, corpus.seed)
+        return Grammar.load(language).sentences(split, corpus.seed)
     documents = _read_file(corpus) if isinstance(corpus, TextCorpus) else _read_hub(corpus)
     share = corpus.validation_tokens / (corpus.train_tokens + corpus.validation_tokens)
-    return (text for text in documents if (_hash_share(text) < share) == (split == "validation"))
+    return (text for text in documents if (hash_share(text) < share) == (split == "validation"))
 
 
 def build_corpus(
@@ -96,7 +99,3 @@ def _read_hub(corpus: HubCorpus) -> Iterator[str]:
                 " set corpus.text_field"
             )
         yield str(row[corpus.text_field])
-
-
-def _hash_share(text: str) -> float:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64

@@ -137,8 +137,16 @@ def resolve_site(model: PreTrainedModel, name: str) -> Site:
             " choose one of them"
         )
     block = blocks[index]
-    module = block if kind == "residual" else _inner_module(block, name, kind)
-    return Site(model, name, blocks, index, module, _returns_tuple(model, block))
+    if kind == "residual":
+        return Site(model, name, blocks, index, block, _returns_tuple(model, block))
+    found = {part: _inner_module(block, part) for part in INNER_NAMES}
+    modules = {part: module for part, module in found.items() if module is not None}
+    if len(modules) < len(found) or not _adds_up(model, block, list(modules.values())):
+        raise SiteError(
+            f"site '{name}': what attention and MLP of {type(block).__name__} put out does not add up to what the block"
+            " adds to the residual stream; use a residual site"
+        )
+    return Site(model, name, blocks, index, modules[kind], _returns_tuple(model, block))
 
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:
@@ -171,13 +179,34 @@ def last_position_only(model: PreTrainedModel) -> Iterator[None]:
         handle.remove()
 
 
-def _inner_module(block: nn.Module, name: str, kind: str) -> nn.Module:
-    children = dict(block.named_children())
-    for child_name, child in children.items():
+def _inner_module(block: nn.Module, kind: str) -> nn.Module | None:
+    for child_name, child in block.named_children():
         words = (child_name + " " + type(child).__name__).lower()
-        if any(part in words for part in INNER_NAMES[kind]) and "norm" not in words:
+        if any(part in words for part in INNER_NAMES[kind]) and "norm" not in words and "dropout" not in words:
             return child
-    raise SiteError(f"site '{name}': the block has no such part, only {', '.join(children)}; use residual instead")
+    return None
+
+
+@torch.no_grad()
+def _adds_up(model: PreTrainedModel, block: nn.Module, parts: list[nn.Module]) -> bool:
+    """Say whether the block's output is its input plus the outputs of its parts: some add the residual themselves."""
+    seen: dict[nn.Module, Tensor] = {}
+    entry: list[Tensor] = []
+
+    def keep(module: nn.Module, _arguments: Any, output: Any) -> None:
+        seen[module] = _first(output)
+
+    with ExitStack() as hooks:
+        hooks.callback(
+            block.register_forward_pre_hook(
+                lambda _module, arguments, keywords: entry.append(_hidden(arguments, keywords)), with_kwargs=True
+            ).remove
+        )
+        for module in (block, *parts):
+            hooks.callback(module.register_forward_hook(keep).remove)
+        model(input_ids=torch.arange(3, device=model.device)[None])
+    total = entry[0] + sum(seen[part] for part in parts)
+    return torch.allclose(total, seen[block], rtol=1e-3, atol=1e-4 * float(total.abs().max()))
 
 
 def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:

@@ -40,8 +40,9 @@ def tokenise_pairs(
 ) -> xr.Dataset:
     """Tokenise the pairs of a task.
 
-    A pair is left out, and counted, where its continuations differ in their number of tokens (`left_out_length`)
-    or where the prefix is tokenised otherwise once a continuation follows (`left_out_boundary`).
+    A pair is left out, and counted, where its continuations differ in their number of tokens (`left_out_length`),
+    where they have the same tokens, being unknown to the tokenizer (`left_out_identity`), or where the prefix is
+    tokenised otherwise once a continuation follows (`left_out_boundary`).
 
     Args:
         pairs: the pairs.
@@ -73,6 +74,7 @@ def tokenise_pairs(
     return _to_dataset(usable).assign_attrs(
         pairs_given=len(pairs),
         left_out_length=left_out["length"],
+        left_out_identity=left_out["identity"],
         left_out_boundary=left_out["boundary"],
     )
 
@@ -111,8 +113,10 @@ def _tokenise(pair: MinimalPair, tokenizer: PreTrainedTokenizerBase, separator: 
     size = len(prefix)
     if with_right[:size] != prefix or with_wrong[:size] != prefix:
         return "boundary"
-    if len(with_right) != len(with_wrong) or with_right == with_wrong:
+    if len(with_right) != len(with_wrong):
         return "length"
+    if with_right == with_wrong:
+        return "identity"
     shared = len(list(takewhile(lambda ids: ids[0] == ids[1], zip(with_right, with_wrong, strict=True))))
     return TokenisedPair(pair, [separator, *with_right[:shared]], with_right[shared], with_wrong[shared])
 

@@ -262,15 +262,15 @@ def words_of(entry: WordClass) -> list[Word]:
 
 def split_of(sentence: str) -> Split:
     """Return the split that a sentence belongs to in whatever stream it comes up."""
-    return _SPLITS[bisect(_SPLIT_BOUNDS, _hash_share(sentence))]
+    return _SPLITS[bisect(_SPLIT_BOUNDS, hash_share(sentence))]
 
 
 @cache
 def _reserved(first: str, second: str) -> bool:
-    return _hash_share(f"{first} {second}") < _RESERVED_SHARE
+    return hash_share(f"{first} {second}") < _RESERVED_SHARE
 
 
-def _hash_share(text: str) -> float:
+def hash_share(text: str) -> float:
     """Return a number in [0, 1) that depends on the text alone."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
 
