@@ -8,6 +8,7 @@ import xarray as xr
 
 from chronocoder.report.inputs import Contrast
 
+NEGLIGIBLE = 0.05
 ROLES = ("other", "surface rule", "took over", "changed sides")
 
 
@@ -68,15 +69,18 @@ def find_contrast_features(relie: xr.Dataset, contrast: Contrast) -> ContrastFea
     """Find the features of a run that stand for the surface rule, and those that take over.
 
     A feature stands for the surface rule at a checkpoint where the interval of its IE lies above zero on the surface
-    task and below zero on the conflicting task; its strength is the smaller of the two |IE|, and the largest of these
+    task and below zero on the conflicting task, unless that is negligible: less than a twentieth of its largest |IE| on
+    either task at any checkpoint. Its strength is the smaller of the two |IE|, and the largest of these
     at any checkpoint if it gives way: if its class is `discontinued` on both tasks. A feature takes over if
     its class on the conflicting task is `emerged` and the interval of its IE there lies above zero at the last
     checkpoint; its strength is that IE.
     """
     near, far = relie.sel(task=contrast.surface), relie.sel(task=contrast.conflicting)
     opposed = (near["indirect_effect_low"] > 0) & (far["indirect_effect_high"] < 0)
-    size = abs(relie["indirect_effect"].sel(task=list(contrast))).min("task")
-    strength = size.where(opposed, 0.0)
+    size = abs(relie["indirect_effect"].sel(task=list(contrast)))
+    strength = size.min("task")
+    opposed &= strength >= NEGLIGIBLE * size.max(("task", "checkpoint"))
+    strength = strength.where(opposed, 0.0)
     surface = {str(name): _ranked(strength.sel(checkpoint=name)) for name in relie["checkpoint"].values}
     discontinued = (near["feature_class"] == "discontinued") & (far["feature_class"] == "discontinued")
     gave_way = _ranked(strength.max("checkpoint").where(discontinued, 0.0))
