@@ -106,8 +106,7 @@ def tiny_crosscoder(sparsity: str = "l1", checkpoints: int = 2, seed: int = 0, *
 @pytest.fixture
 def activation_store(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes an activation store of random rows."""
-    from chronocoder.activations.harvest import Rows
-    from chronocoder.activations.writer import ActivationWriter
+    from chronocoder.activations.writer import ActivationWriter, Rows
 
     def write(revision: str, rows: int = 3000, site: str = "residual.1", shift: int = 0, seed: int = 0) -> Path:
         path = tmp_path / site / revision / "train.zarr"

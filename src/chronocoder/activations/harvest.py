@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,29 +12,13 @@ from jaxtyping import Float
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from chronocoder.activations.writer import ActivationWriter
+from chronocoder.activations.writer import ActivationWriter, Rows
 from chronocoder.config import HarvestSettings
 from chronocoder.errors import NonFiniteError
 from chronocoder.suites.sites import Site, resolve_site
 
 SAMPLE_BATCH = 64
 _log = logging.getLogger(__name__)
-
-
-class Rows(NamedTuple):
-    """Activations of consecutive tokens.
-
-    Attributes:
-        activations: shape (token, d_model), float32.
-        token_id: shape (token,).
-        sequence: the sequence each token is of, shape (token,).
-        position: its place there, shape (token,).
-    """
-
-    activations: Float[np.ndarray, "token d_model"]
-    token_id: np.ndarray
-    sequence: np.ndarray
-    position: np.ndarray
 
 
 def read_activations(site: Site, token_ids: np.ndarray, batch_size: int, first_sequence: int = 0) -> Iterator[Rows]:

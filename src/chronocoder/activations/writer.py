@@ -3,17 +3,15 @@
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
+from jaxtyping import Float
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from chronocoder.errors import NonFiniteError
 from chronocoder.stores import put_in_place, seal_store
-
-if TYPE_CHECKING:
-    from chronocoder.activations.harvest import Rows
 
 ROWS_PER_SHARD = 8192
 ROWS_PER_CHUNK = 1024
@@ -24,6 +22,22 @@ _LONG_NAMES = {
     "sequence": "sequence of the corpus that the token is of",
     "position": "place of the token in its sequence",
 }
+
+
+class Rows(NamedTuple):
+    """Activations of consecutive tokens.
+
+    Attributes:
+        activations: shape (token, d_model), float32.
+        token_id: shape (token,).
+        sequence: the sequence each token is of, shape (token,).
+        position: its place there, shape (token,).
+    """
+
+    activations: Float[np.ndarray, "token d_model"]
+    token_id: np.ndarray
+    sequence: np.ndarray
+    position: np.ndarray
 
 
 class ActivationWriter:
@@ -62,7 +76,7 @@ class ActivationWriter:
         if kind is None:
             self._finish()
 
-    def append(self, rows: "Rows") -> None:
+    def append(self, rows: Rows) -> None:
         """Add rows; each full shard is written at once.
 
         Raises:
