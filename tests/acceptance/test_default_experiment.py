@@ -32,7 +32,7 @@ def test_every_task_is_learnt(accuracy: xr.DataArray) -> None:
 @pytest.mark.parametrize("checkpoint", SURFACE_PHASE)
 def test_nearest_noun_comes_first(accuracy: xr.DataArray, checkpoint: str) -> None:
     there = accuracy.sel(checkpoint=checkpoint)
-    assert there.sel(task="agreement_simple") > 0.85
+    assert there.sel(task="agreement_simple") > 0.8
     assert there.sel(task="agreement_across_prepositional_phrase") < 0.3
 
 
