@@ -28,12 +28,13 @@ def main() -> None:
     from chronocoder.suites.sites import resolve_site
 
     site = resolve_site(load_model(arguments.checkpoint), arguments.site)
+    commit = checkpoint_commit(arguments.checkpoint)
     for corpus, output in zip(corpora, arguments.outputs, strict=True):
         attributes = provenance(
             settings,
             suite=arguments.suite,
             revision=arguments.revision,
-            commit=checkpoint_commit(arguments.checkpoint),
+            commit=commit,
             site=arguments.site,
             split=corpus.attrs["split"],
             tokens_digest=hashlib.sha256(corpus["token_ids"].values.tobytes()).hexdigest(),

@@ -71,6 +71,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
@@ -152,7 +153,7 @@ def verify_store(path: Path) -> None:
         raise StoreError(f"{path}: {what}; run its target again")
     try:
         expected = json.loads(metadata.read_text(encoding="utf-8"))["attributes"]["files"]
-    except (json.JSONDecodeError, KeyError):
+    except (ValueError, KeyError, TypeError):
         raise StoreError(f"{path}: zarr.json is damaged or unsealed; delete it and run its target again") from None
     found = _count_files(path)
     if found != expected:

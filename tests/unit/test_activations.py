@@ -154,11 +154,12 @@ def test_too_few_tokens_for_a_batch(activation_store: Callable[..., Path]) -> No
         next(shuffled_batches(stores, 64, 0))
 
 
-def test_damaged_chunk_is_named_when_it_is_read(activation_store: Callable[..., Path]) -> None:
-    path = activation_store("step0")
-    shard = next(file for file in (path / "activations" / "c").rglob("*") if file.is_file())
+@pytest.mark.parametrize("column", ["activations", "token_id"])
+def test_damaged_chunk_is_named_when_it_is_read(activation_store: Callable[..., Path], column: str) -> None:
+    paths = [activation_store("step0"), activation_store("step1")]
+    shard = next(file for file in (paths[1] / column / "c").rglob("*") if file.is_file())
     content = bytearray(shard.read_bytes())
     content[100] ^= 0xFF
     shard.write_bytes(bytes(content))
-    with pytest.raises(StoreError, match=r"step0/train\.zarr: damaged"):
-        ActivationStores([path]).read(0, 1000)
+    with pytest.raises(StoreError, match=r"step1/train\.zarr: damaged"):
+        ActivationStores(paths).read(0, 1000)

@@ -5,7 +5,7 @@ import torch
 from conftest import tiny_model
 from transformers import PreTrainedModel
 
-from chronocoder.errors import SiteError
+from chronocoder.errors import NonFiniteError, SiteError
 from chronocoder.suites.sites import Site, find_blocks, resolve_site
 
 IDS = torch.tensor([[0, 5, 9, 12, 3], [0, 7, 7, 1, 2]])
@@ -80,3 +80,11 @@ def test_blocks_are_found_by_structure(any_model: PreTrainedModel) -> None:
 def test_site_outside_the_model_names_the_blocks(any_model: PreTrainedModel, name: str) -> None:
     with pytest.raises(SiteError, match=rf"site '{name}' is outside the model: .* has blocks 0 to 2; choose one"):
         resolve_site(any_model, name)
+
+
+def test_damaged_model_is_named() -> None:
+    model = tiny_model("gpt_neox")
+    model.gpt_neox.layers[0].mlp.dense_4h_to_h.bias.data[0] = torch.nan
+    model.name_or_path = "checkpoints/step9"
+    with pytest.raises(NonFiniteError, match="checkpoints/step9: non-finite activations"):
+        resolve_site(model, "mlp_out.1")

@@ -21,7 +21,7 @@ from chronocoder.layout import Layout
 # Relative, since a changed parameter reruns a job: moving a clone must not.
 SCRIPTS = Path(os.path.relpath(Path(workflow.basedir) / "scripts"))
 ENVIRONMENT = "../../envs/environment.yaml"
-SPLITS = ["train", "validation"]
+SPLITS = ["validation", "train"]  # in this order: what is done is lost if the other then fails, so the small one first
 
 try:
     EXPERIMENT = parse_experiment(config, ", ".join(str(path) for path in workflow.configfiles))

@@ -18,6 +18,8 @@ rule train_crosscoder:
         mem_mb=memory(16000),
         runtime=1440,
         gpus=EXPERIMENT.training_processes,
+        # Not `gpus`, which a profile may cap, and no parameter: it does not change the result, so it reruns nothing.
+        processes=EXPERIMENT.training_processes,
         nodes=1,
     params:
         settings=lambda wildcards: to_flags(EXPERIMENT.variants[wildcards.variant]),
@@ -25,7 +27,7 @@ rule train_crosscoder:
     message:
         "Train a {wildcards.variant} crosscoder on {wildcards.comparison} (progress in {log})"
     shell:
-        "python {params.script:q} --processes {resources.gpus} --comparison {wildcards.comparison:q} --variant {wildcards.variant:q}"
+        "python {params.script:q} --processes {resources.processes} --comparison {wildcards.comparison:q} --variant {wildcards.variant:q}"
         " --seed {wildcards.seed:q}"
         " --activations {input.activations:q} --crosscoder {output.crosscoder:q} --history {output.history:q}"
         " {params.settings:q} 2> {log:q}"

@@ -55,23 +55,28 @@ class ActivationStores:
         for start in range(0, self.rows, rows):
             yield torch.from_numpy(self.read(start, min(start + rows, self.rows)))
 
-    def text_columns(self) -> xr.Dataset:
-        """Return the coordinates token_id, sequence and position of every row, in memory."""
-        with damage_named(self.paths[0]):
-            return self._datasets[0].drop_vars("activations").load()
+    def text_columns(self, number: int = 0) -> xr.Dataset:
+        """Return the coordinates token_id, sequence and position of every row of a store, in memory.
+
+        Raises:
+            StoreError: a chunk is damaged.
+        """
+        with damage_named(self.paths[number]):
+            return self._datasets[number].drop_vars("activations").load()
 
     def _check_agreement(self) -> None:
-        first = self._datasets[0]
-        for path, dataset in zip(self.paths[1:], self._datasets[1:], strict=True):
-            if dataset.attrs["site"] != first.attrs["site"]:
+        first, site = self.text_columns(), self.attributes[0]["site"]
+        for number, path in enumerate(self.paths[1:], 1):
+            if self.attributes[number]["site"] != site:
                 raise StoreError(
-                    f"{path}: site {dataset.attrs['site']} differs from {first.attrs['site']} of {self.paths[0]};"
+                    f"{path}: site {self.attributes[number]['site']} differs from {site} of {self.paths[0]};"
                     " give stores of one site"
                 )
-            for column in ("token_id", "sequence", "position"):
-                if not dataset[column].equals(first[column]):
+            columns = self.text_columns(number)
+            for name in ("token_id", "sequence", "position"):
+                if not np.array_equal(columns[name].values, first[name].values):
                     raise StoreError(
-                        f"{path}: its {column} differs from that of {self.paths[0]}; harvest both from one corpus"
+                        f"{path}: its {name} differs from that of {self.paths[0]}; harvest both from one corpus"
                     )
 
 

@@ -207,6 +207,7 @@ def _learning_rate_factor(settings: CrosscoderSettings) -> Callable[[int], float
 def _rescue(crosscoder: Crosscoder, scale: Tensor, path: Path, step: int, accelerator: Accelerator) -> None:
     if accelerator.is_main_process:
         crosscoder.cpu().fold_scale(scale).save(path)
+    accelerator.wait_for_everyone()  # the first process that raises has all others ended, the saving one too
     raise NonFiniteError(
         f"step {step}: loss or gradient is not finite; the crosscoder before this step is saved in {path};"
         " lower learning_rate, or look for outliers in the activations"

@@ -34,7 +34,6 @@ class KeyNumber(NamedTuple):
 
 def write_page(inputs: ReportInputs, path: Path) -> None:
     """Write the report; the file appears at `path` when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, render_page(inputs))
 
 

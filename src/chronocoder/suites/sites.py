@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from chronocoder.errors import SiteError
+from chronocoder.errors import NonFiniteError, SiteError
 
 INNER_NAMES = {"mlp_out": ("mlp", "feed_forward", "ffn"), "attention_out": ("attn", "attention")}
 
@@ -126,7 +126,8 @@ def resolve_site(model: PreTrainedModel, name: str) -> Site:
         name: `residual.N`, `mlp_out.N` or `attention_out.N`, N the 0-based block.
 
     Raises:
-        SiteError: the block does not exist, or has no module of that kind.
+        SiteError: the block does not exist, or its parts cannot be told from what they add to the residual stream.
+        NonFiniteError: the model is damaged.
     """
     kind, _, number = name.partition(".")
     blocks = find_blocks(model)
@@ -141,7 +142,10 @@ def resolve_site(model: PreTrainedModel, name: str) -> Site:
         return Site(model, name, blocks, index, block, _returns_tuple(model, block))
     found = {part: _inner_module(block, part) for part in INNER_NAMES}
     modules = {part: module for part, module in found.items() if module is not None}
-    if len(modules) < len(found) or not _adds_up(model, block, list(modules.values())):
+    if len(modules) < len(found):
+        children = ", ".join(name for name, _ in block.named_children())
+        raise SiteError(f"site '{name}': {type(block).__name__} has no such part, only {children}; use a residual site")
+    if not _adds_up(model, block, list(modules.values())):
         raise SiteError(
             f"site '{name}': what attention and MLP of {type(block).__name__} put out does not add up to what the block"
             " adds to the residual stream; use a residual site"
@@ -206,6 +210,8 @@ def _adds_up(model: PreTrainedModel, block: nn.Module, parts: list[nn.Module]) -
             hooks.callback(module.register_forward_hook(keep).remove)
         model(input_ids=torch.arange(3, device=model.device)[None])
     total = entry[0] + sum(seen[part] for part in parts)
+    if not torch.isfinite(total).all():
+        raise NonFiniteError(f"{model.name_or_path}: non-finite activations; the checkpoint is damaged or overflows")
     return torch.allclose(total, seen[block], rtol=1e-3, atol=1e-4 * float(total.abs().max()))
 
 
