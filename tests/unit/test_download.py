@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import tiny_model
 from transformers import PreTrainedTokenizerFast
 
@@ -21,12 +22,15 @@ ROOT = Path(__file__).parents[2]
 COMMIT = "a" * 40
 
 
-@pytest.fixture
-def hub(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
-    """Serve one repository with one revision, `step8`."""
+@pytest.fixture(params=["safetensors"])
+def hub(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Serve one repository with one revision, `step8`, its weights as safetensors or pickled."""
     served = tmp_path / "served"
     tiny_model("gpt_neox").save_pretrained(served)
     tokenizer.save_pretrained(served)
+    if request.param == "pickled":
+        (served / "model.safetensors").unlink()
+        torch.save(tiny_model("gpt_neox").state_dict(), served / "pytorch_model.bin")
     files = {path.name: path.read_bytes() for path in served.iterdir()}
 
     class Handler(BaseHTTPRequestHandler):
@@ -71,9 +75,9 @@ def hub(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Iterator[str]:
     server.shutdown()
 
 
-def download(hub: str, revision: str, output: Path) -> subprocess.CompletedProcess[str]:
+def download(hub: str, revision: str, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
     script = [sys.executable, str(ROOT / "scripts/download_checkpoint.py")]
-    flags = ["--repository", "lab/model", "--revision", revision, "--output", str(output)]
+    flags = ["--repository", "lab/model", "--revision", revision, "--output", str(output), *more]
     environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(output.parent / "cache"), "HF_HUB_OFFLINE": "0"}
     return subprocess.run([*script, *flags], env=environment, capture_output=True, text=True)
 
@@ -91,6 +95,16 @@ def test_unknown_revision_is_named_and_leaves_nothing(hub: str, tmp_path: Path) 
     assert result.returncode == 1
     assert "lab/model has no revision 'step9' that can be read" in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "step9").exists()
+
+
+@pytest.mark.parametrize("hub", ["pickled"], indirect=True)
+def test_pickled_weights_are_taken_only_where_asked_for(hub: str, tmp_path: Path) -> None:
+    refused = download(hub, "step8", tmp_path / "refused")
+    assert refused.returncode == 1 and not (tmp_path / "refused").exists()
+    assert "has no safetensors; set source.pickled_weights to true if you trust it" in refused.stderr
+    taken = download(hub, "step8", tmp_path / "taken", "--pickled-weights")
+    assert taken.returncode == 0, taken.stderr
+    assert load_model(tmp_path / "taken").config.num_hidden_layers == 3
 
 
 def test_a_local_checkpoint_is_known_by_its_weights(tmp_path: Path) -> None:

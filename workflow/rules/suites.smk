@@ -79,12 +79,13 @@ rule download_checkpoint:
         runtime=120,
     params:
         repository=lambda wildcards: suite_of(wildcards).source.repository,
+        pickled=lambda wildcards: ["--pickled-weights"] if suite_of(wildcards).source.pickled_weights else [],
         script=SCRIPTS / "download_checkpoint.py",
     message:
         "Download {params.repository} at {wildcards.revision}"
     shell:
         "python {params.script:q} --repository {params.repository:q} --revision {wildcards.revision:q}"
-        " --output {output.checkpoint:q} 2> {log:q}"
+        " --output {output.checkpoint:q} {params.pickled:q} 2> {log:q}"
 
 
 rule build_corpus:

@@ -69,6 +69,9 @@ class HubSource(Settings):
     checkpoints: dict[Name, int] = Field(
         min_length=1, description="Tokens seen by revision (branch, tag or commit), in order of training."
     )
+    pickled_weights: bool = Field(
+        False, description="Take pickled weights (`pytorch_model*.bin`) of revisions that have no safetensors."
+    )
 
     @property
     def tokens_seen(self) -> dict[str, int]:

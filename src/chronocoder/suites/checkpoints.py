@@ -47,19 +47,27 @@ def checkpoint_commit(path: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def download_checkpoint(repository: str, revision: str, output: Path) -> None:
+def download_checkpoint(repository: str, revision: str, output: Path, pickled_weights: bool = False) -> None:
     """Download one revision of a hub repository as a Hugging Face directory, and note its commit.
 
-    Weights are taken as safetensors; a revision that has none is taken as `pytorch_model*.bin`, which transformers
-    reads with its weights-only unpickler.
+    Args:
+        repository: for instance `EleutherAI/pythia-1b`.
+        revision: branch, tag or commit.
+        output: the directory; it appears whole.
+        pickled_weights: take `pytorch_model*.bin` where there are no safetensors; transformers reads weights only.
 
     Raises:
-        ConfigError: the repository or the revision does not exist or cannot be reached.
+        ConfigError: the repository or the revision does not exist or cannot be reached, or has pickled weights only.
     """
     try:
         info = HfApi().model_info(repository, revision=revision)
         names = [sibling.rfilename for sibling in info.siblings or []]
-        weights = "*.safetensors" if any(name.endswith(".safetensors") for name in names) else "pytorch_model*"
+        safe = any(name.endswith(".safetensors") for name in names)
+        if not safe and not pickled_weights:
+            raise ConfigError(
+                f"{repository} at '{revision}' has no safetensors; set source.pickled_weights to true if you trust it"
+            )
+        weights = "*.safetensors" if safe else "pytorch_model*"
         with whole_directory(output) as partial:
             patterns = ["*.json", "*.txt", "*.model", weights]
             snapshot_download(repository, revision=info.sha, local_dir=partial, allow_patterns=patterns)
