@@ -5,11 +5,15 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run test lint format reference clean
+.PHONY: run plan test lint format reference clean
 
 run: $(INSTALLED)
 	snakemake --cores $(CORES) --rerun-incomplete --show-failed-logs
 	@python scripts/show_reports.py config.yaml
+
+# What the default experiment would cost.
+plan: $(INSTALLED)
+	@python scripts/plan.py config.yaml
 
 test: $(INSTALLED)
 	pytest

@@ -24,11 +24,13 @@ include: "workflow/rules/crosscoder.smk"
 include: "workflow/rules/attribution.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/plan.smk"
 
 
 localrules:
     all,
     list_comparisons,
+    plan,
 
 
 rule all:

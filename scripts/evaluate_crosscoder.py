@@ -30,7 +30,7 @@ def main() -> None:
 
     given = checkpoints_from(arguments)
     crosscoder = load_crosscoder(arguments.crosscoder, default_device())
-    quality = measure_reconstruction(crosscoder, ActivationStores(arguments.activations))
+    quality = measure_reconstruction(crosscoder, ActivationStores(arguments.activations).blocks())
     sites = [resolve_site(load_model(path), crosscoder.config.site) for path in given.paths.values()]
     entropies = measure_cross_entropy(crosscoder, sites, corpus["token_ids"].values, settings)
     evaluation = evaluation_dataset(crosscoder, quality, entropies, given.tokens_seen)

@@ -1,7 +1,6 @@
 """Store the activations of one checkpoint at one site on one split."""
 
 import argparse
-import hashlib
 from pathlib import Path
 
 from chronocoder.command_line import add_flags, from_flags, run_script
@@ -24,6 +23,7 @@ def main() -> None:
     corpora = [load_store(path) for path in arguments.corpora]
 
     from chronocoder.activations.harvest import harvest
+    from chronocoder.activations.origin import text_digest
     from chronocoder.suites.checkpoints import checkpoint_commit, load_model
     from chronocoder.suites.sites import resolve_site
 
@@ -37,7 +37,7 @@ def main() -> None:
             commit=commit,
             site=arguments.site,
             split=corpus.attrs["split"],
-            tokens_digest=hashlib.sha256(corpus["token_ids"].values.tobytes()).hexdigest(),
+            tokens_digest=text_digest(corpus),
         )
         harvest(site, corpus, settings, output, attributes)
 

@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from chronocoder.command_line import add_flags, from_flags, run_script
-from chronocoder.config import CrosscoderSettings
-from chronocoder.stores import provenance, write_store
+from chronocoder.command_line import add_flags, add_variant_flags, from_flags, run_script, variant_from
+from chronocoder.config import HarvestSettings
+from chronocoder.errors import ConfigError
+from chronocoder.stores import load_store, provenance, write_store
 
 
 def main() -> None:
@@ -14,45 +15,75 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comparison", required=True, help="name of the comparison")
     parser.add_argument("--variant", required=True, help="name of the variant")
-    parser.add_argument("--activations", type=Path, nargs="+", required=True, help="stores, in order of training")
     parser.add_argument("--seed", type=int, required=True, help="seed of the initialisation and the data order")
-    parser.add_argument("--processes", type=int, default=1, help="processes to train on; one a GPU")
     parser.add_argument("--crosscoder", type=Path, required=True, help="directory to write the crosscoder to")
     parser.add_argument("--history", type=Path, required=True, help="store to write losses and metrics to")
-    add_flags(parser, CrosscoderSettings)
+    cached = parser.add_argument_group("cached", "training on stored activations")
+    cached.add_argument("--activations", type=Path, nargs="+", help="stores, in order of training")
+    streaming = parser.add_argument_group("streaming", "training on activations that the models compute meanwhile")
+    streaming.add_argument("--suite", help="name of the suite")
+    streaming.add_argument("--revisions", nargs="+", help="names of the checkpoints, in order of training")
+    streaming.add_argument("--checkpoints", type=Path, nargs="+", help="their directories, same order")
+    streaming.add_argument("--corpus", type=Path, help="store of the training text")
+    streaming.add_argument("--site", help="for instance residual.2")
+    running = parser.add_argument_group("running", "what does not change the crosscoder")
+    running.add_argument("--processes", type=int, default=1, help="processes to train on; one a GPU")
+    running.add_argument("--dictionary-shards", type=int, default=1, help="parts that the dictionary is cut into")
+    running.add_argument("--save-every", type=int, default=1000, help="steps from one saved state to the next")
+    running.add_argument("--machines", type=int, default=1, help="machines that train together; call this on each")
+    running.add_argument("--machine-rank", type=int, default=0, help="this machine, from 0")
+    running.add_argument("--main-address", default="127.0.0.1", help="where machine 0 is reached")
+    running.add_argument("--main-port", type=int, default=0, help="a free port of machine 0")
+    add_flags(parser, HarvestSettings)
+    add_variant_flags(parser)
     arguments = parser.parse_args()
-    settings = from_flags(arguments, CrosscoderSettings)
+    settings = variant_from(arguments)
+    if not arguments.activations and not arguments.checkpoints:
+        raise ConfigError("neither --activations nor --checkpoints is given; give one of them")
     if arguments.processes > 1:
-        from chronocoder.crosscoder.launch import is_launched, launch
+        from chronocoder.crosscoder.launch import Machines, is_launched, launch
 
         if not is_launched():
-            sys.exit(launch(sys.argv, arguments.processes))
+            machines = Machines(arguments.machines, arguments.machine_rank, arguments.main_address, arguments.main_port)
+            sys.exit(launch(sys.argv, arguments.processes, machines))
 
     from accelerate import PartialState
 
     from chronocoder.activations.loader import ActivationStores
+    from chronocoder.activations.origin import origin_of, stream_checkpoints
     from chronocoder.crosscoder.model import CrosscoderConfig
+    from chronocoder.crosscoder.state import StateDirectory, identity_of
     from chronocoder.crosscoder.training import train_crosscoder
 
-    stores = ActivationStores(arguments.activations)
+    if arguments.activations:
+        source = ActivationStores(arguments.activations)
+        origin = origin_of(source)
+    else:
+        corpus = load_store(arguments.corpus)
+        given = dict(zip(arguments.revisions, arguments.checkpoints, strict=True))
+        source, origin = stream_checkpoints(
+            arguments.suite, given, arguments.site, corpus, from_flags(arguments, HarvestSettings)
+        )
     config = CrosscoderConfig(
-        suite=stores.attributes[0]["suite"],
+        suite=origin.suite,
         comparison=arguments.comparison,
         variant=arguments.variant,
-        checkpoints=tuple(attributes["revision"] for attributes in stores.attributes),
-        site=stores.attributes[0]["site"],
-        d_model=stores.width,
+        checkpoints=origin.revisions,
+        site=origin.site,
+        d_model=source.width,
         settings=settings,
         seed=arguments.seed,
-        commits=tuple(attributes["commit"] for attributes in stores.attributes),
+        commits=origin.commits,
         folded=False,
     )
+    states = StateDirectory(arguments.crosscoder.with_name("training_state"), identity_of(config, origin))
     rescue = arguments.crosscoder.with_name("last_good_crosscoder")
-    trained = train_crosscoder(config, stores, rescue)
+    trained = train_crosscoder(config, source, states, rescue, arguments.save_every, arguments.dictionary_shards)
     if PartialState().is_main_process:
         facts = {**trained.crosscoder.facts, "processes": PartialState().num_processes}
         write_store(trained.history, arguments.history, provenance(settings, **facts))
         trained.crosscoder.save(arguments.crosscoder)
+        states.remove()
 
 
 if __name__ == "__main__":

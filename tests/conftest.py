@@ -20,11 +20,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from chronocoder.config import CrosscoderSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
 from chronocoder.tasks.pairs import MinimalPair
 from chronocoder.tasks.tokenise import tokenise_pairs
+from chronocoder.variants import VARIANTS
 
 VOCABULARY = 300
 WIDTH = 16
@@ -78,44 +78,65 @@ def task(tokenizer: PreTrainedTokenizerFast) -> xr.Dataset:
     return tokenise_pairs(pairs, tokenizer, 0, "test").assign_attrs(task="test")
 
 
-def tiny_crosscoder(sparsity: str = "l1", checkpoints: int = 2, seed: int = 0, **settings: float) -> Crosscoder:
-    """Return an untrained crosscoder with decoder rows of unequal norms."""
-    defaults = {"l1": {"l1_coefficient": 1.0}, "batchtopk": {"k": 4}}[sparsity]
-    config = CrosscoderConfig(
+OWN_SETTINGS = {
+    "l1": {"l1_coefficient": 1.0},
+    "topk": {"k": 4},
+    "batchtopk": {"k": 4},
+    "jumprelu": {"l0_coefficient": 0.5},
+}
+
+
+def tiny_config(sparsity: str, checkpoints: int = 2, seed: int = 0, **settings: float | str) -> CrosscoderConfig:
+    """Return a small crosscoder's configuration."""
+    common = {"sparsity": sparsity, "dictionary_size": 24, "steps": 10, "batch_tokens": 64}
+    return CrosscoderConfig(
         suite="tiny",
         comparison="pair",
         variant=sparsity,
         checkpoints=tuple(f"step{number}" for number in range(checkpoints)),
         site="residual.1",
         d_model=WIDTH,
-        settings=CrosscoderSettings(
-            **{"sparsity": sparsity, "dictionary_size": 24, "steps": 10, "batch_tokens": 64, **defaults, **settings}
-        ),
+        settings=VARIANTS[sparsity](**{**common, **OWN_SETTINGS[sparsity], **settings}),
         seed=seed,
         commits=("",) * checkpoints,
         folded=False,
     )
+
+
+def tiny_crosscoder(sparsity: str = "l1", checkpoints: int = 2, seed: int = 0, **settings: float) -> Crosscoder:
+    """Return an untrained crosscoder with decoder rows of unequal norms."""
     generator = torch.Generator().manual_seed(seed)
+    config = tiny_config(sparsity, checkpoints, seed, **settings)
     crosscoder = Crosscoder(config, generator).requires_grad_(False)
-    crosscoder.W_dec *= torch.rand(checkpoints, 24, 1, generator=generator) * 10 + 1
-    crosscoder.b_dec += torch.randn(crosscoder.b_dec.shape, generator=generator)
-    crosscoder.b_enc += torch.randn(crosscoder.b_enc.shape, generator=generator) * 0.1
+    crosscoder.decoder_rows.mul_(torch.rand(24, checkpoints, 1, generator=generator) * 10 + 1)
+    crosscoder.b_dec.add_(torch.randn(crosscoder.b_dec.shape, generator=generator))
+    crosscoder.b_enc.add_(torch.randn(crosscoder.b_enc.shape, generator=generator) * 0.1)
     return crosscoder
 
 
 @pytest.fixture
 def activation_store(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes an activation store of random rows."""
+    from chronocoder.activations.formats import StoredFormat
     from chronocoder.activations.writer import ActivationWriter, Rows
 
-    def write(revision: str, rows: int = 3000, site: str = "residual.1", shift: int = 0, seed: int = 0) -> Path:
+    def write(
+        revision: str,
+        rows: int = 3000,
+        site: str = "residual.1",
+        shift: int = 0,
+        seed: int = 0,
+        stored_format: StoredFormat = "float32",
+        piece_rows: int = 100,
+    ) -> Path:
         path = tmp_path / site / revision / "train.zarr"
         generator = np.random.default_rng([seed, len(revision), int(revision.removeprefix("step"))])
         values = generator.normal(size=(rows, WIDTH)).astype(np.float32) * (1 + int(revision.removeprefix("step")))
         number = np.arange(rows, dtype=np.int32)
-        columns = Rows(values, number % 50 + shift, number // 10, number % 10 + 1)
-        attributes = {"suite": "tiny", "revision": revision, "site": site, "commit": "c", "split": "train"}
-        with ActivationWriter(path, rows, WIDTH, "float32", attributes) as writer:
+        columns = Rows(torch.from_numpy(values), number % 50 + shift, number // 10, number % 10 + 1)
+        facts = {"commit": "c", "split": "train", "tokens_digest": "t"}
+        attributes = {"suite": "tiny", "revision": revision, "site": site, **facts}
+        with ActivationWriter(path, rows, WIDTH, stored_format, piece_rows, attributes) as writer:
             writer.append(columns)
         return path
 

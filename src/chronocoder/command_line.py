@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from chronocoder.config.base import Settings
 from chronocoder.errors import ChronocoderError, ConfigError
+from chronocoder.settings import Settings
+from chronocoder.variants import VARIANTS
+from chronocoder.variants.base import CrosscoderSettings
 
 # Importing torch and transformers makes millions of objects that all stay: collecting garbage meanwhile takes a fifth
 # of a short job's time. Every script imports this module first.
@@ -51,6 +53,24 @@ def from_flags(arguments: argparse.Namespace, model: type[SettingsT]) -> Setting
     return model.model_validate(given)
 
 
+def add_variant_flags(parser: argparse.ArgumentParser) -> None:
+    """Add `--sparsity` and the flags of the variant that it names on this command line; `variant_from` reads them."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--sparsity", choices=VARIANTS)
+    name = first.parse_known_args()[0].sparsity
+    if name is None:
+        parser.add_argument(
+            "--sparsity", choices=VARIANTS, required=True, help="the variant; each has flags of its own"
+        )
+    else:
+        add_flags(parser, VARIANTS[name])
+
+
+def variant_from(arguments: argparse.Namespace) -> CrosscoderSettings:
+    """Return the variant that the parsed flags of `add_variant_flags` state."""
+    return from_flags(arguments, VARIANTS[arguments.sparsity])
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main function; a mendable error is one message and exit status 1."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -58,7 +78,7 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except (ChronocoderError, ValidationError) as error:
         logging.getLogger("chronocoder").error("%s", error)
-        sys.exit(1)
+        sys.exit(getattr(error, "status", 1))
 
 
 @dataclass(frozen=True)

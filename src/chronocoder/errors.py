@@ -27,3 +27,15 @@ class SiteError(ChronocoderError):
 
 class NonFiniteError(ChronocoderError):
     """A number that has to be finite is NaN or infinite."""
+
+
+class StoppedError(ChronocoderError):
+    """A signal ended the work; what was done is saved, and the same command goes on with it.
+
+    Attributes:
+        status: the exit status by which shells tell of the signal, 128 and its number.
+    """
+
+    def __init__(self, signal: int, message: str) -> None:
+        super().__init__(message)
+        self.status = 128 + signal

@@ -17,8 +17,8 @@ import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 
-from chronocoder.config.base import Settings
 from chronocoder.errors import StoreError
+from chronocoder.settings import Settings
 
 PACKAGES = ("chronocoder", "torch", "transformers", "zarr", "xarray")
 SNAKEMAKE_MARK = ".snakemake_timestamp"  # Snakemake leaves it in directories; it is no part of a store

@@ -21,7 +21,7 @@ from chronocoder.tasks.tokenise import prefix_ids, tokenise_pairs
 
 def folded_crosscoder() -> Crosscoder:
     crosscoder = tiny_crosscoder("l1").fold_scale(torch.tensor([0.8, 1.3]))
-    crosscoder.W_dec *= 0.02
+    crosscoder.decoder_rows.mul_(0.02)
     return crosscoder
 
 

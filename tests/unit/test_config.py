@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from chronocoder.command_line import add_flags, from_flags, to_flags
-from chronocoder.config import CrosscoderSettings, HarvestSettings, NurserySource, load_experiment, parse_experiment
-from chronocoder.config.base import Settings
+from chronocoder.config import HarvestSettings, NurserySource, load_experiment, parse_experiment
 from chronocoder.config.reference import PAGE_PATH, SCHEMA_PATH, page_text, schema_text
 from chronocoder.errors import ConfigError
+from chronocoder.settings import Settings
+from chronocoder.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -50,9 +51,11 @@ WRONG = [
     ("suites.nursery.source.steps", [4, 2], r"steps \[4, 2\] must ascend"),
     ("suites.nursery.corpus.train_tokens", 10, r"train_tokens 10 is less than one sequence of sequence_length 64"),
     ("suites.nursery.contrasts", {"agreement_simple": ["x"]}, r"contrasts\.agreement_simple: task 'x' is not among"),
-    ("variants.l1.k", 3, r"variants\.l1: k means nothing with sparsity 'l1'; remove it"),
-    ("variants.batchtopk.k", 0, r"sparsity 'batchtopk' needs k above zero; set it"),
-    ("variants.batchtopk.k", 600, r"k 600 exceeds dictionary_size 512; lower it"),
+    ("variants.l1.k", 3, r"variants\.l1\.k: unknown key; remove it"),
+    ("variants.l1.sparsity", "l2", r"variants\.l1: Input tag 'l2' .* match any of the expected tags: .*'topk'"),
+    ("variants.batchtopk.k", 0, r"variants\.batchtopk\.k: Input should be greater than 0 \(found 0\)"),
+    ("variants.batchtopk.k", 600, r"variants\.batchtopk: k 600 exceeds dictionary_size 512; lower it"),
+    ("training.dictionary_shards", 2, r"training: processes 1 is no multiple of dictionary_shards 2; change one"),
 ]
 
 
@@ -96,7 +99,7 @@ def test_schema_and_reference_page_agree_with_the_models() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        CrosscoderSettings(sparsity="batchtopk", dictionary_size=64, k=3, steps=7, learning_rate=2e-5),
+        VARIANTS["batchtopk"](sparsity="batchtopk", dictionary_size=64, k=3, steps=7, learning_rate=2e-5),
         HarvestSettings(dtype="float32"),
         NurserySource(steps=[0, 3, 9], seed=5),
     ],

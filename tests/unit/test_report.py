@@ -11,7 +11,6 @@ import xarray as xr
 import yaml
 
 from chronocoder.attribution import measures
-from chronocoder.config.base import Settings
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.report.contrasts import ContrastFeatures, Ranked, clearest_run, find_contrast_features
 from chronocoder.report.data import CLASSES, class_counts, feature_words, measurable, shown_features
@@ -21,6 +20,7 @@ from chronocoder.report.page import key_numbers, render_page, write_page
 from chronocoder.report.suite_figures import log_axis, place_on_log
 from chronocoder.report.summary import find_surface_phase, summarise
 from chronocoder.report.text import listed, peak_words, short_count, signed
+from chronocoder.settings import Settings
 from chronocoder.stores import labelled, provenance, strings, write_store
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "write_report.py"

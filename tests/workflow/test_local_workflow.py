@@ -114,7 +114,7 @@ def test_a_new_checkpoint_adds_its_own_jobs(local: Workflow) -> None:
 
 
 def test_two_processes_are_not_another_result(local: Workflow) -> None:
-    assert local.planned({**local.config, "training_processes": 2}) == {}
+    assert local.planned({**local.config, "training": {"processes": 2, "save_every": 7}}) == {}
 
 
 def test_site_outside_the_model_is_named_in_the_failed_jobs_log(local: Workflow) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import yaml
 from conftest import ROOT, Workflow
 
+from chronocoder.crosscoder.model import load_crosscoder
 from chronocoder.suites.checkpoints import load_model
 from chronocoder.suites.tokenizers import load_tokenizer
 
@@ -131,6 +133,23 @@ def test_one_target_is_rerun_alone(nursery: Workflow) -> None:
     after = xr.open_zarr(nursery.directory / target).load()
     xr.testing.assert_equal(before, after)
     assert nursery.snakemake("--touch").returncode == 0  # the other tests want an up-to-date state
+
+
+def test_streaming_trains_the_same_crosscoder_and_stores_no_training_activations(
+    nursery: Workflow, tmp_path: Path
+) -> None:
+    streaming = Workflow(tmp_path / "streaming", nursery.changed("training", {"activations": "streaming"}))
+    shutil.copytree(nursery.directory, streaming.directory)
+    shutil.rmtree(streaming.directory / "results/small/activations")
+    run = "results/small/pair/batchtopk/seed0"
+    result = streaming.snakemake(f"{run}/evaluation.zarr")
+    assert result.returncode == 0, result.stdout
+    stores = {path.name for path in (streaming.directory / "results/small/activations").glob("*/*/*.zarr")}
+    assert stores == {"validation.zarr"}
+    cached, streamed = (load_crosscoder(flow.directory / run / "crosscoder") for flow in (nursery, streaming))
+    for name, weight in cached.state_dict().items():  # a rounding step of float16 may differ
+        torch.testing.assert_close(streamed.state_dict()[name], weight, rtol=1e-2, atol=1e-2, msg=name)
+    assert streamed.config == cached.config
 
 
 def test_target_with_a_misspelt_task_fails_while_the_dag_is_built(nursery: Workflow) -> None:

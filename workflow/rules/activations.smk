@@ -4,9 +4,9 @@
 rule harvest_activations:
     input:
         checkpoint=lambda wildcards: checkpoint_path(wildcards.suite, wildcards.revision),
-        corpora=expand(LAYOUT.corpus, split=SPLITS, allow_missing=True),
+        corpora=expand(LAYOUT.corpus, split=HARVESTED, allow_missing=True),
     output:
-        stores=directory(expand(LAYOUT.activations, split=SPLITS, allow_missing=True)),
+        stores=directory(expand(LAYOUT.activations, split=HARVESTED, allow_missing=True)),
     log:
         LAYOUT.log("harvest_activations", "{site}-{revision}"),
     benchmark:

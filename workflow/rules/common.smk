@@ -29,6 +29,8 @@ except ConfigError as error:
     raise WorkflowError(str(error))
 
 LAYOUT = Layout(EXPERIMENT.results)
+STREAMING = EXPERIMENT.training.activations == "streaming"
+HARVESTED = ["validation"] if STREAMING else SPLITS
 
 
 def one_of(names):
@@ -106,6 +108,23 @@ def activations(split):
         ]
 
     return of_comparison
+
+
+def training_data(wildcards):
+    """Return what a crosscoder is trained on: stored activations, or the models and the text they come from."""
+    if not STREAMING:
+        return {"activations": activations("train")(wildcards)}
+    corpus = LAYOUT.corpus.format(suite=wildcards.suite, split="train")
+    return {"checkpoints": checkpoints(wildcards), "corpus": corpus}
+
+
+def training_flags(wildcards, input):
+    """Return the flags that name what a crosscoder is trained on."""
+    if not STREAMING:
+        return ["--activations", *input.activations]
+    site = suite_of(wildcards).site_of(wildcards.comparison)
+    flags = ["--suite", wildcards.suite, "--site", site, "--corpus", input.corpus, *to_flags(EXPERIMENT.harvest)]
+    return [*flags, "--revisions", *revisions(wildcards), "--checkpoints", *input.checkpoints]
 
 
 def of_every_task(pattern):

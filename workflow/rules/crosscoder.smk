@@ -3,7 +3,7 @@
 
 rule train_crosscoder:
     input:
-        activations=activations("train"),
+        unpack(training_data),
     output:
         crosscoder=directory(LAYOUT.crosscoder),
         history=directory(LAYOUT.training),
@@ -13,24 +13,27 @@ rule train_crosscoder:
         LAYOUT.benchmark("train_crosscoder", RUN)
     conda:
         ENVIRONMENT
-    threads: EXPERIMENT.training_processes
+    threads: EXPERIMENT.training.processes
     resources:
         mem_mb=memory(16000),
         runtime=1440,
-        gpus=EXPERIMENT.training_processes,
-        # Not `gpus`, which a profile may cap, and no parameter: it does not change the result, so it reruns nothing.
-        processes=EXPERIMENT.training_processes,
+        gpus=EXPERIMENT.training.processes,
+        # No parameters, since they do not change the result, so they rerun nothing; and not `gpus`, which a profile may cap.
+        processes=EXPERIMENT.training.processes,
+        shards=EXPERIMENT.training.dictionary_shards,
+        save_every=EXPERIMENT.training.save_every,
         nodes=1,
     params:
+        data=training_flags,
         settings=lambda wildcards: to_flags(EXPERIMENT.variants[wildcards.variant]),
         script=SCRIPTS / "train_crosscoder.py",
     message:
         "Train a {wildcards.variant} crosscoder on {wildcards.comparison} (progress in {log})"
     shell:
-        "python {params.script:q} --processes {resources.processes} --comparison {wildcards.comparison:q} --variant {wildcards.variant:q}"
-        " --seed {wildcards.seed:q}"
-        " --activations {input.activations:q} --crosscoder {output.crosscoder:q} --history {output.history:q}"
-        " {params.settings:q} 2> {log:q}"
+        "python {params.script:q} --processes {resources.processes} --dictionary-shards {resources.shards}"
+        " --save-every {resources.save_every} --comparison {wildcards.comparison:q} --variant {wildcards.variant:q}"
+        " --seed {wildcards.seed:q} --crosscoder {output.crosscoder:q} --history {output.history:q}"
+        " {params.data:q} {params.settings:q} 2> {log:q}"
 
 
 rule evaluate_crosscoder:

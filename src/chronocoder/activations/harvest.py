@@ -1,6 +1,7 @@
 """Reading a checkpoint's activations at a site and storing them, resumably."""
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from chronocoder.activations.formats import largest_size
+from chronocoder.activations.pieces import sequences_per_piece
 from chronocoder.activations.writer import ActivationWriter, Rows
 from chronocoder.config import HarvestSettings
 from chronocoder.errors import NonFiniteError
@@ -35,25 +38,23 @@ def read_activations(site: Site, token_ids: np.ndarray, batch_size: int, first_s
     Raises:
         NonFiniteError: an activation is NaN or infinite; the message names its sequence.
     """
-    length = token_ids.shape[1]
     for start in range(first_sequence, len(token_ids), batch_size):
-        batch = token_ids[start : start + batch_size]
-        ids = torch.from_numpy(batch.astype(np.int64)).to(site.model.device)
-        activation = site.read(ids).activation[:, 1:].float()
-        finite = torch.isfinite(activation).all(dim=(1, 2))
-        if not finite.all():
-            bad = start + int(torch.argmin(finite.int()))
-            raise NonFiniteError(
-                f"{site.model.name_or_path}, site {site.name}: non-finite activation in sequence {bad};"
-                " the checkpoint is damaged or overflows"
-            )
-        count = len(batch)
-        yield Rows(
-            activation.reshape(count * (length - 1), -1).cpu().numpy(),
-            batch[:, 1:].reshape(-1),
-            np.repeat(np.arange(start, start + count, dtype=np.int32), length - 1),
-            np.tile(np.arange(1, length, dtype=np.int32), count),
+        yield read_sequences(site, token_ids, np.arange(start, min(start + batch_size, len(token_ids)), dtype=np.int32))
+
+
+def read_sequences(site: Site, token_ids: np.ndarray, numbers: Int[np.ndarray, " sequence"]) -> Rows:
+    """Return the activations of some sequences, in one forward pass; arguments and errors as `read_activations`."""
+    batch, length = token_ids[numbers], token_ids.shape[1]
+    ids = torch.from_numpy(batch.astype(np.int64)).to(site.model.device)
+    activation = site.read(ids).activation[:, 1:].float().flatten(0, 1)
+    if not math.isfinite(largest_size(activation)):
+        bad = numbers[int(torch.isfinite(activation).all(dim=1).int().argmin()) // (length - 1)]
+        raise NonFiniteError(
+            f"{site.model.name_or_path}, site {site.name}: non-finite activation in sequence {bad};"
+            " the checkpoint is damaged or overflows"
         )
+    positions = np.tile(np.arange(1, length, dtype=np.int32), len(numbers))
+    return Rows(activation, batch[:, 1:].reshape(-1), np.repeat(numbers, length - 1), positions)
 
 
 def sample_activations(
@@ -72,7 +73,7 @@ def sample_activations(
     for revision, model in models:
         for name in sites:
             rows = read_activations(resolve_site(model, name), used, SAMPLE_BATCH)
-            sampled[name][revision] = np.concatenate([batch.activations for batch in rows])
+            sampled[name][revision] = torch.cat([batch.activations.cpu() for batch in rows]).numpy()
     return sampled
 
 
@@ -91,14 +92,14 @@ def harvest(site: Site, corpus: xr.Dataset, settings: HarvestSettings, path: Pat
     """
     token_ids = corpus["token_ids"].values
     tokens_a_sequence = token_ids.shape[1] - 1
-    rows = len(token_ids) * tokens_a_sequence
-    with ActivationWriter(path, rows, site.model.config.hidden_size, settings.dtype, attributes) as writer:
-        first, skip = divmod(writer.rows_written, tokens_a_sequence)
+    rows, width = len(token_ids) * tokens_a_sequence, site.model.config.hidden_size
+    piece_rows = sequences_per_piece(token_ids.shape[1]) * tokens_a_sequence
+    with ActivationWriter(path, rows, width, settings.dtype, piece_rows, attributes) as writer:
         if writer.rows_written:
             _log.info("going on after %d of %d tokens", writer.rows_written, rows)
         progress = tqdm(total=rows, initial=writer.rows_written, unit="token", desc=path.stem, mininterval=2)
-        for batch in read_activations(site, token_ids, settings.batch_size, first):
-            writer.append(Rows(*(part[skip:] for part in batch)))
-            progress.update(len(batch.token_id) - skip)
-            skip = 0
+        done = writer.rows_written // tokens_a_sequence  # shards hold whole sequences
+        for batch in read_activations(site, token_ids, settings.batch_size, done):
+            writer.append(batch)
+            progress.update(len(batch.token_id))
         progress.close()

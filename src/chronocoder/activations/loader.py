@@ -1,42 +1,73 @@
-"""Reading activation stores of several checkpoints as shuffled batches."""
+"""Reading activations of several checkpoints: in order, or as shuffled batches."""
 
-from collections.abc import Iterator, Sequence
-from itertools import count
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from chronocoder.activations.writer import ROWS_PER_CHUNK
+from chronocoder.activations.formats import Stored, StoredFormat, empty_stored, join, pick, widen
+from chronocoder.activations.order import Group, RowOrder
+from chronocoder.activations.prefetch import Prefetched
+from chronocoder.activations.shards import LibraryChunks, PlainShards, open_chunks
+from chronocoder.activations.sources import ActivationSource
+from chronocoder.activations.writer import COLUMNS
 from chronocoder.errors import StoreError
 from chronocoder.stores import damage_named, open_store
 
+BLOCK_ROWS = 4096
+BATCHES_AHEAD = 2
 
-class ActivationStores:
-    """The stores of a comparison's checkpoints: the same tokens in the same order.
+
+class ActivationStores(ActivationSource):
+    """The stores of a comparison's checkpoints: the same tokens in the same order. An `ActivationSource`.
 
     Attributes:
         paths: one store a checkpoint.
         attributes: the provenance of each.
+        name: the first path.
         rows: tokens in each.
         width: width of an activation, d_model.
+        checkpoints: how many stores.
+        piece_rows: rows of a chunk, which is what is read at once.
+        stored_format: number format of the stores.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Open the stores and check that they fit each other.
 
         Raises:
-            StoreError: a store is damaged, or differs from the first in its tokens or its site.
+            StoreError: a store is damaged, or differs from the first in its tokens, its site or its number format.
         """
         self.paths = list(paths)
+        self.name = str(self.paths[0])
         self._datasets = [open_store(path) for path in self.paths]
         self.attributes = [dataset.attrs for dataset in self._datasets]
+        self._chunks = [_chunks(path) for path in self.paths]
         self._check_agreement()
-        self._arrays = [dataset["activations"] for dataset in self._datasets]
-        self.rows, self.width = self._arrays[0].shape
+        values = self._datasets[0]["activations"]
+        self.rows, self.width = values.shape
+        self.checkpoints = len(self.paths)
+        self.piece_rows = self._chunks[0]["activations"].chunk_rows
+        self.stored_format = cast(StoredFormat, values.dtype.name)
+
+    def read_piece(self, number: int, into: Stored) -> None:
+        """Read a piece as it is stored into memory of its size, shape (token, checkpoint, d_model).
+
+        Raises:
+            StoreError: a chunk is damaged.
+        """
+        for checkpoint, (path, chunks) in enumerate(zip(self.paths, self._chunks, strict=True)):
+            with damage_named(path):
+                chunks["activations"].read(number, into.values[:, checkpoint].numpy())
+                if into.scale is not None:
+                    chunks["scale"].read(number, into.scale[:, checkpoint].numpy())
 
     def read(self, start: int, stop: int) -> Float[np.ndarray, "token checkpoint d_model"]:
         """Return consecutive rows as float32.
@@ -44,16 +75,20 @@ class ActivationStores:
         Raises:
             StoreError: a chunk is damaged.
         """
-        parts = []
-        for path, array in zip(self.paths, self._arrays, strict=True):
-            with damage_named(path):
-                parts.append(array[start:stop].values.astype(np.float32))
-        return np.stack(parts, axis=1)
+        first, last = start // self.piece_rows, -(-min(stop, self.rows) // self.piece_rows)
+        before = first * self.piece_rows
+        rows: np.ndarray = widen(self._pieces(first, last).tokens(start - before, stop - before)).numpy()
+        return rows
 
-    def blocks(self, rows: int = ROWS_PER_CHUNK * 4) -> Iterator[Float[Tensor, "token checkpoint d_model"]]:
-        """Yield all rows in order, some at a time."""
-        for start in range(0, self.rows, rows):
-            yield torch.from_numpy(self.read(start, min(start + rows, self.rows)))
+    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[Float[Tensor, "token checkpoint d_model"]]:
+        """Yield all rows in order, about so many at a time: whole pieces, at least one.
+
+        Raises:
+            StoreError: a chunk is damaged.
+        """
+        pieces, step = -(-self.rows // self.piece_rows), max(1, rows // self.piece_rows)
+        for first in range(0, pieces, step):
+            yield widen(self._pieces(first, min(first + step, pieces)))
 
     def text_columns(self, number: int = 0) -> xr.Dataset:
         """Return the coordinates token_id, sequence and position of every row of a store, in memory.
@@ -62,65 +97,164 @@ class ActivationStores:
             StoreError: a chunk is damaged.
         """
         with damage_named(self.paths[number]):
-            return self._datasets[number].drop_vars("activations").load()
+            return self._datasets[number].drop_vars(["activations", "scale"], errors="ignore").load()
+
+    def _pieces(self, first: int, last: int) -> Stored:
+        room = empty_stored((last - first) * self.piece_rows, self.checkpoints, self.width, self.stored_format)
+        return self.read_pieces(range(first, last), room)
 
     def _check_agreement(self) -> None:
-        first, site = self.text_columns(), self.attributes[0]["site"]
-        for number, path in enumerate(self.paths[1:], 1):
-            if self.attributes[number]["site"] != site:
+        arrays = [dataset["activations"] for dataset in self._datasets]
+        self._check_same("site", "site", [attributes["site"] for attributes in self.attributes])
+        self._check_same("number format", "harvest.dtype", [array.dtype.name for array in arrays])
+        self._check_same(
+            "number of rows a chunk", "length of sequence", [c["activations"].chunk_rows for c in self._chunks]
+        )
+        for number in range(1, len(self.paths)):
+            self._check_text(number)
+
+    def _check_same(self, what: str, key: str, found: Sequence[Any]) -> None:
+        for path, value in zip(self.paths, found, strict=True):
+            if value != found[0]:
                 raise StoreError(
-                    f"{path}: site {self.attributes[number]['site']} differs from {site} of {self.paths[0]};"
-                    " give stores of one site"
+                    f"{path}: {what} {value} differs from {found[0]} of {self.paths[0]}; give stores of one {key}"
                 )
-            columns = self.text_columns(number)
-            for name in ("token_id", "sequence", "position"):
-                if not np.array_equal(columns[name].values, first[name].values):
-                    raise StoreError(
-                        f"{path}: its {name} differs from that of {self.paths[0]}; harvest both from one corpus"
-                    )
+
+    def _check_text(self, number: int) -> None:
+        """Compare the digests of the text; where they differ, or are missing, the text itself."""
+        digests = [self.attributes[i].get("text_digest") for i in (0, number)]
+        if digests[0] is not None and digests[0] == digests[1]:
+            return
+        first, columns = self.text_columns(), self.text_columns(number)
+        for name in COLUMNS:
+            if not np.array_equal(columns[name].values, first[name].values):
+                raise StoreError(
+                    f"{self.paths[number]}: its {name} differs from that of {self.paths[0]};"
+                    " harvest both from one corpus"
+                )
+
+
+class ShuffledBatches(Iterator[Stored]):
+    """Endless batches in the stored format, shape (token, checkpoint, d_model); made by `shuffled_batches`.
+
+    They are made float32 by `normalised`, on the device that trains: until then they are half as large, or less.
+
+    Memory: twice this process's part of a buffer, and a few batches, in the stored format.
+
+    Attributes:
+        waited_s: seconds that the consumer has waited for batches.
+    """
+
+    def __init__(self, source: ActivationSource, order: RowOrder, batch_tokens: int, first_batch: int) -> None:
+        """Begin to read.
+
+        Args:
+            source: the activations.
+            order: the stream of rows that batches are cut from.
+            batch_tokens: tokens in a global batch.
+            first_batch: number of the first batch.
+        """
+        self.waited_s = 0.0
+        closed = threading.Event()
+        batches = _batches(source, order, batch_tokens, first_batch, closed)
+        self._batches = Prefetched(batches, BATCHES_AHEAD, closed)
+
+    def __next__(self) -> Stored:
+        begin = time.perf_counter()
+        batch = next(self._batches)
+        self.waited_s += time.perf_counter() - begin
+        return batch
+
+    def close(self) -> None:
+        """End the reading threads; no batch comes after it."""
+        self._batches.close()
 
 
 def shuffled_batches(
-    stores: ActivationStores,
+    source: ActivationSource,
     batch_tokens: int,
     seed: int,
-    buffer_chunks: int = 64,
+    *,
+    first_batch: int = 0,
+    buffer_tokens: int = 65_536,
     rank: int = 0,
     processes: int = 1,
-) -> Iterator[Float[Tensor, "token checkpoint d_model"]]:
-    """Yield batches endlessly, epoch after epoch, in an order that the seed alone decides.
+) -> ShuffledBatches:
+    """Return batches endlessly, epoch after epoch, in an order that the seed alone decides.
 
-    Chunks are read in random order into a buffer whose rows are then permuted: memory is bounded by
-    `buffer_chunks` chunks. Rows that do not fill a batch stay for the next buffer.
+    A process gets those rows of a global batch that are of its own pieces: the parts of the processes differ in
+    length, may be empty, and make up the batch that one process alone would get. They are read ahead in threads.
 
     Args:
-        stores: the activations.
-        batch_tokens: tokens in a global batch.
+        source: the activations.
+        batch_tokens: tokens in a global batch, over all processes.
         seed: decides the order.
-        buffer_chunks: chunks in the buffer.
-        rank: this process; it gets every `processes`-th row of each global batch.
+        first_batch: number of the first batch; that of a training that goes on after n steps is n.
+        buffer_tokens: rows, over all processes, that are shuffled with each other.
+        rank: this process.
         processes: processes that share the global batch.
 
     Raises:
-        StoreError: the stores hold fewer rows than one batch.
+        StoreError: the source holds fewer rows than one batch.
     """
-    if stores.rows < batch_tokens:
+    if source.rows < batch_tokens:
         raise StoreError(
-            f"{stores.paths[0]}: holds {stores.rows} tokens, less than batch_tokens {batch_tokens};"
+            f"{source.name}: holds {source.rows} tokens, less than batch_tokens {batch_tokens};"
             " raise the corpus' train_tokens or lower batch_tokens"
         )
-    left = np.empty((0, len(stores.paths), stores.width), dtype=np.float32)
-    for epoch in count():
-        generator = np.random.default_rng([seed, epoch])
-        starts = generator.permutation(np.arange(0, stores.rows, ROWS_PER_CHUNK))
-        for first in range(0, len(starts), buffer_chunks):
-            chunks = [
-                stores.read(start, min(start + ROWS_PER_CHUNK, stores.rows))
-                for start in starts[first : first + buffer_chunks]
-            ]
-            buffer = np.concatenate([left, *chunks])
-            order = generator.permutation(len(buffer))
-            whole = len(buffer) - len(buffer) % batch_tokens
-            for start in range(0, whole, batch_tokens):
-                yield torch.from_numpy(buffer[order[start + rank : start + batch_tokens : processes]])
-            left = buffer[order[whole:]]
+    order = RowOrder(source.rows, source.piece_rows, seed, buffer_tokens, rank, processes)
+    return ShuffledBatches(source, order, batch_tokens, first_batch)
+
+
+def sampled_blocks(
+    source: ActivationSource, tokens: int, seed: int, *, rank: int = 0, processes: int = 1
+) -> Iterator[Float[Tensor, "token checkpoint d_model"]]:
+    """Yield this process's part of a random sample of pieces, float32; that of all processes depends on the seed alone.
+
+    Args:
+        source: the activations.
+        tokens: rows of the sample over all processes, rounded up to whole pieces; all rows where there are fewer.
+        seed: decides the sample: the first pieces that `shuffled_batches` takes.
+        rank: this process.
+        processes: processes that share the sample.
+    """
+    order = RowOrder(source.rows, source.piece_rows, seed, source.rows)
+    pieces = order.epoch_pieces(0)
+    before = np.cumsum(order.sizes(pieces)) - order.sizes(pieces)
+    for piece in pieces[before < tokens][rank::processes].tolist():
+        room = empty_stored(source.piece_rows, source.checkpoints, source.width, source.stored_format)
+        yield widen(source.read_pieces([piece], room))
+
+
+def _chunks(path: Path) -> dict[str, PlainShards | LibraryChunks]:
+    with damage_named(path):
+        return {name: open_chunks(path / name) for name in ("activations", "scale") if (path / name).is_dir()}
+
+
+def _batches(
+    source: ActivationSource, order: RowOrder, batch_tokens: int, first_batch: int, closed: threading.Event
+) -> Generator[Stored, None, None]:
+    """Yield this process's parts of the batches; the next group is read in a thread while these are cut from one."""
+    parts, start = [], first_batch * batch_tokens
+    with closing(Prefetched(_filled_groups(source, order, start, closed), 1, closed)) as groups:
+        for group, buffer in groups:
+            while start + batch_tokens <= group.stop:
+                parts.append(_cut(group, buffer, start, start + batch_tokens))
+                yield join(parts)
+                parts, start = [], start + batch_tokens
+            parts.append(_cut(group, buffer, start, group.stop))
+
+
+def _cut(group: Group, buffer: Stored, start: int, stop: int) -> Stored:
+    """Return this process's rows of a group that are at the places `start` to `stop` of the stream."""
+    first, last = np.searchsorted(group.places, (start, stop))
+    return pick(buffer, group.rows[first:last])
+
+
+def _filled_groups(
+    source: ActivationSource, order: RowOrder, start: int, closed: threading.Event
+) -> Generator[tuple[Group, Stored], None, None]:
+    """Yield groups and their rows, which stay there until the next but one is asked for."""
+    rooms = [empty_stored(order.largest_part, source.checkpoints, source.width, source.stored_format) for _ in range(2)]
+    for number, group in enumerate(order.groups(start)):
+        yield group, source.read_pieces(group.pieces.tolist(), rooms[number % 2], closed)

@@ -2,13 +2,12 @@
 
 from chronocoder.config.analysis import (
     AttributionSettings,
-    CrosscoderSettings,
     EvaluationSettings,
     FeatureSettings,
     HarvestSettings,
     SimilaritySettings,
+    TrainingSettings,
 )
-from chronocoder.config.base import Settings
 from chronocoder.config.experiment import Experiment, load_experiment, parse_experiment
 from chronocoder.config.suites import (
     BlimpTask,
@@ -27,6 +26,7 @@ from chronocoder.config.suites import (
     Task,
     TextCorpus,
 )
+from chronocoder.settings import Settings
 
 __all__ = [
     "AttributionSettings",
@@ -34,7 +34,6 @@ __all__ = [
     "Comparison",
     "Corpus",
     "CorpusSettings",
-    "CrosscoderSettings",
     "EvaluationSettings",
     "Experiment",
     "FeatureSettings",
@@ -52,6 +51,7 @@ __all__ = [
     "Suite",
     "Task",
     "TextCorpus",
+    "TrainingSettings",
     "load_experiment",
     "parse_experiment",
 ]

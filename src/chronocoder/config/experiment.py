@@ -1,23 +1,24 @@
 """The whole configuration, read from a file or from Snakemake's `config`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from chronocoder.config.analysis import (
     AttributionSettings,
-    CrosscoderSettings,
     EvaluationSettings,
     FeatureSettings,
     HarvestSettings,
     SimilaritySettings,
+    TrainingSettings,
 )
-from chronocoder.config.base import Name, Settings
 from chronocoder.config.suites import Suite
 from chronocoder.errors import ConfigError
+from chronocoder.settings import Name, Settings
+from chronocoder.variants import Variant
 
 
 class Experiment(Settings):
@@ -26,15 +27,13 @@ class Experiment(Settings):
     results: str = Field("results", description="Directory that all results go to.")
     seeds: list[int] = Field([0], min_length=1, description="Seeds; each trains every crosscoder anew.")
     suites: dict[Name, Suite] = Field(min_length=1, description="Pretraining runs, by name.")
-    variants: dict[Name, CrosscoderSettings] = Field(min_length=1, description="Crosscoders, by name.")
+    variants: dict[Name, Variant] = Field(min_length=1, description="Crosscoders, by name.")
     harvest: HarvestSettings = Field(default_factory=HarvestSettings, description="Reading activations.")
     similarity: SimilaritySettings = Field(default_factory=SimilaritySettings, description="Comparing checkpoints.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Judging crosscoders.")
     attribution: AttributionSettings = Field(default_factory=AttributionSettings, description="Measuring effects.")
     features: FeatureSettings = Field(default_factory=FeatureSettings, description="Showing features.")
-    training_processes: PositiveInt = Field(
-        1, description="Processes that `accelerate launch` starts for a crosscoder; one a GPU."
-    )
+    training: TrainingSettings = Field(default_factory=TrainingSettings, description="Running trainings.")
 
     def variants_of(self, suite: str, comparison: str) -> list[str]:
         """Return the names of the variants that are trained on a comparison."""
@@ -66,7 +65,7 @@ def parse_experiment(values: Mapping[str, Any], origin: str) -> Experiment:
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(entry) for entry in error.errors()]
+        lines = [_describe(entry, values) for entry in error.errors()]
         raise ConfigError("\n".join([f"{origin}: {len(lines)} wrong:", *lines])) from None
 
 
@@ -75,10 +74,22 @@ def load_experiment(path: Path) -> Experiment:
     return parse_experiment(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
 
 
-def _describe(entry: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in entry["loc"]) or "(whole file)"
+def _describe(entry: Mapping[str, Any], values: Any) -> str:
+    key = ".".join(_written_keys(entry["loc"], values)) or "(whole file)"
     if entry["type"] == "extra_forbidden":
         return f"  {key}: unknown key; remove it or correct its spelling (keys are listed in docs/configuration.md)"
     shown = repr(entry["input"])
     message = entry["msg"].removeprefix("Value error, ")
     return f"  {key}: {message}" + (f" (found {shown})" if len(shown) < 80 else "")
+
+
+def _written_keys(location: Sequence[str | int], place: Any) -> list[str]:
+    """Return the keys of an error's location that are in the file: pydantic puts the kind of a choice among them."""
+    keys = []
+    for part in location:
+        if isinstance(place, Mapping):
+            if part not in place and part in place.values():
+                continue
+            place = place.get(part)
+        keys.append(str(part))
+    return keys

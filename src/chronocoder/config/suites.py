@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from chronocoder.config.base import Name, Settings, Site
+from chronocoder.settings import Name, Settings, Site
 
 
 class NurserySource(Settings):

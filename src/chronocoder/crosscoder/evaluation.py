@@ -1,6 +1,6 @@
 """How well a crosscoder stands for the activations it was trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,44 +9,30 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from chronocoder.activations.loader import ActivationStores
 from chronocoder.config import EvaluationSettings
 from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.crosscoder.statistics import (
+    FREQUENCY_EDGES,
+    PRESENT_RATIO,
+    ULTRA_DENSE,
+    Statistics,
+    latent_scaling,
+    present,
+    refitted_rows,
+)
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.sites import Site
 
 
-class Reconstruction(NamedTuple):
-    """Quality on a whole split.
-
-    Attributes:
-        explained_variance: 1 - sum ||x - x_hat||^2 / sum ||x - x_bar||^2, x_bar over the split, shape (checkpoint,).
-        l0: mean number of active latents a token.
-        frequency: part of the tokens each latent is active on, shape (feature,).
-    """
-
-    explained_variance: Float[np.ndarray, " checkpoint"]
-    l0: float
-    frequency: Float[np.ndarray, " feature"]
-
-
-@torch.no_grad()
-def measure_reconstruction(crosscoder: Crosscoder, stores: ActivationStores) -> Reconstruction:
-    """Measure a folded crosscoder on a whole split, by running sums in float64."""
-    count = len(stores.paths)
-    error, square = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
-    total = torch.zeros(count, stores.width, dtype=torch.float64)
-    active = torch.zeros(crosscoder.config.settings.dictionary_size, dtype=torch.float64)
-    for x in stores.blocks():
-        codes = crosscoder.encode(x.to(crosscoder.W_enc.device))
-        difference = x - crosscoder.decode(codes).cpu()
-        error += difference.pow(2).sum(dim=(0, 2), dtype=torch.float64)
-        square += x.pow(2).sum(dim=(0, 2), dtype=torch.float64)
-        total += x.sum(dim=0, dtype=torch.float64)
-        active += (codes > 0).sum(dim=0).cpu()
-    variance = square - total.pow(2).sum(dim=1) / stores.rows
-    frequency = active / stores.rows
-    return Reconstruction((1 - error / variance).numpy(), float(frequency.sum()), frequency.numpy())
+def measure_reconstruction(
+    crosscoder: Crosscoder, blocks: Iterable[Float[Tensor, "token checkpoint d_model"]]
+) -> Statistics:
+    """Measure a folded crosscoder on a whole split, block by block."""
+    parts = (Statistics.of(crosscoder, block.to(crosscoder.b_dec.device)) for block in blocks)
+    statistics = next(parts)
+    for part in parts:
+        statistics.merge(part)
+    return statistics
 
 
 class CrossEntropies(NamedTuple):
@@ -103,28 +89,53 @@ def measure_cross_entropy(
 
 
 def evaluation_dataset(
-    crosscoder: Crosscoder, quality: Reconstruction, entropies: CrossEntropies, tokens_seen: Mapping[str, int]
+    crosscoder: Crosscoder, statistics: Statistics, entropies: CrossEntropies, tokens_seen: Mapping[str, int]
 ) -> xr.Dataset:
-    """Return the evaluation with dims (checkpoint,) and (feature,)."""
-    dims = ("checkpoint",)
+    """Return the evaluation with dims (checkpoint,), (feature,), both, and (frequency_bin,)."""
+    dims, both = ("checkpoint",), ("checkpoint", "feature")
     checkpoints = crosscoder.config.checkpoints
     norms = crosscoder.decoder_norms.cpu().numpy()
+    frequency = statistics.frequency.cpu().numpy()
+    scaling = latent_scaling(crosscoder, statistics)
+    refitted = refitted_rows(crosscoder, statistics).norm(dim=-1).T
+    histogram = statistics.frequency_histogram.cpu().numpy()
     return xr.Dataset(
         {
-            "explained_variance": labelled(dims, quality.explained_variance, "explained variance on validation"),
+            "explained_variance": labelled(
+                dims, statistics.explained_variance.cpu().numpy(), "explained variance on validation"
+            ),
             "cross_entropy_clean": labelled(dims, entropies.clean, "cross-entropy of the model", "nat"),
             "cross_entropy_spliced": labelled(dims, entropies.spliced, "cross-entropy, site reconstructed", "nat"),
             "cross_entropy_zero": labelled(dims, entropies.zero, "cross-entropy, site set to zero", "nat"),
             "cross_entropy_recovered": labelled(dims, entropies.recovered, "cross-entropy recovered by splicing"),
-            "l0": labelled((), quality.l0, "mean number of active latents a token"),
-            "dead_fraction": labelled((), float((quality.frequency == 0).mean()), "latents never active"),
-            "activation_frequency": labelled(("feature",), quality.frequency, "part of tokens with the latent active"),
-            "decoder_norm": labelled(("checkpoint", "feature"), norms, "decoder norm in normalised units"),
+            "l0": labelled((), float(statistics.l0), "mean number of active latents a token"),
+            "dead_fraction": labelled((), float((frequency == 0).mean()), "latents never active"),
+            "ultra_dense_fraction": labelled(
+                (), float((frequency > ULTRA_DENSE).mean()), f"latents active on more than {ULTRA_DENSE:.0%} of tokens"
+            ),
+            "frequency_histogram": labelled(
+                ("frequency_bin",), histogram, "latents by activation frequency, from the bin's coordinate up"
+            ),
+            "activation_frequency": labelled(("feature",), frequency, "part of tokens with the latent active"),
+            "decoder_norm": labelled(both, norms, "decoder norm in normalised units"),
+            "refitted_decoder_norm": labelled(
+                both, refitted.cpu().numpy(), "norm of the decoder row that fits best while all others stay"
+            ),
+            "present": labelled(
+                both, present(refitted).cpu().numpy(), f"refitted norm is above {PRESENT_RATIO} of the latent's largest"
+            ),
+            "latent_scaling_error": labelled(
+                both, scaling.error.cpu().numpy(), "latent scaling, target: error with the latent left out"
+            ),
+            "latent_scaling_reconstruction": labelled(
+                both, scaling.reconstruction.cpu().numpy(), "latent scaling, target: what other latents supply"
+            ),
         },
         coords={
             "checkpoint": strings(checkpoints),
             "tokens_seen": ("checkpoint", [tokens_seen[revision] for revision in checkpoints]),
             "feature": np.arange(norms.shape[1]),
+            "frequency_bin": FREQUENCY_EDGES[:-1],
         },
     )
 

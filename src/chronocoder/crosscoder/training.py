@@ -1,27 +1,31 @@
 """Training a crosscoder, on one process or many, through Accelerate."""
 
 import logging
-from collections.abc import Callable
+import signal
+from contextlib import closing
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import xarray as xr
 from accelerate import Accelerator
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from chronocoder.activations.loader import ActivationStores, shuffled_batches
-from chronocoder.config import CrosscoderSettings
+from chronocoder.activations.formats import Stored, normalised
+from chronocoder.activations.loader import sampled_blocks, shuffled_batches
+from chronocoder.activations.sources import ActivationSource
+from chronocoder.crosscoder.batch import TrainingBatch
+from chronocoder.crosscoder.history import Losses, history_dataset
 from chronocoder.crosscoder.launch import is_launched
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
-from chronocoder.crosscoder.sparsity import Selection
-from chronocoder.errors import ConfigError, NonFiniteError
-from chronocoder.stores import labelled, strings
+from chronocoder.crosscoder.state import Record, StateDirectory, StopRequest, TrainingState
+from chronocoder.crosscoder.team import Team
+from chronocoder.errors import NonFiniteError, StoppedError
+from chronocoder.variants.base import CrosscoderSettings, Selection
 
 LOG_EVERY = 10
 _log = logging.getLogger(__name__)
@@ -32,25 +36,12 @@ class Trained:
     """The result of a training.
 
     Attributes:
-        crosscoder: folded, so that it takes raw activations.
+        crosscoder: folded, so that it takes raw activations; on the CPU; whole on the leading process.
         history: losses and metrics over the steps.
     """
 
     crosscoder: Crosscoder
     history: xr.Dataset
-
-
-@dataclass
-class _State:
-    """What changes from step to step beside the weights.
-
-    Attributes:
-        silent_tokens: tokens since each latent was last active, shape (feature,).
-        records: metrics of the steps logged so far.
-    """
-
-    silent_tokens: Tensor
-    records: list[dict[str, float | list[float]]]
 
 
 class ActivationStatistics(NamedTuple):
@@ -65,170 +56,233 @@ class ActivationStatistics(NamedTuple):
     mean: Float[Tensor, "checkpoint d_model"]
 
 
-def measure_activations(stores: ActivationStores) -> ActivationStatistics:
-    """Measure the activations of a whole split, by running sums in float64."""
-    norms = torch.zeros(len(stores.paths), dtype=torch.float64)
-    total = torch.zeros(len(stores.paths), stores.width, dtype=torch.float64)
-    for block in stores.blocks():
-        norms += block.double().norm(dim=-1).sum(dim=0)
-        total += block.double().sum(dim=0)
-    scale = stores.width**0.5 * stores.rows / norms
-    return ActivationStatistics(scale.float(), (scale[:, None] * total / stores.rows).float())
+def measure_activations(
+    source: ActivationSource, settings: CrosscoderSettings, seed: int, team: Team
+) -> ActivationStatistics:
+    """Measure norm and mean on the first `normalisation_tokens` of the shuffled split, by running sums in float64."""
+    sums = torch.zeros(source.checkpoints, source.width + 2, dtype=torch.float64)
+    blocks = sampled_blocks(source, settings.normalisation_tokens, seed, rank=team.rank, processes=team.processes)
+    for block in blocks:
+        sums[:, 0] += len(block)
+        sums[:, 1] += block.norm(dim=-1).sum(dim=0, dtype=torch.float64)
+        sums[:, 2:] += block.sum(dim=0, dtype=torch.float64)
+    sums = team.add_all(sums)
+    scale = source.width**0.5 * sums[:, 0] / sums[:, 1]
+    mean = scale[:, None] * sums[:, 2:] / sums[:, :1]
+    return ActivationStatistics(scale.float(), mean.float())
 
 
-def train_crosscoder(config: CrosscoderConfig, stores: ActivationStores, rescue_path: Path) -> Trained:
-    """Train a crosscoder.
+def train_crosscoder(
+    config: CrosscoderConfig,
+    source: ActivationSource,
+    states: StateDirectory,
+    rescue_path: Path,
+    save_every: int,
+    shards: int = 1,
+) -> Trained:
+    """Train a crosscoder, or go on with a training that was ended before it was finished.
+
+    The loss is mean_b sum_m ||x_b^m - x_hat_b^m||^2 plus the variant's penalty and the auxiliary loss. The result does
+    not depend on the number of processes, but for rounding. The caller removes `states` once the result is stored.
 
     Args:
         config: what to train; `folded` is false.
-        stores: training activations of the config's checkpoints, in their order.
+        source: training activations of the config's checkpoints, in their order.
+        states: where the state is saved.
         rescue_path: where the last good crosscoder is saved if a loss is not finite.
+        save_every: steps from one saved state to the next.
+        shards: parts that the dictionary is cut into, each held by another process.
 
     Raises:
-        ConfigError: the batch cannot be shared evenly between the processes.
+        ConfigError: the dictionary or the processes cannot be cut into so many shards.
+        StoppedError: SIGTERM or SIGUSR2 came; the state has been saved.
         NonFiniteError: a loss or gradient is NaN or infinite; the crosscoder before that step has been saved.
     """
     accelerator = Accelerator(cpu=is_launched() and not torch.cuda.is_available())
-    settings, processes = config.settings, accelerator.num_processes
-    if settings.batch_tokens % processes:
-        raise ConfigError(f"batch_tokens {settings.batch_tokens} is no multiple of {processes} processes; change one")
-    scale, mean = measure_activations(stores)
-    crosscoder = Crosscoder(config, torch.Generator().manual_seed(config.seed))
-    crosscoder.b_dec.data.copy_(mean)  # else dense latents spend themselves on the mean
-    optimizer = torch.optim.Adam(crosscoder.parameters(), lr=settings.learning_rate, betas=(0.9, 0.999))
-    schedule = LambdaLR(optimizer, _learning_rate_factor(settings))
-    model, optimizer = accelerator.prepare(crosscoder, optimizer)
-    batches = shuffled_batches(
-        stores, settings.batch_tokens, config.seed, rank=accelerator.process_index, processes=processes
-    )
-    state = _State(torch.zeros(settings.dictionary_size, device=accelerator.device), [])
-    device_scale = scale.to(accelerator.device)[:, None]
-    progress = tqdm(range(settings.steps), desc="train", mininterval=2, disable=not accelerator.is_main_process)
-    for step in progress:
-        x = next(batches).to(accelerator.device) * device_scale
-        loss, metrics = _losses(model, crosscoder, x, step, state, accelerator)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(model.parameters(), settings.gradient_norm)
-        if not torch.isfinite(norm):  # a loss that is not finite makes it so too, on every process at once
-            _rescue(crosscoder, scale, rescue_path, step, accelerator)
-        optimizer.step()
-        schedule.step()
-        if step % LOG_EVERY == 0 or step == settings.steps - 1:
-            state.records.append({"step": step, "learning_rate": float(schedule.get_last_lr()[0]), **metrics()})
-            progress.set_postfix(loss=f"{loss.item():.4g}", dead=state.records[-1]["dead_fraction"])
-    return Trained(crosscoder.cpu().fold_scale(scale), _history(state.records, config))
+    team = Team(accelerator.process_index, accelerator.num_processes, shards)
+    trainer = Trainer(config, source, team, accelerator)
+    saved = states.load(team)
+    if saved is None:
+        trainer.begin()
+    else:
+        trainer.restore(saved)
+        _log.info("going on after step %d of %d", saved.step, config.settings.steps)
+    with StopRequest() as stop:
+        trainer.run(states, save_every, stop, rescue_path)
+    return Trained(trainer.result(), history_dataset(trainer.records, config.checkpoints))
 
 
-def _losses(
-    model: torch.nn.Module, crosscoder: Crosscoder, x: Tensor, step: int, state: _State, accelerator: Accelerator
-) -> tuple[Tensor, Callable[[], dict[str, float | list[float]]]]:
-    """Return the loss of this process's part of a batch, and a function that measures the batch."""
-    settings = crosscoder.config.settings
-    selection, reconstruction = model(x)
-    error = x - reconstruction
-    squared = error.pow(2).sum(dim=-1).mean(dim=0)
-    dead = _update_dead(selection, state, settings, accelerator)
-    penalty = settings.l1_coefficient * _l1_factor(settings, step) * selection.penalty
-    auxiliary = auxiliary_loss(crosscoder, selection, error.detach(), dead)
-    loss = squared.sum() + penalty + settings.auxiliary_weight * auxiliary
-    if torch.isfinite(loss):
-        _update_threshold(crosscoder, selection, step)
+class Trainer:
+    """One training: its weights, optimiser and counters, and the step that changes them.
 
-    def metrics() -> dict[str, float | list[float]]:
-        centred = x - x.mean(dim=0)
-        explained = 1 - squared / centred.pow(2).sum(dim=-1).mean(dim=0)
-        return {
-            "loss": loss.item(),
-            "squared_error": squared.tolist(),
-            "explained_variance": explained.tolist(),
-            "penalty": penalty.item(),
-            "auxiliary_loss": auxiliary.item(),
-            "l0": (selection.codes > 0).sum(dim=1).float().mean().item(),
-            "dead_fraction": dead.float().mean().item(),
-            "threshold": crosscoder.threshold.item(),
-        }
+    Attributes:
+        crosscoder: the latents that this process holds.
+        step: steps done.
+        records: metrics of the steps logged so far.
+    """
 
-    return loss, metrics
+    def __init__(
+        self, config: CrosscoderConfig, source: ActivationSource, team: Team, accelerator: Accelerator
+    ) -> None:
+        self._config, self._source, self._team, self._accelerator = config, source, team, accelerator
+        self._settings = config.settings
+        generator = torch.Generator().manual_seed(config.seed)
+        features = team.features(self._settings.dictionary_size)
+        self.crosscoder = Crosscoder(config, generator, features).to(accelerator.device)
+        self._parameters = list(self.crosscoder.parameters())
+        self._optimizer = torch.optim.Adam(
+            self._parameters, lr=self._settings.learning_rate, betas=(0.9, 0.999), fused=True
+        )
+        self._finish_gradients = team.sum_gradients(self._parameters)
+        self._silent_tokens = torch.zeros(len(features), dtype=torch.int64, device=accelerator.device)
+        self._scale = torch.ones(source.checkpoints, device=accelerator.device)
+        self.step, self.records = 0, list[Record]()
+
+    def begin(self) -> None:
+        """Measure the activations: their norm makes the scale, and their mean the decoder's first bias."""
+        statistics = measure_activations(self._source, self._settings, self._config.seed, self._team)
+        self._scale.copy_(statistics.scale)
+        self.crosscoder.b_dec.data.copy_(statistics.mean)  # else dense latents spend themselves on the mean
+
+    def restore(self, state: TrainingState) -> None:
+        """Take over a saved state."""
+        self.step, self.records = state.step, state.records
+        for name, value in self._tensors().items():
+            value.data.copy_(state.tensors[name])
+
+    def run(self, states: StateDirectory, save_every: int, stop: StopRequest, rescue_path: Path) -> None:
+        """Train to the last step, saving the state on the way; parameters and errors as `train_crosscoder`."""
+        settings, team = self._settings, self._team
+        batches = shuffled_batches(
+            self._source,
+            settings.batch_tokens,
+            self._config.seed,
+            first_batch=self.step,
+            buffer_tokens=settings.shuffle_tokens,
+            rank=team.rank,
+            processes=team.processes,
+        )
+        left = range(self.step, settings.steps)
+        with closing(batches), tqdm(left, desc="train", mininterval=2, disable=not team.leads) as steps:
+            for _ in steps:
+                self.train_step(next(batches), rescue_path)
+                stopped = self._received(stop)
+                if stopped or (self.step % save_every == 0 and self.step < settings.steps):
+                    states.save(TrainingState(self.step, self._tensors(), self.records), team)
+                if stopped:
+                    raise StoppedError(stopped, f"stopped at step {self.step}; run again: {states.path} has the state")
+
+    def result(self) -> Crosscoder:
+        """Return the trained crosscoder, folded, on the CPU; whole where the dictionary was cut into shards."""
+        folded = self.crosscoder.fold_scale(self._scale)
+        whole = Crosscoder(folded.config)
+        for name, value in folded.state_dict().items():
+            shared = name in ("b_dec", "scale")
+            whole.state_dict()[name].copy_(value if shared else self._team.gather_shards(value))
+        return whole.requires_grad_(False)
+
+    def train_step(self, local: Stored, rescue_path: Path) -> None:
+        """Change the weights by one batch, of which this process has a part, in raw units."""
+        x = self._team.share_tokens(normalised(local, self._scale).flatten(1))
+        batch = TrainingBatch(self.crosscoder, x, self.step, self._settings.batch_tokens, self._team)
+        loss, record = self._losses(batch)
+        self._optimizer.zero_grad()
+        self._accelerator.backward(loss)
+        self._finish_gradients()
+        if not isfinite(self._clip_gradients()):  # a loss that is not finite makes it so too, on every process at once
+            self._rescue(rescue_path)
+        rate = self._settings.learning_rate * _learning_rate_factor(self._settings, self.step)
+        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.step()
+        if record is not None:
+            self.records.append({"step": self.step, "learning_rate": rate, **record})
+        self.step += 1
+
+    def _losses(self, batch: TrainingBatch) -> tuple[Float[Tensor, ""], Record | None]:
+        """Return this process's part of the loss, and the batch's metrics if they are to be logged."""
+        crosscoder = self.crosscoder
+        halved = self._settings.precision == "bfloat16"  # not Accelerate's: a process could never change it again
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=halved):
+            selection = self._settings.train(batch)
+            decoded = selection.codes.decode(crosscoder.decoder_rows.flatten(1))
+            error = batch.x - self._team.add_shards(decoded) - crosscoder.b_dec.flatten()
+            dead = self._update_dead(selection)
+            auxiliary = auxiliary_loss(batch, error.detach(), dead)
+        penalty = batch.x.new_zeros(()) if selection.penalty is None else selection.penalty
+        losses = Losses(error, penalty, auxiliary)
+        loss = losses.total(batch)
+        if selection.threshold is not None and torch.isfinite(loss):
+            crosscoder.threshold.copy_(selection.threshold)
+        logged = self.step % LOG_EVERY == 0 or self.step == self._settings.steps - 1
+        return loss, losses.metrics(batch, selection.codes, dead) if logged else None
+
+    def _update_dead(self, selection: Selection) -> Bool[Tensor, " feature"]:
+        active = self._team.add_parts(selection.codes.active().int())
+        self._silent_tokens += self._settings.batch_tokens
+        self._silent_tokens[active > 0] = 0
+        return self._silent_tokens >= self._settings.dead_after_tokens
+
+    @torch.no_grad()
+    def _clip_gradients(self) -> float:
+        """Clip the gradients to a norm over all shards, and return the norm they had."""
+        gradients = {name: value.grad for name, value in self.crosscoder.named_parameters() if value.grad is not None}
+        squares = {name: value.norm().square() for name, value in gradients.items()}
+        shared = squares.pop("b_dec")
+        norm = float(torch.sqrt(self._team.add_shards(torch.stack(list(squares.values())).sum()) + shared))
+        if norm > self._settings.gradient_norm:
+            torch._foreach_mul_(list(gradients.values()), self._settings.gradient_norm / norm)
+        return norm
+
+    def _received(self, stop: StopRequest) -> int:
+        """Return the signal that this process has received, or SIGTERM where another one has received any."""
+        if self._team.processes == 1:
+            return stop.received
+        received = self._team.add_all(torch.tensor(stop.received, device=self._accelerator.device))
+        return stop.received or (signal.SIGTERM if received else 0)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {**self.crosscoder.state_dict(), "silent_tokens": self._silent_tokens, "normalisation": self._scale}
+        for name, parameter in self.crosscoder.named_parameters():
+            state = self._optimizer.state[parameter]
+            if not state:
+                state.update(_first_moments(parameter))
+            tensors |= {f"{moment}.{name}": state[moment] for moment in state}
+        return tensors
+
+    def _rescue(self, path: Path) -> None:
+        whole = self.result()
+        if self._team.leads:
+            whole.save(path)
+        self._team.wait()  # the first process that raises has all others ended, the saving one too
+        raise NonFiniteError(
+            f"step {self.step}: loss or gradient is not finite; the crosscoder before this step is saved in {path};"
+            " lower learning_rate, or look for outliers in the activations"
+        )
 
 
 def auxiliary_loss(
-    crosscoder: Crosscoder,
-    selection: Selection,
-    residual: Float[Tensor, "token checkpoint d_model"],
-    dead: Bool[Tensor, " feature"],
+    batch: TrainingBatch, residual: Float[Tensor, "token n"], dead: Bool[Tensor, " feature"]
 ) -> Float[Tensor, ""]:
     """Return the loss by which dead latents learn the residual x - x_hat (Gao et al. 2406.04093, appendix A.2).
 
     The largest `auxiliary_k` positive preactivations of dead latents guess the residual; the loss is the squared error
-    of the guess, summed over checkpoints and width as the main loss is.
+    of the guess, summed over tokens, checkpoints and width as the main loss is.
     """
-    count = min(crosscoder.config.settings.auxiliary_k, int(dead.sum()))
-    if count == 0:
+    settings, team = batch.crosscoder.config.settings, batch.team
+    if not settings.auxiliary_coefficient or int(team.add_shards(dead.sum())) == 0:
         return residual.new_zeros(())
-    of_dead = torch.relu(selection.preactivations[:, dead])
-    top = of_dead.topk(count, dim=1)
-    codes = torch.zeros_like(of_dead).scatter(1, top.indices, top.values)
-    guess = torch.einsum("tf,mfd->tmd", codes, crosscoder.W_dec[:, dead])
-    return (residual - guess).pow(2).sum(dim=(1, 2)).mean()
+    places = dead.nonzero().flatten()
+    entries = team.largest_of_token(batch.values()[:, places], torch.ones_like(places), settings.auxiliary_k)
+    codes = batch.at(entries._replace(features=places[entries.features]))
+    guess = team.add_shards(codes.decode(batch.crosscoder.decoder_rows.flatten(1)))
+    return (residual - guess).pow(2).sum()
 
 
-def _update_dead(
-    selection: Selection, state: _State, settings: CrosscoderSettings, accelerator: Accelerator
-) -> Bool[Tensor, " feature"]:
-    active: Tensor = accelerator.reduce((selection.codes > 0).any(dim=0).float(), "sum")
-    state.silent_tokens += settings.batch_tokens
-    state.silent_tokens[active > 0] = 0
-    return state.silent_tokens >= settings.dead_after_tokens
-
-
-@torch.no_grad()
-def _update_threshold(crosscoder: Crosscoder, selection: Selection, step: int) -> None:
-    if torch.isnan(selection.smallest_kept):
-        return
-    decay = crosscoder.config.settings.threshold_decay if step else 0.0
-    crosscoder.threshold.lerp_(selection.smallest_kept, 1 - decay)
-
-
-def _l1_factor(settings: CrosscoderSettings, step: int) -> float:
-    warmup = settings.l1_warmup_fraction * settings.steps
-    return min(1.0, step / warmup) if warmup else 1.0
-
-
-def _learning_rate_factor(settings: CrosscoderSettings) -> Callable[[int], float]:
+def _learning_rate_factor(settings: CrosscoderSettings, step: int) -> float:
     decay = settings.decay_fraction * settings.steps
-
-    def factor(step: int) -> float:
-        return min(1.0, (settings.steps - step) / decay) if decay else 1.0
-
-    return factor
+    return min(1.0, (settings.steps - step) / decay) if decay else 1.0
 
 
-def _rescue(crosscoder: Crosscoder, scale: Tensor, path: Path, step: int, accelerator: Accelerator) -> None:
-    if accelerator.is_main_process:
-        crosscoder.cpu().fold_scale(scale).save(path)
-    accelerator.wait_for_everyone()  # the first process that raises has all others ended, the saving one too
-    raise NonFiniteError(
-        f"step {step}: loss or gradient is not finite; the crosscoder before this step is saved in {path};"
-        " lower learning_rate, or look for outliers in the activations"
-    )
-
-
-def _history(records: list[dict[str, float | list[float]]], config: CrosscoderConfig) -> xr.Dataset:
-    names = {
-        "loss": "training loss",
-        "squared_error": "squared error summed over the width, in normalised units",
-        "explained_variance": "explained variance of the batch",
-        "penalty": "sparsity term of the loss",
-        "auxiliary_loss": "squared error of the dead latents' guess of the residual",
-        "l0": "mean number of active latents a token",
-        "dead_fraction": "part of the latents that have been silent for dead_after_tokens",
-        "threshold": "inference threshold",
-        "learning_rate": "learning rate after the step",
-    }
-    variables = {}
-    for name, long_name in names.items():
-        values = np.array([record[name] for record in records], dtype=np.float64)
-        variables[name] = labelled(("step", "checkpoint")[: values.ndim], values, long_name)
-    coordinates = {"step": [record["step"] for record in records], "checkpoint": strings(config.checkpoints)}
-    return xr.Dataset(variables, coords=coordinates)
+def _first_moments(parameter: Tensor) -> dict[str, Tensor]:
+    moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+    return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device), **moments}

@@ -1,0 +1,124 @@
+"""Time a training step against the matrix products that a dense step cannot do without.
+
+The limit: five products of (tokens, n) with (n, latents), n = checkpoints times d_model: encode, decode, the gradient
+of the codes and those of both weights. All is measured in turn, round after round; ratios are of medians.
+
+    python benchmarks/training.py
+    python benchmarks/training.py --precision bfloat16      # on a GPU: products and steps in bfloat16
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from chronocoder.activations.formats import Stored
+from chronocoder.crosscoder.model import CrosscoderConfig
+from chronocoder.crosscoder.team import Team
+from chronocoder.crosscoder.training import Trainer
+from chronocoder.variants import VARIANTS
+
+OWN_SETTINGS = {
+    "l1": {"l1_coefficient": 2.0},
+    "topk": {"k": 32},
+    "batchtopk": {"k": 32},
+    "jumprelu": {"l0_coefficient": 1.0},
+}
+
+
+class Shape:
+    """What a source of activations has to say, without any: the benchmark brings its own batches."""
+
+    def __init__(self, checkpoints: int, width: int) -> None:
+        self.checkpoints, self.width = checkpoints, width
+
+
+def main() -> None:
+    """Measure and write the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--d-model", type=int, default=512)
+    parser.add_argument("--checkpoints", type=int, default=3)
+    parser.add_argument("--dictionary-size", type=int, default=4096)
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--variants", nargs="+", choices=list(OWN_SETTINGS), default=list(OWN_SETTINGS))
+    arguments = parser.parse_args()
+    device = Accelerator().device
+    works = {"five products": five_products(arguments, device)}
+    works |= {variant: training_step(variant, arguments, device) for variant in arguments.variants}
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        for _ in range(3):  # warm up: allocation, and a first threshold
+            work()
+    for _ in range(arguments.rounds):
+        for name, work in works.items():
+            times[name].append(seconds(work, device))
+    limit = statistics.median(times["five products"])
+    sys.stdout.write(f"{device}, {torch.get_num_threads()} threads, {vars(arguments)}\n")
+    for name, values in times.items():
+        median = statistics.median(values)
+        sys.stdout.write(f"{name:14} {median * 1e3:9.1f} ms   five products / this = {limit / median:.2f}\n")
+
+
+def seconds(work: Callable[[], None], device: torch.device) -> float:
+    """Return how long a piece of work takes, until the device is idle."""
+    begin = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def five_products(arguments: argparse.Namespace, device: torch.device) -> Callable[[], None]:
+    """Return the five products, in memory of their own."""
+    n, dtype = arguments.checkpoints * arguments.d_model, getattr(torch, arguments.precision)
+    x, error = (torch.randn(arguments.batch_tokens, n, device=device, dtype=dtype) for _ in range(2))
+    encoder, decoder, of_weights = (
+        torch.randn(arguments.dictionary_size, n, device=device, dtype=dtype) for _ in range(3)
+    )
+    codes = x @ encoder.T
+    decoded = codes @ decoder
+
+    def work() -> None:
+        torch.mm(x, encoder.T, out=codes)
+        torch.mm(codes, decoder, out=decoded)
+        torch.mm(error, decoder.T, out=codes)
+        torch.mm(codes.T, error, out=of_weights)
+        torch.mm(codes.T, x, out=of_weights)
+
+    return work
+
+
+def training_step(variant: str, arguments: argparse.Namespace, device: torch.device) -> Callable[[], None]:
+    """Return a whole step of the real trainer: losses, gradients, clipping, Adam; on activations of rank 256."""
+    settings = VARIANTS[variant].model_validate(
+        {
+            "sparsity": variant,
+            "dictionary_size": arguments.dictionary_size,
+            "batch_tokens": arguments.batch_tokens,
+            "precision": arguments.precision,
+            "steps": 1_000_000,
+            "dead_after_tokens": 10**12,
+            **OWN_SETTINGS[variant],
+        }
+    )
+    revisions = tuple(str(number) for number in range(arguments.checkpoints))
+    config = CrosscoderConfig("bench", "all", variant, revisions, "none", arguments.d_model, settings, 0, (), False)
+    trainer = Trainer(config, Shape(arguments.checkpoints, arguments.d_model), Team(), Accelerator())
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(arguments.batch_tokens, 256, generator=generator)
+    mixing = torch.randn(256, arguments.checkpoints * arguments.d_model, generator=generator) / 16
+    x = (hidden @ mixing).unflatten(1, (arguments.checkpoints, arguments.d_model)).to(device)
+    rescue = Path(tempfile.gettempdir()) / "benchmark_rescue"
+    return lambda: trainer.train_step(Stored(x, None), rescue)
+
+
+if __name__ == "__main__":
+    main()

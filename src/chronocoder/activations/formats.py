@@ -1,0 +1,111 @@
+"""Number formats that activations are stored in, and the way back to float32."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from chronocoder.errors import NonFiniteError
+
+StoredFormat = Literal["float16", "float32", "int8"]
+INT8_LIMIT = 127
+DTYPES: dict[StoredFormat, torch.dtype] = {
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "int8": torch.int8,
+}
+
+
+class Stored(NamedTuple):
+    """Activations in the format of a store.
+
+    Attributes:
+        values: shape (token, ..., d_model), of the stored format.
+        scale: what the values of a token are multiplied by, shape (token, ...), float32; `int8` only, else None.
+    """
+
+    values: Tensor
+    scale: Tensor | None
+
+    def tokens(self, start: int, stop: int) -> "Stored":
+        """Return some consecutive tokens; the memory is shared."""
+        return Stored(self.values[start:stop], None if self.scale is None else self.scale[start:stop])
+
+
+def empty_stored(tokens: int, checkpoints: int, width: int, stored_format: StoredFormat) -> Stored:
+    """Return room for activations, shape (token, checkpoint, d_model)."""
+    values = torch.empty(tokens, checkpoints, width, dtype=DTYPES[stored_format])
+    return Stored(values, torch.empty(tokens, checkpoints) if stored_format == "int8" else None)
+
+
+def narrow(values: Float[Tensor, "token d_model"], stored_format: StoredFormat, where: str) -> Stored:
+    """Round activations to a stored format, to nearest, on their device.
+
+    `int8` holds one scale a token, its largest absolute value over 127, so that the error of a value is at most half
+    the scale.
+
+    Args:
+        values: float32.
+        stored_format: the format.
+        where: the store or model, for the error.
+
+    Raises:
+        NonFiniteError: a value is larger than the format's largest.
+    """
+    if stored_format == "int8":
+        return _quantised(values)
+    limit = torch.finfo(DTYPES[stored_format]).max
+    largest = largest_size(values)
+    if largest > limit:
+        raise NonFiniteError(
+            f"{where}: activation {largest:.4g} exceeds the largest {stored_format}, {limit:.4g};"
+            " set harvest.dtype to float32"
+        )
+    return Stored(values.to(DTYPES[stored_format]), None)
+
+
+def largest_size(values: Float[Tensor, "token d_model"]) -> float:
+    """Return the largest absolute value, NaN if one is: in one pass, which `isfinite` and `abs` take several for."""
+    smallest, largest = values.aminmax()
+    return float(torch.maximum(-smallest, largest))
+
+
+def pick(stored: Stored, rows: Int[np.ndarray, " token"]) -> Stored:
+    """Return some tokens, in the order given, in memory of their own.
+
+    NumPy does it in the calling thread alone, so that a thread that reads ahead takes no processor from training.
+    """
+    values = torch.from_numpy(np.take(stored.values.numpy(), rows, axis=0, mode="clip"))
+    scale = stored.scale
+    return Stored(values, scale if scale is None else torch.from_numpy(np.take(scale.numpy(), rows, axis=0)))
+
+
+def widen(stored: Stored) -> Float[Tensor, "token checkpoint d_model"]:
+    """Return stored activations as float32; those of a float32 store are returned as they are."""
+    wide = stored.values.to(torch.float32)
+    return wide if stored.scale is None else wide.mul_(stored.scale[..., None])
+
+
+def normalised(stored: Stored, scale: Float[Tensor, " checkpoint"]) -> Float[Tensor, "token checkpoint d_model"]:
+    """Return stored activations times a factor for each checkpoint, float32, on the factors' device: in one pass."""
+    factors = scale[:, None]
+    if stored.scale is not None:
+        factors = stored.scale.to(scale.device, non_blocking=True)[..., None] * factors
+    return stored.values.to(scale.device, non_blocking=True) * factors
+
+
+def join(parts: Sequence[Stored]) -> Stored:
+    """Return the tokens of all parts, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    scales = [part.scale for part in parts if part.scale is not None]
+    return Stored(torch.cat([part.values for part in parts]), torch.cat(scales) if scales else None)
+
+
+def _quantised(values: Float[Tensor, "token d_model"]) -> Stored:
+    largest = values.abs().amax(dim=-1)
+    scale = (largest / INT8_LIMIT).clamp(min=torch.finfo(torch.float32).tiny)  # a token of zeros has a scale too
+    return Stored((values / scale[:, None]).round_().to(torch.int8), scale)

@@ -1,0 +1,83 @@
+"""A training batch as the variants see it."""
+
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from chronocoder.crosscoder.codes import Codes, DenseCodes, SparseCodes
+from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.crosscoder.sparse import ActiveLatents, dense_preactivations, sparse_encode
+from chronocoder.crosscoder.team import Team
+
+
+class TrainingBatch:
+    """The tokens and latents of a batch that this process holds.
+
+    Attributes:
+        crosscoder: the latents that this process holds.
+        x: normalised activations, checkpoints side by side, shape (token, checkpoint * d_model).
+        step: training step, from 0.
+        tokens: tokens of the batch over all processes.
+        team: the processes.
+    """
+
+    def __init__(
+        self, crosscoder: Crosscoder, x: Float[Tensor, "token n"], step: int, tokens: int, team: Team | None = None
+    ) -> None:
+        self.crosscoder, self.x, self.step, self.tokens = crosscoder, x, step, tokens
+        self.team = team or Team()
+        self._values: Tensor | None = None
+
+    @cached_property
+    def norms(self) -> Float[Tensor, " feature"]:
+        """The sum over checkpoints of the decoder norms, with gradient."""
+        return self.crosscoder.decoder_norms.sum(dim=0)
+
+    @property
+    def log_threshold(self) -> Float[Tensor, " feature"]:
+        """Logarithm of the learnt thresholds."""
+        return self.crosscoder.log_threshold
+
+    @property
+    def threshold(self) -> Float[Tensor, ""]:
+        """The inference threshold before this batch."""
+        return self.crosscoder.threshold[0]
+
+    def preactivations(self) -> Float[Tensor, "token feature"]:
+        """Return W_enc x + b_enc, with gradient."""
+        dense = self.crosscoder.preactivations(self.x)
+        self._values = dense.detach()
+        return dense
+
+    @torch.no_grad()
+    def values(self) -> Float[Tensor, "token feature"]:
+        """Return W_enc x + b_enc without gradient, computed once."""
+        if self._values is None:
+            crosscoder = self.crosscoder
+            if torch.is_autocast_enabled(self.x.device.type):
+                self._values = crosscoder.preactivations(self.x)
+            else:
+                self._values = dense_preactivations(self.x, crosscoder.encoder_rows.flatten(1), crosscoder.b_enc)
+        return self._values
+
+    def dense(self, codes: Float[Tensor, "token feature"]) -> Codes:
+        """Return codes that are held as a matrix."""
+        return DenseCodes(codes)
+
+    def largest_of_batch(self, count: int) -> tuple[Codes, Float[Tensor, ""]]:
+        """Return the `count` largest weighted activations of the whole batch as codes, and the smallest of them."""
+        entries, smallest = self.team.keep_largest(self.values(), self.norms, count, self.threshold)
+        return self.at(entries), smallest
+
+    def largest_of_token(self, count: int) -> Codes:
+        """Return the `count` largest weighted activations of each token, over all latents, as codes."""
+        return self.at(self.team.largest_of_token(self.values(), self.norms, count))
+
+    def at(self, entries: ActiveLatents) -> Codes:
+        """Return the preactivations at some places as codes."""
+        crosscoder = self.crosscoder
+        rows = crosscoder.encoder_rows.flatten(1)
+        values = sparse_encode(self.x, rows, crosscoder.b_enc, entries, self.values())
+        return SparseCodes(entries, values, len(rows))

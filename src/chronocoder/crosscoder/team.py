@@ -1,0 +1,170 @@
+"""The processes that train one crosscoder: what each holds, and how their parts come together.
+
+Processes form a grid of parts of the data and shards of the dictionary. Those of one shard hold the same latents and
+see different tokens; those of one part see the same tokens and hold different latents.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn import functional
+
+from chronocoder.crosscoder.sparse import ActiveLatents, Kept, active_topk, active_where, keep_largest
+from chronocoder.errors import ConfigError
+
+
+class Team:
+    """The place of this process among all.
+
+    Attributes:
+        rank: this process.
+        processes: number of processes.
+        shards: number of parts that the dictionary is cut into.
+        shard: the part of the dictionary that this process holds.
+    """
+
+    def __init__(self, rank: int = 0, processes: int = 1, shards: int = 1) -> None:
+        """Form the groups; every process has to call this at the same time.
+
+        Raises:
+            ConfigError: the processes cannot be shared out among the shards.
+        """
+        if processes % shards:
+            raise ConfigError(
+                f"{processes} processes cannot hold {shards} dictionary shards evenly;"
+                " make training.processes a multiple of training.dictionary_shards"
+            )
+        self.rank, self.processes, self.shards = rank, processes, shards
+        self.part, self.shard = divmod(rank, shards)
+        parts = processes // shards
+        self._same_shard = _own_group([range(shard, processes, shards) for shard in range(shards)], rank, parts)
+        same_part = [range(part * shards, (part + 1) * shards) for part in range(parts)]
+        self._same_part = _own_group(same_part, rank, shards)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process speaks for all."""
+        return self.rank == 0
+
+    @property
+    def saves(self) -> bool:
+        """Whether this process saves its shard: one of those that hold the same."""
+        return self.part == 0
+
+    def features(self, count: int) -> range:
+        """Return the latents of a dictionary of `count` that this process holds.
+
+        Raises:
+            ConfigError: the dictionary cannot be cut evenly.
+        """
+        if count % self.shards:
+            raise ConfigError(f"dictionary_size {count} is no multiple of {self.shards} dictionary shards; change one")
+        size = count // self.shards
+        return range(self.shard * size, (self.shard + 1) * size)
+
+    def wait(self) -> None:
+        """Wait for all processes."""
+        if self.processes > 1:
+            dist.barrier()
+
+    def add_all(self, value: Tensor) -> Tensor:
+        """Return the sum over all processes."""
+        return _add(value, dist.group.WORLD) if self.processes > 1 else value
+
+    def add_parts(self, value: Tensor) -> Tensor:
+        """Return the sum over the parts of the data."""
+        return _add(value, self._same_shard) if self._same_shard else value
+
+    def add_shards(self, value: Tensor) -> Tensor:
+        """Return the sum over the shards of the dictionary; the gradient passes through to this shard's value."""
+        if not self._same_part:
+            return value
+        summed: Tensor = _SumOverShards.apply(value, self._same_part)  # type: ignore[no-untyped-call]
+        return summed
+
+    def share_tokens(self, x: Float[Tensor, "token n"]) -> Float[Tensor, "all_tokens n"]:
+        """Return the rows of all processes of this part of the data; each gives another number of rows."""
+        if not self._same_part:
+            return x
+        counts = [torch.zeros((), dtype=torch.long, device=x.device) for _ in range(self.shards)]
+        dist.all_gather(counts, torch.tensor(len(x), device=x.device), group=self._same_part)
+        largest = max(int(count) for count in counts)
+        padded = torch.cat([x, x.new_zeros(largest - len(x), *x.shape[1:])])
+        gathered = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(gathered, padded, group=self._same_part)
+        return torch.cat([rows[: int(count)] for rows, count in zip(gathered, counts, strict=True)])
+
+    def gather_shards(self, value: Float[Tensor, "feature ..."]) -> Float[Tensor, "all_features ..."]:
+        """Return the whole dictionary's value from those of the shards."""
+        if not self._same_part:
+            return value
+        gathered = [torch.empty_like(value) for _ in range(self.shards)]
+        dist.all_gather(gathered, value.contiguous(), group=self._same_part)
+        return torch.cat(gathered)
+
+    def keep_largest(
+        self, values: Float[Tensor, "token feature"], norms: Float[Tensor, " feature"], count: int, guess: Tensor
+    ) -> Kept:
+        """Return where value times norm is among the `count` largest positive ones over all processes, exactly."""
+        return keep_largest(values, norms, count, self.add_all, guess)
+
+    def largest_of_token(
+        self, values: Float[Tensor, "token feature"], norms: Float[Tensor, " feature"], count: int
+    ) -> ActiveLatents:
+        """Return where value times norm is among the `count` largest positive ones of its token over all shards."""
+        if not self._same_part:
+            return active_topk(values, norms, min(count, values.shape[1]))
+        weighted = (values * norms).relu_()
+        own = weighted.topk(min(count, values.shape[1]), dim=1).values
+        own = functional.pad(own, (0, count - own.shape[1]))  # a shard may hold fewer
+        gathered = [torch.empty_like(own) for _ in range(self.shards)]
+        dist.all_gather(gathered, own, group=self._same_part)
+        smallest = torch.cat(gathered, dim=1).topk(count, dim=1).values[:, -1:]
+        return active_where((weighted >= smallest) & (weighted > 0))
+
+    def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> Callable[[], None]:
+        """Sum gradients over the parts of the data, each as soon as it is known; call the result before using them."""
+        pending: list[Any] = []
+
+        def start(parameter: Tensor) -> None:
+            if self._same_shard:
+                pending.append(dist.all_reduce(parameter.grad, group=self._same_shard, async_op=True))
+
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(start)
+
+        def finish() -> None:
+            while pending:
+                pending.pop().wait()
+
+        return finish
+
+
+class _SumOverShards(torch.autograd.Function):
+    """The sum of all shards' values; all shards then compute the same loss, whose gradient is that of each value."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor, group: dist.ProcessGroup) -> Tensor:
+        return _add(value, group)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+def _add(value: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    summed = value.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(summed, group=group)
+    return summed
+
+
+def _own_group(groups: list[range], rank: int, size: int) -> dist.ProcessGroup | None:
+    if size == 1:
+        return None
+    made = [(members, dist.new_group(list(members))) for members in groups]  # every process has to make them all
+    own: list[dist.ProcessGroup] = [group for members, group in made if rank in members]
+    return own[0]

@@ -1,0 +1,1 @@
+"""What an experiment will cost, from its configuration alone. Nothing here imports torch or opens a store."""

@@ -1,0 +1,111 @@
+"""Floating-point operations. A multiply-add counts as two.
+
+Letters: d width of an activation, D latents, M checkpoints, L tokens of a sequence, P weights of a block's matrices,
+a width of its attention, V vocabulary. Norms, softmax, selections and the optimiser are left out: they are bound by
+memory.
+"""
+
+from typing import NamedTuple
+
+from chronocoder.config import AttributionSettings
+from chronocoder.plan.models import CrosscoderShape, ModelShape
+from chronocoder.plan.sizes import blocks_after, blocks_up_to
+from chronocoder.variants.base import CrosscoderSettings
+
+DENSE_PRODUCTS = 5
+SPARSE_PRODUCTS = 4
+
+
+class Prompts(NamedTuple):
+    """Text that passes through models.
+
+    Attributes:
+        number: sequences, or prefixes of examples.
+        length: tokens of each.
+    """
+
+    number: int
+    length: int
+
+
+def blocks_flops(shape: ModelShape, tokens: float, length: int, blocks: int) -> float:
+    """Return the FLOPs of tokens passing forward through some blocks, tokens x blocks x (2 P + 4 L a).
+
+    4 L a: each token's scores with all L positions, and their mixing; that half of them are masked saves nothing.
+    """
+    return tokens * blocks * (2 * shape.block_parameters + 4 * length * shape.attention_width)
+
+
+def logits_flops(shape: ModelShape, tokens: float) -> float:
+    """Return the FLOPs of the output embedding, 2 d V a token."""
+    return tokens * 2 * shape.d_model * shape.vocabulary_size
+
+
+def training_flops(settings: CrosscoderSettings, crosscoder: CrosscoderShape) -> float:
+    """Return the FLOPs of a training, without the models that streaming runs.
+
+    Dense variants: five products of 2 M d D a token: forward encode and decode; backward the gradients of code, decoder
+    and encoder (none of x). Sparse ones: the dense encode, and four products of 2 M d k: decode, and the three
+    gradients. The auxiliary loss: four more products of 2 M d k_aux, where it has a weight: at most, since it is
+    computed only while there are dead latents.
+    """
+    dense, sparse = (DENSE_PRODUCTS, 0.0) if not settings.cost.sparse else (1, SPARSE_PRODUCTS * settings.mean_k)
+    auxiliary = SPARSE_PRODUCTS * settings.auxiliary_k if settings.auxiliary_coefficient else 0
+    token = crosscoder.product_flops(dense * settings.dictionary_size + sparse + auxiliary)
+    return settings.steps * settings.batch_tokens * token
+
+
+def streaming_flops(
+    settings: CrosscoderSettings, shape: ModelShape, checkpoints: int, length: int, blocks: int
+) -> float:
+    """Return the FLOPs of the models that are run up to the site, for the batches and for the normalisation.
+
+    M truncated forward passes a token; L / (L - 1) of them, since the first token of a sequence is run and left out.
+    """
+    tokens = (settings.steps * settings.batch_tokens + settings.normalisation_tokens) * length / (length - 1)
+    return checkpoints * blocks_flops(shape, tokens, length, blocks)
+
+
+def attribution_flops(
+    settings: AttributionSettings, shape: ModelShape, crosscoder: CrosscoderShape, prompts: Prompts, site: str
+) -> float:
+    """Return the FLOPs of the effects on one task.
+
+    For each checkpoint: the blocks up to the site; `steps` copies of the blocks after it and of the last token's logits
+    (one for attribution patching, up to D for `exact`), forward and, but for `exact`, backward, which takes as much as
+    forward, since the weights are frozen; and the projection on the decoder, 2 d D. Once: encode, 2 M d D.
+
+    Args:
+        settings: estimator and steps.
+        shape: of the models.
+        crosscoder: its sizes.
+        prompts: the task's.
+        site: where the activations are read.
+    """
+    examples, length = prompts
+    tokens = examples * length
+    latents = crosscoder.latents
+    copies = {"integrated_gradients": settings.steps, "attribution_patching": 1, "exact": latents}[settings.estimator]
+    passes = copies * (1 if settings.estimator == "exact" else 2)
+    before = blocks_flops(shape, tokens, length, blocks_up_to(site))
+    after = blocks_flops(shape, tokens, length, blocks_after(site, shape.blocks)) + logits_flops(shape, examples)
+    products = 2 * tokens * crosscoder.product_flops()
+    return crosscoder.checkpoints * (before + passes * after) + products
+
+
+def cross_entropy_flops(shape: ModelShape, crosscoder: CrosscoderShape, text: Prompts, site: str) -> float:
+    """Return the FLOPs of measuring cross-entropy with the site clean, spliced and zero.
+
+    For each checkpoint one pass up to the site and three from there to all logits; once encode and decode.
+
+    Args:
+        shape: of the models.
+        crosscoder: its sizes.
+        text: the sequences measured.
+        site: where the activations are read.
+    """
+    sequences, length = text
+    tokens = sequences * length
+    before = blocks_flops(shape, tokens, length, blocks_up_to(site))
+    after = blocks_flops(shape, tokens, length, blocks_after(site, shape.blocks)) + logits_flops(shape, tokens)
+    return crosscoder.checkpoints * (before + 3 * after) + 2 * tokens * crosscoder.product_flops()

@@ -1,0 +1,129 @@
+"""Bytes on disk of each kind of output."""
+
+from collections.abc import Mapping
+from math import log2
+from typing import NamedTuple
+
+from chronocoder.config import CorpusSettings, Experiment, LocalSource, NurserySource
+from chronocoder.plan.jobs import Job, jobs_of
+from chronocoder.plan.models import CrosscoderShape, ModelShape, crosscoder_shape
+from chronocoder.plan.sizes import examples_of, piece_rows_of, rows_of, sequences_of
+
+NUMBER_BYTES = {"float16": 2, "float32": 4, "int8": 1}
+STORE_BYTES = 25_000
+"""Metadata of a Zarr store of ten to twenty variables, measured; that of an activation store is about half."""
+REPORT_BYTES = 5_500_000
+"""A report, nearly all of it the plotting library."""
+COMPRESSED = 0.55
+"""What compression leaves of effects and intervals: 0.4 to 0.7 in the nursery, by the share of features in use."""
+
+
+class Stored(NamedTuple):
+    """Outputs of one kind.
+
+    Attributes:
+        suite: the suite.
+        kind: what they are.
+        number: how many.
+        size_bytes: bytes of all of them together.
+    """
+
+    suite: str
+    kind: str
+    number: int
+    size_bytes: float
+
+
+def token_bytes(width: int, number_format: str) -> int:
+    """Return the bytes of a token's activation: d numbers, and for int8 a float32 scale."""
+    return width * NUMBER_BYTES[number_format] + (4 if number_format == "int8" else 0)
+
+
+def activation_store_bytes(corpus: CorpusSettings, split: str, shape: ModelShape, number_format: str) -> float:
+    """Return the bytes of a store of activations.
+
+    Activations are not compressed and lie in whole chunks, R rows rounded up: R x `token_bytes`. Compressed token ids
+    take log2(V) bits, sequence and position a quarter of a byte together. Checksums are 4 bytes a chunk.
+    """
+    rows, piece = rows_of(corpus, split), piece_rows_of(corpus)
+    written = -(-rows // piece) * piece
+    columns = log2(shape.vocabulary_size) / 8 + 0.25
+    return written * token_bytes(shape.d_model, number_format) + rows * columns + STORE_BYTES / 2
+
+
+def corpus_bytes(corpus: CorpusSettings, split: str, vocabulary_size: int) -> float:
+    """Return the bytes of a tokenised split: compressed ids take log2(V) bits each."""
+    tokens = sequences_of(corpus, split) * corpus.sequence_length
+    return tokens * log2(vocabulary_size) / 8 + STORE_BYTES / 2
+
+
+def attribution_bytes(crosscoder: CrosscoderShape) -> float:
+    """Return the bytes of the effects on one task: 44 bytes of numbers for each checkpoint and latent, compressed.
+
+    Three float32 (effect, its share, share of the decoder norm) and four float64 (ends of two intervals).
+    """
+    return crosscoder.checkpoints * crosscoder.latents * 44 * COMPRESSED + STORE_BYTES
+
+
+def disk_of(experiment: Experiment, shapes: Mapping[str, ModelShape]) -> list[Stored]:
+    """Return what the outputs of an experiment take, suite by suite; logs and benchmarks are left out."""
+    jobs = jobs_of(experiment)
+    return [
+        stored
+        for suite, shape in shapes.items()
+        for stored in _of_suite(experiment, suite, shape, [job for job in jobs if job.suite == suite])
+    ]
+
+
+def _of_suite(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job]) -> list[Stored]:
+    settings = experiment.suites[suite]
+    corpus, vocabulary = settings.corpus, shape.vocabulary_size
+    corpora = [corpus_bytes(corpus, split, vocabulary) for split in ("train", "validation")]
+    found = [] if isinstance(settings.source, LocalSource) else [_checkpoints(suite, experiment, shape)]
+    found += [Stored(suite, "corpus", 2, sum(corpora)), *_activations(experiment, suite, shape, jobs)]
+    found += _of_runs(experiment, suite, shape, jobs)
+    examples = sum(examples_of(suite, settings, task) for task in settings.tasks)
+    scores = examples * (50 + 4 * len(settings.tokens_seen))
+    small = 2 * len(settings.tasks) + 3
+    return [*found, Stored(suite, "tasks, scores, report", small, small * STORE_BYTES + scores + REPORT_BYTES)]
+
+
+def _checkpoints(suite: str, experiment: Experiment, shape: ModelShape) -> Stored:
+    source = experiment.suites[suite].source
+    tokenizer = 50 * shape.vocabulary_size  # a saved tokenizer takes 40 to 60 bytes an entry
+    count = len(source.tokens_seen)
+    extra = tokenizer if isinstance(source, NurserySource) else 0  # one more, that the checkpoints' are copies of
+    return Stored(suite, "checkpoints", count, count * (shape.checkpoint_bytes + tokenizer) + extra)
+
+
+def _activations(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job]) -> list[Stored]:
+    """Return the stores of both splits, or of validation alone where training streams."""
+    count = sum(job.rule == "harvest_activations" for job in jobs)
+    corpus, number_format = experiment.suites[suite].corpus, experiment.harvest.dtype
+    splits = ["validation"] if experiment.training.activations == "streaming" else ["train", "validation"]
+    return [
+        Stored(
+            suite,
+            f"activations, {split}",
+            count,
+            count * activation_store_bytes(corpus, split, shape, number_format),
+        )
+        for split in splits
+    ]
+
+
+def _of_runs(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job]) -> list[Stored]:
+    """Return what every crosscoder leaves: its weights, the effects of each task and of all together, and the rest."""
+    tasks = len(experiment.suites[suite].tasks)
+    found = [
+        crosscoder_shape(experiment, job.suite, job.comparison, job.variant, shape)
+        for job in jobs
+        if job.rule == "train_crosscoder"
+    ]
+    effects = [2 * tasks * attribution_bytes(crosscoder) + (1 - tasks) * STORE_BYTES for crosscoder in found]
+    measures = [3 * STORE_BYTES + crosscoder.latents * (16 + 20 * crosscoder.checkpoints) for crosscoder in found]
+    return [
+        Stored(suite, "crosscoders", len(found), sum(crosscoder.saved_bytes for crosscoder in found)),
+        Stored(suite, "attributions, relie", len(found) * (tasks + 1), sum(effects)),
+        Stored(suite, "training, evaluation, features", 3 * len(found), sum(measures)),
+    ]

@@ -1,0 +1,120 @@
+"""Accelerators, and the time that work takes on them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from chronocoder.errors import ConfigError
+
+STARTUP_S = 5.0
+"""Seconds a job takes to import its libraries, measured on the nursery's; what a scheduler adds cannot be known."""
+
+CPU = "cpu"
+
+
+class Peak(NamedTuple):
+    """What an accelerator computes at most.
+
+    Attributes:
+        float32: FLOP/s in single precision on the ordinary units: PyTorch leaves TF32 off unless told otherwise.
+        bfloat16: FLOP/s of dense bfloat16 products; None where there are no such units.
+    """
+
+    float32: float
+    bfloat16: float | None
+
+
+# NVIDIA's data sheets of the V100, A100, H100 and H200 Tensor Core GPU, each in the SXM form. The last two state
+# bfloat16 with sparsity, 1,979 TFLOP/s; dense products run at half of that.
+ACCELERATORS = {
+    "v100": Peak(15.7e12, None),
+    "a100": Peak(19.5e12, 312e12),
+    "h100": Peak(67e12, 989.5e12),
+    "h200": Peak(67e12, 989.5e12),
+}
+
+
+class Work(NamedTuple):
+    """What a job computes and moves.
+
+    Attributes:
+        float32: floating-point operations in single precision, over all its processes.
+        bfloat16: those in bfloat16.
+        disk_bytes: bytes read from and written to stores and checkpoints.
+        processes: processes, one an accelerator, that share it.
+    """
+
+    float32: float = 0.0
+    bfloat16: float = 0.0
+    disk_bytes: float = 0.0
+    processes: int = 1
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of either precision."""
+        return self.float32 + self.bfloat16
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What an experiment runs on.
+
+    Attributes:
+        accelerator: its name; `cpu` has no device memory of its own.
+        peak: what it computes at most.
+        utilisation: the part of the peak that is reached.
+        read_bytes_per_s: what the file system delivers to a job.
+    """
+
+    accelerator: str
+    peak: Peak
+    utilisation: float
+    read_bytes_per_s: float
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether tensors lie in a memory of their own."""
+        return self.accelerator != CPU
+
+    def hours(self, work: Work) -> float:
+        """Return a job's hours: its start, and the longer of computing and moving data, which run side by side.
+
+        Computing takes FLOPs / (peak x utilisation x processes), in the two precisions one after the other; moving
+        takes bytes / rate.
+
+        Raises:
+            ConfigError: the work is in bfloat16, which the accelerator does not compute.
+        """
+        if work.bfloat16 and self.peak.bfloat16 is None:
+            raise ConfigError(
+                f"accelerator '{self.accelerator}' computes no bfloat16; set the variants' precision to float32, or"
+                " choose another accelerator"
+            )
+        seconds = work.float32 / self.peak.float32 + work.bfloat16 / (self.peak.bfloat16 or 1.0)
+        compute_s = seconds / (self.utilisation * work.processes)
+        return (STARTUP_S + max(compute_s, work.disk_bytes / self.read_bytes_per_s)) / 3600
+
+
+def hardware_named(accelerator: str, utilisation: float, read_gb_per_s: float, flops: float | None = None) -> Hardware:
+    """Return hardware by the accelerator's name, or by a peak that is given.
+
+    Args:
+        accelerator: one of `ACCELERATORS`, or `cpu`.
+        utilisation: the part of the peak that is reached, above 0 and at most 1.
+        read_gb_per_s: what the file system delivers to a job, in GB (10^9 bytes) a second.
+        flops: peak FLOP/s for both precisions, in place of the table's.
+
+    Raises:
+        ConfigError: a value is out of range, or the peak is not known.
+    """
+    if not 0 < utilisation <= 1:
+        raise ConfigError(f"--utilisation {utilisation} is no part of the peak; give more than 0 and at most 1")
+    for flag, value in (("--read-gb-per-s", read_gb_per_s), ("--flops", flops)):
+        if value is not None and value <= 0:
+            raise ConfigError(f"{flag} {value:g} would take for ever; give a number above 0")
+    if flops is None and accelerator not in ACCELERATORS:
+        raise ConfigError(
+            f"--accelerator '{accelerator}' has no known peak; give it in FLOP/s with --flops, or choose from"
+            f" {', '.join(ACCELERATORS)}"
+        )
+    peak = ACCELERATORS[accelerator] if flops is None else Peak(flops, flops)
+    return Hardware(accelerator, peak, utilisation, read_gb_per_s * 1e9)

@@ -1,0 +1,90 @@
+"""The jobs of an experiment, as the DAG makes them.
+
+They are listed here rather than asked of a dry run, because their costs have to be added up job by job in any case, and
+so that a plan needs no input file to exist yet. A test compares the list with Snakemake's own.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from chronocoder.config import Experiment, HubSource, NurserySource
+
+
+class Job(NamedTuple):
+    """A job of the DAG: its rule, and its wildcards where it has them.
+
+    Attributes:
+        rule: name of the rule; that of a nursery's pretraining holds the suite.
+        suite: the suite; empty for `all`.
+        comparison: the comparison.
+        variant: the variant.
+        seed: the seed.
+        task: the task.
+        revision: the checkpoint.
+        site: the site.
+        split: the split.
+    """
+
+    rule: str
+    suite: str = ""
+    comparison: str = ""
+    variant: str = ""
+    seed: int = 0
+    task: str = ""
+    revision: str = ""
+    site: str = ""
+    split: str = ""
+
+
+def jobs_of(experiment: Experiment) -> list[Job]:
+    """Return every job of a run from nothing to the reports, each once."""
+    jobs = [job for suite in experiment.suites for job in _jobs_of_suite(experiment, suite)]
+    return list(dict.fromkeys([*jobs, Job("all")]))
+
+
+def count_by_rule(jobs: list[Job]) -> dict[str, int]:
+    """Return the number of jobs of each rule, in the order in which rules first appear."""
+    return dict(Counter(job.rule for job in jobs))
+
+
+def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
+    yield from _jobs_of_source(experiment, suite)
+    for split in ("train", "validation"):
+        yield Job("build_corpus", suite, split=split)
+    for task in experiment.suites[suite].tasks:
+        yield Job("build_task", suite, task=task)
+        yield Job("score_task", suite, task=task)
+    for rule in ("collect_behaviour", "compare_checkpoints", "list_comparisons"):
+        yield Job(rule, suite)
+    yield from _harvests(experiment, suite)
+    yield from _jobs_of_runs(experiment, suite)
+    yield Job("write_report", suite)
+
+
+def _jobs_of_source(experiment: Experiment, suite: str) -> Iterator[Job]:
+    source = experiment.suites[suite].source
+    if isinstance(source, NurserySource):
+        yield Job("train_tokenizer", suite)
+        yield Job(f"pretrain_{suite}", suite)
+    if isinstance(source, HubSource):
+        for revision in source.checkpoints:
+            yield Job("download_checkpoint", suite, revision=revision)
+
+
+def _harvests(experiment: Experiment, suite: str) -> Iterator[Job]:
+    """Yield a harvest for each checkpoint and site of each comparison; comparisons share them."""
+    settings = experiment.suites[suite]
+    for name, comparison in settings.comparisons.items():
+        for revision in comparison.checkpoints:
+            yield Job("harvest_activations", suite, revision=revision, site=settings.site_of(name))
+
+
+def _jobs_of_runs(experiment: Experiment, suite: str) -> Iterator[Job]:
+    for comparison in experiment.suites[suite].comparisons:
+        for variant in experiment.variants_of(suite, comparison):
+            for seed in experiment.seeds:
+                for rule in ("train_crosscoder", "evaluate_crosscoder", "collect_attributions", "find_examples"):
+                    yield Job(rule, suite, comparison, variant, seed)
+                for task in experiment.suites[suite].tasks:
+                    yield Job("attribute_task", suite, comparison, variant, seed, task)

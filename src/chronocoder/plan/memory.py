@@ -1,0 +1,131 @@
+"""Memory of a process at its peak."""
+
+from typing import NamedTuple
+
+from chronocoder.activations.order import RowOrder
+from chronocoder.config import CorpusSettings, TrainingSettings
+from chronocoder.plan.models import CrosscoderShape, ModelShape
+from chronocoder.plan.sizes import piece_rows_of, rows_of
+from chronocoder.variants.base import CrosscoderSettings
+
+PROCESS_BYTES = 550e6
+"""Python with torch, transformers, xarray and Accelerate imported, on a CPU; that of a CUDA build takes more."""
+LIGHT_PROCESS_BYTES = 170e6
+"""Python with xarray and zarr, for jobs that need no torch."""
+BATCHES_AHEAD = 3
+"""Batches that the loader holds beside the one in use: two that wait and one being made."""
+GRADIENT_TEMPORARIES = 4
+"""Bytes a weight of what the decoder norms' gradient passes through, fitted."""
+
+
+class Memory(NamedTuple):
+    """The peak of one process.
+
+    Attributes:
+        device: bytes on the accelerator; 0 without one.
+        host: bytes in main memory.
+    """
+
+    device: float
+    host: float
+
+
+def loader_bytes(
+    settings: CrosscoderSettings,
+    training: TrainingSettings,
+    corpus: CorpusSettings,
+    crosscoder: CrosscoderShape,
+    row_bytes: int,
+) -> float:
+    """Return the bytes of a process's loader: two groups of rows, the batches ahead, and the one in use in float32.
+
+    (2 x rows + `BATCHES_AHEAD` x batch) x M x `row_bytes` + batch x M x 4 d. A group is as many whole pieces as
+    `shuffle_tokens` has room for, at least one a process; the processes share groups and batches.
+
+    Args:
+        settings: the variant.
+        training: processes.
+        corpus: the text of the activations.
+        crosscoder: its sizes.
+        row_bytes: of a row of one checkpoint, in the stored format.
+    """
+    rows, piece = rows_of(corpus, "train"), piece_rows_of(corpus)
+    order = RowOrder(rows, piece, 0, settings.shuffle_tokens, rank=0, processes=training.processes)
+    batch = settings.batch_tokens / training.processes
+    stored = (2 * order.largest_part + BATCHES_AHEAD * batch) * row_bytes
+    return crosscoder.checkpoints * (stored + batch * 4 * crosscoder.d_model)
+
+
+def step_bytes(settings: CrosscoderSettings, training: TrainingSettings, crosscoder: CrosscoderShape) -> float:
+    """Return the bytes that a training step needs on its device at the peak.
+
+    For each of the shard's weights 16 bytes (weight, gradient, Adam's two moments) and `GRADIENT_TEMPORARIES`; the
+    variant's matrices (token, feature) and (token, checkpoint * d_model), of the tokens that the shard sees. Products
+    in bfloat16 keep half a matrix more: the copy that is multiplied.
+    """
+    shards, cost = training.dictionary_shards, settings.cost
+    tokens = settings.batch_tokens * shards / training.processes
+    row = crosscoder.checkpoints * crosscoder.d_model
+    matrices = cost.matrices + (0.5 if settings.precision == "bfloat16" else 0.0)
+    temporaries = 0 if cost.sparse else GRADIENT_TEMPORARIES
+    of_weights = crosscoder.parameters / shards * (16 + temporaries)
+    return of_weights + 4 * tokens * (matrices * crosscoder.latents / shards + cost.rows * row)
+
+
+def folded_bytes(training: TrainingSettings, crosscoder: CrosscoderShape) -> float:
+    """Return the bytes on the device when the crosscoder is taken out of a finished training.
+
+    20 bytes for each of the shard's weights: those of the step, and the folded copy; with shards also encoder or
+    decoder of the whole, twice, while it is put together.
+    """
+    shards = training.dictionary_shards
+    return crosscoder.parameters * (20 / shards + (4 if shards > 1 else 0))
+
+
+def training_memory(
+    settings: CrosscoderSettings,
+    training: TrainingSettings,
+    shape: ModelShape,
+    crosscoder: CrosscoderShape,
+    loader: float,
+    pass_tokens: int,
+    accelerated: bool,
+) -> Memory:
+    """Return the peak of a training process.
+
+    The peak is in a step, or at the end, when weights, moments and two copies of the weights are alive. Streaming adds
+    M models in float32 and a forward pass. On an accelerator the loader and what is being saved stay in main memory;
+    without one all of it adds up.
+
+    Args:
+        settings: the variant.
+        training: processes, shards, and where activations come from.
+        shape: of the models.
+        crosscoder: its sizes.
+        loader: bytes of the loader.
+        pass_tokens: tokens of a forward pass, where activations are streamed.
+        accelerated: whether there is an accelerator.
+    """
+    models = crosscoder.checkpoints * model_bytes(shape) + pass_bytes(shape, pass_tokens)
+    models = models if training.activations == "streaming" else 0.0
+    step = step_bytes(settings, training, crosscoder)
+    folded = folded_bytes(training, crosscoder)
+    if not accelerated:
+        return Memory(0.0, PROCESS_BYTES + models + max(step + loader, folded + 4 * crosscoder.parameters))
+    state = crosscoder.state_bytes / training.dictionary_shards if settings.steps > training.save_every else 0.0
+    return Memory(models + max(step, folded), PROCESS_BYTES + max(loader + state, 12.0 * crosscoder.parameters))
+
+
+def model_bytes(shape: ModelShape) -> float:
+    """Return the bytes of a loaded model: float32, whatever the checkpoint's files hold."""
+    return 4.0 * shape.parameters
+
+
+def pass_bytes(shape: ModelShape, tokens: float) -> float:
+    """Return the bytes of a forward pass at its widest, 4 (8 d + 3 i) a token (i: width of the MLP)."""
+    return 4.0 * tokens * (8 * shape.d_model + 3 * shape.intermediate_size)
+
+
+def on(accelerated: bool, tensors: float, host: float = 0.0) -> Memory:
+    """Return the peak of a process with so many bytes of tensors on its device, and more in main memory."""
+    return Memory(tensors, PROCESS_BYTES + host) if accelerated else Memory(0.0, PROCESS_BYTES + tensors + host)

@@ -1,0 +1,200 @@
+"""The shape of a suite's models: what the sizes and the arithmetic of everything else follow from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from chronocoder.config import Experiment, HubSource, LocalSource, NurserySource, Suite
+from chronocoder.errors import ConfigError
+
+# What architectures of the transformers library call the same thing in their config.json.
+KEYS = {
+    "hidden_size": ("hidden_size", "n_embd", "n_embed", "d_model"),
+    "blocks": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "vocabulary_size": ("vocab_size",),
+    "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+    "activation": ("hidden_act", "activation_function"),
+    "number_format": ("dtype", "torch_dtype"),
+}
+GATED = ("silu", "swish")
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a decoder-only transformer that costs depend on.
+
+    Attributes:
+        d_model: width of the residual stream.
+        blocks: transformer blocks.
+        attention_width: heads times the width of a head.
+        key_value_width: heads of keys times the width of a head; less than `attention_width` where heads share keys.
+        intermediate_size: width of the MLP.
+        vocabulary_size: entries of the vocabulary.
+        gated: whether the MLP has a third matrix, its gate.
+        tied: whether the input and output embeddings are one matrix.
+        stored_bytes: bytes of a number in the checkpoint's files.
+    """
+
+    d_model: int
+    blocks: int
+    attention_width: int
+    key_value_width: int
+    intermediate_size: int
+    vocabulary_size: int
+    gated: bool
+    tied: bool
+    stored_bytes: int
+
+    @property
+    def block_parameters(self) -> int:
+        """Weights of a block's matrices, d (2 a + 2 v) + (2 or 3) d i; biases and norms, under 1 %, left out."""
+        attention = 2 * self.d_model * (self.attention_width + self.key_value_width)
+        return attention + (3 if self.gated else 2) * self.d_model * self.intermediate_size
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the model: its blocks, and one or two embeddings."""
+        embeddings = (1 if self.tied else 2) * self.vocabulary_size * self.d_model
+        return self.blocks * self.block_parameters + embeddings
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes of a checkpoint's weights on disk."""
+        return self.parameters * self.stored_bytes
+
+
+class CrosscoderShape(NamedTuple):
+    """The sizes of a crosscoder.
+
+    Attributes:
+        checkpoints: M.
+        d_model: width of an activation, d.
+        latents: D.
+    """
+
+    checkpoints: int
+    d_model: int
+    latents: int
+
+    @property
+    def parameters(self) -> int:
+        """Weights, 2 M d D + D + M d: encoder, decoder and their biases."""
+        M, d, D = self
+        return 2 * M * d * D + D + M * d
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes of a saved crosscoder: float32 weights, and a threshold for each latent."""
+        return 4 * (self.parameters + self.latents)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a saved training state: float32 weights, and Adam's two moments of each."""
+        return 12 * self.parameters
+
+    def product_flops(self, latents: float | None = None) -> float:
+        """Return the FLOPs of one token's product with the encoder or the decoder, 2 M d D, or with fewer latents."""
+        return 2 * self.checkpoints * self.d_model * (self.latents if latents is None else latents)
+
+
+def shape_of(name: str, suite: Suite, given: Path | None = None) -> ModelShape:
+    """Return the shape of a suite's models: of all its checkpoints, which differ in their weights alone.
+
+    Args:
+        name: the suite's, for messages.
+        suite: the suite.
+        given: a `config.json` to use rather than that of the suite's first checkpoint.
+
+    Raises:
+        ConfigError: the `config.json` cannot be read or lacks a size.
+    """
+    source = suite.source
+    if given is not None:
+        return _read_shape(given, f"--model-config {name}={given}")
+    if isinstance(source, NurserySource):
+        return nursery_shape(source)
+    first = next(iter(source.tokens_seen))
+    if isinstance(source, LocalSource):
+        path = Path(source.checkpoints[first].path) / "config.json"
+        return _read_shape(path, f"suites.{name}.source.checkpoints.{first}.path")
+    return _read_shape(_download_config(name, source, first), f"suites.{name}.source.repository")
+
+
+def crosscoder_shape(
+    experiment: Experiment, suite: str, comparison: str, variant: str, model: ModelShape
+) -> CrosscoderShape:
+    """Return the sizes of the crosscoders of a comparison and a variant."""
+    checkpoints = experiment.suites[suite].comparisons[comparison].checkpoints
+    return CrosscoderShape(len(checkpoints), model.d_model, experiment.variants[variant].dictionary_size)
+
+
+def nursery_shape(source: NurserySource) -> ModelShape:
+    """Return the shape of the GPT-NeoX that a nursery trains, in float32."""
+    d = source.hidden_size
+    return ModelShape(d, source.blocks, d, d, 4 * d, source.vocabulary_size, gated=False, tied=False, stored_bytes=4)
+
+
+def parse_shape(values: Mapping[str, Any], where: str) -> ModelShape:
+    """Return the shape that a Hugging Face `config.json` states.
+
+    An MLP counts as gated where its activation is SiLU, as in the Llama family; one with a gate of another kind is
+    taken for an ordinary one, which leaves out a third of its weights.
+
+    Args:
+        values: the file's content.
+        where: the file and the key it comes from, for messages.
+
+    Raises:
+        ConfigError: a size is missing.
+    """
+    d, blocks, heads, vocabulary = (
+        _size(values, key, where) for key in ("hidden_size", "blocks", "heads", "vocabulary_size")
+    )
+    head = values.get("head_dim") or d // heads
+    return ModelShape(
+        d_model=d,
+        blocks=blocks,
+        attention_width=heads * head,
+        key_value_width=(values.get("num_key_value_heads") or heads) * head,
+        intermediate_size=_value(values, "intermediate_size") or 4 * d,
+        vocabulary_size=vocabulary,
+        gated=_value(values, "activation") in GATED,
+        tied=values.get("tie_word_embeddings", True),
+        stored_bytes=BYTES.get(str(_value(values, "number_format")), 4),
+    )
+
+
+def _value(values: Mapping[str, Any], key: str) -> Any:
+    return next((values[name] for name in KEYS[key] if values.get(name) is not None), None)
+
+
+def _size(values: Mapping[str, Any], key: str, where: str) -> int:
+    found = _value(values, key)
+    if found is None:
+        raise ConfigError(f"{where}: none of {', '.join(KEYS[key])} is there; add one of them")
+    return int(found)
+
+
+def _read_shape(path: Path, key: str) -> ModelShape:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}: no readable {path} ({error}); correct the path") from error
+    return parse_shape(values, f"{path} ({key})")
+
+
+def _download_config(name: str, source: HubSource, revision: str) -> Path:
+    try:
+        return Path(hf_hub_download(source.repository, "config.json", revision=revision))
+    except (HfHubHTTPError, OSError) as error:
+        raise ConfigError(
+            f"suites.{name}.source: config.json of {source.repository} at '{revision}' cannot be reached ({error});"
+            f" connect or log in, or pass a copy of it with --model-config {name}=FILE"
+        ) from error

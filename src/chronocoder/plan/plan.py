@@ -1,0 +1,164 @@
+"""A plan: the costs of all jobs, added up by rule, by training and by kind of output."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from chronocoder.config import Experiment
+from chronocoder.plan.costs import Cost, Place, cost_of
+from chronocoder.plan.disk import Stored, disk_of
+from chronocoder.plan.hardware import Hardware, Work
+from chronocoder.plan.jobs import Job, jobs_of
+from chronocoder.plan.memory import Memory
+from chronocoder.plan.models import ModelShape, crosscoder_shape
+
+
+class RuleCost(NamedTuple):
+    """The jobs of one rule.
+
+    Attributes:
+        rule: its name.
+        jobs: how many.
+        flops: of all of them.
+        disk_bytes: bytes that all of them read and write.
+        longest_hours: of the longest job.
+        accelerator_hours: of all of them, each as often as it has processes.
+        device_bytes: memory on the accelerator, of the largest process; 0 without one.
+        host_bytes: main memory of the largest process.
+    """
+
+    rule: str
+    jobs: int
+    flops: float
+    disk_bytes: float
+    longest_hours: float
+    accelerator_hours: float
+    device_bytes: float
+    host_bytes: float
+
+
+class TrainingCost(NamedTuple):
+    """A training; those of other seeds cost the same.
+
+    Attributes:
+        suite: the suite.
+        comparison: the comparison.
+        variant: the variant.
+        seeds: how many trainings.
+        processes: of each.
+        parameters: weights of the crosscoder.
+        flops: of one training.
+        hours: of one training.
+        device_bytes: memory on the accelerator of a process; 0 without one.
+        host_bytes: main memory of a process.
+        state_bytes: what its saved state takes on disk while it runs; twice as much while a new one replaces it.
+    """
+
+    suite: str
+    comparison: str
+    variant: str
+    seeds: int
+    processes: int
+    parameters: int
+    flops: float
+    hours: float
+    device_bytes: float
+    host_bytes: float
+    state_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an experiment will cost.
+
+    Attributes:
+        hardware: what the hours are of.
+        rules: costs by rule, in the order of the pipeline.
+        trainings: costs of each comparison and variant.
+        stores: what is left on disk.
+    """
+
+    hardware: Hardware
+    rules: list[RuleCost]
+    trainings: list[TrainingCost]
+    stores: list[Stored]
+
+    @property
+    def jobs(self) -> int:
+        """All jobs."""
+        return sum(rule.jobs for rule in self.rules)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of all jobs."""
+        return sum(rule.flops for rule in self.rules)
+
+    @property
+    def accelerator_hours(self) -> float:
+        """Accelerator-hours of all jobs."""
+        return sum(rule.accelerator_hours for rule in self.rules)
+
+    @property
+    def stored_bytes(self) -> float:
+        """Bytes that are left on disk."""
+        return sum(stored.size_bytes for stored in self.stores)
+
+
+def make_plan(experiment: Experiment, shapes: Mapping[str, ModelShape], hardware: Hardware) -> Plan:
+    """Return the costs of a whole run; what is done already is not taken off.
+
+    Args:
+        experiment: the configuration.
+        shapes: of the models, by suite.
+        hardware: what it runs on.
+
+    Raises:
+        ConfigError: the pairs of a task cannot be counted, or the hardware lacks a precision.
+    """
+    jobs = jobs_of(experiment)
+    costs = {
+        job: cost_of(Place(experiment, shapes[job.suite], job, hardware.accelerated))
+        if job.suite
+        else Cost(Work(), Memory(0.0, 0.0))
+        for job in jobs
+    }
+    rules = list(dict.fromkeys(job.rule for job in jobs))
+    by_rule = [_of_rule(rule, [cost for job, cost in costs.items() if job.rule == rule], hardware) for rule in rules]
+    trainings = {
+        (job.suite, job.comparison, job.variant): _of_training(experiment, shapes[job.suite], job, cost, hardware)
+        for job, cost in costs.items()
+        if job.rule == "train_crosscoder"
+    }
+    return Plan(hardware, by_rule, list(trainings.values()), disk_of(experiment, shapes))
+
+
+def _of_rule(rule: str, costs: list[Cost], hardware: Hardware) -> RuleCost:
+    hours = [hardware.hours(cost.work) if rule != "all" else 0.0 for cost in costs]
+    return RuleCost(
+        rule=rule,
+        jobs=len(costs),
+        flops=sum(cost.work.flops for cost in costs),
+        disk_bytes=sum(cost.work.disk_bytes for cost in costs),
+        longest_hours=max(hours),
+        accelerator_hours=sum(time * cost.work.processes for time, cost in zip(hours, costs, strict=True)),
+        device_bytes=max(cost.memory.device for cost in costs),
+        host_bytes=max(cost.memory.host for cost in costs),
+    )
+
+
+def _of_training(experiment: Experiment, shape: ModelShape, job: Job, cost: Cost, hardware: Hardware) -> TrainingCost:
+    crosscoder = crosscoder_shape(experiment, job.suite, job.comparison, job.variant, shape)
+    saves = experiment.variants[job.variant].steps > experiment.training.save_every
+    return TrainingCost(
+        suite=job.suite,
+        comparison=job.comparison,
+        variant=job.variant,
+        seeds=len(set(experiment.seeds)),
+        processes=cost.work.processes,
+        parameters=crosscoder.parameters,
+        flops=cost.work.flops,
+        hours=hardware.hours(cost.work),
+        device_bytes=cost.memory.device,
+        host_bytes=cost.memory.host,
+        state_bytes=crosscoder.state_bytes if saves else 0,
+    )

@@ -1,0 +1,59 @@
+"""Numbers of tokens, rows and examples that a configuration asks for."""
+
+from pathlib import Path
+
+from chronocoder.activations.pieces import sequences_per_piece
+from chronocoder.config import CorpusSettings, NurseryTask, Suite
+from chronocoder.errors import ConfigError
+
+PREFIX_TOKENS = 9
+"""Tokens of a minimal pair's prefix: assumed, since the tokenizer is not at hand; 3 to 9 on average in the nursery."""
+
+
+def sequences_of(corpus: CorpusSettings, split: str) -> int:
+    """Return the sequences of a split: as many whole ones as its tokens make."""
+    return int(getattr(corpus, f"{split}_tokens")) // corpus.sequence_length
+
+
+def rows_of(corpus: CorpusSettings, split: str) -> int:
+    """Return the rows of an activation store: all tokens but the first of each sequence."""
+    return sequences_of(corpus, split) * (corpus.sequence_length - 1)
+
+
+def piece_rows_of(corpus: CorpusSettings) -> int:
+    """Return the rows that are stored, read and shuffled together."""
+    return sequences_per_piece(corpus.sequence_length) * (corpus.sequence_length - 1)
+
+
+def examples_of(name: str, suite: Suite, task: str) -> int:
+    """Return the pairs of a task; those that the tokenizer makes unusable are counted too.
+
+    Raises:
+        ConfigError: they are in a file that is not there, and no `limit` is given.
+    """
+    settings = suite.tasks[task]
+    if isinstance(settings, NurseryTask):
+        return settings.pairs
+    path = Path(settings.path)
+    if path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            count = sum(1 for line in lines if line.strip())
+        return min(count, settings.limit or count)
+    if settings.limit is None:
+        raise ConfigError(f"suites.{name}.tasks.{task}.path: no file {path}; put it there, or give the task a limit")
+    return settings.limit
+
+
+def block_of(site: str) -> int:
+    """Return the 0-based block that a site belongs to."""
+    return int(site.partition(".")[2])
+
+
+def blocks_up_to(site: str) -> int:
+    """Return the blocks that are run to read a site; a site inside a block counts as its whole block."""
+    return block_of(site) + 1
+
+
+def blocks_after(site: str, blocks: int) -> int:
+    """Return the blocks that are run to go on from a site: its own block too where it is inside one."""
+    return blocks - block_of(site) - (1 if site.startswith("residual.") else 0)

@@ -1,0 +1,142 @@
+"""A plan as a page to read and as a document to work with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from chronocoder.plan.hardware import STARTUP_S, Hardware
+from chronocoder.plan.plan import Plan
+
+DECIMALS = ("", "k", "M", "G", "T", "P", "E", "Z")
+
+
+def shortened(value: float, unit: str) -> str:
+    """Return a number with three digits and a decimal prefix, for instance `1.25 GB`; a dash for nothing."""
+    if not value:
+        return "-"
+    power = 0
+    while value >= 999.5 and power < len(DECIMALS) - 1:
+        value, power = value / 1000, power + 1
+    digits = max(0, 3 - len(str(int(value))))
+    return f"{value:.{digits}f} {DECIMALS[power]}{unit}"
+
+
+def plan_text(plan: Plan) -> str:
+    """Return a plan as tables."""
+    parts = [
+        "What a whole run costs; what is done already is not taken off.",
+        _table("Jobs by rule", RULE_HEADINGS, _rule_rows(plan)),
+        _table("Trainings, each", TRAINING_HEADINGS, _training_rows(plan)),
+        _table("Bytes on disk", ("suite", "what", "number", "bytes"), _store_rows(plan)),
+        _notes(plan.hardware),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """Return a plan as JSON values; bytes, FLOPs and hours as plain numbers."""
+    hardware = plan.hardware
+    return {
+        "hardware": {
+            "accelerator": hardware.accelerator,
+            "peak_flops": hardware.peak._asdict(),
+            "utilisation": hardware.utilisation,
+            "read_bytes_per_s": hardware.read_bytes_per_s,
+        },
+        "jobs": plan.jobs,
+        "flops": plan.flops,
+        "accelerator_hours": plan.accelerator_hours,
+        "stored_bytes": plan.stored_bytes,
+        "rules": [rule._asdict() for rule in plan.rules],
+        "trainings": [training._asdict() for training in plan.trainings],
+        "stores": [stored._asdict() for stored in plan.stores],
+    }
+
+
+RULE_HEADINGS = ("rule", "jobs", "FLOP", "read and written", "longest job", "all jobs", "device memory", "main memory")
+TRAINING_HEADINGS = (
+    "comparison",
+    "variant",
+    "seeds",
+    "processes",
+    "parameters",
+    "FLOP",
+    "time",
+    "device memory",
+    "main memory",
+    "saved state",
+)
+
+
+def duration(hours: float) -> str:
+    """Return a time in seconds below two minutes, in minutes below two hours, and in hours; a dash for none."""
+    if not hours:
+        return "-"
+    if hours < 2 / 60:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
+
+
+def _rule_rows(plan: Plan) -> list[tuple[str, ...]]:
+    rows = [
+        (
+            rule.rule,
+            str(rule.jobs),
+            shortened(rule.flops, "FLOP"),
+            shortened(rule.disk_bytes, "B"),
+            duration(rule.longest_hours),
+            duration(rule.accelerator_hours),
+            shortened(rule.device_bytes, "B"),
+            shortened(rule.host_bytes, "B"),
+        )
+        for rule in plan.rules
+    ]
+    moved, device, host = (
+        sum(rule.disk_bytes for rule in plan.rules),
+        max(rule.device_bytes for rule in plan.rules),
+        max(rule.host_bytes for rule in plan.rules),
+    )
+    totals = (shortened(plan.flops, "FLOP"), shortened(moved, "B"), "", duration(plan.accelerator_hours))
+    return [*rows, ("total", str(plan.jobs), *totals, shortened(device, "B"), shortened(host, "B"))]
+
+
+def _training_rows(plan: Plan) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{training.suite}/{training.comparison}",
+            training.variant,
+            str(training.seeds),
+            str(training.processes),
+            shortened(training.parameters, ""),
+            shortened(training.flops, "FLOP"),
+            duration(training.hours),
+            shortened(training.device_bytes, "B"),
+            shortened(training.host_bytes, "B"),
+            shortened(training.state_bytes, "B"),
+        )
+        for training in plan.trainings
+    ]
+
+
+def _store_rows(plan: Plan) -> list[tuple[str, ...]]:
+    rows = [(entry.suite, entry.kind, str(entry.number), shortened(entry.size_bytes, "B")) for entry in plan.stores]
+    return [*rows, ("total", "", "", shortened(plan.stored_bytes, "B"))]
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (headings, *rows)]
+    return "\n".join([title, *(f"  {line}".rstrip() for line in lines)])
+
+
+def _notes(hardware: Hardware) -> str:
+    low = "no bfloat16" if hardware.peak.bfloat16 is None else f"{shortened(hardware.peak.bfloat16, 'FLOP/s')} bfloat16"
+    peak = f"{shortened(hardware.peak.float32, 'FLOP/s')} float32, {low}"
+    rate = shortened(hardware.read_bytes_per_s, "B/s")
+    return (
+        f"Times are an estimate for {hardware.accelerator} ({peak}):\n"
+        f"{hardware.utilisation:.0%} of that, or what moving the bytes at {rate} takes, whichever is longer, and"
+        f" {STARTUP_S:g} s to start a job.\n"
+        "Queues are not in them, nor what is bound by memory: sparse variants take longer.\n"
+        "Memory is of one process, the largest of the rule; that of CUDA itself is not in it.\n"
+        "B: bytes; k, M, G: powers of 1000."
+    )

@@ -1,0 +1,48 @@
+"""The largest activations of a whole batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from chronocoder.variants.base import Batch, CrosscoderSettings, Selection, StepCost
+from chronocoder.variants.topk import TopK
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+
+class BatchTopK(TopK):
+    """The k B largest weighted activations of B tokens (Bussmann et al. 2412.06410; Minder et al. 2504.02922).
+
+    At inference a latent is active where its weighted activation reaches a threshold learnt in training: the moving
+    average of the smallest value that was kept.
+    """
+
+    # The first batch has no threshold to go by, so that every positive entry is a candidate, with its place.
+    cost: ClassVar[StepCost] = StepCost(sparse=True, matrices=5.2, rows=2)
+
+    sparsity: Literal["batchtopk"] = Field(  # type: ignore[assignment]
+        description="The k B largest weighted activations of a batch of B tokens."
+    )
+    k: PositiveInt = Field(description="Mean number of active latents a token.")
+    threshold_decay: float = Field(
+        0.99, gt=0, lt=1, description="Decay of the moving average of the inference threshold."
+    )
+
+    def train(self, batch: Batch) -> Selection:
+        """Keep the largest weighted activations of the batch, over all processes."""
+        codes, smallest = batch.largest_of_batch(self.k_at(batch.step) * batch.tokens)
+        threshold = batch.threshold.lerp(smallest, 1 - self.threshold_decay) if batch.step else smallest
+        return Selection(codes, threshold=threshold)
+
+    def infer(
+        self,
+        preactivations: Float[Tensor, "token feature"],
+        norms: Float[Tensor, " feature"],
+        threshold: Float[Tensor, " feature"],
+    ) -> Float[Tensor, "token feature"]:
+        """Keep what reaches the threshold, each token for itself."""
+        return CrosscoderSettings.infer(self, preactivations, norms, threshold)

@@ -1,0 +1,547 @@
+"""A plan agrees with what is computed, held and written."""
+
+import copy
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from huggingface_hub.errors import LocalEntryNotFoundError
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+
+from chronocoder.activations import loader
+from chronocoder.activations.formats import DTYPES, StoredFormat
+from chronocoder.activations.harvest import SAMPLE_BATCH
+from chronocoder.activations.pieces import sequences_per_piece
+from chronocoder.activations.writer import ActivationWriter, Rows
+from chronocoder.config import Experiment, TextCorpus, TrainingSettings, load_experiment, parse_experiment
+from chronocoder.crosscoder.batch import TrainingBatch
+from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
+from chronocoder.crosscoder.sparse import BACKENDS
+from chronocoder.errors import ConfigError
+from chronocoder.plan import models
+from chronocoder.plan.compute import (
+    Prompts,
+    attribution_flops,
+    blocks_flops,
+    cross_entropy_flops,
+    logits_flops,
+    streaming_flops,
+    training_flops,
+)
+from chronocoder.plan.costs import COMPARED_SEQUENCES
+from chronocoder.plan.disk import NUMBER_BYTES, activation_store_bytes
+from chronocoder.plan.hardware import STARTUP_S, Hardware, Peak, Work, hardware_named
+from chronocoder.plan.jobs import count_by_rule, jobs_of
+from chronocoder.plan.memory import BATCHES_AHEAD, loader_bytes, pass_bytes, training_memory
+from chronocoder.plan.models import CrosscoderShape, ModelShape, parse_shape, shape_of
+from chronocoder.plan.plan import Plan, make_plan
+from chronocoder.plan.sizes import blocks_after, examples_of
+from chronocoder.plan.text import duration, plan_document, plan_text, shortened
+from chronocoder.variants import VARIANTS
+from chronocoder.variants.base import CrosscoderSettings
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+SMALL = ModelShape(8, 3, 8, 8, 32, 100, gated=False, tied=False, stored_bytes=2)
+ANY = Hardware("some", Peak(1e12, 1e13), 0.5, 1e9)
+
+
+def settings(sparsity: str = "l1", **values: float | str) -> CrosscoderSettings:
+    own = {"l1": {"l1_coefficient": 1}, "jumprelu": {"l0_coefficient": 1}}.get(sparsity, {"k": 4})
+    defaults = {"sparsity": sparsity, "dictionary_size": 24, "steps": 10, "batch_tokens": 64, **own}
+    return VARIANTS[sparsity].model_validate({**defaults, **values})
+
+
+def changed(**values: Any) -> Experiment:
+    """Return the default experiment with values at dotted paths, dots written as `__`, replaced or added."""
+    config = copy.deepcopy(DEFAULT)
+    for path, value in values.items():
+        *parents, last = path.split("__")
+        place = config
+        for key in parents:
+            place = place[key]
+        place[last] = value
+    return parse_experiment(config, "test")
+
+
+def blimp_experiment(source: dict[str, Any], directory: Path) -> Experiment:
+    """Return an experiment on a text file, with one task of three pairs in a file."""
+    (directory / "text.txt").write_text("a text\n")
+    (directory / "pairs.jsonl").write_text('{"sentence_good": "a b", "sentence_bad": "a c"}\n' * 3)
+    suite = {
+        "source": source,
+        "corpus": {"kind": "text", "path": str(directory / "text.txt"), "sequence_length": 16}
+        | {"train_tokens": 3200, "validation_tokens": 640},
+        "site": "mlp_out.1",
+        "tasks": {"pairs": {"kind": "blimp", "path": str(directory / "pairs.jsonl")}},
+        "comparisons": {
+            "pair": {"checkpoints": ["early", "late"], "variants": ["batchtopk"]},
+            "other": {"checkpoints": ["early", "late"], "site": "residual.0"},
+        },
+    }
+    config = {"seeds": [0, 1], "suites": {"llama": suite}, "variants": DEFAULT["variants"]}
+    return parse_experiment(config, "test")
+
+
+def local_experiment(directory: Path) -> Experiment:
+    checkpoints = {}
+    for number, name in enumerate(("early", "late")):
+        (directory / name).mkdir()
+        (directory / name / "config.json").write_text(json.dumps(LLAMA))
+        checkpoints[name] = {"path": str(directory / name), "tokens_seen": number}
+    return blimp_experiment({"kind": "local", "checkpoints": checkpoints}, directory)
+
+
+def hub_experiment(directory: Path) -> Experiment:
+    checkpoints = {"early": 0, "late": 1}
+    return blimp_experiment({"kind": "hub", "repository": "some/model", "checkpoints": checkpoints}, directory)
+
+
+LLAMA = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+}
+
+
+def test_shape_of_a_model_by_hand() -> None:
+    shape = parse_shape(LLAMA, "here")
+    assert shape == ModelShape(32, 3, 32, 16, 48, 100, gated=True, tied=True, stored_bytes=2)
+    assert shape.block_parameters == 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48
+    assert shape.parameters == 3 * 7680 + 100 * 32
+    assert shape.checkpoint_bytes == 2 * shape.parameters
+
+
+def test_parameters_are_those_of_a_real_model(any_model: PreTrainedModel) -> None:
+    shape = parse_shape(any_model.config.to_dict(), "here")
+    real = {name: value.numel() for name, value in any_model.named_parameters() if value.dim() == 2}
+    positions = sum(count for name, count in real.items() if "wpe" in name)
+    assert shape.parameters == sum(real.values()) - positions
+
+
+def test_flops_of_a_forward_pass_are_those_of_a_real_model(any_model: PreTrainedModel) -> None:
+    shape = parse_shape(any_model.config.to_dict(), "here")
+    any_model.set_attn_implementation("eager")  # the others' products are not counted
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        any_model(input_ids=torch.zeros(2, 5, dtype=torch.long))
+    planned = blocks_flops(shape, 10, 5, shape.blocks) + logits_flops(shape, 10)
+    assert counter.get_total_flops() == pytest.approx(planned, rel=0.01)
+
+
+@pytest.mark.parametrize(("sparsity", "dense"), [("l1", 5), ("jumprelu", 5), ("topk", 1), ("batchtopk", 1)])
+def test_flops_of_dense_products_are_those_of_a_real_step(
+    sparsity: str, dense: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(BACKENDS, "cpu")  # oneDNN's products are not counted
+    variant = settings(sparsity, dictionary_size=32, auxiliary_coefficient=0)
+    config = CrosscoderConfig("s", "c", "v", ("a", "b"), "residual.0", 16, variant, 0, ("", ""), False)
+    crosscoder = Crosscoder(config, torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter:
+        batch = TrainingBatch(crosscoder, torch.randn(64, 32), 1, 64)
+        codes = variant.train(batch).codes
+        (batch.x - codes.decode(crosscoder.decoder_rows.flatten(1))).pow(2).sum().backward()
+    product = CrosscoderShape(2, 16, 32).product_flops()
+    assert product == 2 * 2 * 16 * 32
+    assert counter.get_total_flops() == dense * 64 * product
+    sparse = 4 * 4 / 32 if dense == 1 else 0
+    assert training_flops(variant, CrosscoderShape(2, 16, 32)) == 10 * 64 * product * (dense + sparse)
+
+
+def test_flops_of_a_training_by_hand() -> None:
+    shape = CrosscoderShape(3, 8, 24)
+    auxiliary = settings("l1", auxiliary_coefficient=0.1, auxiliary_k=2)
+    assert training_flops(auxiliary, shape) == 640 * (2 * 3 * 8) * (5 * 24 + 4 * 2)
+    assert streaming_flops(settings("l1", normalisation_tokens=110), SMALL, 3, 16, 2) == pytest.approx(
+        3 * 750 * 16 / 15 * 2 * (2 * (4 * 64 + 2 * 256) + 4 * 16 * 8)
+    )
+
+
+def test_annealing_counts_with_its_mean() -> None:
+    annealed = settings("topk", k_initial=24, k_anneal_fraction=1.0, steps=1000)
+    assert annealed.mean_k == pytest.approx((24 + 4) / 2, rel=0.02)
+    assert settings("l1").mean_k == 0
+
+
+def test_flops_of_attribution_and_cross_entropy_by_hand() -> None:
+    experiment = changed(attribution__steps=5)
+    crosscoder, prompts = CrosscoderShape(2, 8, 24), Prompts(10, 4)
+    block, logits = 40 * (2 * 768 + 4 * 4 * 8), 2 * 8 * 100
+    products = 40 * 2 * (2 * 2 * 8 * 24)
+    expected = 2 * (2 * block + 5 * 2 * (block + 10 * logits)) + products
+    assert attribution_flops(experiment.attribution, SMALL, crosscoder, prompts, "residual.1") == expected
+    exact = changed(attribution__estimator="exact").attribution
+    expected = 2 * (2 * block + 24 * (2 * block + 10 * logits)) + products
+    assert attribution_flops(exact, SMALL, crosscoder, prompts, "mlp_out.1") == expected
+    expected = 2 * (2 * block + 3 * (block + 40 * logits)) + products
+    assert cross_entropy_flops(SMALL, crosscoder, prompts, "residual.1") == expected
+    assert blocks_after("residual.1", 3) == 1 and blocks_after("attention_out.1", 3) == 2
+
+
+def test_hours_by_hand() -> None:
+    work = Work(float32=1e15, bfloat16=1e16, disk_bytes=1e9, processes=2)
+    assert ANY.hours(work) == pytest.approx((STARTUP_S + (1000 + 1000) / 0.5 / 2) / 3600)
+    assert ANY.hours(work._replace(disk_bytes=1e13)) == pytest.approx((STARTUP_S + 1e4) / 3600)
+
+
+def test_numbers_as_text() -> None:
+    assert [shortened(value, "B") for value in (0, 7, 1234, 999_600, 5.678e15)] == [
+        "-",
+        "7.00 B",
+        "1.23 kB",
+        "1.00 MB",
+        "5.68 PB",
+    ]
+    assert [duration(hours) for hours in (0, 0.01, 0.5, 30)] == ["-", "36 s", "30 min", "30.0 h"]
+
+
+def snakemake(directory: Path, experiment: Experiment, *arguments: str) -> str:
+    """Run Snakemake on an experiment in a directory of its own; return what it prints."""
+    path = directory / "experiment.json"
+    path.write_text(experiment.model_dump_json())
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(path)]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        [*command, "--cores", "1", *arguments],
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ).stdout
+
+
+def stats(directory: Path, experiment: Experiment) -> dict[str, int]:
+    """Return the jobs that Snakemake would start for all that an experiment asks for."""
+    output = snakemake(directory, experiment, "--dry-run", "--forceall")
+    table = re.search(r"Job stats:\n.*\n[- ]+\n((?:\S+ +\d+\n)+)", output)
+    assert table is not None, output
+    return {name: int(number) for name, number in (line.split() for line in table.group(1).splitlines())}
+
+
+EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
+    "default": lambda _: changed(),
+    "streaming": lambda _: changed(training__activations="streaming", seeds=[0, 0, 3]),
+    "local": local_experiment,
+    "hub": hub_experiment,
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_jobs_are_those_of_the_dag(name: str, tmp_path: Path) -> None:
+    experiment = EXPERIMENTS[name](tmp_path)
+    planned = count_by_rule(jobs_of(experiment))
+    real = stats(tmp_path, experiment)
+    assert {**planned, "total": sum(planned.values())} == real
+
+
+def test_target_plans_what_would_be_run(tmp_path: Path) -> None:
+    output = snakemake(tmp_path, changed(), "plan", "--config", "seeds=[0,1]")
+    assert re.search(r"\n  train_crosscoder +8 ", output), output
+
+
+def test_target_shows_why_it_fails(tmp_path: Path) -> None:
+    experiment = local_experiment(tmp_path)
+    (tmp_path / "early/config.json").unlink()
+    output = snakemake(tmp_path, experiment, "plan")
+    assert "suites.llama.source.checkpoints.early.path: no readable" in output
+
+
+def write_activations(path: Path, rows: int, width: int, corpus: TextCorpus, stored_format: StoredFormat) -> None:
+    length = corpus.sequence_length
+    piece = sequences_per_piece(length) * (length - 1)
+    facts = {"suite": "s", "site": "residual.0", "commit": "c", "tokens_digest": "t", "revision": path.parent.name}
+    generator = torch.Generator().manual_seed(len(path.parent.name))
+    number = np.arange(rows, dtype=np.int32)
+    ids = np.random.default_rng(0).integers(0, 768, rows, dtype=np.int32)
+    columns = Rows(torch.randn(rows, width, generator=generator), ids, number // (length - 1), number % (length - 1))
+    with ActivationWriter(path, rows, width, stored_format, piece, facts) as writer:
+        writer.append(columns)
+
+
+def size_of(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def corpus_of(rows: int) -> TextCorpus:
+    """Return a corpus of sequences of 64 tokens that make so many rows."""
+    tokens = -(-rows // 63) * 64
+    return TextCorpus(kind="text", path="none", train_tokens=tokens, validation_tokens=64, sequence_length=64)
+
+
+@pytest.mark.parametrize("stored_format", DTYPES)
+@pytest.mark.parametrize("sequences", [400, 3125])
+def test_bytes_of_a_real_activation_store(tmp_path: Path, stored_format: StoredFormat, sequences: int) -> None:
+    corpus = corpus_of(sequences * 63)
+    write_activations(tmp_path / "step1" / "train.zarr", sequences * 63, 128, corpus, stored_format)
+    shape = shape_of("nursery", changed().suites["nursery"])
+    planned = activation_store_bytes(corpus, "train", shape, stored_format)
+    assert size_of(tmp_path / "step1") == pytest.approx(planned, rel=0.03)
+
+
+def test_bytes_of_a_real_crosscoder(tmp_path: Path) -> None:
+    variant = settings(dictionary_size=512)
+    config = CrosscoderConfig("s", "c", "v", ("a", "b"), "residual.0", 128, variant, 0, ("", ""), False)
+    Crosscoder(config, torch.Generator().manual_seed(0)).fold_scale(torch.ones(2)).save(tmp_path / "crosscoder")
+    shape = CrosscoderShape(2, 128, 512)
+    assert shape.parameters == 2 * 2 * 128 * 512 + 512 + 2 * 128
+    assert size_of(tmp_path / "crosscoder") == pytest.approx(shape.saved_bytes, rel=0.01)
+    assert shape.state_bytes == 12 * shape.parameters
+
+
+def test_numbers_that_are_stated_elsewhere_too() -> None:
+    assert (BATCHES_AHEAD, COMPARED_SEQUENCES) == (loader.BATCHES_AHEAD + 1, SAMPLE_BATCH)
+    assert {name: dtype.itemsize for name, dtype in DTYPES.items()} == NUMBER_BYTES
+
+
+PEAK_CASES = {
+    "dense": ("l1", {"l1_coefficient": 1}),
+    "sparse": ("batchtopk", {"k": 32}),
+}
+
+
+@pytest.mark.parametrize("name", PEAK_CASES)
+def test_memory_of_a_real_training(name: str, tmp_path: Path) -> None:
+    sparsity, own = PEAK_CASES[name]
+    width, rows = 256, 20_000
+    corpus = corpus_of(rows)
+    variant = settings(
+        sparsity,
+        dictionary_size=16_384,
+        batch_tokens=2048,
+        steps=2,
+        shuffle_tokens=4096,
+        normalisation_tokens=1000,
+        **own,
+    )
+    stores = [tmp_path / revision / "train.zarr" for revision in ("a", "bb")]
+    for path in stores:
+        write_activations(path, rows, width, corpus, "float16")
+    shape = ModelShape(width, 1, width, width, 4 * width, 768, gated=False, tied=False, stored_bytes=4)
+    crosscoder = CrosscoderShape(2, width, variant.dictionary_size)
+    loading = loader_bytes(variant, TrainingSettings(), corpus, crosscoder, 2 * width)
+    planned = training_memory(variant, TrainingSettings(), shape, crosscoder, loading, 0, accelerated=False)
+    assert planned.device == 0
+    assert planned.host == pytest.approx(peak_of_training(stores, variant, tmp_path), rel=0.25)
+
+
+def peak_of_training(stores: list[Path], variant: CrosscoderSettings, directory: Path) -> int:
+    """Return the peak resident bytes of a training in a process of its own."""
+    flags = ["--crosscoder", str(directory / "crosscoder"), "--history", str(directory / "history.zarr")]
+    flags += ["--comparison", "c", "--variant", "v", "--seed", "0", "--activations", *map(str, stores)]
+    for key, value in variant.model_dump(exclude_none=True).items():
+        flags += [f"--{key.replace('_', '-')}", str(value)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, str(ROOT / "scripts/train_crosscoder.py"), *flags], env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def memory_of(training: TrainingSettings, accelerated: bool, steps: int = 10) -> tuple[float, float]:
+    shape = CrosscoderShape(2, 8, 24)
+    device, host = training_memory(settings(steps=steps), training, SMALL, shape, 1e6, 50, accelerated)
+    return device, host
+
+
+def test_shards_divide_weights_and_streaming_adds_models() -> None:
+    parameters = 2 * 2 * 8 * 24 + 24 + 16
+    one, _ = memory_of(TrainingSettings(), True)
+    assert one == 20 * parameters + 4 * 64 * (4.1 * 24 + 12 * 16)
+    two, _ = memory_of(TrainingSettings(processes=2, dictionary_shards=2), True)
+    assert two == 20 * parameters / 2 + 4 * 64 * (4.1 * 24 / 2 + 12 * 16)
+    streaming, _ = memory_of(TrainingSettings(activations="streaming"), True)
+    assert streaming == one + 2 * 4 * SMALL.parameters + pass_bytes(SMALL, 50)
+    assert pass_bytes(SMALL, 50) == 50 * 4 * (8 * 8 + 3 * 32)
+
+
+def test_states_are_saved_through_main_memory() -> None:
+    _, without = memory_of(TrainingSettings(save_every=10), True)
+    _, saving = memory_of(TrainingSettings(save_every=9), True)
+    assert saving - without == 12 * (2 * 2 * 8 * 24 + 24 + 16)
+
+
+def test_processes_share_the_buffer() -> None:
+    corpus = corpus_of(20_000)
+    variant, shape = settings(shuffle_tokens=8192), CrosscoderShape(2, 256, 24)
+    whole = loader_bytes(variant, TrainingSettings(), corpus, shape, 512)
+    assert whole == 2 * ((2 * 7 * 1071 + 3 * 64) * 512 + 64 * 4 * 256)
+    half = loader_bytes(variant, TrainingSettings(processes=2), corpus, shape, 512)
+    assert half == 2 * ((2 * 4 * 1071 + 3 * 32) * 512 + 32 * 4 * 256)
+
+
+def test_a_new_variant_counts_as_dense() -> None:
+    class New(CrosscoderSettings):
+        pass
+
+    assert not New(sparsity="new", dictionary_size=8, steps=1).cost.sparse
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    experiment = changed()
+    return make_plan(experiment, {"nursery": shape_of("nursery", experiment.suites["nursery"])}, ANY)
+
+
+def test_plan_adds_up(plan: Plan) -> None:
+    document = plan_document(plan)
+    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 83
+    assert document["stored_bytes"] == sum(stored["size_bytes"] for stored in document["stores"])
+    assert document["flops"] == pytest.approx(sum(rule["flops"] for rule in document["rules"]))
+    training = next(rule for rule in plan.rules if rule.rule == "train_crosscoder")
+    assert training.flops == sum(entry.flops for entry in plan.trainings)
+    assert {entry.comparison for entry in plan.trainings} == {"onset", "abstraction", "course"}
+
+
+def test_page_states_totals_and_assumptions(plan: Plan) -> None:
+    page = plan_text(plan)
+    assert re.search(r"\n  attribute_task +36 ", page) and re.search(r"\n  total +83 ", page)
+    assert "at 1.00 GB/s" in page and "50% of that" in page
+
+
+def test_streaming_stores_validation_alone(plan: Plan) -> None:
+    experiment = changed(training__activations="streaming")
+    streaming = make_plan(experiment, {"nursery": shape_of("nursery", experiment.suites["nursery"])}, ANY)
+    kinds = {entry.kind for entry in streaming.stores}
+    assert "activations, validation" in kinds and "activations, train" not in kinds
+    assert streaming.stored_bytes < 0.5 * plan.stored_bytes
+    assert sum(entry.flops for entry in streaming.trainings) > sum(entry.flops for entry in plan.trainings)
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Return a function that runs the script in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["plan.py", *arguments])
+        runpy.run_path(str(ROOT / "scripts/plan.py"), run_name="__main__")
+
+    yield run
+
+
+def test_script_prints_and_writes(
+    script: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script(str(ROOT / "config.yaml"), "--accelerator", "cpu", "--flops", "1e11", "--json", "plan.json")
+    assert "train_crosscoder" in capsys.readouterr().out
+    document = json.loads((tmp_path / "plan.json").read_text())
+    assert document["hardware"]["accelerator"] == "cpu" and document["trainings"][0]["device_bytes"] == 0
+
+
+def test_script_refuses_an_unknown_suite(script: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        script(str(ROOT / "config.yaml"), "--model-config", "nurserie=x.json")
+    assert "no suite 'nurserie'; write SUITE=FILE with one of nursery" in caplog.text
+
+
+def test_plan_imports_no_torch() -> None:
+    code = "import runpy, sys; sys.argv = ['plan.py', 'config.yaml'];"
+    code += "runpy.run_path('scripts/plan.py', run_name='__main__'); sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_shape_of_a_local_suite(tmp_path: Path) -> None:
+    suite = local_experiment(tmp_path).suites["llama"]
+    assert shape_of("llama", suite) == parse_shape(LLAMA, "here")
+    (tmp_path / "early/config.json").unlink()
+    with pytest.raises(
+        ConfigError, match=r"suites\.llama\.source\.checkpoints\.early\.path: no readable .*config\.json"
+    ):
+        shape_of("llama", suite)
+
+
+def test_shape_of_a_hub_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = hub_experiment(tmp_path).suites["llama"]
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    asked: list[tuple[str, str, str]] = []
+
+    def download(repository: str, name: str, revision: str) -> str:
+        asked.append((repository, name, revision))
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(models, "hf_hub_download", download)
+    assert shape_of("llama", suite) == parse_shape(LLAMA, "here")
+    assert asked == [("some/model", "config.json", "early")]
+
+
+def test_unreachable_hub_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = hub_experiment(tmp_path).suites["llama"]
+
+    def fail(*_: str, **__: str) -> str:
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(models, "hf_hub_download", fail)
+    message = r"suites\.llama\.source: config\.json of some/model at 'early' cannot be reached \(no connection.*\); "
+    with pytest.raises(ConfigError, match=message + r"connect or log in, or .* --model-config llama=FILE"):
+        shape_of("llama", suite)
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps(LLAMA))
+    assert shape_of("llama", suite, given).d_model == 32
+
+
+def test_missing_size_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="here: none of vocab_size is there; add one of them"):
+        parse_shape({key: value for key, value in LLAMA.items() if key != "vocab_size"}, "here")
+
+
+def test_pairs_are_counted_in_the_file(tmp_path: Path) -> None:
+    suite = local_experiment(tmp_path).suites["llama"]
+    assert examples_of("llama", suite, "pairs") == 3
+    (tmp_path / "pairs.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"suites\.llama\.tasks\.pairs\.path: no file .*; put it there, or give the"):
+        examples_of("llama", suite, "pairs")
+    limited = suite.tasks["pairs"].model_copy(update={"limit": 2})
+    assert examples_of("llama", suite.model_copy(update={"tasks": {"pairs": limited}}), "pairs") == 2
+
+
+WRONG_HARDWARE: list[tuple[tuple[Any, ...], str]] = [
+    (("tpu", 0.4, 1.0), r"--accelerator 'tpu' has no known peak; give it in FLOP/s with --flops, or choose from v100"),
+    (("cpu", 0.4, 1.0), r"--accelerator 'cpu' has no known peak"),
+    (("h100", 1.4, 1.0), r"--utilisation 1\.4 is no part of the peak; give more than 0 and at most 1"),
+    (("h100", 0.4, 0.0), r"--read-gb-per-s 0 would take for ever; give a number above 0"),
+    (("cpu", 0.4, 1.0, -1.0), r"--flops -1 would take for ever"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG_HARDWARE)
+def test_wrong_hardware_is_an_error(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        hardware_named(*arguments)
+
+
+def test_no_bfloat16_on_old_accelerators() -> None:
+    with pytest.raises(ConfigError, match=r"'v100' computes no bfloat16; set the variants' precision to float32, or"):
+        hardware_named("v100", 0.4, 1.0).hours(Work(bfloat16=1.0))
+
+
+def test_published_experiment_can_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment(ROOT / "experiments/pythia-1b.yaml")
+    monkeypatch.chdir(tmp_path)
+    for task in experiment.suites["pythia-1b"].tasks.values():
+        path = Path(task.model_dump()["path"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n" * 1000)
+    pythia = ModelShape(2048, 16, 2048, 2048, 8192, 50304, gated=False, tied=False, stored_bytes=2)
+    assert pythia.parameters == pytest.approx(1_011_781_632, rel=0.002)
+    plan = make_plan(experiment, {"pythia-1b": pythia}, hardware_named("h200", 0.4, 1.0))
+    assert len(plan.trainings) == len(experiment.suites["pythia-1b"].comparisons)
+    assert all(entry.device_bytes < 141e9 and entry.hours > 1 for entry in plan.trainings)
