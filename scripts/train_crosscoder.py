@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from chronocoder.command_line import add_flags, add_variant_flags, from_flags, run_script, variant_from
+from chronocoder.command_line import add_flags, add_variant_flags, from_flags, paired, require, run_script, variant_from
 from chronocoder.config import HarvestSettings
 from chronocoder.errors import ConfigError
 from chronocoder.stores import load_store, provenance, write_store
@@ -30,7 +30,12 @@ def main() -> None:
     running.add_argument("--processes", type=int, default=1, help="processes to train on; one a GPU")
     running.add_argument("--dictionary-shards", type=int, default=1, help="parts that the dictionary is cut into")
     running.add_argument("--save-every", type=int, default=1000, help="steps from one saved state to the next")
-    running.add_argument("--machines", type=int, default=1, help="machines that train together; call this on each")
+    running.add_argument(
+        "--machines",
+        type=int,
+        default=1,
+        help="machines that train together, with outputs on a file system they share; call this on each",
+    )
     running.add_argument("--machine-rank", type=int, default=0, help="this machine, from 0")
     running.add_argument("--main-address", default="127.0.0.1", help="where machine 0 is reached")
     running.add_argument("--main-port", type=int, default=0, help="a free port of machine 0")
@@ -38,14 +43,17 @@ def main() -> None:
     add_variant_flags(parser)
     arguments = parser.parse_args()
     settings = variant_from(arguments)
-    if not arguments.activations and not arguments.checkpoints:
-        raise ConfigError("neither --activations nor --checkpoints is given; give one of them")
-    if arguments.processes > 1:
-        from chronocoder.crosscoder.launch import Machines, is_launched, launch
+    if arguments.activations and arguments.checkpoints:
+        raise ConfigError("--activations and --checkpoints are both given; give one of them")
+    if not arguments.activations:
+        require(arguments, "suite", "revisions", "checkpoints", "corpus", "site")
+    if arguments.processes > 1 or arguments.machines > 1:
+        from chronocoder.crosscoder.launch import Machines, accept_signals, is_launched, launch
 
         if not is_launched():
             machines = Machines(arguments.machines, arguments.machine_rank, arguments.main_address, arguments.main_port)
             sys.exit(launch(sys.argv, arguments.processes, machines))
+        accept_signals()
 
     from accelerate import PartialState
 
@@ -60,7 +68,7 @@ def main() -> None:
         origin = origin_of(source)
     else:
         corpus = load_store(arguments.corpus)
-        given = dict(zip(arguments.revisions, arguments.checkpoints, strict=True))
+        given = paired(arguments, "revisions", "checkpoints")
         source, origin = stream_checkpoints(
             arguments.suite, given, arguments.site, corpus, from_flags(arguments, HarvestSettings)
         )

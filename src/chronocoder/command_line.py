@@ -110,16 +110,31 @@ def checkpoints_from(arguments: argparse.Namespace) -> GivenCheckpoints:
     Raises:
         ConfigError: the flags do not list equally many.
     """
-    lists = (arguments.revisions, arguments.checkpoints, arguments.tokens_seen)
-    if len({len(values) for values in lists}) > 1:
-        counts = ", ".join(str(len(values)) for values in lists)
-        raise ConfigError(f"--revisions, --checkpoints, --tokens-seen list {counts} values; give equally many of each")
-    revisions, paths, tokens_seen = lists
-    return GivenCheckpoints(
-        arguments.suite,
-        dict(zip(revisions, paths, strict=True)),
-        dict(zip(revisions, tokens_seen, strict=True)),
-    )
+    paths, tokens_seen = (paired(arguments, "revisions", name) for name in ("checkpoints", "tokens_seen"))
+    return GivenCheckpoints(arguments.suite, paths, tokens_seen)
+
+
+def require(arguments: argparse.Namespace, *names: str) -> None:
+    """Check that flags are given.
+
+    Raises:
+        ConfigError: names those that are not.
+    """
+    if missing := [_flag(name) for name in names if getattr(arguments, name) is None]:
+        raise ConfigError(f"{', '.join(missing)}: not given; give {', '.join(_flag(name) for name in names)} together")
+
+
+def paired(arguments: argparse.Namespace, keys: str, values: str) -> dict[str, Any]:
+    """Return what two flags list, the one by the other.
+
+    Raises:
+        ConfigError: the flags do not list equally many.
+    """
+    lists = getattr(arguments, keys), getattr(arguments, values)
+    if len(lists[0]) != len(lists[1]):
+        counts = f"{len(lists[0])} and {len(lists[1])}"
+        raise ConfigError(f"{_flag(keys)} and {_flag(values)} list {counts} values; give equally many of each")
+    return dict(zip(*lists, strict=True))
 
 
 def _flag(name: str) -> str:

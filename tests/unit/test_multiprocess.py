@@ -121,6 +121,8 @@ def test_two_machines_that_are_stopped_and_go_on_give_the_same_crosscoder(
             machines[1].send_signal(signal.SIGUSR2)
         ends.append([machine.communicate()[1] for machine in machines])
         assert (machines[0].returncode == 0) == (attempt == 1), "".join(ends[-1])
+        if attempt == 0:
+            assert machines[1].returncode == 128 + signal.SIGUSR2, "a scheduler has to see what ended it"
     assert "training_state has the state" in "".join(ends[0])
     assert "going on after step" in "".join(ends[1])
     assert not (tmp_path / "two" / "training_state").exists(), "a finished training must leave no state"

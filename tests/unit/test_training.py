@@ -61,7 +61,7 @@ def test_scale_is_measured_on_as_many_tokens_as_asked(stores: ActivationStores) 
 
 @pytest.mark.parametrize("variant", ALL)
 def test_training_lowers_the_loss_and_repeats_itself(stores: ActivationStores, tmp_path: Path, variant: str) -> None:
-    own = {"batchtopk": {"k": 8, "threshold_decay": 0.8}, "topk": {"k": 8}}.get(variant, {})
+    own = {"k": 8} if variant in ("batchtopk", "topk") else {}
     config = tiny_config(variant, steps=60, batch_tokens=256, learning_rate=0.01, **own)
     first, second = (train(config, stores, tmp_path) for _ in range(2))
     errors = first.history["squared_error"].sum("checkpoint")
@@ -69,7 +69,7 @@ def test_training_lowers_the_loss_and_repeats_itself(stores: ActivationStores, t
     assert_equal(first.crosscoder, second.crosscoder)
     statistics = measure_reconstruction(first.crosscoder, stores.blocks())
     if variant in ("batchtopk", "topk"):
-        assert statistics.l0.item() == pytest.approx(8, rel=0.25)
+        assert statistics.l0.item() == pytest.approx(8, rel=0.1)
     logged = first.history["explained_variance"].isel(step=-1)
     np.testing.assert_allclose(statistics.explained_variance, logged, atol=0.1)
 
@@ -156,7 +156,7 @@ def test_state_of_another_training_is_not_gone_on_with(
     train(one, stores, tmp_path, save_every=5)
     assert _saved_step(tmp_path) == 10
     other = train(two, stores, tmp_path, save_every=5)
-    assert "holds the state of another training (other settings or inputs): begun anew" in caplog.text
+    assert "was of another training (other settings or inputs): begun anew, kept as" in caplog.text
     assert_equal(other.crosscoder, train(two, stores, tmp_path / "fresh").crosscoder)
 
 

@@ -34,6 +34,10 @@ class Stored(NamedTuple):
         """Return some consecutive tokens; the memory is shared."""
         return Stored(self.values[start:stop], None if self.scale is None else self.scale[start:stop])
 
+    def pinned(self) -> "Stored":
+        """Return a copy in memory from which a GPU fetches while the processor goes on."""
+        return Stored(self.values.pin_memory(), None if self.scale is None else self.scale.pin_memory())
+
 
 def empty_stored(tokens: int, checkpoints: int, width: int, stored_format: StoredFormat) -> Stored:
     """Return room for activations, shape (token, checkpoint, d_model)."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
@@ -240,7 +241,8 @@ def _batches(
         for group, buffer in groups:
             while start + batch_tokens <= group.stop:
                 parts.append(_cut(group, buffer, start, start + batch_tokens))
-                yield join(parts)
+                batch = join(parts)
+                yield batch.pinned() if torch.cuda.is_available() else batch
                 parts, start = [], start + batch_tokens
             parts.append(_cut(group, buffer, start, group.stop))
 

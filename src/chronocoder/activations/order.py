@@ -35,7 +35,8 @@ class Group(NamedTuple):
 class RowOrder:
     """The order of a source's rows for one process of several.
 
-    The j-th piece of each group belongs to process j modulo `processes`: every piece is read by one process only.
+    The j-th piece of group g belongs to process (j + g) modulo `processes`: every piece is read by one process only,
+    and what is left over falls to another one in each group.
 
     Attributes:
         rows: rows of the source.
@@ -75,23 +76,23 @@ class RowOrder:
             for number, members in enumerate(np.array_split(self.epoch_pieces(epoch), self._groups_per_epoch)):
                 size = int(self.sizes(members).sum())
                 if start + size > place:
-                    yield self._group(members, start, np.random.default_rng([self.seed, epoch, number + 1]))
+                    yield self._group(members, start, number, np.random.default_rng([self.seed, epoch, number + 1]))
                 start += size
 
     @property
     def largest_part(self) -> int:
         """The most rows that a group has for this process."""
         members = -(-self.pieces // self._groups_per_epoch)
-        return -(-(members - self.rank) // self.processes) * self.piece_rows
+        return -(-members // self.processes) * self.piece_rows
 
     @property
     def _groups_per_epoch(self) -> int:
         return -(-self.pieces // max(1, self.buffer_rows // self.piece_rows))
 
-    def _group(self, members: np.ndarray, start: int, generator: np.random.Generator) -> Group:
+    def _group(self, members: np.ndarray, start: int, number: int, generator: np.random.Generator) -> Group:
         sizes = self.sizes(members)
         order = generator.permutation(int(sizes.sum()))
-        own = np.arange(len(members)) % self.processes == self.rank
+        own = (np.arange(len(members)) + number) % self.processes == self.rank
         buffer_row = np.cumsum(np.repeat(own, sizes)) - 1
         places = np.flatnonzero(np.repeat(own, sizes)[order])
         return Group(start + len(order), members[own], start + places, buffer_row[order[places]])

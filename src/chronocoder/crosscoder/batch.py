@@ -75,7 +75,7 @@ class TrainingBatch:
         """Return the `count` largest weighted activations of each token, over all latents, as codes."""
         return self.at(self.team.largest_of_token(self.values(), self.norms, count))
 
-    def at(self, entries: ActiveLatents) -> Codes:
+    def at(self, entries: ActiveLatents) -> SparseCodes:
         """Return the preactivations at some places as codes."""
         crosscoder = self.crosscoder
         rows = crosscoder.encoder_rows.flatten(1)

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
 
+import psutil
 import torch
 
 from chronocoder.errors import ConfigError
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 _MARK = "CHRONOCODER_LAUNCHED"
 
 
@@ -40,7 +42,8 @@ def is_launched() -> bool:
 def launch(script: Sequence[str], processes: int, machines: Machines) -> int:
     """Run a script and its arguments on several processes, one a GPU where there are GPUs, and return its status.
 
-    The user's own Accelerate configuration is left out of account. SIGTERM and SIGUSR2 are passed on.
+    The user's own Accelerate configuration is left out of account. SIGTERM and SIGUSR2 go to the processes themselves,
+    which save their state and end; the status is then 128 and the signal's number.
 
     Args:
         script: path and arguments.
@@ -48,10 +51,13 @@ def launch(script: Sequence[str], processes: int, machines: Machines) -> int:
         machines: where they run.
 
     Raises:
-        ConfigError: the processes cannot be shared out evenly, or the machine has GPUs, but fewer than its processes.
+        ConfigError: the processes cannot be shared out evenly, the machine has GPUs, but fewer than its processes, or
+            several machines have no port to meet at.
     """
     if processes % machines.count:
         raise ConfigError(f"{processes} processes cannot be shared evenly by {machines.count} machines; change one")
+    if machines.count > 1 and not machines.port:
+        raise ConfigError(f"{machines.count} machines need --main-port, a free port of machine 0; give the same to all")
     gpus, here = torch.cuda.device_count(), processes // machines.count
     if 0 < gpus < here:
         raise ConfigError(f"training.processes asks for {here} a machine, but there are {gpus} GPUs; lower it")
@@ -61,11 +67,31 @@ def launch(script: Sequence[str], processes: int, machines: Machines) -> int:
     options += ["--dynamo_backend", "no", "--main_process_port", str(machines.port), "--multi_gpu"]
     options += ["--rdzv_backend", "static"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, *script]
-    with subprocess.Popen(command, env={**os.environ, _MARK: "1"}) as process:
+    # The launcher would kill its processes half a minute after SIGTERM, saving or not: it does not get to know.
+    environment = {**os.environ, _MARK: "1", "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT"}
+    received: list[int] = []
+    with subprocess.Popen(command, env=environment, preexec_fn=_ignore_signals) as process:
 
-        def pass_on(_number: int, _frame: FrameType | None) -> None:
-            process.terminate()  # the launcher passes SIGTERM on to its processes, and no other signal
+        def pass_on(number: int, _frame: FrameType | None) -> None:
+            received.append(number)
+            workers = psutil.Process(process.pid).children(recursive=True)
+            for worker in workers:
+                worker.terminate()
+            if not workers:
+                process.kill()
 
-        for number in (signal.SIGTERM, signal.SIGUSR2):
+        for number in STOP_SIGNALS:
             signal.signal(number, pass_on)
-        return process.wait()
+        status = process.wait()
+    return 128 + received[0] if received and status else status
+
+
+def accept_signals() -> None:
+    """Undo in a launched process what keeps its launcher from ending by a signal."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _ignore_signals() -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import signal
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from chronocoder.activations.origin import Origin
+from chronocoder.crosscoder.launch import STOP_SIGNALS
 from chronocoder.crosscoder.model import CrosscoderConfig
 from chronocoder.crosscoder.team import Team
 from chronocoder.errors import StoreError
@@ -58,7 +60,8 @@ class StateDirectory:
         final = self.path / f"{_PREFIX}{state.step}"
         partial = self.path / f".{final.name}.partial"
         if team.leads:
-            shutil.rmtree(partial, ignore_errors=True)
+            for unfinished in self.path.glob(f".{_PREFIX}*.partial"):
+                shutil.rmtree(unfinished)
             partial.mkdir(parents=True)
             document = {"identity": self.identity, "shards": team.shards, "step": state.step, "records": state.records}
             (partial / "state.json").write_text(json.dumps(document), encoding="utf-8")
@@ -66,14 +69,18 @@ class StateDirectory:
         if team.saves:
             whole = {name: value.contiguous() for name, value in state.tensors.items()}
             save_file(whole, partial / f"shard{team.shard}.safetensors")
-        team.wait()
-        if team.leads and not final.exists():
-            partial.rename(final)
+            _flush(partial / f"shard{team.shard}.safetensors")
         team.wait()
         if team.leads:
+            if not final.exists():
+                _flush(partial / "state.json")
+                _flush(partial)
+                partial.rename(final)
+                _flush(self.path)
             for old in self._steps():
                 if old != state.step:
-                    shutil.rmtree(self.path / f"{_PREFIX}{old}")
+                    _discard(self.path / f"{_PREFIX}{old}")
+        team.wait()
 
     def load(self, team: Team) -> TrainingState | None:
         """Return the newest state, on the CPU; None where there is none, or that of another training, which is removed.
@@ -105,18 +112,40 @@ class StateDirectory:
     def _begin_anew(self, team: Team) -> None:
         team.wait()
         if team.leads:
-            _log.warning("%s holds the state of another training (other settings or inputs): begun anew", self.path)
-            self.remove()
+            kept = self.path.with_name(f"{self.path.name}.replaced")
+            shutil.rmtree(kept, ignore_errors=True)
+            self.path.rename(kept)
+            _log.warning(
+                "%s was of another training (other settings or inputs): begun anew, kept as %s", self.path, kept
+            )
         team.wait()
 
     def remove(self) -> None:
         """Forget the state: the training is finished."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path.exists():
+            _discard(self.path)
 
     def _steps(self) -> list[int]:
         if not self.path.is_dir():
             return []
         return [int(entry.name.removeprefix(_PREFIX)) for entry in self.path.glob(f"{_PREFIX}[0-9]*")]
+
+
+def _discard(directory: Path) -> None:
+    """Remove a directory that is never seen half removed."""
+    hidden = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(hidden, ignore_errors=True)
+    directory.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the entries of a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def identity_of(config: CrosscoderConfig, origin: Origin) -> dict[str, Any]:
@@ -134,7 +163,7 @@ class StopRequest:
         received: the signal, or 0.
     """
 
-    def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGUSR2)) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = STOP_SIGNALS) -> None:
         self.received = 0
         self._signals = signals
         self._previous: dict[signal.Signals, Any] = {}

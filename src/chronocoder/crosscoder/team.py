@@ -27,8 +27,14 @@ class Team:
         shard: the part of the dictionary that this process holds.
     """
 
-    def __init__(self, rank: int = 0, processes: int = 1, shards: int = 1) -> None:
+    def __init__(self, rank: int = 0, processes: int = 1, shards: int = 1, device: torch.device | str = "cpu") -> None:
         """Form the groups; every process has to call this at the same time.
+
+        Args:
+            rank: this process.
+            processes: number of processes.
+            shards: parts of the dictionary.
+            device: where tensors have to be for processes to exchange them.
 
         Raises:
             ConfigError: the processes cannot be shared out among the shards.
@@ -38,7 +44,7 @@ class Team:
                 f"{processes} processes cannot hold {shards} dictionary shards evenly;"
                 " make training.processes a multiple of training.dictionary_shards"
             )
-        self.rank, self.processes, self.shards = rank, processes, shards
+        self.rank, self.processes, self.shards, self._device = rank, processes, shards, device
         self.part, self.shard = divmod(rank, shards)
         parts = processes // shards
         self._same_shard = _own_group([range(shard, processes, shards) for shard in range(shards)], rank, parts)
@@ -73,17 +79,17 @@ class Team:
 
     def add_all(self, value: Tensor) -> Tensor:
         """Return the sum over all processes."""
-        return _add(value, dist.group.WORLD) if self.processes > 1 else value
+        return self._add(value, dist.group.WORLD) if self.processes > 1 else value
 
     def add_parts(self, value: Tensor) -> Tensor:
         """Return the sum over the parts of the data."""
-        return _add(value, self._same_shard) if self._same_shard else value
+        return self._add(value, self._same_shard) if self._same_shard else value
 
     def add_shards(self, value: Tensor) -> Tensor:
         """Return the sum over the shards of the dictionary; the gradient passes through to this shard's value."""
         if not self._same_part:
             return value
-        summed: Tensor = _SumOverShards.apply(value, self._same_part)  # type: ignore[no-untyped-call]
+        summed: Tensor = _SumOverShards.apply(value, self._add, self._same_part)  # type: ignore[no-untyped-call]
         return summed
 
     def share_tokens(self, x: Float[Tensor, "token n"]) -> Float[Tensor, "all_tokens n"]:
@@ -99,12 +105,21 @@ class Team:
         return torch.cat([rows[: int(count)] for rows, count in zip(gathered, counts, strict=True)])
 
     def gather_shards(self, value: Float[Tensor, "feature ..."]) -> Float[Tensor, "all_features ..."]:
-        """Return the whole dictionary's value from those of the shards."""
-        if not self._same_part:
-            return value
-        gathered = [torch.empty_like(value) for _ in range(self.shards)]
-        dist.all_gather(gathered, value.contiguous(), group=self._same_part)
-        return torch.cat(gathered)
+        """Return the whole dictionary's value on the leading process, elsewhere the own shard's; both on the CPU.
+
+        One shard at a time passes over the leading process's device, which could not hold all of them.
+        """
+        own = value.detach().contiguous()
+        if not self._same_part or not self.saves:
+            return own.cpu()
+        if not self.leads:
+            dist.send(own, dst=0)
+            return own.cpu()
+        parts, room = [own.cpu()], torch.empty_like(own)
+        for shard in range(1, self.shards):
+            dist.recv(room, src=shard)
+            parts.append(room.to("cpu", copy=True))
+        return torch.cat(parts)
 
     def keep_largest(
         self, values: Float[Tensor, "token feature"], norms: Float[Tensor, " feature"], count: int, guess: Tensor
@@ -119,12 +134,22 @@ class Team:
         if not self._same_part:
             return active_topk(values, norms, min(count, values.shape[1]))
         weighted = (values * norms).relu_()
-        own = weighted.topk(min(count, values.shape[1]), dim=1).values
-        own = functional.pad(own, (0, count - own.shape[1]))  # a shard may hold fewer
-        gathered = [torch.empty_like(own) for _ in range(self.shards)]
-        dist.all_gather(gathered, own, group=self._same_part)
-        smallest = torch.cat(gathered, dim=1).topk(count, dim=1).values[:, -1:]
-        return active_where((weighted >= smallest) & (weighted > 0))
+        return active_where((weighted >= self.kth_of_token(weighted, count)) & (weighted > 0))
+
+    def kth_of_token(self, values: Float[Tensor, "token feature"], count: int) -> Float[Tensor, "token 1"]:
+        """Return the `count`-th largest value of each token over all shards; -inf where there are fewer."""
+        own = values.topk(min(count, values.shape[1]), dim=1).values
+        own = functional.pad(own, (0, count - own.shape[1]), value=-torch.inf)  # a shard may hold fewer
+        if self._same_part:
+            gathered = [torch.empty_like(own) for _ in range(self.shards)]
+            dist.all_gather(gathered, own, group=self._same_part)
+            own = torch.cat(gathered, dim=1).topk(count, dim=1).values
+        return own[:, -1:]
+
+    def _add(self, value: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        summed = value.detach().to(self._device, copy=True, memory_format=torch.contiguous_format)
+        dist.all_reduce(summed, group=group)
+        return summed.to(value.device)
 
     def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> Callable[[], None]:
         """Sum gradients over the parts of the data, each as soon as it is known; call the result before using them."""
@@ -148,18 +173,12 @@ class _SumOverShards(torch.autograd.Function):
     """The sum of all shards' values; all shards then compute the same loss, whose gradient is that of each value."""
 
     @staticmethod
-    def forward(context: Any, value: Tensor, group: dist.ProcessGroup) -> Tensor:
-        return _add(value, group)
+    def forward(context: Any, value: Tensor, add: Callable[..., Tensor], group: dist.ProcessGroup) -> Tensor:
+        return add(value, group)
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
-
-
-def _add(value: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    summed = value.detach().clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(summed, group=group)
-    return summed
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0], None, None
 
 
 def _own_group(groups: list[range], rank: int, size: int) -> dist.ProcessGroup | None:

@@ -3,7 +3,7 @@
 import logging
 import signal
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ import xarray as xr
 from accelerate import Accelerator
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import leaky_relu
 from tqdm import tqdm
 
 from chronocoder.activations.formats import Stored, normalised
@@ -20,14 +21,15 @@ from chronocoder.activations.loader import sampled_blocks, shuffled_batches
 from chronocoder.activations.sources import ActivationSource
 from chronocoder.crosscoder.batch import TrainingBatch
 from chronocoder.crosscoder.history import Losses, history_dataset
-from chronocoder.crosscoder.launch import is_launched
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
+from chronocoder.crosscoder.sparse import active_where
 from chronocoder.crosscoder.state import Record, StateDirectory, StopRequest, TrainingState
 from chronocoder.crosscoder.team import Team
 from chronocoder.errors import NonFiniteError, StoppedError
 from chronocoder.variants.base import CrosscoderSettings, Selection
 
 LOG_EVERY = 10
+NEGATIVE_SLOPE = 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +38,8 @@ class Trained:
     """The result of a training.
 
     Attributes:
-        crosscoder: folded, so that it takes raw activations; on the CPU; whole on the leading process.
+        crosscoder: folded, so that it takes raw activations; on the CPU; whole on the leading process, and on all where
+            the dictionary is not cut into shards.
         history: losses and metrics over the steps.
     """
 
@@ -98,8 +101,8 @@ def train_crosscoder(
         StoppedError: SIGTERM or SIGUSR2 came; the state has been saved.
         NonFiniteError: a loss or gradient is NaN or infinite; the crosscoder before that step has been saved.
     """
-    accelerator = Accelerator(cpu=is_launched() and not torch.cuda.is_available())
-    team = Team(accelerator.process_index, accelerator.num_processes, shards)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    team = Team(accelerator.process_index, accelerator.num_processes, shards, accelerator.device)
     trainer = Trainer(config, source, team, accelerator)
     saved = states.load(team)
     if saved is None:
@@ -173,24 +176,27 @@ class Trainer:
                     raise StoppedError(stopped, f"stopped at step {self.step}; run again: {states.path} has the state")
 
     def result(self) -> Crosscoder:
-        """Return the trained crosscoder, folded, on the CPU; whole where the dictionary was cut into shards."""
-        folded = self.crosscoder.fold_scale(self._scale)
-        whole = Crosscoder(folded.config)
-        for name, value in folded.state_dict().items():
-            shared = name in ("b_dec", "scale")
-            whole.state_dict()[name].copy_(value if shared else self._team.gather_shards(value))
-        return whole.requires_grad_(False)
+        """Return the trained crosscoder, folded, on the CPU: whole on the leading process, elsewhere what it holds."""
+        shared, tensors = ("b_dec", "scale"), self.crosscoder.state_dict()
+        gathered = {
+            name: value.cpu() if name in shared else self._team.gather_shards(value) for name, value in tensors.items()
+        }
+        whole = Crosscoder(self._config, features=range(len(gathered["b_enc"])))
+        whole.load_state_dict(gathered, assign=True)
+        return whole.fold_scale(self._scale.cpu())
 
     def train_step(self, local: Stored, rescue_path: Path) -> None:
         """Change the weights by one batch, of which this process has a part, in raw units."""
         x = self._team.share_tokens(normalised(local, self._scale).flatten(1))
         batch = TrainingBatch(self.crosscoder, x, self.step, self._settings.batch_tokens, self._team)
-        loss, record = self._losses(batch)
+        loss, threshold, record = self._losses(batch)
         self._optimizer.zero_grad()
         self._accelerator.backward(loss)
         self._finish_gradients()
         if not isfinite(self._clip_gradients()):  # a loss that is not finite makes it so too, on every process at once
             self._rescue(rescue_path)
+        if threshold is not None:
+            self.crosscoder.threshold.copy_(threshold)
         rate = self._settings.learning_rate * _learning_rate_factor(self._settings, self.step)
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
@@ -198,8 +204,8 @@ class Trainer:
             self.records.append({"step": self.step, "learning_rate": rate, **record})
         self.step += 1
 
-    def _losses(self, batch: TrainingBatch) -> tuple[Float[Tensor, ""], Record | None]:
-        """Return this process's part of the loss, and the batch's metrics if they are to be logged."""
+    def _losses(self, batch: TrainingBatch) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None, Record | None]:
+        """Return this process's part of the loss, the new threshold if any, and metrics if they are to be logged."""
         crosscoder = self.crosscoder
         halved = self._settings.precision == "bfloat16"  # not Accelerate's: a process could never change it again
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=halved):
@@ -211,10 +217,8 @@ class Trainer:
         penalty = batch.x.new_zeros(()) if selection.penalty is None else selection.penalty
         losses = Losses(error, penalty, auxiliary)
         loss = losses.total(batch)
-        if selection.threshold is not None and torch.isfinite(loss):
-            crosscoder.threshold.copy_(selection.threshold)
         logged = self.step % LOG_EVERY == 0 or self.step == self._settings.steps - 1
-        return loss, losses.metrics(batch, selection.codes, dead) if logged else None
+        return loss, selection.threshold, losses.metrics(batch, selection.codes, dead) if logged else None
 
     def _update_dead(self, selection: Selection) -> Bool[Tensor, " feature"]:
         active = self._team.add_parts(selection.codes.active().int())
@@ -265,16 +269,19 @@ def auxiliary_loss(
 ) -> Float[Tensor, ""]:
     """Return the loss by which dead latents learn the residual x - x_hat (Gao et al. 2406.04093, appendix A.2).
 
-    The largest `auxiliary_k` positive preactivations of dead latents guess the residual; the loss is the squared error
-    of the guess, summed over tokens, checkpoints and width as the main loss is.
+    The largest `auxiliary_k` preactivations of dead latents guess the residual; the loss is the squared error of the
+    guess, summed over tokens, checkpoints and width as the main loss is. Negative ones count a hundredth: a dead latent
+    of `l1`, and any that is negative on every token, would else never have a gradient again.
     """
     settings, team = batch.crosscoder.config.settings, batch.team
     if not settings.auxiliary_coefficient or int(team.add_shards(dead.sum())) == 0:
         return residual.new_zeros(())
     places = dead.nonzero().flatten()
-    entries = team.largest_of_token(batch.values()[:, places], torch.ones_like(places), settings.auxiliary_k)
+    of_dead = batch.values()[:, places]
+    entries = active_where(of_dead >= team.kth_of_token(of_dead, settings.auxiliary_k))
     codes = batch.at(entries._replace(features=places[entries.features]))
-    guess = team.add_shards(codes.decode(batch.crosscoder.decoder_rows.flatten(1)))
+    leaking = replace(codes, values=leaky_relu(codes.values, NEGATIVE_SLOPE))
+    guess = team.add_shards(leaking.decode(batch.crosscoder.decoder_rows.flatten(1)))
     return (residual - guess).pow(2).sum()
 
 

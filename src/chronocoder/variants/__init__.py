@@ -7,7 +7,7 @@ from functools import reduce
 from importlib import import_module
 from operator import or_
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Annotated, Union, get_args  # noqa: F401
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from pydantic import Field
 
@@ -18,8 +18,9 @@ def _find_variants() -> dict[str, type[CrosscoderSettings]]:
     found = {}
     for module in iter_modules(__path__):
         for value in vars(import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(value, type) and issubclass(value, CrosscoderSettings) and value is not CrosscoderSettings:
-                found[get_args(value.model_fields["sparsity"].annotation)[0]] = value
+            if isinstance(value, type) and issubclass(value, CrosscoderSettings):
+                for name in get_args(value.model_fields["sparsity"].annotation):  # none: a base of variants
+                    found[name] = value
     return found
 
 

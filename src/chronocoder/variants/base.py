@@ -99,7 +99,7 @@ class CrosscoderSettings(Settings):
     )
     auxiliary_k: PositiveInt = Field(64, description="Dead latents that take part in it, per token.")
     dead_after_tokens: PositiveInt = Field(
-        20_000, description="A latent is dead once it was inactive for so many tokens."
+        1_000_000, description="A latent is dead once it was inactive for so many tokens."
     )
     decoder_norm: PositiveFloat = Field(0.08, description="Initial norm of each decoder row.")
     batch_tokens: PositiveInt = Field(4096, description="Tokens in a step, over all processes.")

@@ -28,14 +28,22 @@ class BatchTopK(TopK):
         description="The k B largest weighted activations of a batch of B tokens."
     )
     k: PositiveInt = Field(description="Mean number of active latents a token.")
-    threshold_decay: float = Field(
-        0.99, gt=0, lt=1, description="Decay of the moving average of the inference threshold."
+    threshold_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of the moving average of the inference threshold; where not given, it averages over 2 % of"
+        " the steps, at most 100.",
     )
+
+    @property
+    def _decay(self) -> float:
+        return self.threshold_decay or 1 - 1 / min(100, max(2, 0.02 * self.steps))
 
     def train(self, batch: Batch) -> Selection:
         """Keep the largest weighted activations of the batch, over all processes."""
         codes, smallest = batch.largest_of_batch(self.k_at(batch.step) * batch.tokens)
-        threshold = batch.threshold.lerp(smallest, 1 - self.threshold_decay) if batch.step else smallest
+        threshold = batch.threshold.lerp(smallest, 1 - self._decay) if batch.step else smallest
         return Selection(codes, threshold=threshold)
 
     def infer(

@@ -42,6 +42,6 @@ class JumpReLU(CrosscoderSettings):
         moved = (threshold - threshold.detach()) / self.bandwidth
         near = (weighted - threshold.detach()).abs() < self.bandwidth / 2
         codes = preactivations * active - near * (moved * threshold.detach() / norms.clamp(min=1e-12))
-        number = active.sum() - near.sum(dim=0).to(moved.dtype) @ moved
+        number = active.sum() - (near.sum(dim=0) * moved).sum()
         coefficient = self.l0_coefficient * linear_warmup(batch.step, self.l0_warmup_fraction, self.steps)
         return Selection(batch.dense(codes), coefficient * number)
