@@ -1,7 +1,7 @@
 """Measure the peak memory of training, and how it grows with the dictionary, the checkpoints and the width.
 
 Every measurement is a process of its own, less what a process needs that has only imported the same. On the CPU it is
-the largest resident set; on a GPU also what the allocator held at most.
+the largest resident set; on a GPU what the allocator held at most.
 
     python benchmarks/memory.py
 """

@@ -59,6 +59,7 @@ COMMON: dict[str, Any] = {
     "steps": 1500,
     "batch_tokens": 1024,
     "learning_rate": 3e-3,
+    "dead_after_tokens": 20_000,
     "normalisation_tokens": 32_768,
     "shuffle_tokens": 16_384,
 }

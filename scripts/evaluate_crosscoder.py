@@ -22,7 +22,13 @@ def main() -> None:
     corpus = load_store(arguments.corpus)
 
     from chronocoder.activations.loader import ActivationStores
-    from chronocoder.crosscoder.evaluation import evaluation_dataset, measure_cross_entropy, measure_reconstruction
+    from chronocoder.activations.origin import origin_of
+    from chronocoder.crosscoder.evaluation import (
+        check_origin,
+        evaluation_dataset,
+        measure_cross_entropy,
+        measure_reconstruction,
+    )
     from chronocoder.crosscoder.model import load_crosscoder
     from chronocoder.devices import default_device
     from chronocoder.suites.checkpoints import load_model
@@ -30,7 +36,9 @@ def main() -> None:
 
     given = checkpoints_from(arguments)
     crosscoder = load_crosscoder(arguments.crosscoder, default_device())
-    quality = measure_reconstruction(crosscoder, ActivationStores(arguments.activations).blocks())
+    stores = ActivationStores(arguments.activations)
+    check_origin(crosscoder.config, origin_of(stores), list(given.paths))
+    quality = measure_reconstruction(crosscoder, stores.blocks())
     sites = [resolve_site(load_model(path), crosscoder.config.site) for path in given.paths.values()]
     entropies = measure_cross_entropy(crosscoder, sites, corpus["token_ids"].values, settings)
     evaluation = evaluation_dataset(crosscoder, quality, entropies, given.tokens_seen)

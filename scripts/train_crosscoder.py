@@ -27,7 +27,7 @@ def main() -> None:
     streaming.add_argument("--corpus", type=Path, help="store of the training text")
     streaming.add_argument("--site", help="for instance residual.2")
     running = parser.add_argument_group("running", "what does not change the crosscoder")
-    running.add_argument("--processes", type=int, default=1, help="processes to train on; one a GPU")
+    running.add_argument("--processes", type=int, default=1, help="processes to train on, over all machines; one a GPU")
     running.add_argument("--dictionary-shards", type=int, default=1, help="parts that the dictionary is cut into")
     running.add_argument("--save-every", type=int, default=1000, help="steps from one saved state to the next")
     running.add_argument(
@@ -43,6 +43,9 @@ def main() -> None:
     add_variant_flags(parser)
     arguments = parser.parse_args()
     settings = variant_from(arguments)
+    for name in ("processes", "dictionary_shards", "save_every", "machines"):
+        if getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(arguments, name)} is below 1; give 1 or more")
     if arguments.activations and arguments.checkpoints:
         raise ConfigError("--activations and --checkpoints are both given; give one of them")
     if not arguments.activations:

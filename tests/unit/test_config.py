@@ -1,8 +1,10 @@
 """A wrong configuration says which key is wrong, what it holds and what to do."""
 
 import copy
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,11 @@ WRONG = [
     ("variants.l1.sparsity", "l2", r"variants\.l1: Input tag 'l2' .* match any of the expected tags: .*'topk'"),
     ("variants.batchtopk.k", 0, r"variants\.batchtopk\.k: Input should be greater than 0 \(found 0\)"),
     ("variants.batchtopk.k", 600, r"variants\.batchtopk: k 600 exceeds dictionary_size 512; lower it"),
+    (
+        "training",
+        {"processes": 3, "dictionary_shards": 3},
+        r"dictionary_size 512 is no multiple of training",
+    ),
     ("training.dictionary_shards", 2, r"training: processes 1 is no multiple of dictionary_shards 2; change one"),
 ]
 
@@ -64,6 +71,15 @@ def test_message_names_key_and_remedy(path: str, value: Any, message: str) -> No
     with pytest.raises(ConfigError, match=message) as caught:
         parse_experiment(changed(path, value), "config.yaml")
     assert str(caught.value).startswith("config.yaml: 1 wrong:")
+
+
+def test_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for content in (None, "a: [1"):
+        path = tmp_path / "mine.yaml"
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(ConfigError, match=r"(?s)mine\.yaml: no readable configuration .*; correct the path"):
+            load_experiment(path)
 
 
 def test_nursery_task_needs_a_nursery() -> None:
@@ -123,3 +139,6 @@ def test_conda_environment_pins_what_the_constraints_pin() -> None:
     pins = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     constraints = set((ROOT / "envs/constraints.txt").read_text().split())
     assert set(pins) <= constraints
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split("[>=]", entry)[0].lower() for entry in needed}
+    assert names <= {pin.partition("==")[0].lower() for pin in pins}

@@ -1,6 +1,5 @@
 """Training on several processes equals training on one."""
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -14,13 +13,11 @@ import pytest
 import torch
 import xarray as xr
 from conftest import tiny_config
+from training_processes import server, train_in_team
 
-from chronocoder.activations.loader import ActivationStores
 from chronocoder.command_line import to_flags
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig, load_crosscoder
-from chronocoder.crosscoder.state import StateDirectory
 from chronocoder.crosscoder.team import Team
-from chronocoder.crosscoder.training import train_crosscoder
 from chronocoder.errors import ConfigError
 from chronocoder.variants import VARIANTS
 
@@ -41,27 +38,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _train_one(
-    rank: int, processes: int, shards: int, port: int, config: CrosscoderConfig, paths: list[Path], output: Path
-) -> None:
-    torch.set_num_threads(1)
-    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in own.items()})
-    os.environ.update({"CHRONOCODER_LAUNCHED": "1", "CUDA_VISIBLE_DEVICES": ""})
-    states = StateDirectory(output / "state", {})
-    trained = train_crosscoder(config, ActivationStores(paths), states, output / "last_good", 10, shards)
-    if rank == 0:
-        trained.crosscoder.save(output / "crosscoder")
-        trained.history.to_zarr(output / "history.zarr", consolidated=False)
-
-
 def train(processes: int, shards: int, config: CrosscoderConfig, paths: list[Path], output: Path) -> Crosscoder:
     """Train on processes that a server forks once it has imported what they need."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["chronocoder.crosscoder.training"])
-    port = free_port()
+    context, port = server(), free_port()
     started = [
-        context.Process(target=_train_one, args=(rank, processes, shards, port, config, paths, output))
+        context.Process(target=train_in_team, args=(rank, processes, shards, port, config, paths, output))
         for rank in range(processes)
     ]
     for process in started:

@@ -1,7 +1,6 @@
 """Training: that it learns, repeats itself, goes on after every kind of end, and keeps what is good."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import WIDTH, tiny_config
+from training_processes import server, train_alone
 
 from chronocoder.activations.formats import Stored
 from chronocoder.activations.loader import ActivationStores, sampled_blocks
@@ -86,22 +86,15 @@ def test_bfloat16_products_keep_float32_weights(stores: ActivationStores, tmp_pa
     assert float(errors[1]) == pytest.approx(float(errors[0]), rel=0.03)
 
 
-def _train_slowly(config: CrosscoderConfig, paths: list[Path], directory: Path, save_every: int) -> None:
-    torch.set_num_threads(1)
-    trained = train(config, ActivationStores(paths), directory, save_every)
-    trained.crosscoder.save(directory / "crosscoder")
-
-
 @pytest.mark.parametrize("variant", ["batchtopk", "jumprelu"])
 def test_killed_ten_times_ends_in_the_same_weights(stores: ActivationStores, tmp_path: Path, variant: str) -> None:
     """SIGKILL at random moments, in the midst of saving too; on the CPU the weights are equal to the last bit."""
     config = tiny_config(variant, steps=400, batch_tokens=1024, learning_rate=0.01, dead_after_tokens=2000)
     undisturbed = train(config, stores, tmp_path / "undisturbed")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["chronocoder.crosscoder.training"])
+    context = server()
     moments, kills, begun_at = random.Random(0), 0, [0]
     while kills < 10:
-        process = context.Process(target=_train_slowly, args=(config, stores.paths, tmp_path / "killed", 2))
+        process = context.Process(target=train_alone, args=(config, stores.paths, tmp_path / "killed", 2))
         process.start()
         target = begun_at[-1] + 3
         while process.is_alive() and _saved_step(tmp_path / "killed") < target:
@@ -113,7 +106,7 @@ def test_killed_ten_times_ends_in_the_same_weights(stores: ActivationStores, tmp
         kills += 1
         begun_at.append(_saved_step(tmp_path / "killed"))
     assert begun_at == sorted(set(begun_at)), "a restart lost what had been saved"
-    process = context.Process(target=_train_slowly, args=(config, stores.paths, tmp_path / "killed", 50))
+    process = context.Process(target=train_alone, args=(config, stores.paths, tmp_path / "killed", 50))
     process.start()
     process.join()
     finished = load_crosscoder(tmp_path / "killed" / "crosscoder")

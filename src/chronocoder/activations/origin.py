@@ -10,6 +10,7 @@ import xarray as xr
 from chronocoder.activations.loader import ActivationStores
 from chronocoder.activations.sources import StreamedActivations
 from chronocoder.config import HarvestSettings
+from chronocoder.errors import StoreError
 from chronocoder.suites.checkpoints import checkpoint_commit, load_model
 from chronocoder.suites.sites import resolve_site
 
@@ -35,9 +36,15 @@ class Origin(NamedTuple):
 
 
 def origin_of(stores: ActivationStores) -> Origin:
-    """Return what stored activations are of, as the harvest noted it."""
+    """Return what stored activations are of, as the harvest noted it.
+
+    Raises:
+        StoreError: two stores are of one checkpoint.
+    """
     first = stores.attributes[0]
     revisions, commits = (tuple(attributes[key] for attributes in stores.attributes) for key in ("revision", "commit"))
+    if len(set(revisions)) < len(revisions):
+        raise StoreError(f"stores of {', '.join(revisions)}: one checkpoint is there twice; give each once")
     return Origin(first["suite"], first["site"], revisions, commits, first["tokens_digest"], stores.stored_format)
 
 

@@ -40,6 +40,17 @@ class Experiment(Settings):
         return self.suites[suite].comparisons[comparison].variants or list(self.variants)
 
     @model_validator(mode="after")
+    def _dictionaries_can_be_cut(self) -> "Experiment":
+        shards = self.training.dictionary_shards
+        for name, variant in self.variants.items():
+            if variant.dictionary_size % shards:
+                raise ValueError(
+                    f"variants.{name}.dictionary_size {variant.dictionary_size} is no multiple of"
+                    f" training.dictionary_shards {shards}; change one"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _variants_exist(self) -> "Experiment":
         for suite_name, suite in self.suites.items():
             for name in suite.comparisons:
@@ -70,8 +81,16 @@ def parse_experiment(values: Mapping[str, Any], origin: str) -> Experiment:
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Read and validate a configuration file."""
-    return parse_experiment(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, str(path))
+    """Read and validate a configuration file.
+
+    Raises:
+        ConfigError: it cannot be read, or a key is wrong.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: no readable configuration ({error}); correct the path or the file") from error
+    return parse_experiment(values, str(path))
 
 
 def _describe(entry: Mapping[str, Any], values: Any) -> str:

@@ -9,8 +9,9 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from chronocoder.activations.origin import Origin
 from chronocoder.config import EvaluationSettings
-from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.crosscoder.statistics import (
     FREQUENCY_EDGES,
     PRESENT_RATIO,
@@ -20,6 +21,7 @@ from chronocoder.crosscoder.statistics import (
     present,
     refitted_rows,
 )
+from chronocoder.errors import StoreError
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.sites import Site
 
@@ -33,6 +35,24 @@ def measure_reconstruction(
     for part in parts:
         statistics.merge(part)
     return statistics
+
+
+def check_origin(config: CrosscoderConfig, origin: Origin, revisions: Sequence[str]) -> None:
+    """Check that activations and checkpoints are those that a crosscoder is of, in its order.
+
+    Raises:
+        StoreError: they are not; the message names what differs.
+    """
+    pairs = {
+        "suite": (config.suite, origin.suite),
+        "site": (config.site, origin.site),
+        "checkpoints of the activations": (config.checkpoints, origin.revisions),
+        "commits": (config.commits, origin.commits),
+        "checkpoints": (config.checkpoints, tuple(revisions)),
+    }
+    for name, (expected, found) in pairs.items():
+        if expected != found:
+            raise StoreError(f"{name}: the crosscoder is of {expected}, not of {found}; give what it was trained on")
 
 
 class CrossEntropies(NamedTuple):
@@ -122,7 +142,9 @@ def evaluation_dataset(
                 both, refitted.cpu().numpy(), "norm of the decoder row that fits best while all others stay"
             ),
             "present": labelled(
-                both, present(refitted).cpu().numpy(), f"refitted norm is above {PRESENT_RATIO} of the latent's largest"
+                both,
+                present(refitted).cpu().numpy(),
+                f"refitted norm above {PRESENT_RATIO} of the latent's largest; nowhere if never active",
             ),
             "latent_scaling_error": labelled(
                 both, scaling.error.cpu().numpy(), "latent scaling, target: error with the latent left out"

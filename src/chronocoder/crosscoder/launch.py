@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -76,7 +77,8 @@ def launch(script: Sequence[str], processes: int, machines: Machines) -> int:
             received.append(number)
             workers = psutil.Process(process.pid).children(recursive=True)
             for worker in workers:
-                worker.terminate()
+                with suppress(psutil.NoSuchProcess):  # it may have ended by itself
+                    worker.terminate()
             if not workers:
                 process.kill()
 

@@ -83,7 +83,7 @@ class StateDirectory:
         team.wait()
 
     def load(self, team: Team) -> TrainingState | None:
-        """Return the newest state, on the CPU; None where there is none, or that of another training, which is removed.
+        """Return the newest state, on the CPU; None where there is none, or another training's, which is set aside.
 
         Raises:
             StoreError: the state cannot be read, or is of another number of shards.

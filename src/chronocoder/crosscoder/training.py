@@ -224,7 +224,7 @@ class Trainer:
         active = self._team.add_parts(selection.codes.active().int())
         self._silent_tokens += self._settings.batch_tokens
         self._silent_tokens[active > 0] = 0
-        return self._silent_tokens >= self._settings.dead_after_tokens
+        return self._silent_tokens >= self._settings.dead_after
 
     @torch.no_grad()
     def _clip_gradients(self) -> float:

@@ -98,8 +98,9 @@ class CrosscoderSettings(Settings):
         0.0, description="Weight of the loss by which dead latents learn the residual."
     )
     auxiliary_k: PositiveInt = Field(64, description="Dead latents that take part in it, per token.")
-    dead_after_tokens: PositiveInt = Field(
-        1_000_000, description="A latent is dead once it was inactive for so many tokens."
+    dead_after_tokens: PositiveInt | None = Field(
+        None,
+        description="A latent is dead once it was inactive for so many tokens; where not given, 2 % of the training's.",
     )
     decoder_norm: PositiveFloat = Field(0.08, description="Initial norm of each decoder row.")
     batch_tokens: PositiveInt = Field(4096, description="Tokens in a step, over all processes.")
@@ -119,6 +120,11 @@ class CrosscoderSettings(Settings):
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="Number format of the matrix products; the weights are float32 in any case."
     )
+
+    @property
+    def dead_after(self) -> int:
+        """Return the tokens after which an inactive latent is dead."""
+        return self.dead_after_tokens or max(1, self.steps * self.batch_tokens // 50)
 
     @property
     def mean_k(self) -> float:
