@@ -24,11 +24,11 @@ def test_what_it_was_trained_on_is_taken() -> None:
     [
         (
             {"revisions": ("step1", "step0")},
-            r"checkpoints of the activations: the crosscoder is of \('step0', 'step1'\)",
+            r"of the activations: the crosscoder is of \('step0', 'step1'\)",
         ),
         (
             {"site": "residual.2"},
-            "site: the crosscoder is of residual.1, not of residual.2; give what it was trained on",
+            "the crosscoder is of residual.1, not of residual.2; give what it was trained on",
         ),
         ({"commits": ("", "other")}, "commits: the crosscoder is of"),
         ({"suite": "large"}, "suite: the crosscoder is of tiny, not of large"),
