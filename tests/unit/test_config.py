@@ -112,6 +112,13 @@ def test_schema_and_reference_page_agree_with_the_models() -> None:
     assert (ROOT / PAGE_PATH).read_text() == page_text(), "run `make reference`"
 
 
+def test_reference_page_has_whole_rows_and_links_what_mappings_hold() -> None:
+    page = page_text()
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
+    assert "mapping of names to [Suite](#suite)" in page and "[BatchTopK](#batchtopk)" in page
+
+
 @pytest.mark.parametrize(
     "settings",
     [

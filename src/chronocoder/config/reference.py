@@ -30,11 +30,15 @@ def page_text() -> str:
 def _section(name: str, part: dict[str, Any]) -> str:
     required = part.get("required", [])
     rows = [
-        f"| `{key}` | {_type(entry)} | {_default(key, entry, required)} | {entry.get('description', '')} |"
+        f"| `{key}` | {_type(entry)} | {_default(key, entry, required)} | {_cell(entry)} |"
         for key, entry in part.get("properties", {}).items()
     ]
     heading = f"## {name}\n\n{part.get('description', '')}\n"
     return "\n".join([heading, "| key | type | default | meaning |", "| --- | --- | --- | --- |", *rows, ""])
+
+
+def _cell(entry: dict[str, Any]) -> str:
+    return str(entry.get("description", "")).replace("|", "\\|")
 
 
 def _default(key: str, entry: dict[str, Any], required: list[str]) -> str:
@@ -55,5 +59,8 @@ def _type(entry: dict[str, Any]) -> str:
     if entry.get("type") == "array":
         return f"list of {_type(entry.get('items', {}))}"
     if entry.get("type") == "object":
-        return f"mapping of names to {_type(entry.get('additionalProperties', {}))}"
+        values: dict[str, Any] = entry.get("additionalProperties") or next(
+            iter(entry.get("patternProperties", {}).values()), {}
+        )
+        return f"mapping of names to {_type(values)}"
     return f"`{entry['const']}`" if "const" in entry else str(entry.get("type", "value"))
