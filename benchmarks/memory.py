@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 
 from chronocoder.activations.formats import Stored
+from chronocoder.activations.loader import shuffled_batches
 from chronocoder.activations.sources import ActivationSource
 from chronocoder.crosscoder.model import CrosscoderConfig
 from chronocoder.crosscoder.state import StateDirectory
@@ -53,9 +54,14 @@ def main() -> None:
     parser.add_argument("--one", help="for the processes that this command starts: measure one training")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--variants", nargs="+", choices=list(OWN_SETTINGS), default=list(OWN_SETTINGS))
+    parser.add_argument("--loader", action="store_true", help="measure the loader alone, which trains nothing")
     arguments = parser.parse_args()
     if arguments.one is not None:
         train(**json.loads(arguments.one), steps=arguments.steps)
+        return
+    if arguments.loader:
+        for sizes in (BASE, *({**BASE, name: 2 * BASE[name]} for name in ("checkpoints", "d_model", "shuffle_tokens"))):
+            sys.stdout.write(f"loader {peak_mb('loader', sizes, arguments.steps):7.0f} MB at {sizes}\n")
         return
     sys.stdout.write(f"MB at {BASE}, and times as much when one of these is doubled\n")
     for variant in arguments.variants:
@@ -78,7 +84,12 @@ def peak_mb(variant: str, sizes: dict[str, int], steps: int) -> float:
 def train(variant: str, steps: int, checkpoints: int, d_model: int, **settings: int) -> None:
     """Train for some steps, or not at all, and write the peak memory of this process in MB."""
     device = Accelerator().device
-    if steps:
+    if steps and variant == "loader":
+        source = RandomActivations(checkpoints, d_model)
+        batches = shuffled_batches(source, settings["batch_tokens"], 0, buffer_tokens=settings["shuffle_tokens"])
+        for _ in range(steps * 4):
+            next(batches)
+    elif steps:
         own = {"sparsity": variant, "steps": steps, "normalisation_tokens": 4096, **OWN_SETTINGS[variant], **settings}
         config = CrosscoderConfig(
             suite="noise",
