@@ -53,6 +53,12 @@ WRONG = [
     ("suites.nursery.source.steps", [4, 2], r"steps \[4, 2\] must ascend"),
     ("suites.nursery.corpus.train_tokens", 10, r"train_tokens 10 is less than one sequence of sequence_length 64"),
     ("suites.nursery.contrasts", {"agreement_simple": ["x"]}, r"contrasts\.agreement_simple: task 'x' is not among"),
+    (
+        "suites.nursery.tasks.agreement_simple",
+        {"kind": "pears", "path": "x"},
+        r"suites\.nursery\.tasks\.agreement_simple: Input tag 'pears' .* expected tags: 'nursery', 'blimp', 'pairs'",
+    ),
+    ("suites.nursery.tasks.agreement_simple", {"kind": "pairs"}, r"agreement_simple\.path: .*required"),
     ("variants.l1.k", 3, r"variants\.l1\.k: unknown key; remove it"),
     ("variants.l1.sparsity", "l2", r"variants\.l1: Input tag 'l2' .* match any of the expected tags: .*'topk'"),
     ("variants.batchtopk.k", 0, r"variants\.batchtopk\.k: Input should be greater than 0 \(found 0\)"),
@@ -62,6 +68,8 @@ WRONG = [
         {"processes": 3, "dictionary_shards": 3},
         r"dictionary_size 512 is no multiple of training",
     ),
+    ("seeds", [0, 1, 0], r"seeds: seeds \[0, 1, 0\] repeat; list each of them once"),
+    ("ablation.set_sizes", [1, 5, 2], r"set_sizes \[1, 5, 2\] must ascend without repetition; sort the list"),
     ("training.dictionary_shards", 2, r"training: processes 1 is no multiple of dictionary_shards 2; change one"),
 ]
 
@@ -90,6 +98,28 @@ def test_nursery_task_needs_a_nursery() -> None:
         "checkpoints": {f"step{n}": {"path": "x", "tokens_seen": n} for n in (16, 64, 112, 320)},
     }
     with pytest.raises(ConfigError, match=r"tasks\.agreement_simple: kind 'nursery' needs a source of kind 'nursery'"):
+        parse_experiment(config, "config.yaml")
+
+
+def test_tasks_say_whether_they_can_supply_a_counterfactual() -> None:
+    given: list[tuple[dict[str, Any], bool]] = [
+        ({"kind": "nursery"}, True),
+        ({"kind": "pairs", "path": "own.jsonl"}, True),
+        ({"kind": "blimp", "path": "blimp.jsonl"}, False),
+    ]
+    for settings, supplies in given:
+        suite = parse_experiment(changed("suites.nursery.tasks.agreement_simple", settings), "config.yaml").suites
+        assert suite["nursery"].tasks["agreement_simple"].supplies_counterfactual == supplies
+
+
+def test_patching_needs_tasks_with_counterfactuals() -> None:
+    config = changed("suites.nursery.tasks.determiner_noun", {"kind": "blimp", "path": "blimp.jsonl"})
+    config["attribution"]["intervention"] = "counterfactual"
+    message = (
+        r"attribution\.intervention 'counterfactual': suites\.nursery\.tasks\.determiner_noun of kind 'blimp' has no"
+        r" counterfactual prefixes; leave it out, or set intervention to zero"
+    )
+    with pytest.raises(ConfigError, match=message):
         parse_experiment(config, "config.yaml")
 
 

@@ -1,14 +1,16 @@
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
+from hashlib import blake2b
 from importlib.resources import files
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 
 import pytest
 import yaml
 
 from chronocoder.errors import ConfigError, TaskError
-from chronocoder.suites.nursery.grammar import Grammar, split_of
-from chronocoder.suites.nursery.language import Language, parse_symbols, read_language
+from chronocoder.suites.nursery.grammar import Grammar, Word, split_of, words_of
+from chronocoder.suites.nursery.language import Language, Symbol, bind, parse_features, parse_symbols, read_language
 from chronocoder.tasks.pairs import MinimalPair
 
 ENGLISH_TASKS = {
@@ -26,6 +28,7 @@ ENGLISH_VERBS = ("copula", "perfect", "support", "frequent_transitive", "frequen
 NOUNS = ("frequent_noun", "common_noun", "irregular_noun", "thing")
 VOWELS = "aeiouâàéèêîôû"
 FRENCH_VERBS = ("copula", "modal", "frequent_transitive", "frequent_intransitive")
+TASKS = [(language, task) for language in ("english", "french") for task in Grammar.load(language).task_names]
 
 
 @pytest.fixture(scope="module", params=["english", "french"])
@@ -190,7 +193,7 @@ def test_words_that_would_change_before_a_vowel_never_stand_there() -> None:
 def test_pairs_are_distinct_balanced_and_reproducible(grammar: Grammar) -> None:
     for task in grammar.task_names:
         pairs = grammar.minimal_pairs(task, 80, 5)
-        assert len(set(pairs)) == 80
+        assert len({(pair.prefix, pair.right, pair.wrong, pair.condition) for pair in pairs}) == 80
         assert pairs == grammar.minimal_pairs(task, 80, 5)
         assert pairs != grammar.minimal_pairs(task, 80, 6)
         counts = Counter(pair.condition for pair in pairs)
@@ -205,6 +208,143 @@ def test_continuations_differ_and_begin_with_a_space(grammar: Grammar) -> None:
             assert pair.right != pair.wrong
             assert pair.right.startswith(" ") and pair.wrong.startswith(" ")
             assert not pair.prefix.startswith(" ")
+
+
+@pytest.mark.parametrize(("language", "digest"), [("english", "98b293d6506aa862"), ("french", "177b13f9a784d218")])
+def test_pairs_are_those_that_published_results_rest_on(language: str, digest: str) -> None:
+    grammar = Grammar.load(language)
+    pairs = [pair for task in grammar.task_names for pair in grammar.minimal_pairs(task, 200, 2)]
+    texts = ["|".join((pair.prefix, pair.right, pair.wrong, pair.condition)) for pair in pairs]
+    assert blake2b("\n".join(texts).encode(), digest_size=8).hexdigest() == digest
+
+
+@cache
+def content(language: str) -> Language:
+    return read_language(language)
+
+
+@cache
+def forms(language: str, name: str) -> list[Word]:
+    return words_of(content(language).lexicon[name])
+
+
+def ends(language: str, symbol: Symbol, words: list[str], start: int) -> set[int]:
+    """Return where a phrase that begins at `start` may end: a recogniser to check the generator by."""
+    if symbol.name in content(language).lexicon:
+        fits = any(word.text == words[start] and word.fits(symbol.features) for word in forms(language, symbol.name))
+        return {start + 1} if fits else set()
+    heads = ((parse_symbols(head)[0], body) for head, body in content(language).rules.items())
+    head, body = next((head, body) for head, body in heads if head.name == symbol.name)
+    given = {name: symbol.features[feature] for name, feature in head.variables.items() if feature in symbol.features}
+    parts = [parse_symbols(expansion) for expansion in body]
+    return set().union(*(sequence_ends(language, part, given, words, start) for part in parts))
+
+
+def sequence_ends(
+    language: str, symbols: list[Symbol], given: Mapping[str, str], words: list[str], start: int
+) -> set[int]:
+    found: set[int] = set()
+    for values in bindings(language, symbols, given):
+        places = {start}
+        for symbol in symbols:
+            ground = Symbol(symbol.name, bind(symbol.features, values))
+            places = set().union(*(ends(language, ground, words, place) for place in places if place < len(words)))
+        found |= places
+    return found
+
+
+def bindings(language: str, symbols: list[Symbol], given: Mapping[str, str]) -> list[dict[str, str]]:
+    free = {name: feature for symbol in symbols for name, feature in symbol.variables.items() if name not in given}
+    choices = product(*(content(language).features[feature] for feature in free.values()))
+    return [{**given, **dict(zip(free, values, strict=True))} for values in choices]
+
+
+def conditions_of(language: str, task: str, pair: MinimalPair) -> set[str]:
+    """Return the conditions under which a pair is one of the task, those that `differ` excludes included."""
+    template = content(language).tasks[task]
+    symbols, words = parse_symbols(template.prefix), pair.prefix.split()
+    found = set()
+    for values in bindings(language, symbols, {}):
+        agreement = bind(parse_features(template.agrees), values)
+        rest = {feature: value for feature, value in agreement.items() if feature != template.contrast}
+        answers = [
+            (right.text, wrong.text)
+            for name in template.answers
+            for right, wrong in product(forms(language, name), repeat=2)
+            if right.lemma == wrong.lemma and right.fits(agreement) and wrong.fits(rest) and not wrong.fits(agreement)
+        ]
+        answered = (pair.right.strip(), pair.wrong.strip()) in answers
+        if answered and len(words) in sequence_ends(language, symbols, values, words, 0):
+            found.add(template.condition.format(**values))
+    return found
+
+
+@pytest.mark.parametrize(("language", "task"), TASKS)
+def test_wrong_answer_is_right_for_the_counterfactual_and_under_another_condition(language: str, task: str) -> None:
+    pairs = Grammar.load(language).minimal_pairs(task, 40, 2)
+    with_counterfactual = [pair for pair in pairs if pair.counterfactual]
+    assert with_counterfactual
+    for pair in with_counterfactual:
+        assert conditions_of(language, task, pair) == {pair.condition}
+        assert not conditions_of(language, task, MinimalPair(pair.prefix, pair.wrong, pair.right))
+        others = conditions_of(language, task, MinimalPair(pair.counterfactual, pair.wrong, pair.right))
+        assert len(others) == 1 and pair.condition not in others
+        assert not conditions_of(language, task, MinimalPair(pair.counterfactual, pair.right, pair.wrong))
+
+
+@pytest.mark.parametrize(("language", "task"), [entry for entry in TASKS if "gender" not in entry[1]])
+def test_counterfactual_has_other_forms_of_the_same_words_and_changes_one_number(language: str, task: str) -> None:
+    lemmas = {frozenset(row) for name in content(language).lexicon for row in rows_of(language, name)}
+    for pair in Grammar.load(language).minimal_pairs(task, 100, 2):
+        words, others = pair.prefix.split(), pair.counterfactual.split()
+        changed = [(word, other) for word, other in zip(words, others, strict=True) if word != other]
+        assert changed
+        assert all(any({word, other} <= lemma for lemma in lemmas) for word, other in changed)
+        numbers = zip(noun_numbers(words, language), noun_numbers(others, language), strict=True)
+        assert sum(number != other for number, other in numbers) == (task != "determiner_noun")
+
+
+def test_gender_counterfactuals_have_a_noun_of_the_other_gender_and_unseen_pairs_stay_unseen(french: Grammar) -> None:
+    genders = {word.text: word.features["gender"] for name in NOUNS for word in french.lexicon[name]}
+    pairs = french.minimal_pairs("adjective_gender", 100, 2)
+    assert all(pair.counterfactual for pair in pairs)
+    across = french.minimal_pairs("adjective_gender_across_prepositional_phrase", 300, 2)
+    with_counterfactual = [pair for pair in across if pair.counterfactual]
+    assert 10 < len(with_counterfactual) < 100
+    assert all(french.is_reserved(pair.counterfactual.split()) for pair in with_counterfactual)
+    for pair in (*pairs, *with_counterfactual):
+        nouns, others = (
+            [word for word in text.split() if word in genders] for text in (pair.prefix, pair.counterfactual)
+        )
+        assert genders[nouns[0]] != genders[others[0]] and nouns[1:] == others[1:]
+        assert noun_numbers(nouns, "french") == noun_numbers(others, "french")
+
+
+def test_counterfactuals_of_reserved_pairs_are_reserved_too(grammar: Grammar) -> None:
+    for task in ("agreement_across_prepositional_phrase", "agreement_across_object_relative"):
+        assert all(grammar.is_reserved(pair.counterfactual.split()) for pair in grammar.minimal_pairs(task, 40, 0))
+
+
+def test_counterfactual_is_empty_where_the_other_number_has_another_phrase() -> None:
+    numeral = {"columns": ["number=plural"], "rows": ["two"]}
+    phrase = {"noun[number]": 1, "numeral[number] noun[number]": 1}
+    language = tiny_language(
+        lexicon={**tiny_lexicon(), "numeral": numeral},
+        rules={"phrase[number]": phrase},
+        tasks={"number": {**tiny_task(), "prefix": "phrase[number]"}},
+    )
+    pairs = [pair for seed in range(20) for pair in Grammar(language).minimal_pairs("number", 2, seed)]
+    counterfactuals = {(pair.prefix, pair.counterfactual) for pair in pairs}
+    assert counterfactuals == {("ox", "oxen"), ("ox", ""), ("oxen", "ox"), ("two oxen", "")}
+
+
+def test_feature_with_three_values_has_no_counterfactual() -> None:
+    noun = {"columns": ["number=singular", "number=dual", "number=plural"], "rows": ["ox oxa oxen"]}
+    verb = {"columns": noun["columns"], "rows": ["eats eata eat"]}
+    language = tiny_language(
+        features={"number": {"singular": 1, "dual": 1, "plural": 1}}, lexicon={"noun": noun, "verb": verb}
+    )
+    assert {pair.counterfactual for pair in Grammar(language).minimal_pairs("number", 3, 0)} == {""}
 
 
 def test_an_unknown_language_is_refused_with_the_known_ones() -> None:
@@ -237,26 +377,24 @@ def test_every_language_is_named_as_its_file() -> None:
     assert [read_language(name).language for name in ("english", "french")] == ["english", "french"]
 
 
+def tiny_lexicon() -> dict[str, object]:
+    columns = ["number=singular", "number=plural"]
+    return {"noun": {"columns": columns, "rows": ["ox oxen"]}, "verb": {"columns": columns, "rows": ["eats eat"]}}
+
+
+def tiny_task() -> dict[str, object]:
+    return {"prefix": "noun[number]", "agrees": "number", "answers": {"verb": 1}, "condition": "head {number}"}
+
+
 def tiny_language(**changes: object) -> Language:
-    verb = {"columns": ["number=singular", "number=plural"], "rows": ["eats eat"]}
     content = {
         "language": "tiny",
         "sentence": "sentence",
         "stop": ".",
         "nouns": ["noun"],
         "features": {"number": {"singular": 1, "plural": 1}},
-        "lexicon": {
-            "noun": {"columns": ["number=singular", "number=plural"], "rows": ["ox oxen"]},
-            "verb": verb,
-        },
+        "lexicon": tiny_lexicon(),
         "rules": {"sentence": {"noun[number] verb[number]": 1}},
-        "tasks": {
-            "number": {
-                "prefix": "noun[number]",
-                "agrees": "number",
-                "answers": {"verb": 1},
-                "condition": "head {number}",
-            }
-        },
+        "tasks": {"number": tiny_task()},
     }
     return Language.model_validate(content | changes)

@@ -1,16 +1,24 @@
 """Minimal pairs: reading, tokenising, and what is said of those that cannot be used."""
 
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from chronocoder.config import NurseryTask
+from chronocoder.config.suites import BlimpTask, PairsTask
 from chronocoder.errors import TaskError
+from chronocoder.suites.nursery.tokenizer import SEPARATOR
 from chronocoder.tasks.blimp import read_blimp
 from chronocoder.tasks.pairs import MinimalPair
+from chronocoder.tasks.pairs_file import read_pairs_file
+from chronocoder.tasks.sources import read_pairs
 from chronocoder.tasks.tokenise import prefix_batches, prefix_ids, tokenise_pairs
 
 
@@ -51,6 +59,72 @@ def test_blimp_line_without_sentences_is_named(tmp_path: Path) -> None:
         read_blimp(path)
 
 
+def test_blimp_lines_are_counted_as_they_stand_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('\n{"sentence_good": "a b\u2028c", "sentence_bad": "a d"}\n\n5\n', encoding="utf-8")
+    with pytest.raises(TaskError, match=r"a\.jsonl, line 4: needs a JSON object with sentence_good and .*, not 5"):
+        read_blimp(path)
+    assert read_blimp(path, limit=3) == [MinimalPair("a", " b", " d")]
+
+
+def pairs_file(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+GIVEN = '{"prefix": "l\u2019", "right": "ami", "wrong": "amis"}'
+WHOLE = '{"prefix": "a", "right": " b", "wrong": " c", "counterfactual": "d", "condition": "x"}'
+
+
+def test_pairs_file_is_read_as_it_stands(tmp_path: Path) -> None:
+    path = pairs_file(tmp_path / "a.jsonl", GIVEN, "", WHOLE, GIVEN)
+    expected = [MinimalPair("l\u2019", "ami", "amis"), MinimalPair("a", " b", " c", "x", "d")]
+    assert read_pairs_file(path, limit=3) == expected
+    assert len(read_pairs_file(path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            '{"prefix": "a", "rigth": "b"}',
+            r"unknown key 'rigth'; remove it or correct its spelling: a pair has prefix, ",
+        ),
+        ('{"prefix": "a", "right": " b"}', r"'wrong' is missing; add it: a pair has prefix, right, wrong \(and where"),
+        ('{"prefix": "a", "right": 5, "wrong": " c"}', r"'right' is 5; give text, or leave out what is not required"),
+        (WHOLE.replace('"d"', "null"), r"'counterfactual' is null; give text, or leave out"),
+        ('{"prefix": "a", ', r"needs a JSON object with prefix, right, wrong \(.*\) \(JSONDecodeError"),
+        ('["a", "b", "c"]', r'needs a JSON object with prefix, .*, not \["a", "b", "c"\]'),
+    ],
+)
+def test_unusable_line_of_a_pairs_file_is_named_with_a_remedy(tmp_path: Path, line: str, message: str) -> None:
+    path = pairs_file(tmp_path / "a.jsonl", GIVEN, line)
+    with pytest.raises(TaskError, match=r"a\.jsonl, line 2: " + message):
+        read_pairs_file(path)
+
+
+@pytest.mark.parametrize("read", [read_pairs_file, read_blimp])
+def test_unusable_file_is_named_with_a_remedy(tmp_path: Path, read: Callable[[Path], list[MinimalPair]]) -> None:
+    path = tmp_path / "a.jsonl"
+    with pytest.raises(TaskError, match=r"a\.jsonl: no such file; correct the task's path"):
+        read(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(TaskError, match=r"a\.jsonl: is no UTF-8 text \(.*0xff.*\); save it as UTF-8"):
+        read(path)
+    path.write_text(" \n")
+    with pytest.raises(TaskError, match=r"a\.jsonl: holds no pairs; give a JSONL file with "):
+        read(path)
+
+
+def test_each_kind_of_task_is_read_from_its_source(tmp_path: Path) -> None:
+    own = pairs_file(tmp_path / "own.jsonl", WHOLE, GIVEN)
+    blimp = blimp_file(tmp_path / "blimp.jsonl", ("a b", "a c"))
+    assert read_pairs("t", PairsTask(kind="pairs", path=str(own), limit=1), "") == read_pairs_file(own, 1)
+    assert read_pairs("t", BlimpTask(kind="blimp", path=str(blimp)), "") == [MinimalPair("a", " b", " c")]
+    generated = read_pairs("agreement_simple", NurseryTask(kind="nursery", pairs=3), "english")
+    assert len(generated) == 3 and all(pair.counterfactual for pair in generated)
+
+
 def test_prefix_begins_with_the_separator_and_answers_follow_it(
     task: xr.Dataset, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -71,6 +145,107 @@ def test_shared_first_tokens_move_to_the_prefix(tokenizer: PreTrainedTokenizerFa
     assert list(prefix_ids(dataset, np.array([0]))[0][-len(shared) :]) == shared
 
 
+def test_counterfactual_is_tokenised_like_the_prefix_and_ends_with_the_same_shared_tokens(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    pairs = [
+        MinimalPair("the cat", " xa", " xb", counterfactual="a dogs"),
+        MinimalPair("the boy near the cats", " see", " walk"),
+    ]
+    dataset = tokenise_pairs(pairs, tokenizer, 0, "t")
+    shared = tokenizer.encode(" xa", add_special_tokens=False)[:-1]
+    expected = [0, *tokenizer.encode("a dogs", add_special_tokens=False), *shared]
+    assert list(prefix_ids(dataset, np.array([0]), "counterfactual_id")[0]) == expected
+    assert dataset["counterfactual_id"].shape == dataset["token_id"].shape
+    assert (dataset["counterfactual_id"].values[0, len(expected) :] == -1).all()
+    assert (dataset["counterfactual_id"].values[1] == -1).all()
+    assert list(dataset["has_counterfactual"].values) == [True, False]
+    assert list(dataset["counterfactual"].values) == ["a dogs", ""]
+    assert dataset.attrs["counterfactual_left_out"] == 0
+
+
+@pytest.mark.parametrize(
+    ("pair", "tokens"),
+    [
+        (MinimalPair("the cat", " see", " walk", counterfactual="the cat near"), ["the", "Ġcat", "Ġnear"]),
+        (MinimalPair("the near", "s", "a", counterfactual="the boy"), ["the", "Ġboy"]),  # "boys" is one token
+    ],
+    ids=["length", "boundary"],
+)
+def test_counterfactual_that_cannot_be_aligned_is_counted_and_its_pair_kept(
+    tokenizer: PreTrainedTokenizerFast, pair: MinimalPair, tokens: list[str]
+) -> None:
+    assert tokenizer.tokenize(pair.counterfactual) == tokens
+    dataset = tokenise_pairs([pair], tokenizer, 0, "t")
+    assert dataset.sizes["example"] == 1 and dataset.attrs["counterfactual_left_out"] == 1
+    assert not dataset["has_counterfactual"].values[0] and (dataset["counterfactual_id"].values == -1).all()
+    assert dataset["counterfactual"].values[0] == pair.counterfactual
+
+
+def test_answers_of_several_tokens_are_the_first_that_differ_and_counted(tokenizer: PreTrainedTokenizerFast) -> None:
+    one, moved, kept = (("the", right, wrong) for right, wrong in ((" see", " walk"), (" xa", " xb"), ("xz", "yz")))
+    dataset = tokenise_pairs([MinimalPair(*texts) for texts in (one, moved, kept)], tokenizer, 0, "t")
+    assert dataset.attrs["several_tokens"] == 2 and dataset.attrs["shared_tokens_moved"] == 1
+    answers = [tokenizer.convert_ids_to_tokens(dataset[name].values.tolist()) for name in ("right_id", "wrong_id")]
+    assert answers == [["Ġsee", "a", "x"], ["Ġwalk", "b", "y"]]
+
+
+def test_pairs_that_are_left_out_are_in_no_other_count(tokenizer: PreTrainedTokenizerFast) -> None:
+    unequal = MinimalPair("the", " cat", " xyz", counterfactual="the cat near")
+    dataset = tokenise_pairs([MinimalPair("the", " cat", " dogs"), unequal], tokenizer, 0, "t")
+    counts = ("left_out_length", "several_tokens", "shared_tokens_moved", "counterfactual_left_out")
+    assert [dataset.attrs[name] for name in counts] == [1, 0, 0, 0]
+
+
+def pad_to_the_left(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.pad_token, tokenizer.padding_side, tokenizer.truncation_side = tokenizer.eos_token, "left", "left"
+
+
+def pad_with_a_word(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.pad_token, tokenizer.padding_side = "Ġcat", "right"
+
+
+def add_a_padding_token(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+
+
+def pad_and_truncate_when_encoding(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.backend_tokenizer.enable_padding(length=9)
+    tokenizer.backend_tokenizer.enable_truncation(2)
+
+
+def add_separator_when_encoding(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_bos_token = tokenizer.add_eos_token = True
+    processor = TemplateProcessing(single=f"{SEPARATOR} $A {SEPARATOR}", special_tokens=[(SEPARATOR, 0)])
+    tokenizer.backend_tokenizer.post_processor = processor
+    assert tokenizer.encode("the")[0] == tokenizer.encode("the")[-1] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pad_to_the_left,
+        pad_with_a_word,
+        add_a_padding_token,
+        pad_and_truncate_when_encoding,
+        add_separator_when_encoding,
+    ],
+)
+def test_padding_and_separator_conventions_of_the_tokenizer_change_nothing(
+    tokenizer: PreTrainedTokenizerFast, change: Callable[[PreTrainedTokenizerFast], None]
+) -> None:
+    pairs = [
+        MinimalPair("the cat near the boys", " sees", " see", counterfactual="the dogs near the boys"),
+        MinimalPair("a boy", " xa", " xb", counterfactual="the boys"),
+        MinimalPair("a boy", " walks", " qqqqq"),
+        MinimalPair("the near", "s", "a", counterfactual="the boy"),
+    ]
+    expected = tokenise_pairs(pairs, tokenizer, 0, "t")
+    changed = copy.deepcopy(tokenizer)
+    change(changed)
+    xr.testing.assert_identical(tokenise_pairs(pairs, changed, 0, "t"), expected)
+
+
 def test_pairs_of_unequal_length_are_counted(tokenizer: PreTrainedTokenizerFast) -> None:
     usable, unequal = MinimalPair("the", " cat", " dogs"), MinimalPair("the", " cat", " qqqqq")
     dataset = tokenise_pairs([usable, unequal, unequal], tokenizer, 0, "t")
@@ -79,7 +254,9 @@ def test_pairs_of_unequal_length_are_counted(tokenizer: PreTrainedTokenizerFast)
 
 
 def test_no_usable_pair_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(TaskError, match=r"task 't': none of 1 pairs is usable .*'length': 1"):
+    with pytest.raises(
+        TaskError, match=r"task 't': none of 1 pairs is usable .*'length': 1.*; choose continuations of"
+    ):
         tokenise_pairs([MinimalPair("the", " cat", " qqqqq")], tokenizer, 0, "t")
 
 
@@ -88,6 +265,10 @@ def test_no_usable_pair_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
     [
         (MinimalPair("the", " cat", " cat"), "task 't', pair 1: right and wrong continuation are the same: ' cat'"),
         (MinimalPair(" ", "cat", "dog"), "task 't', pair 1: 'cat' and 'dog' share no prefix"),
+        (
+            MinimalPair("the", " cat", " dog", counterfactual="the"),
+            "task 't', pair 1: the counterfactual is the prefix itself: 'the'; correct it or leave it out",
+        ),
     ],
 )
 def test_unusable_pair_is_named(tokenizer: PreTrainedTokenizerFast, pair: MinimalPair, message: str) -> None:

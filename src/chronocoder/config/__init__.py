@@ -1,12 +1,15 @@
 """The configuration as typed models. Importing this package never imports torch."""
 
 from chronocoder.config.analysis import (
+    AblationSettings,
+    AttributionJobSettings,
     AttributionSettings,
     EvaluationSettings,
     FeatureSettings,
     HarvestSettings,
     SimilaritySettings,
     TrainingSettings,
+    TrajectorySettings,
 )
 from chronocoder.config.experiment import Experiment, load_experiment, parse_experiment
 from chronocoder.config.suites import (
@@ -21,6 +24,7 @@ from chronocoder.config.suites import (
     NurseryCorpus,
     NurserySource,
     NurseryTask,
+    PairsTask,
     Source,
     Suite,
     Task,
@@ -29,6 +33,8 @@ from chronocoder.config.suites import (
 from chronocoder.settings import Settings
 
 __all__ = [
+    "AblationSettings",
+    "AttributionJobSettings",
     "AttributionSettings",
     "BlimpTask",
     "Comparison",
@@ -45,6 +51,7 @@ __all__ = [
     "NurseryCorpus",
     "NurserySource",
     "NurseryTask",
+    "PairsTask",
     "Settings",
     "SimilaritySettings",
     "Source",
@@ -52,6 +59,7 @@ __all__ = [
     "Task",
     "TextCorpus",
     "TrainingSettings",
+    "TrajectorySettings",
     "load_experiment",
     "parse_experiment",
 ]

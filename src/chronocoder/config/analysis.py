@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from chronocoder.settings import Settings
 
@@ -51,16 +51,68 @@ class EvaluationSettings(Settings):
 
 
 class AttributionSettings(Settings):
-    """How the indirect effect of features is estimated."""
+    """How the indirect effect of features is estimated, and how certain it is."""
 
     estimator: Literal["integrated_gradients", "attribution_patching", "exact"] = Field(
-        "integrated_gradients", description="The estimator; `exact` ablates every active feature, and is slow."
+        "integrated_gradients", description="The estimator; `exact` intervenes on every active feature, and is slow."
+    )
+    intervention: Literal["zero", "counterfactual"] = Field(
+        "zero",
+        description="What a feature is changed to: `zero`, or what it is on the pair's counterfactual prefix, which the"
+        " task then has to supply.",
     )
     steps: PositiveInt = Field(10, description="Steps of the integration path.")
-    batch_size: PositiveInt = Field(64, description="Examples in a batch, times the steps.")
-    bootstrap_samples: PositiveInt = Field(1000, description="Resamples of the examples behind an interval.")
-    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
-    seed: int = Field(0, description="Seed of the resampling.")
+    completeness_tolerance: PositiveFloat = Field(
+        0.05,
+        description="Completeness gap of integrated gradients, as a part of the true change, above which a warning says"
+        " to take more steps.",
+    )
+    batch_size: PositiveInt = Field(
+        64, description="Sequences in one pass from the site on: examples times steps of the path, or times features."
+    )
+    bootstrap_samples: PositiveInt = Field(
+        1000, description="Resamples of the examples behind an interval, and random swaps behind the null band."
+    )
+    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals and of the null band.")
+    seed: int = Field(0, description="Seed of resampling and swaps, and of what is ablated for comparison.")
+
+
+class AttributionJobSettings(Settings):
+    """How attributions and ablations are run; nothing here changes a result but by rounding."""
+
+    tasks_per_job: PositiveInt = Field(
+        1, description="Tasks of a crosscoder that share a job, so that models are loaded once for all of them."
+    )
+    processes: PositiveInt = Field(
+        1,
+        description="Processes that `accelerate launch` starts for a job, and that share out the examples; one a GPU.",
+    )
+
+
+class AblationSettings(Settings):
+    """Which features are ablated exactly, as a check on the estimator."""
+
+    top_features: PositiveInt = Field(
+        20, description="Features by largest |IE| at each checkpoint; as many random active ones serve as control."
+    )
+    set_sizes: list[PositiveInt] = Field(
+        [1, 2, 5, 10, 20, 50], min_length=1, description="How many of the top features are ablated together."
+    )
+    random_sets: PositiveInt = Field(5, description="Random sets of active features of each size, to compare with.")
+
+    @field_validator("set_sizes")
+    @classmethod
+    def _ascending(cls, sizes: list[int]) -> list[int]:
+        if sizes != sorted(set(sizes)):
+            raise ValueError(f"set_sizes {sizes} must ascend without repetition; sort the list")
+        return sizes
+
+
+class TrajectorySettings(Settings):
+    """How the courses of features over three or more checkpoints are clustered."""
+
+    clusters: PositiveInt = Field(6, description="Clusters, by k-means on RelIE; at most as many as differ.")
+    seed: int = Field(0, description="Seed of the first centres.")
 
 
 class FeatureSettings(Settings):

@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from chronocoder.config.analysis import (
+    AblationSettings,
+    AttributionJobSettings,
     AttributionSettings,
     EvaluationSettings,
     FeatureSettings,
     HarvestSettings,
     SimilaritySettings,
     TrainingSettings,
+    TrajectorySettings,
 )
 from chronocoder.config.suites import Suite
 from chronocoder.errors import ConfigError
@@ -32,6 +35,11 @@ class Experiment(Settings):
     similarity: SimilaritySettings = Field(default_factory=SimilaritySettings, description="Comparing checkpoints.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Judging crosscoders.")
     attribution: AttributionSettings = Field(default_factory=AttributionSettings, description="Measuring effects.")
+    attribution_jobs: AttributionJobSettings = Field(
+        default_factory=AttributionJobSettings, description="Running attributions and ablations."
+    )
+    ablation: AblationSettings = Field(default_factory=AblationSettings, description="Checking the effects.")
+    trajectories: TrajectorySettings = Field(default_factory=TrajectorySettings, description="Clustering courses.")
     features: FeatureSettings = Field(default_factory=FeatureSettings, description="Showing features.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Running trainings.")
 
@@ -48,6 +56,25 @@ class Experiment(Settings):
                     f"variants.{name}.dictionary_size {variant.dictionary_size} is no multiple of"
                     f" training.dictionary_shards {shards}; change one"
                 )
+        return self
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds {seeds} repeat; list each of them once")
+        return seeds
+
+    @model_validator(mode="after")
+    def _counterfactuals_exist(self) -> "Experiment":
+        if self.attribution.intervention == "counterfactual":
+            for suite_name, suite in self.suites.items():
+                for name, task in suite.tasks.items():
+                    if not task.supplies_counterfactual:
+                        raise ValueError(
+                            f"attribution.intervention 'counterfactual': suites.{suite_name}.tasks.{name} of kind"
+                            f" '{task.kind}' has no counterfactual prefixes; leave it out, or set intervention to zero"
+                        )
         return self
 
     @model_validator(mode="after")

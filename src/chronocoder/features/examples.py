@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from chronocoder.activations.loader import ActivationStores
 from chronocoder.config import FeatureSettings
 from chronocoder.crosscoder.model import Crosscoder
-from chronocoder.stores import labelled, strings
+from chronocoder.stores import labelled
+from chronocoder.suites.tokenizers import token_texts
 
 TOKENS_AFTER = 6
 NO_TOKEN = -1
@@ -86,7 +87,7 @@ def top_examples(
     return xr.Dataset(
         {
             "token_id": labelled(dims, token_id, "token, -1 outside the sequence"),
-            "token": labelled(dims, _texts(token_id, tokenizer), "text of the token"),
+            "token": labelled(dims, token_texts(token_id, tokenizer), "text of the token"),
             "activation": labelled(dims, activation, "activation of the feature on the token"),
             "activation_frequency": labelled(
                 ("feature",), frequency, "part of validation tokens with the feature active"
@@ -149,9 +150,3 @@ def _window(codes: np.ndarray, ids: np.ndarray, context: int) -> Window:
     inside = (rows >= 0) & (rows < len(codes))
     safe = np.clip(rows, 0, len(codes) - 1)
     return Window(np.where(inside, ids[safe], NO_TOKEN), np.where(inside, codes[safe], 0.0))
-
-
-def _texts(token_id: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    known = {int(number): tokenizer.decode([int(number)]) for number in np.unique(token_id) if number != NO_TOKEN}
-    flat = [known.get(int(number), "") for number in token_id.flat]
-    return strings(flat).reshape(token_id.shape)

@@ -1,10 +1,12 @@
 """Numbers of tokens, rows and examples that a configuration asks for."""
 
+from itertools import islice
 from pathlib import Path
 
 from chronocoder.activations.pieces import sequences_per_piece
-from chronocoder.config import CorpusSettings, NurseryTask, Suite
+from chronocoder.config import AblationSettings, CorpusSettings, NurseryTask, Suite
 from chronocoder.errors import ConfigError
+from chronocoder.plan.models import CrosscoderShape
 
 PREFIX_TOKENS = 9
 """Tokens of a minimal pair's prefix: assumed, since the tokenizer is not at hand; 3 to 9 on average in the nursery."""
@@ -37,11 +39,20 @@ def examples_of(name: str, suite: Suite, task: str) -> int:
     path = Path(settings.path)
     if path.is_file():
         with path.open(encoding="utf-8") as lines:
-            count = sum(1 for line in lines if line.strip())
-        return min(count, settings.limit or count)
+            return sum(1 for line in islice(lines, settings.limit) if line.strip())
     if settings.limit is None:
         raise ConfigError(f"suites.{name}.tasks.{task}.path: no file {path}; put it there, or give the task a limit")
     return settings.limit
+
+
+def top_features(ablation: AblationSettings, crosscoder: CrosscoderShape) -> int:
+    """Return how many features are among those of largest effect at some checkpoint, at most: others at each."""
+    return min(ablation.top_features * crosscoder.checkpoints, crosscoder.latents)
+
+
+def chosen_features(ablation: AblationSettings, crosscoder: CrosscoderShape) -> int:
+    """Return how many features are changed alone, at most: those of largest effect, and as many controls."""
+    return min(2 * top_features(ablation, crosscoder), crosscoder.latents)
 
 
 def block_of(site: str) -> int:
@@ -57,3 +68,25 @@ def blocks_up_to(site: str) -> int:
 def blocks_after(site: str, blocks: int) -> int:
     """Return the blocks that are run to go on from a site: its own block too where it is inside one."""
     return blocks - block_of(site) - (1 if site.startswith("residual.") else 0)
+
+
+def check_sites(name: str, suite: Suite, blocks: int) -> None:
+    """Check that every site of a suite is inside its models.
+
+    Args:
+        name: the suite's.
+        suite: the suite.
+        blocks: of its models.
+
+    Raises:
+        ConfigError: names each site that is not, and the blocks there are.
+    """
+    sites = {f"suites.{name}.site": suite.site}
+    for comparison, settings in suite.comparisons.items():
+        if settings.site is not None:
+            sites[f"suites.{name}.comparisons.{comparison}.site"] = settings.site
+    outside = [f"{key} '{site}'" for key, site in sites.items() if block_of(site) >= blocks]
+    if outside:
+        raise ConfigError(
+            f"{', '.join(outside)}: outside the model, which has blocks 0 to {blocks - 1}; choose one of them"
+        )

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from chronocoder.errors import ConfigError
+from chronocoder.stores import strings
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -42,3 +44,9 @@ def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
         f"{tokenizer.name_or_path}: the tokenizer has neither bos_token nor eos_token; name one in"
         " its tokenizer_config.json"
     )
+
+
+def token_texts(token_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Return the text of each token, of any shape; empty where an id is negative."""
+    known = {int(number): tokenizer.decode([int(number)]) for number in np.unique(token_ids) if number >= 0}
+    return strings([known.get(int(number), "") for number in token_ids.flat]).reshape(token_ids.shape)

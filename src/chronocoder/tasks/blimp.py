@@ -1,11 +1,14 @@
 """Minimal pairs from JSONL files in the format of BLiMP (Warstadt et al. 2020, TACL 8)."""
 
-import json
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from chronocoder.errors import TaskError
+from chronocoder.tasks.lines import read_objects
 from chronocoder.tasks.pairs import MinimalPair
+
+_FORM = "sentence_good and sentence_bad"
 
 
 def read_blimp(path: Path, limit: int | None = None) -> list[MinimalPair]:
@@ -14,21 +17,14 @@ def read_blimp(path: Path, limit: int | None = None) -> list[MinimalPair]:
     Raises:
         TaskError: names the line whose sentences are the same, share no first word, or are missing.
     """
-    if not path.is_file():
-        raise TaskError(f"{path}: no such file; correct the task's path")
-    lines = path.read_text(encoding="utf-8").splitlines()[:limit]
-    pairs = [_read_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not pairs:
-        raise TaskError(f"{path}: holds no pairs; give a JSONL file with sentence_good and sentence_bad")
-    return pairs
+    return [_split_entry(entry, where) for where, entry in read_objects(path, limit, _FORM)]
 
 
-def _read_line(line: str, where: str) -> MinimalPair:
+def _split_entry(entry: dict[str, Any], where: str) -> MinimalPair:
     try:
-        entry = json.loads(line)
         good, bad = str(entry["sentence_good"]), str(entry["sentence_bad"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise TaskError(f"{where}: needs a JSON object with sentence_good and sentence_bad ({error!r})") from None
+    except KeyError as error:
+        raise TaskError(f"{where}: needs a JSON object with {_FORM} ({error!r})") from None
     return split_sentences(good, bad, where)
 
 

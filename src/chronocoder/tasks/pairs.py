@@ -9,12 +9,15 @@ class MinimalPair:
 
     Attributes:
         prefix: the text both sentences begin with.
-        right: the grammatical continuation, with its leading space.
-        wrong: the ungrammatical continuation, with its leading space.
+        right: the grammatical continuation, with the space that comes before it, if any.
+        wrong: the ungrammatical continuation, likewise.
         condition: what sets this pair apart within its task, for instance "head singular, attractor plural".
+        counterfactual: a prefix that differs as little as can be and that the other continuation is right for, or
+            empty. Activation patching moves activations towards those on it.
     """
 
     prefix: str
     right: str
     wrong: str
     condition: str = ""
+    counterfactual: str = ""

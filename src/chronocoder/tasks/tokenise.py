@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from chronocoder.errors import TaskError
 from chronocoder.stores import labelled, strings
+from chronocoder.suites.tokenizers import token_texts
 from chronocoder.tasks.pairs import MinimalPair
 
 PADDING = -1
@@ -27,12 +29,26 @@ class TokenisedPair:
         prefix_ids: separator, prefix, and the first tokens that both continuations share.
         right_id: the first token of the grammatical continuation that differs.
         wrong_id: the first token of the ungrammatical one that differs.
+        counterfactual_ids: separator, counterfactual prefix and the same shared tokens; empty where it is unusable.
+        answer_tokens: tokens of each continuation, the shared ones included.
+        shared_tokens: those at its beginning that both share.
     """
 
     pair: MinimalPair
     prefix_ids: list[int]
     right_id: int
     wrong_id: int
+    counterfactual_ids: list[int]
+    answer_tokens: int
+    shared_tokens: int
+
+
+class _Tokens(NamedTuple):
+    """A prefix and the two continuations after it, in tokens."""
+
+    prefix: list[int]
+    right: list[int]
+    wrong: list[int]
 
 
 def tokenise_pairs(
@@ -44,6 +60,12 @@ def tokenise_pairs(
     where they have the same tokens, being unknown to the tokenizer (`left_out_identity`), or where the prefix is
     tokenised otherwise once a continuation follows (`left_out_boundary`).
 
+    Where continuations have more than one token (`several_tokens` counts such pairs among the usable), the answers are
+    their first tokens that differ. First tokens that both share (`shared_tokens_moved`) move to the end of the prefix.
+
+    A counterfactual prefix is left out (`counterfactual_left_out`), and its pair kept, where it has another number of
+    tokens than the prefix, or where it or the continuations are tokenised otherwise once they follow it.
+
     Args:
         pairs: the pairs.
         tokenizer: the suite's tokenizer.
@@ -52,9 +74,11 @@ def tokenise_pairs(
 
     Returns:
         Dims (example, position); `token_id` is padded with -1 to the right, `length` counts the prefix's tokens.
+        `counterfactual_id` is as long as `token_id`; it is -1 throughout where `has_counterfactual` is false.
 
     Raises:
-        TaskError: a pair's continuations are the same, its prefix is empty, or no pair is usable.
+        TaskError: a pair's continuations are the same, its prefix is empty or its own counterfactual, or no pair is
+            usable.
     """
     usable: list[TokenisedPair] = []
     left_out: Counter[str] = Counter()
@@ -69,13 +93,21 @@ def tokenise_pairs(
     if not usable:
         raise TaskError(
             f"task '{where}': none of {len(pairs)} pairs is usable with this tokenizer ({dict(left_out)});"
-            " choose continuations of equal length in tokens"
+            " choose continuations of equal length in tokens that begin with the space before them"
         )
-    return _to_dataset(usable).assign_attrs(
+    task = _to_dataset(usable)
+    texts = token_texts(task["token_id"].values, tokenizer)
+    task["token"] = labelled(("example", "position"), texts, "text of the token, empty where the prefix has ended")
+    return task.assign_attrs(
         pairs_given=len(pairs),
         left_out_length=left_out["length"],
         left_out_identity=left_out["identity"],
         left_out_boundary=left_out["boundary"],
+        several_tokens=sum(entry.answer_tokens > 1 for entry in usable),
+        shared_tokens_moved=sum(entry.shared_tokens > 0 for entry in usable),
+        counterfactual_left_out=sum(
+            bool(entry.pair.counterfactual and not entry.counterfactual_ids) for entry in usable
+        ),
     )
 
 
@@ -89,10 +121,10 @@ def prefix_batches(task: xr.Dataset, batch_size: int) -> list[np.ndarray]:
     return batches
 
 
-def prefix_ids(task: xr.Dataset, examples: np.ndarray) -> np.ndarray:
-    """Return the token ids, shape (batch, position), of examples with prefixes of one length."""
+def prefix_ids(task: xr.Dataset, examples: np.ndarray, variable: str = "token_id") -> np.ndarray:
+    """Return the ids of a variable, shape (batch, position), of examples with prefixes of one length."""
     length = int(task["length"].values[examples[0]])
-    ids: np.ndarray = task["token_id"].values[examples, :length].astype(np.int64)
+    ids: np.ndarray = task[variable].values[examples, :length].astype(np.int64)
     return ids
 
 
@@ -103,29 +135,52 @@ def _check_pair(pair: MinimalPair, where: str) -> None:
         raise TaskError(
             f"{where}: '{pair.right}' and '{pair.wrong}' share no prefix; a pair needs text that both continue"
         )
+    if pair.counterfactual == pair.prefix:
+        raise TaskError(
+            f"{where}: the counterfactual is the prefix itself: '{pair.prefix}'; correct it or leave it out"
+        )
 
 
 def _tokenise(pair: MinimalPair, tokenizer: PreTrainedTokenizerBase, separator: int) -> TokenisedPair | str:
-    prefix, with_right, with_wrong = (
-        tokenizer.encode(text, add_special_tokens=False)
-        for text in (pair.prefix, pair.prefix + pair.right, pair.prefix + pair.wrong)
-    )
-    size = len(prefix)
-    if with_right[:size] != prefix or with_wrong[:size] != prefix:
+    tokens = _encode(pair.prefix, pair, tokenizer)
+    if tokens is None:
         return "boundary"
-    if len(with_right) != len(with_wrong):
+    prefix, right, wrong = tokens
+    if len(right) != len(wrong):
         return "length"
-    if with_right == with_wrong:
+    if right == wrong:
         return "identity"
-    shared = len(list(takewhile(lambda ids: ids[0] == ids[1], zip(with_right, with_wrong, strict=True))))
-    return TokenisedPair(pair, [separator, *with_right[:shared]], with_right[shared], with_wrong[shared])
+    shared = len(list(takewhile(lambda ids: ids[0] == ids[1], zip(right, wrong, strict=True))))
+    other = _encode(pair.counterfactual, pair, tokenizer) if pair.counterfactual else None
+    if other is not None and (len(other.prefix) != len(prefix) or other[1:] != tokens[1:]):
+        other = None
+    return TokenisedPair(
+        pair,
+        prefix_ids=[separator, *prefix, *right[:shared]],
+        right_id=right[shared],
+        wrong_id=wrong[shared],
+        counterfactual_ids=[separator, *other.prefix, *right[:shared]] if other else [],
+        answer_tokens=len(right),
+        shared_tokens=shared,
+    )
+
+
+def _encode(prefix: str, pair: MinimalPair, tokenizer: PreTrainedTokenizerBase) -> _Tokens | None:
+    """Tokenise a prefix and the pair's continuations of it; None where a continuation changes its tokens."""
+    ids, *whole = (
+        tokenizer.encode(prefix + continuation, add_special_tokens=False)
+        for continuation in ("", pair.right, pair.wrong)
+    )
+    if any(tokens[: len(ids)] != ids for tokens in whole):
+        return None
+    right, wrong = (tokens[len(ids) :] for tokens in whole)
+    return _Tokens(ids, right, wrong)
 
 
 def _to_dataset(usable: list[TokenisedPair]) -> xr.Dataset:
     lengths = np.array([len(entry.prefix_ids) for entry in usable], dtype=np.int32)
-    token_ids = np.full((len(usable), lengths.max()), PADDING, dtype=np.int32)
-    for row, entry in zip(token_ids, usable, strict=True):
-        row[: len(entry.prefix_ids)] = entry.prefix_ids
+    token_ids = _padded([entry.prefix_ids for entry in usable], lengths.max())
+    counterfactual_ids = _padded([entry.counterfactual_ids for entry in usable], lengths.max())
 
     def column(name: str, values: object, units: str = "1") -> xr.Variable:
         return labelled(("example",), values, name, units)
@@ -134,13 +189,30 @@ def _to_dataset(usable: list[TokenisedPair]) -> xr.Dataset:
     return xr.Dataset(
         {
             "token_id": labelled(("example", "position"), token_ids, "token of the prefix, -1 where it has ended"),
+            "counterfactual_id": labelled(
+                ("example", "position"),
+                counterfactual_ids,
+                "token of the counterfactual prefix, -1 where there is none",
+            ),
+            "has_counterfactual": column("has a counterfactual prefix", [bool(e.counterfactual_ids) for e in usable]),
             "length": column("tokens in the prefix, the separator included", lengths, "token"),
             "right_id": column("token of the grammatical continuation", [entry.right_id for entry in usable]),
             "wrong_id": column("token of the ungrammatical continuation", [entry.wrong_id for entry in usable]),
             "prefix": column("text of the prefix", strings([pair.prefix for pair in texts])),
             "right": column("grammatical continuation", strings([pair.right for pair in texts])),
             "wrong": column("ungrammatical continuation", strings([pair.wrong for pair in texts])),
+            "counterfactual": column(
+                "text of the counterfactual prefix", strings([pair.counterfactual for pair in texts])
+            ),
             "condition": column("condition within the task", strings([pair.condition for pair in texts])),
         },
         coords={"example": np.arange(len(usable)), "position": np.arange(token_ids.shape[1])},
     )
+
+
+def _padded(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
+    """Return rows of token ids, shape (row, width), filled with `PADDING` to the right."""
+    padded = np.full((len(rows), width), PADDING, dtype=np.int32)
+    for line, row in zip(padded, rows, strict=True):
+        line[: len(row)] = row
+    return padded

@@ -2,7 +2,7 @@
 
 from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import blake2b
 from itertools import accumulate, cycle, islice, pairwise, product
@@ -68,10 +68,18 @@ class _Choice:
 
 @dataclass(frozen=True)
 class _Condition:
-    """A task's template with its variables bound to values."""
+    """A task's template with its variables bound to values.
+
+    Attributes:
+        description: of the condition.
+        prefix: the choices that make a prefix.
+        counterfactual: those that make the counterfactual prefix; none where there is no such prefix.
+        answers: the weight of each right continuation with its wrong twin.
+    """
 
     description: str
     prefix: tuple[_Choice, ...]
+    counterfactual: tuple[_Choice, ...]
     answers: dict[tuple[str, str], float]
 
 
@@ -83,7 +91,12 @@ class Grammar:
     - A sentence belongs to one split, by a hash of its text, so the splits have no sentence in common.
     - A tenth of all ordered pairs of nouns, chosen by a hash of the two lemmas, is reserved. No sentence of
       any split has the nouns of a reserved pair in succession (with any words between but no noun), and the
-      tasks with an attractor use only such pairs for head and attractor: no model ever sees their prefixes.
+      tasks with an attractor use only such pairs for head and attractor: no model ever sees their prefixes,
+      counterfactual ones included.
+
+    The counterfactual of a pair is expanded by the same draws as its prefix, with the other value of the feature
+    that the answers contrast in. For number it has other forms of the same lemmas; gender is inherent in nouns, so
+    there it has another noun, with what agrees with it.
     """
 
     def __init__(self, language: Language) -> None:
@@ -127,22 +140,25 @@ class Grammar:
     def minimal_pairs(self, task: str, count: int, seed: int) -> list[MinimalPair]:
         """Generate distinct minimal pairs of a task, balanced over its conditions.
 
+        The counterfactual is empty where the draws lead to a phrase of another form under the other value, and in
+        tasks with reserved nouns where those of the counterfactual are not reserved.
+
         Raises:
             TaskError: if the language has no such task, or the task has fewer distinct pairs.
         """
         template = self._template(task)
         random = Random(f"{self._language.language} {task} {seed}")
-        pairs: dict[MinimalPair, None] = {}
+        pairs: dict[MinimalPair, MinimalPair] = {}  # by what has to be distinct: all but the counterfactual
         for condition in islice(cycle(self._conditions(template)), count):
             draws = islice(self._draw_pairs(condition, template.reserved, random), _DRAWS_PER_PAIR)
-            pair = next((pair for pair in draws if pair not in pairs), None)
+            pair = next((pair for pair in draws if replace(pair, counterfactual="") not in pairs), None)
             if pair is None:
                 raise TaskError(
                     f"task '{task}': {count} pairs were asked for, but only {len(pairs)} distinct ones were"
                     f" found (no more with {condition.description}); ask for fewer"
                 )
-            pairs[pair] = None
-        return list(pairs)
+            pairs[replace(pair, counterfactual="")] = pair
+        return list(pairs.values())
 
     def _template(self, task: str) -> TaskTemplate:
         if task not in self._language.tasks:
@@ -158,11 +174,20 @@ class Grammar:
             _Condition(
                 template.condition.format(**values),
                 self._ground(symbols, values),
+                self._counterfactual(template, symbols, values),
                 self._answers(template, bind(parse_features(template.agrees), values)),
             )
             for values, _ in self._bindings(symbols, {})
             if len({values[variable] for variable in template.differ}) == len(template.differ)
         ]
+
+    def _counterfactual(
+        self, template: TaskTemplate, symbols: Sequence[Symbol], values: Mapping[str, str]
+    ) -> tuple[_Choice, ...]:
+        """Return the prefix with the other value of the feature that the answers contrast in, if it has just two."""
+        variable = parse_features(template.agrees)[template.contrast].removeprefix("?")
+        others = [value for value in self._values(template.contrast) if value != values.get(variable)]
+        return self._ground(symbols, {**values, variable: others[0]}) if len(others) == 1 else ()
 
     def _answers(self, template: TaskTemplate, agreement: Mapping[str, str]) -> dict[tuple[str, str], float]:
         """Return the weight of each right continuation with its wrong twin."""
@@ -177,11 +202,20 @@ class Grammar:
 
     def _draw_pairs(self, condition: _Condition, reserved: bool, random: Random) -> Iterator[MinimalPair]:
         answers, weights = list(condition.answers), list(condition.answers.values())
+        draws: list[float] = []
+
+        def draw() -> float:
+            draws.append(random.random())
+            return draws[-1]
+
         while True:
-            words = _expand(condition.prefix, random.random)
+            draws.clear()
+            words = _expand(condition.prefix, draw)
             if not reserved or self.is_reserved(words):
                 right, wrong = random.choices(answers, weights)[0]
-                yield MinimalPair(" ".join(words), right, wrong, condition.description)
+                others = _expand_again(condition.counterfactual, condition.prefix, draws)
+                counterfactual = " ".join(others) if not reserved or self.is_reserved(others) else ""
+                yield MinimalPair(" ".join(words), right, wrong, condition.description, counterfactual)
 
     def _bindings(self, symbols: Sequence[Symbol], bound: Mapping[str, str]) -> Iterator[tuple[dict[str, str], float]]:
         """Yield all values of the symbols' variables that are not bound yet, with their probability."""
@@ -286,6 +320,23 @@ def _expand(start: Sequence[_Choice], draw: Callable[[], float]) -> list[str]:
             words.append(option)
         else:
             stack.extend(option)
+    return words
+
+
+def _expand_again(start: Sequence[_Choice], model: Sequence[_Choice], draws: Sequence[float]) -> list[str]:
+    """Expand `start` by the draws that expanded `model`; empty where they lead to phrases of another form."""
+    if not start:
+        return []
+    words = []
+    stack = list(zip(start, model, strict=True))
+    for share in draws:
+        option, as_in = (choice.options[bisect(choice.bounds, share)] for choice in stack.pop())
+        if isinstance(option, str) and isinstance(as_in, str):
+            words.append(option)
+        elif isinstance(option, tuple) and isinstance(as_in, tuple) and len(option) == len(as_in):
+            stack.extend(zip(option, as_in, strict=True))
+        else:
+            return []
     return words
 
 

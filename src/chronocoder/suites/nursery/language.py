@@ -83,7 +83,8 @@ class TaskTemplate(_Part):
     Attributes:
         prefix: symbols that the prefix is expanded from.
         agrees: features of the right continuation, in the variables of the prefix.
-        contrast: the feature that the wrong continuation has another value of.
+        contrast: the feature that the wrong continuation has another value of; where it has two values and the prefix
+            decides which, the pairs get a counterfactual prefix with the other one.
         answers: the word classes that the continuation comes from, with weights.
         differ: variables whose values must all differ.
         reserved: whether only pairs of nouns are used that no generated text contains in succession.
