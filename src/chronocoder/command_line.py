@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from chronocoder.errors import ChronocoderError, ConfigError
 from chronocoder.settings import Settings
@@ -44,13 +45,17 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
 
 
 def from_flags(arguments: argparse.Namespace, model: type[SettingsT]) -> SettingsT:
-    """Return the settings that the parsed flags of `add_flags` state; the model turns text into numbers."""
-    given: dict[str, Any] = {}
-    for name in model.model_fields:
-        text = getattr(arguments, name)
-        if text is not None:
-            given[name] = json.loads(text) if text[:1] in ("[", "{") else text
-    return model.model_validate(given)
+    """Return the settings that the parsed flags of `add_flags` state; the model turns text into numbers.
+
+    Raises:
+        ConfigError: names each wrong flag, its value and what is allowed.
+    """
+    texts = {name: getattr(arguments, name) for name in model.model_fields}
+    given = {name: _value(name, text) for name, text in texts.items() if text is not None}
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_describe(entry, model) for entry in error.errors())) from None
 
 
 def add_variant_flags(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +129,7 @@ def require(arguments: argparse.Namespace, *names: str) -> None:
         raise ConfigError(f"{', '.join(missing)}: not given; give {', '.join(_flag(name) for name in names)} together")
 
 
-def paired(arguments: argparse.Namespace, keys: str, values: str) -> dict[str, Any]:
+def paired(arguments: argparse.Namespace, keys: str, values: str) -> dict[Any, Any]:
     """Return what two flags list, the one by the other.
 
     Raises:
@@ -135,6 +140,26 @@ def paired(arguments: argparse.Namespace, keys: str, values: str) -> dict[str, A
         counts = f"{len(lists[0])} and {len(lists[1])}"
         raise ConfigError(f"{_flag(keys)} and {_flag(values)} list {counts} values; give equally many of each")
     return dict(zip(*lists, strict=True))
+
+
+def _value(name: str, text: str) -> Any:
+    """Return what a flag holds: lists and mappings are JSON, anything else is left to the model."""
+    if text[:1] not in ("[", "{"):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{_flag(name)}: {text} is no JSON ({error}); correct it") from None
+
+
+def _describe(entry: ErrorDetails, model: type[Settings]) -> str:
+    message = entry["msg"].removeprefix("Value error, ")
+    if entry["type"] != "value_error":  # the models' own messages name the value
+        message += f" (found {entry['input']!r})"
+    if not entry["loc"]:  # flags that contradict each other
+        return f"{model.__name__}: {message}"
+    name, *places = entry["loc"]
+    return f"{_flag(str(name))}{''.join(f'[{place}]' for place in places)}: {message}"
 
 
 def _flag(name: str) -> str:

@@ -24,7 +24,7 @@ from chronocoder.crosscoder.training import auxiliary_loss
 from chronocoder.errors import StoreError
 from chronocoder.suites.sites import resolve_site
 from chronocoder.variants import VARIANTS
-from chronocoder.variants.base import Selection
+from chronocoder.variants.base import CrosscoderSettings, Selection
 
 ALL = sorted(VARIANTS)
 
@@ -56,9 +56,10 @@ def test_a_file_in_the_variants_directory_is_all_that_a_variant_needs(tmp_path: 
     shutil.copytree(Path(chronocoder.__file__).parent, tmp_path / "chronocoder")
     (tmp_path / "chronocoder" / "variants" / "top1.py").write_text(
         "from typing import Literal\n"
-        "from chronocoder.variants.base import CrosscoderSettings\n"
+        "from chronocoder.variants.base import CrosscoderSettings, Selection\n"
         "class Top1(CrosscoderSettings):\n"
         "    sparsity: Literal['top1']\n"
+        "    def train(self, batch): return Selection(batch.largest_of_token(1))\n"
     )
     code = (
         "from chronocoder.config import parse_experiment; import sys, yaml; config = yaml.safe_load(sys.stdin);"
@@ -68,6 +69,14 @@ def test_a_file_in_the_variants_directory_is_all_that_a_variant_needs(tmp_path: 
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     text = (Path(__file__).parents[2] / "config.yaml").read_text()
     subprocess.run([sys.executable, "-c", code], input=text, text=True, env=environment, check=True)
+
+
+def test_a_variant_has_to_say_how_it_trains() -> None:
+    class Untrained(CrosscoderSettings):
+        pass
+
+    with pytest.raises(TypeError, match="abstract class Untrained .*train"):
+        Untrained.model_validate({"sparsity": "untrained", "dictionary_size": 8, "steps": 1})
 
 
 @pytest.mark.parametrize("checkpoints", [2, 3, 5])

@@ -7,6 +7,7 @@ configuration reads these classes while the DAG is built.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -86,7 +87,7 @@ class Batch(Protocol):
         """Return the `count` largest weighted activations of each token, over all latents, as codes."""
 
 
-class CrosscoderSettings(Settings):
+class CrosscoderSettings(Settings, ABC):
     """The settings that all variants have (arXiv 2509.05291, section 3); each variant adds its own."""
 
     learns_threshold: ClassVar[bool] = False
@@ -131,9 +132,9 @@ class CrosscoderSettings(Settings):
         """Return the mean over the steps of the active latents a token, where that is given; else 0."""
         return 0.0
 
+    @abstractmethod
     def train(self, batch: Batch) -> Selection:
         """Return the codes of a training batch, and what they cost."""
-        raise NotImplementedError
 
     def infer(
         self,

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from chronocoder.variants.base import Batch, CrosscoderSettings, Selection, StepCost
-from chronocoder.variants.topk import TopK
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
+from chronocoder.variants.base import Batch, Selection, StepCost
+from chronocoder.variants.topk import GivenK
 
 
-class BatchTopK(TopK):
+class BatchTopK(GivenK):
     """The k B largest weighted activations of B tokens (Bussmann et al. 2412.06410; Minder et al. 2504.02922).
 
     At inference a latent is active where its weighted activation reaches a threshold learnt in training: the moving
@@ -24,9 +20,7 @@ class BatchTopK(TopK):
     # The first batch has no threshold to go by, so that every positive entry is a candidate, with its place.
     cost: ClassVar[StepCost] = StepCost(sparse=True, matrices=5.2, rows=2)
 
-    sparsity: Literal["batchtopk"] = Field(  # type: ignore[assignment]
-        description="The k B largest weighted activations of a batch of B tokens."
-    )
+    sparsity: Literal["batchtopk"] = Field(description="The k B largest weighted activations of a batch of B tokens.")
     k: PositiveInt = Field(description="Mean number of active latents a token.")
     threshold_decay: float | None = Field(
         None,
@@ -45,12 +39,3 @@ class BatchTopK(TopK):
         codes, smallest = batch.largest_of_batch(self.k_at(batch.step) * batch.tokens)
         threshold = batch.threshold.lerp(smallest, 1 - self._decay) if batch.step else smallest
         return Selection(codes, threshold=threshold)
-
-    def infer(
-        self,
-        preactivations: Float[Tensor, "token feature"],
-        norms: Float[Tensor, " feature"],
-        threshold: Float[Tensor, " feature"],
-    ) -> Float[Tensor, "token feature"]:
-        """Keep what reaches the threshold, each token for itself."""
-        return CrosscoderSettings.infer(self, preactivations, norms, threshold)

@@ -13,12 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TopK(CrosscoderSettings):
-    """The k largest weighted activations of each token, in training and at inference (Gao et al. 2406.04093)."""
+class GivenK(CrosscoderSettings):
+    """What the variants have in common whose number of active latents is given."""
 
-    cost: ClassVar[StepCost] = StepCost(sparse=True, matrices=2.3, rows=2)
-
-    sparsity: Literal["topk"] = Field(description="The k largest weighted activations of each token.")
     k: PositiveInt = Field(description="Active latents a token.")
     k_initial: PositiveInt | None = Field(
         None, description="Where given: active latents a token at the first step, changing linearly to k."
@@ -41,6 +38,22 @@ class TopK(CrosscoderSettings):
         annealing = self.k_anneal_fraction if self.k_initial else 0.0
         return self.k + annealing * ((self.k_initial or self.k) - self.k) / 2
 
+    @model_validator(mode="after")
+    def _k_fits(self) -> GivenK:
+        for name in ("k", "k_initial"):
+            value = getattr(self, name)
+            if value is not None and value > self.dictionary_size:
+                raise ValueError(f"{name} {value} exceeds dictionary_size {self.dictionary_size}; lower it")
+        return self
+
+
+class TopK(GivenK):
+    """The k largest weighted activations of each token, in training and at inference (Gao et al. 2406.04093)."""
+
+    cost: ClassVar[StepCost] = StepCost(sparse=True, matrices=2.3, rows=2)
+
+    sparsity: Literal["topk"] = Field(description="The k largest weighted activations of each token.")
+
     def train(self, batch: Batch) -> Selection:
         """Keep the largest weighted activations of each token, over all latents."""
         return Selection(batch.largest_of_token(self.k_at(batch.step)))
@@ -55,11 +68,3 @@ class TopK(CrosscoderSettings):
         positive = preactivations.relu()
         weighted = positive * norms
         return positive * (weighted >= weighted.topk(self.k, dim=1).values[:, -1:])
-
-    @model_validator(mode="after")
-    def _k_fits(self) -> TopK:
-        for name in ("k", "k_initial"):
-            value = getattr(self, name)
-            if value is not None and value > self.dictionary_size:
-                raise ValueError(f"{name} {value} exceeds dictionary_size {self.dictionary_size}; lower it")
-        return self
