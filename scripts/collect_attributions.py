@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from chronocoder.attribution.collect import collect_attributions
-from chronocoder.command_line import run_script
+from chronocoder.command_line import add_flags, from_flags, run_script
+from chronocoder.config import TrajectorySettings
 from chronocoder.stores import common_provenance, load_store, write_store
 
 
@@ -13,9 +14,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--attributions", type=Path, nargs="+", required=True, help="stores of the tasks")
     parser.add_argument("--output", type=Path, required=True, help="store to write")
+    add_flags(parser, TrajectorySettings)
     arguments = parser.parse_args()
+    settings = from_flags(arguments, TrajectorySettings)
     attributions = [load_store(path) for path in arguments.attributions]
-    joined = collect_attributions({dataset.attrs["task"]: dataset for dataset in attributions})
+    joined = collect_attributions({dataset.attrs["task"]: dataset for dataset in attributions}, settings)
     facts = common_provenance(attributions, "suite", "comparison", "variant", "site", "seed", "commits")
     write_store(joined, arguments.output, facts)
 

@@ -37,12 +37,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan there too, as JSON")
     arguments = parser.parse_args()
     experiment = load_experiment(arguments.config)
-    given = dict(entry.partition("=")[::2] for entry in arguments.model_config)
-    if unknown := set(given) - set(experiment.suites):
-        known = ", ".join(experiment.suites)
-        raise ConfigError(f"--model-config: no suite '{unknown.pop()}'; write SUITE=FILE with one of {known}")
-    paths = {name: Path(path) for name, path in given.items()}
-    shapes = {name: shape_of(name, suite, paths.get(name)) for name, suite in experiment.suites.items()}
+    known = ", ".join(experiment.suites)
+    given: dict[str, Path] = {}
+    for entry in arguments.model_config:
+        name, _, path = entry.partition("=")
+        if name not in experiment.suites or not path:
+            raise ConfigError(f"--model-config '{entry}' names no suite's file; write SUITE=FILE with one of {known}")
+        given[name] = Path(path)
+    shapes = {name: shape_of(name, suite, given.get(name)) for name, suite in experiment.suites.items()}
     hardware = hardware_named(
         arguments.accelerator, arguments.utilisation, arguments.read_gb_per_s, flops=arguments.flops
     )

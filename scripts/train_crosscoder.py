@@ -1,7 +1,6 @@
 """Train a crosscoder; several processes are started through `accelerate launch`."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from chronocoder.command_line import add_flags, add_variant_flags, from_flags, paired, require, run_script, variant_from
@@ -51,12 +50,10 @@ def main() -> None:
     if not arguments.activations:
         require(arguments, "suite", "revisions", "checkpoints", "corpus", "site")
     if arguments.processes > 1 or arguments.machines > 1:
-        from chronocoder.crosscoder.launch import Machines, accept_signals, is_launched, launch
+        from chronocoder.crosscoder.launch import Machines, run_on_processes
 
-        if not is_launched():
-            machines = Machines(arguments.machines, arguments.machine_rank, arguments.main_address, arguments.main_port)
-            sys.exit(launch(sys.argv, arguments.processes, machines))
-        accept_signals()
+        machines = Machines(arguments.machines, arguments.machine_rank, arguments.main_address, arguments.main_port)
+        run_on_processes(arguments.processes, machines)
 
     from accelerate import PartialState
 

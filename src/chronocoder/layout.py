@@ -92,6 +92,11 @@ class Layout:
         return f"{self.run}/attribution/{{task}}.zarr"
 
     @property
+    def ablation(self) -> str:
+        """Exact effects of the features that matter most on one task."""
+        return f"{self.run}/ablation/{{task}}.zarr"
+
+    @property
     def relie(self) -> str:
         """Effects of every feature on every task at every checkpoint."""
         return f"{self.run}/relie.zarr"
@@ -100,6 +105,11 @@ class Layout:
     def features(self) -> str:
         """Top-activating examples of the features that matter."""
         return f"{self.run}/features.zarr"
+
+    @property
+    def seeds(self) -> str:
+        """Features of every seed matched with those of the first, and the stability of their effects."""
+        return f"{self.suite}/{{comparison}}/{{variant}}/seeds.zarr"
 
     @property
     def report(self) -> str:

@@ -1,122 +1,175 @@
-"""Estimators against the exact intervention, invariances, and what is made of effects."""
+"""Estimators against the exact intervention, and what must not change an effect."""
+
+import copy
+import logging
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import ARCHITECTURES, WIDTH, tiny_crosscoder, tiny_model
+from conftest import ARCHITECTURES, tiny_model
+from slow_attribution import FEATURES, folded_crosscoder, slow_effects, slow_metric, tiny_sites
 from transformers import PreTrainedTokenizerFast
 
-from chronocoder.attribution.attribute import TaskEffects, measure_effects, summarise_effects
+from chronocoder.attribution.attribute import completeness_gap, measure_effects, summarise_effects
 from chronocoder.attribution.collect import collect_attributions
-from chronocoder.attribution.effects import Decoder, Prompts, _metric, integrated_gradients
-from chronocoder.attribution.measures import Interval, classify, mean_interval, resample_means, share, share_interval
-from chronocoder.config import AttributionSettings
-from chronocoder.crosscoder.model import Crosscoder
-from chronocoder.errors import StoreError
+from chronocoder.attribution.prompts import check_checkpoints, usable_examples
+from chronocoder.config import AttributionSettings, TrajectorySettings
+from chronocoder.errors import NonFiniteError, StoreError, TaskError
 from chronocoder.suites.sites import Site, resolve_site
 from chronocoder.tasks.pairs import MinimalPair
-from chronocoder.tasks.tokenise import prefix_ids, tokenise_pairs
+from chronocoder.tasks.tokenise import tokenise_pairs
+
+ESTIMATORS = ["integrated_gradients", "attribution_patching", "exact"]
+INTERVENTIONS = ["zero", "counterfactual"]
 
 
-def folded_crosscoder() -> Crosscoder:
-    crosscoder = tiny_crosscoder("l1").fold_scale(torch.tensor([0.8, 1.3]))
-    crosscoder.decoder_rows.mul_(0.02)
-    return crosscoder
+def measured(task: xr.Dataset, where: list[Site], size: float = 0.02, **settings: Any) -> xr.Dataset:
+    return measure_effects(folded_crosscoder(size, where[0].name), where, task, AttributionSettings(**settings))
 
 
-def sites(architecture: str = "gpt_neox", name: str = "residual.1") -> list[Site]:
-    return [resolve_site(tiny_model(architecture, seed), name) for seed in (0, 1)]
+def effects(estimator: str, task: xr.Dataset, where: list[Site], **settings: Any) -> np.ndarray:
+    return measured(task, where, estimator=estimator, **settings)["effects"].values
 
 
-def effects(estimator: str, task: xr.Dataset, where: list[Site], **settings: int) -> xr.DataArray:
-    chosen = AttributionSettings(estimator=estimator, **settings)
-    return measure_effects(folded_crosscoder(), where, task, chosen).effects
+def straightforward() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "attribution.py"
+    specification = spec_from_file_location("attribution_benchmark", path)
+    assert specification and specification.loader
+    module = module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module
 
 
-@torch.no_grad()
-def slow_effects(task: xr.Dataset, where: list[Site]) -> np.ndarray:
-    """Ablate one feature in one example at a time, with a hook in a full forward pass."""
-    crosscoder = folded_crosscoder()
-    result = np.zeros((2, task.sizes["example"], 24))
-    for example in range(task.sizes["example"]):
-        ids = torch.from_numpy(prefix_ids(task, np.array([example])))
-        wrong, right = int(task["wrong_id"][example]), int(task["right_id"][example])
-        x = torch.stack([site.read(ids).activation[0] for site in where], dim=1)
-        codes = crosscoder.encode(x)
-        codes[0] = 0
-        for m, site in enumerate(where):
-            error = x[:, m] - crosscoder.decode(codes)[:, m]
-
-            def metric(f: torch.Tensor) -> float:
-                changed = (crosscoder.decode(f)[:, m] + error)[None]
-
-                def replace(_module: object, _input: object, output: object) -> object:
-                    return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-                handle = site.module.register_forward_hook(replace)
-                logits = site.model(input_ids=ids).logits[0, -1]
-                handle.remove()
-                return float(logits[wrong] - logits[right])
-
-            clean = metric(codes)
-            for feature in range(24):
-                without = codes.clone()
-                without[:, feature] = 0
-                result[m, example, feature] = metric(without) - clean
-    return result
+@pytest.fixture
+def paired(tokenizer: PreTrainedTokenizerFast) -> xr.Dataset:
+    """Pairs that have counterfactual prefixes of the same length."""
+    pairs = [
+        MinimalPair("the cat", " sees", " see", counterfactual="the dogs"),
+        MinimalPair("the dogs near the cat", " see", " sees", counterfactual="the cat near the cat"),
+        MinimalPair("a boy", " walks", " walk", counterfactual="the boys"),
+    ]
+    task = tokenise_pairs(pairs, tokenizer, 0, "paired").assign_attrs(task="paired")
+    assert task["has_counterfactual"].sum() >= 2
+    return usable_examples(task, "counterfactual")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_exact_equals_ablating_one_feature_at_a_time(architecture: str, task: xr.Dataset) -> None:
-    where = sites(architecture)
-    expected = slow_effects(task, where)
-    np.testing.assert_allclose(effects("exact", task, where).values, expected, rtol=1e-3, atol=1e-5)
+    where = tiny_sites(architecture)
+    expected = slow_effects(folded_crosscoder(), where, task)
+    np.testing.assert_allclose(effects("exact", task, where), expected, rtol=1e-3, atol=1e-5)
     assert np.abs(expected).max() > 1e-4
 
 
+@pytest.mark.parametrize("name", ["residual.0", "mlp_out.1"])
+def test_exact_patching_equals_patching_one_feature_at_a_time(name: str, paired: xr.Dataset) -> None:
+    where = tiny_sites(name=name)
+    expected = slow_effects(folded_crosscoder(), where, paired, "counterfactual")
+    found = effects("exact", paired, where, intervention="counterfactual")
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert np.abs(expected).max() > 1e-4
+
+
+@pytest.mark.parametrize("intervention", INTERVENTIONS)
+def test_error_and_total_effects_equal_the_interventions(intervention: str, paired: xr.Dataset) -> None:
+    where, crosscoder = tiny_sites(), folded_crosscoder(0.3)
+    found = measured(paired, where, 0.3, estimator="exact", intervention=intervention)
+    for m in range(2):
+        for example in range(paired.sizes["example"]):
+            clean = slow_metric(crosscoder, where, paired, example, m)
+            error = slow_metric(crosscoder, where, paired, example, m, (), intervention, True)
+            total = slow_metric(crosscoder, where, paired, example, m, range(FEATURES), intervention, True)
+            assert float(found["error_effects"][m, example]) == pytest.approx(error - clean, abs=1e-4)
+            assert float(found["total_effects"][m, example]) == pytest.approx(total - clean, abs=1e-4)
+    assert abs(found["error_effects"]).max() > 0.01
+
+
+@pytest.mark.parametrize("intervention", INTERVENTIONS)
 @pytest.mark.parametrize("name", ["residual.0", "residual.1", "mlp_out.1", "attention_out.2"])
-def test_attribution_patching_follows_the_exact_effects_of_small_features(name: str, task: xr.Dataset) -> None:
-    where = sites(name=name)
-    exact = effects("exact", task, where).values.ravel()
-    estimated = effects("attribution_patching", task, where).values.ravel()
+def test_attribution_patching_follows_the_exact_effects_of_small_features(
+    name: str, intervention: str, paired: xr.Dataset
+) -> None:
+    where = tiny_sites(name=name)
+    exact = effects("exact", paired, where, intervention=intervention).ravel()
+    estimated = effects("attribution_patching", paired, where, intervention=intervention).ravel()
     assert np.corrcoef(exact, estimated)[0, 1] > 0.95
 
 
-def test_integrated_gradients_are_complete(task: xr.Dataset) -> None:
-    """With a feature for every direction, all effects add up to the effect of setting all of them to zero."""
-    site = sites()[0]
-    ids = torch.from_numpy(prefix_ids(task, np.array([2, 3])))
-    answers = [torch.from_numpy(task[key].values[[2, 3]].astype(np.int64)) for key in ("wrong_id", "right_id")]
-    state = site.read(ids)
-    decoder = Decoder(torch.eye(WIDTH), torch.randn(WIDTH, generator=torch.Generator().manual_seed(0)))
-    codes = state.activation - decoder.bias
-    codes[:, 0] = 0
-    zero = state.activation - codes
-    total = _metric(site, Prompts(ids, *answers, state, codes), torch.stack([state.activation, zero])).diff(dim=0)[0]
-    summed = integrated_gradients(site, Prompts(ids, *answers, state, codes), decoder, 400).sum(dim=1)
-    torch.testing.assert_close(summed, total, rtol=0.01, atol=0.01)
-    assert total.abs().max() > 0.1
+@pytest.mark.parametrize("intervention", INTERVENTIONS)
+def test_integrated_gradients_are_complete(intervention: str, paired: xr.Dataset) -> None:
+    """Effects of all features and of the error term add up to the metric's true change."""
+    few, many = (measured(paired, tiny_sites(), 0.3, steps=steps, intervention=intervention) for steps in (3, 400))
+    whole = many["effects"].sum("feature") + many["error_effects"]
+    np.testing.assert_allclose(whole, many["total_effects"], rtol=0.02, atol=0.02)
+    assert abs(many["total_effects"]).max() > 0.1
+    assert (completeness_gap(many) < 0.02).all() and (completeness_gap(many) < completeness_gap(few)).all()
+
+
+def test_completeness_gap_of_known_effects() -> None:
+    known = xr.Dataset(
+        {
+            "effects": (("checkpoint", "example", "feature"), [[[1.0, 2.0], [0.0, -1.0]], [[0.0, 0.0], [0.0, 0.0]]]),
+            "error_effects": (("checkpoint", "example"), [[1.0, 1.0], [0.0, 0.0]]),
+            "total_effects": (("checkpoint", "example"), [[3.0, 1.0], [0.0, 0.0]]),
+        }
+    )
+    np.testing.assert_allclose(completeness_gap(known), [(1 + 1) / (3 + 1), np.nan])
+
+
+def test_gap_above_the_tolerance_is_warned_of(task: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    settings = AttributionSettings(steps=1, completeness_tolerance=1e-6, bootstrap_samples=10)
+    crosscoder = folded_crosscoder(0.3)
+    found = measure_effects(crosscoder, tiny_sites(), task, settings)
+    with caplog.at_level(logging.WARNING):
+        summarise_effects(found, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 1}, settings)
+    assert "effects at checkpoint step1 miss the true change by" in caplog.text
+    assert "raise attribution.steps above 1" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        patient = settings.model_copy(update={"completeness_tolerance": 1e9})
+        summarise_effects(found, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 1}, patient)
+    assert not caplog.text
 
 
 def test_estimators_are_exact_where_the_rest_of_the_model_is_linear(task: xr.Dataset) -> None:
     """After the last block comes a normalisation: replaced by the identity, all estimators agree."""
-    where = sites("gpt_neox", "residual.2")
+    where = tiny_sites("gpt_neox", "residual.2")
     for site in where:
         site.model.gpt_neox.final_layer_norm = torch.nn.Identity()
-    exact = effects("exact", task, where).values
+    exact = effects("exact", task, where)
     for estimator in ("integrated_gradients", "attribution_patching"):
-        np.testing.assert_allclose(effects(estimator, task, where).values, exact, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(effects(estimator, task, where), exact, rtol=1e-3, atol=1e-4)
+    gap = completeness_gap(measured(task, where, estimator="exact"))
+    np.testing.assert_allclose(gap, 0, atol=1e-3)
 
 
-@pytest.mark.parametrize("estimator", ["integrated_gradients", "attribution_patching", "exact"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_integrated_gradients_equal_the_straightforward_method(architecture: str, task: xr.Dataset) -> None:
+    where = tiny_sites(architecture)
+    slow = straightforward().straightforward_effects
+    models = [tiny_model(architecture, seed).requires_grad_(True) for seed in (0, 1)]
+    expected = slow(folded_crosscoder(0.3), models, "residual.1", task, 7)
+    found = measured(task, where, 0.3, steps=7)["effects"].values
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
+    assert np.abs(expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_batch_size_and_order_do_not_matter(estimator: str, task: xr.Dataset) -> None:
-    where = sites()
-    whole = effects(estimator, task, where).values
-    single = effects(estimator, task, where, batch_size=1).values
-    np.testing.assert_allclose(single, whole, rtol=1e-4, atol=1e-6)
+    where = tiny_sites()
+    whole = effects(estimator, task, where)
+    for batch_size in (1, 7):
+        part = effects(estimator, task, where, batch_size=batch_size)
+        np.testing.assert_allclose(part, whole, rtol=1e-4, atol=1e-6)
     order = np.array([5, 2, 0, 4, 1, 3])
-    reordered = effects(estimator, task.isel(example=order), where).values
+    reordered = effects(estimator, task.isel(example=order), where)
     np.testing.assert_allclose(reordered, whole[:, order], rtol=1e-4, atol=1e-6)
 
 
@@ -124,118 +177,136 @@ def test_stored_padding_does_not_matter(task: xr.Dataset, tokenizer: PreTrainedT
     long = MinimalPair("the cat near the dogs near the cats near the boy", " sees", " see")
     texts = [MinimalPair(*(str(task[key].values[i]) for key in ("prefix", "right", "wrong"))) for i in range(6)]
     padded = tokenise_pairs([*texts, long], tokenizer, 0, "t")
-    where = sites()
-    np.testing.assert_allclose(
-        effects("integrated_gradients", padded, where).values[:, :6],
-        effects("integrated_gradients", task, where).values,
-        rtol=1e-4,
-        atol=1e-6,
-    )
+    where = tiny_sites()
+    found = effects("integrated_gradients", padded, where)[:, :6]
+    np.testing.assert_allclose(found, effects("integrated_gradients", task, where), rtol=1e-4, atol=1e-6)
 
 
-def test_swapping_right_and_wrong_changes_the_sign(task: xr.Dataset) -> None:
-    where = sites()
+def test_padding_token_and_tied_embeddings_of_the_model_do_not_matter(task: xr.Dataset) -> None:
+    where = tiny_sites("gpt2")
+    expected = effects("integrated_gradients", task, where)
+    assert where[0].model.get_output_embeddings().weight is where[0].model.get_input_embeddings().weight
+    untied = copy.deepcopy([site.model for site in where])
+    for model in untied:
+        model.config.tie_word_embeddings, model.config.pad_token_id = False, 5
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
+    found = effects("integrated_gradients", task, [resolve_site(model, "residual.1") for model in untied])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.bfloat16, 0.1)])
+def test_number_format_of_the_model_does_not_matter_but_for_rounding(
+    dtype: torch.dtype, tolerance: float, task: xr.Dataset
+) -> None:
+    expected = effects("integrated_gradients", task, tiny_sites())
+    where = [resolve_site(tiny_model("gpt_neox", seed).to(dtype), "residual.1") for seed in (0, 1)]
+    found = effects("integrated_gradients", task, where)
+    assert found.dtype == np.float32
+    assert np.linalg.norm(found - expected) < tolerance * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_swapping_right_and_wrong_changes_the_sign(estimator: str, task: xr.Dataset) -> None:
+    where = tiny_sites()
     swapped = task.assign(right_id=task["wrong_id"], wrong_id=task["right_id"])
-    np.testing.assert_allclose(
-        effects("integrated_gradients", swapped, where).values,
-        -effects("integrated_gradients", task, where).values,
-        rtol=1e-5,
-        atol=1e-7,
-    )
+    found = effects(estimator, swapped, where)
+    np.testing.assert_allclose(found, -effects(estimator, task, where), rtol=1e-4, atol=1e-6)
 
 
-def test_models_of_another_width_are_refused(task: xr.Dataset) -> None:
-    where = [resolve_site(tiny_model("gpt2", 0), "residual.1")]
-    with pytest.raises(StoreError, match="crosscoder is of 2 checkpoints of width 16, the models are 1 of width 16"):
-        measure_effects(folded_crosscoder(), where, task, AttributionSettings())
-
-
-def known_effects(values: np.ndarray) -> xr.DataArray:
-    checkpoints, _, features = values.shape
-    coordinates = {"checkpoint": [f"step{m}" for m in range(checkpoints)], "feature": np.arange(features)}
-    return xr.DataArray(values, dims=("checkpoint", "example", "feature"), coords=coordinates)
-
-
-def test_shares_sum_to_one_and_are_undefined_without_any_effect() -> None:
-    values = xr.DataArray([[1.0, 0.0, -3.0], [-3.0, 0.0, 0.0]], dims=("checkpoint", "feature"))
-    np.testing.assert_allclose(share(values).values, [[0.25, np.nan, 1], [0.75, np.nan, 0]])
-
-
-def test_bootstrap_covers_the_mean_of_a_normal_sample() -> None:
-    generator = np.random.default_rng(0)
-    values = generator.normal(0.5, 1, size=(2, 400, 50)).astype(np.float32)
-    interval = mean_interval(resample_means(known_effects(values), 500, generator), 0.95)
-    covered = ((interval.low < 0.5) & (interval.high > 0.5)).mean()
-    assert 0.85 < covered <= 1
-    width = (interval.high - interval.low).mean()
-    assert width == pytest.approx(2 * 1.96 / 20, rel=0.1)
-
-
-def test_feature_that_acts_in_one_example_gets_the_widest_share_interval() -> None:
-    values = np.zeros((2, 100, 2), dtype=np.float32)
-    values[1, 7, 0] = 5.0
-    values[1, :, 1] = 1.0
-    means = resample_means(known_effects(values), 300, np.random.default_rng(0))
-    relative = share_interval(means, 0.95)
-    assert relative.low.values[1].tolist() == [0.0, 1.0] and relative.high.values[1].tolist() == [1.0, 1.0]
+def test_frequency_and_mean_activation_are_of_the_clean_prefixes(task: xr.Dataset) -> None:
+    where, crosscoder = tiny_sites(), folded_crosscoder()
+    codes = []
+    for example in range(6):
+        ids = torch.from_numpy(task["token_id"].values[[example], : int(task["length"][example])].astype(np.int64))
+        x = torch.stack([site.read(ids).activation[0] for site in where], dim=1)
+        codes.append(crosscoder.encode(x)[1:].numpy())
+    found = measured(task, where, batch_size=2)
+    expected = np.mean([(of_example > 0).any(axis=0) for of_example in codes], axis=0)
+    np.testing.assert_allclose(found["activation_frequency"], expected)
+    np.testing.assert_allclose(found["mean_activation"], np.concatenate(codes).mean(axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("shares", "name", "onset"),
+    ("where", "message"),
     [
-        ([0.1, 0.9], "emerged", "step1"),
-        ([0.5, 0.5], "maintained", "step0"),
-        ([0.9, 0.1], "discontinued", ""),
-        ([0.02, 0.49, 0.49], "emerged", "step1"),
-        ([0.1, 0.1, 0.8], "emerged", "step2"),
-        ([0.05, 0.9, 0.05], "transient", ""),
-        ([0.45, 0.05, 0.5], "intermittent", "step2"),
+        (lambda: tiny_sites("gpt2")[:1], "widths: the crosscoder is of 16, 16, not of 16; give the models"),
+        (
+            lambda: tiny_sites(name="residual.0"),
+            "sites: the crosscoder is of residual.1, residual.1, not of residual.0",
+        ),
     ],
 )
-def test_class_of_a_certain_course(shares: list[float], name: str, onset: str) -> None:
-    middle = xr.DataArray(
-        np.array(shares)[:, None],
-        dims=("checkpoint", "feature"),
-        coords={"checkpoint": [f"step{m}" for m in range(len(shares))], "feature": [0]},
-    )
-    classes = classify(Interval(middle - 0.01, middle + 0.01))
-    assert str(classes["feature_class"].values[0]) == name and str(classes["onset"].values[0]) == onset
-    wide = classify(Interval(middle * 0, middle * 0 + 1))
-    assert str(wide["feature_class"].values[0]) == "uncertain"
+def test_other_models_are_refused(where: Any, message: str, task: xr.Dataset) -> None:
+    with pytest.raises(StoreError, match=message):
+        measure_effects(folded_crosscoder(), where(), task, AttributionSettings())
 
 
-def test_class_of_a_pair_uses_the_papers_thresholds() -> None:
-    for later, name in ((0.69, "maintained"), (0.71, "emerged"), (0.31, "maintained"), (0.29, "discontinued")):
-        value = xr.DataArray([[1 - later], [later]], dims=("checkpoint", "feature"))
-        value = value.assign_coords(checkpoint=["step0", "step1"], feature=[0])
-        assert str(classify(Interval(value, value))["feature_class"].values[0]) == name
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("other", ["step0", "step1"], ["", ""]), "suite: the crosscoder is of tiny, not of other"),
+        (("tiny", ["step1", "step0"], ["", ""]), "checkpoints: the crosscoder is of step0, step1, not of step1, step0"),
+        (("tiny", ["step0", "step1"], ["", "x"]), "commits: the crosscoder is of , , not of , x; give the models it"),
+    ],
+)
+def test_other_checkpoints_are_refused(given: tuple[str, list[str], list[str]], message: str) -> None:
+    config = folded_crosscoder().config
+    check_checkpoints(config, "tiny", ["step0", "step1"], ["", ""])
+    with pytest.raises(StoreError, match=message):
+        check_checkpoints(config, *given)
+
+
+def test_task_without_counterfactuals_cannot_be_patched(task: xr.Dataset) -> None:
+    with pytest.raises(TaskError, match="task 'test': no pair has a counterfactual prefix of as many tokens"):
+        usable_examples(task, "counterfactual")
+    assert usable_examples(task, "zero") is task
+
+
+def test_damaged_checkpoint_is_named(task: xr.Dataset) -> None:
+    where = tiny_sites()
+    where[1].blocks[2].mlp.dense_h_to_4h.weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="effects at checkpoint step1 are not finite"):
+        measured(task, where)
+    where = tiny_sites()
+    where[0].blocks[0].mlp.dense_h_to_4h.weight.fill_(float("inf"))
+    with pytest.raises(NonFiniteError, match="activations at checkpoint step0 are not finite"):
+        measured(task, where)
 
 
 def test_summary_and_collection(task: xr.Dataset) -> None:
     crosscoder = folded_crosscoder()
     settings = AttributionSettings(bootstrap_samples=200)
-    measured = measure_effects(crosscoder, sites(), task, settings)
-    tokens = {"step0": 0, "step1": 10}
-    summary = summarise_effects(measured, crosscoder.decoder_norms.numpy(), tokens, settings)
-    mean = measured.effects.mean("example")
-    np.testing.assert_allclose(summary["indirect_effect"].values, mean.values)
+    found = measure_effects(crosscoder, tiny_sites(), task, settings)
+    summary = summarise_effects(found, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 10}, settings)
+    np.testing.assert_allclose(summary["indirect_effect"].values, found["effects"].mean("example"))
     assert (summary["indirect_effect_low"] <= summary["indirect_effect"] + 1e-6).all()
     assert (summary["indirect_effect"] <= summary["indirect_effect_high"] + 1e-6).all()
     defined = summary["relative_indirect_effect"].notnull()
     np.testing.assert_allclose(summary["relative_indirect_effect"].sum("checkpoint").values[defined[0]], 1, rtol=1e-5)
-    inactive = summary["activation_frequency"] == 0
-    assert (summary["feature_class"].values[inactive] == "no effect").all()
-    joined = collect_attributions({"a": summary, "b": summary})
+    unused = (found["effects"] == 0).all(("checkpoint", "example"))
+    assert (summary["feature_class"].values[unused] == "no effect").all()
+    assert (summary["null_band"].values[:, ~unused] > 0).all()
+    joined = collect_attributions({"a": summary, "b": summary}, TrajectorySettings())
     assert joined["indirect_effect"].dims == ("task", "checkpoint", "feature")
     assert joined["relative_decoder_norm"].dims == ("checkpoint", "feature")
+    assert joined["completeness_gap"].dims == ("task", "checkpoint")
+    assert "trajectory_cluster" not in joined
 
 
 def test_task_on_which_no_feature_is_active() -> None:
-    nothing = TaskEffects(
-        known_effects(np.zeros((2, 5, 24), dtype=np.float32)),
-        xr.DataArray(np.zeros((5, 24), dtype=np.int32), dims=("example", "feature")),
+    coordinates = {"checkpoint": ["step0", "step1"], "feature": np.arange(FEATURES)}
+    nothing = xr.Dataset(
+        {
+            "effects": (("checkpoint", "example", "feature"), np.zeros((2, 5, FEATURES), dtype=np.float32)),
+            "error_effects": (("checkpoint", "example"), np.zeros((2, 5))),
+            "total_effects": (("checkpoint", "example"), np.zeros((2, 5))),
+            "activation_frequency": ("feature", np.zeros(FEATURES)),
+            "mean_activation": ("feature", np.zeros(FEATURES)),
+        },
+        coords=coordinates,
     )
     norms = folded_crosscoder().decoder_norms.numpy()
     summary = summarise_effects(nothing, norms, {"step0": 0, "step1": 1}, AttributionSettings(bootstrap_samples=20))
     assert (summary["feature_class"] == "no effect").all() and (summary["indirect_effect_high"] == 0).all()
-    assert summary["relative_indirect_effect"].isnull().all()
+    assert summary["relative_indirect_effect"].isnull().all() and not summary["measurable"].any()
+    assert summary["measurable"].dtype == bool and summary["completeness_gap"].isnull().all()

@@ -2,12 +2,15 @@
 
 import copy
 import json
+import math
 import os
 import re
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +35,32 @@ from chronocoder.errors import ConfigError
 from chronocoder.plan import models
 from chronocoder.plan.compute import (
     Prompts,
-    attribution_flops,
     blocks_flops,
     cross_entropy_flops,
     logits_flops,
     streaming_flops,
     training_flops,
 )
-from chronocoder.plan.costs import COMPARED_SEQUENCES
+from chronocoder.plan.costs import COMPARED_SEQUENCES, SEQUENCE_BYTES, TOKENS_PER_S, cost_of
 from chronocoder.plan.disk import NUMBER_BYTES, activation_store_bytes
 from chronocoder.plan.hardware import STARTUP_S, Hardware, Peak, Work, hardware_named
-from chronocoder.plan.jobs import count_by_rule, jobs_of
-from chronocoder.plan.memory import BATCHES_AHEAD, loader_bytes, pass_bytes, training_memory
+from chronocoder.plan.jobs import Job, count_by_rule, jobs_of
+from chronocoder.plan.memory import (
+    BATCHES_AHEAD,
+    PROCESS_BYTES,
+    loader_bytes,
+    loading_bytes,
+    on,
+    pass_bytes,
+    training_memory,
+)
 from chronocoder.plan.models import CrosscoderShape, ModelShape, parse_shape, shape_of
+from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.plan import Plan, make_plan
 from chronocoder.plan.sizes import blocks_after, examples_of
 from chronocoder.plan.text import duration, plan_document, plan_text, shortened
 from chronocoder.variants import VARIANTS
-from chronocoder.variants.base import CrosscoderSettings
+from chronocoder.variants.base import Batch, CrosscoderSettings, Selection
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -179,17 +190,10 @@ def test_annealing_counts_with_its_mean() -> None:
     assert settings("l1").mean_k == 0
 
 
-def test_flops_of_attribution_and_cross_entropy_by_hand() -> None:
-    experiment = changed(attribution__steps=5)
+def test_flops_of_cross_entropy_by_hand() -> None:
     crosscoder, prompts = CrosscoderShape(2, 8, 24), Prompts(10, 4)
     block, logits = 40 * (2 * 768 + 4 * 4 * 8), 2 * 8 * 100
-    products = 40 * 2 * (2 * 2 * 8 * 24)
-    expected = 2 * (2 * block + 5 * 2 * (block + 10 * logits)) + products
-    assert attribution_flops(experiment.attribution, SMALL, crosscoder, prompts, "residual.1") == expected
-    exact = changed(attribution__estimator="exact").attribution
-    expected = 2 * (2 * block + 24 * (2 * block + 10 * logits)) + products
-    assert attribution_flops(exact, SMALL, crosscoder, prompts, "mlp_out.1") == expected
-    expected = 2 * (2 * block + 3 * (block + 40 * logits)) + products
+    expected = 2 * (2 * block + 3 * (block + 40 * logits)) + 40 * 2 * (2 * 2 * 8 * 24)
     assert cross_entropy_flops(SMALL, crosscoder, prompts, "residual.1") == expected
     assert blocks_after("residual.1", 3) == 1 and blocks_after("attention_out.1", 3) == 2
 
@@ -198,6 +202,7 @@ def test_hours_by_hand() -> None:
     work = Work(float32=1e15, bfloat16=1e16, disk_bytes=1e9, processes=2)
     assert ANY.hours(work) == pytest.approx((STARTUP_S + (1000 + 1000) / 0.5 / 2) / 3600)
     assert ANY.hours(work._replace(disk_bytes=1e13)) == pytest.approx((STARTUP_S + 1e4) / 3600)
+    assert ANY.hours(Work(cpu_s=7, processes=2)) == pytest.approx((STARTUP_S + 7) / 3600)
 
 
 def test_numbers_as_text() -> None:
@@ -228,16 +233,25 @@ def snakemake(directory: Path, experiment: Experiment, *arguments: str) -> str:
 
 
 def stats(directory: Path, experiment: Experiment) -> dict[str, int]:
-    """Return the jobs that Snakemake would start for all that an experiment asks for."""
+    """Return the jobs that Snakemake would start for all that an experiment asks for.
+
+    Each group of tasks that share a job has a rule of its own, numbered.
+    """
     output = snakemake(directory, experiment, "--dry-run", "--forceall")
     table = re.search(r"Job stats:\n.*\n[- ]+\n((?:\S+ +\d+\n)+)", output)
     assert table is not None, output
-    return {name: int(number) for name, number in (line.split() for line in table.group(1).splitlines())}
+    counts: Counter[str] = Counter()
+    for line in table.group(1).splitlines():
+        name, number = line.split()
+        counts[re.sub(r"^(attribute_tasks|ablate_tasks)_.*", r"\1", name)] += int(number)
+    return dict(counts)
 
 
 EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
     "default": lambda _: changed(),
     "streaming": lambda _: changed(training__activations="streaming", seeds=[0, 0, 3]),
+    "groups": lambda _: changed(attribution_jobs={"tasks_per_job": 4}),
+    "single tasks": lambda _: changed(attribution_jobs={"tasks_per_job": 1}, seeds=[0, 1]),
     "local": local_experiment,
     "hub": hub_experiment,
 }
@@ -372,6 +386,38 @@ def test_shards_divide_weights_and_streaming_adds_models() -> None:
     assert pass_bytes(SMALL, 50) == 50 * 4 * (8 * 8 + 3 * 32)
 
 
+def test_models_pass_through_main_memory() -> None:
+    size = 4 * SMALL.parameters
+    stored_bytes = 2 * SMALL.parameters
+    assert loading_bytes(SMALL, 3, accelerated=True) == size + stored_bytes
+    assert loading_bytes(SMALL, 3, accelerated=False) == 3 * size + stored_bytes
+    assert loading_bytes(replace(SMALL, stored_bytes=4), 1, accelerated=True) == size
+    large = CrosscoderShape(2, 8, 10_000)
+    assert loading_bytes(SMALL, 1, accelerated=True, crosscoder=large) == 2 * large.saved_bytes
+    training = TrainingSettings(activations="streaming")
+    _, host = training_memory(settings(), training, SMALL, CrosscoderShape(2, 8, 24), 0.0, 50, accelerated=True)
+    assert host == PROCESS_BYTES + size + stored_bytes
+    assert on(True, 5.0, host=3.0, loading=4.0) == (5.0, PROCESS_BYTES + 4)
+    assert on(False, 5.0, host=3.0, loading=4.0) == (0.0, PROCESS_BYTES + 8)
+
+
+def test_a_text_is_held_while_it_is_tokenised(tmp_path: Path) -> None:
+    experiment = local_experiment(tmp_path)
+    shape = shape_of("llama", experiment.suites["llama"])
+
+    def cost(tokens: int) -> Cost:
+        suite = experiment.suites["llama"]
+        corpus = suite.corpus.model_copy(update={"train_tokens": tokens})
+        suites = {"llama": suite.model_copy(update={"corpus": corpus})}
+        job = Job("build_corpus", "llama", split="train")
+        return cost_of(Place(experiment.model_copy(update={"suites": suites}), shape, job, True))
+
+    little, much = cost(160), cost(16_000_160)
+    assert much.memory.device == 0
+    assert much.memory.host - little.memory.host == 16e6 * 8 + 1e6 * SEQUENCE_BYTES
+    assert much.work.cpu_s - little.work.cpu_s == pytest.approx(16e6 / TOKENS_PER_S)
+
+
 def test_states_are_saved_through_main_memory() -> None:
     _, without = memory_of(TrainingSettings(save_every=10), True)
     _, saving = memory_of(TrainingSettings(save_every=9), True)
@@ -389,20 +435,21 @@ def test_processes_share_the_buffer() -> None:
 
 def test_a_new_variant_counts_as_dense() -> None:
     class New(CrosscoderSettings):
-        pass
+        def train(self, batch: Batch) -> Selection:
+            return Selection(batch.largest_of_token(1))
 
     assert not New(sparsity="new", dictionary_size=8, steps=1).cost.sparse
 
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    experiment = changed()
+    experiment = changed(attribution_jobs={"tasks_per_job": 4})
     return make_plan(experiment, {"nursery": shape_of("nursery", experiment.suites["nursery"])}, ANY)
 
 
 def test_plan_adds_up(plan: Plan) -> None:
     document = plan_document(plan)
-    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 83
+    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 71
     assert document["stored_bytes"] == sum(stored["size_bytes"] for stored in document["stores"])
     assert document["flops"] == pytest.approx(sum(rule["flops"] for rule in document["rules"]))
     training = next(rule for rule in plan.rules if rule.rule == "train_crosscoder")
@@ -412,7 +459,7 @@ def test_plan_adds_up(plan: Plan) -> None:
 
 def test_page_states_totals_and_assumptions(plan: Plan) -> None:
     page = plan_text(plan)
-    assert re.search(r"\n  attribute_task +36 ", page) and re.search(r"\n  total +83 ", page)
+    assert re.search(r"\n  attribute_tasks +12 ", page) and re.search(r"\n  total +71 ", page)
     assert "at 1.00 GB/s" in page and "50% of that" in page
 
 
@@ -446,10 +493,13 @@ def test_script_prints_and_writes(
     assert document["hardware"]["accelerator"] == "cpu" and document["trainings"][0]["device_bytes"] == 0
 
 
-def test_script_refuses_an_unknown_suite(script: Callable[..., None], caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("given", ["nurserie=x.json", "nursery", "nursery="])
+def test_script_refuses_what_names_no_file_of_a_suite(
+    given: str, script: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(SystemExit, match="1"):
-        script(str(ROOT / "config.yaml"), "--model-config", "nurserie=x.json")
-    assert "no suite 'nurserie'; write SUITE=FILE with one of nursery" in caplog.text
+        script(str(ROOT / "config.yaml"), "--model-config", given)
+    assert caplog.messages == [f"--model-config '{given}' names no suite's file; write SUITE=FILE with one of nursery"]
 
 
 def test_plan_imports_no_torch() -> None:
@@ -503,6 +553,45 @@ def test_missing_size_is_an_error() -> None:
         parse_shape({key: value for key, value in LLAMA.items() if key != "vocab_size"}, "here")
 
 
+WRONG_SIZES: list[tuple[dict[str, Any], str]] = [
+    ({"hidden_size": "wide"}, r"here: hidden_size 'wide' is no size; correct it to a whole number above 0"),
+    ({"num_hidden_layers": -3}, r"here: num_hidden_layers -3 is no size"),
+    ({"num_attention_heads": 0}, r"here: num_attention_heads 0 is no size"),
+    ({"num_key_value_heads": [2, 4, 4]}, r"here: num_key_value_heads \[2, 4, 4\] is no size"),
+    ({"head_dim": 8.5}, r"here: head_dim 8\.5 is no size"),
+    ({"intermediate_size": float("nan")}, r"here: intermediate_size nan is no size"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG_SIZES)
+def test_wrong_size_is_an_error(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_shape({**LLAMA, **values}, "here")
+
+
+def test_config_that_is_no_object_is_an_error(tmp_path: Path) -> None:
+    suite = local_experiment(tmp_path).suites["llama"]
+    (tmp_path / "early/config.json").write_text("[1]")
+    with pytest.raises(ConfigError, match=r"early\.path\): holds no JSON object; give the config\.json of a model"):
+        shape_of("llama", suite)
+
+
+def test_site_outside_the_models_is_an_error(tmp_path: Path) -> None:
+    experiment = local_experiment(tmp_path)
+    shape = shape_of("llama", experiment.suites["llama"])
+    make_plan(experiment, {"llama": shape}, ANY)
+    with pytest.raises(ConfigError) as caught:
+        make_plan(experiment, {"llama": replace(shape, blocks=1)}, ANY)
+    assert str(caught.value) == (
+        "suites.llama.site 'mlp_out.1': outside the model, which has blocks 0 to 0; choose one of them"
+    )
+    other = experiment.suites["llama"].comparisons["other"].model_copy(update={"site": "residual.3"})
+    comparisons = {**experiment.suites["llama"].comparisons, "other": other}
+    suite = experiment.suites["llama"].model_copy(update={"comparisons": comparisons})
+    with pytest.raises(ConfigError, match=r"^suites\.llama\.comparisons\.other\.site 'residual\.3': outside the model"):
+        make_plan(experiment.model_copy(update={"suites": {"llama": suite}}), {"llama": shape}, ANY)
+
+
 def test_pairs_are_counted_in_the_file(tmp_path: Path) -> None:
     suite = local_experiment(tmp_path).suites["llama"]
     assert examples_of("llama", suite, "pairs") == 3
@@ -517,8 +606,11 @@ WRONG_HARDWARE: list[tuple[tuple[Any, ...], str]] = [
     (("tpu", 0.4, 1.0), r"--accelerator 'tpu' has no known peak; give it in FLOP/s with --flops, or choose from v100"),
     (("cpu", 0.4, 1.0), r"--accelerator 'cpu' has no known peak"),
     (("h100", 1.4, 1.0), r"--utilisation 1\.4 is no part of the peak; give more than 0 and at most 1"),
-    (("h100", 0.4, 0.0), r"--read-gb-per-s 0 would take for ever; give a number above 0"),
-    (("cpu", 0.4, 1.0, -1.0), r"--flops -1 would take for ever"),
+    (("h100", math.nan, 1.0), r"--utilisation nan is no part of the peak"),
+    (("h100", 0.4, 0.0), r"--read-gb-per-s 0 is no rate; give a finite number above 0"),
+    (("h100", 0.4, math.nan), r"--read-gb-per-s nan is no rate"),
+    (("cpu", 0.4, 1.0, -1.0), r"--flops -1 is no rate"),
+    (("cpu", 0.4, 1.0, math.inf), r"--flops inf is no rate"),
 ]
 
 

@@ -1,14 +1,18 @@
 """Reading and replacing activations, on four architectures, against what transformers itself computes."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import tiny_model
-from transformers import PreTrainedModel
+from conftest import ARCHITECTURES, WIDTH, tiny_model
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
 from chronocoder.errors import NonFiniteError, SiteError
 from chronocoder.suites.sites import Site, find_blocks, resolve_site
 
 IDS = torch.tensor([[0, 5, 9, 12, 3], [0, 7, 7, 1, 2]])
+ANSWERS = torch.tensor([[4, 299, 4], [17, 0, 5]])
 SITES = ["residual.0", "residual.1", "residual.2", "mlp_out.0", "mlp_out.1", "attention_out.0", "attention_out.2"]
 
 
@@ -55,10 +59,10 @@ def test_resuming_from_a_changed_activation_equals_a_hook_that_changes_it(
     state = site.read(IDS)
     changed = state.activation + torch.randn_like(state.activation)
 
-    def replace(_module: object, _input: object, output: object) -> object:
+    def replace_output(_module: object, _input: object, output: object) -> object:
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-    handle = site.module.register_forward_hook(replace)
+    handle = site.module.register_forward_hook(replace_output)
     expected = any_model(input_ids=IDS).logits
     handle.remove()
     torch.testing.assert_close(site.resume(IDS, changed, state.entry, last_only=False), expected)
@@ -70,6 +74,105 @@ def test_gradient_reaches_the_activation_only() -> None:
     activation = site.read(IDS).activation.requires_grad_()
     (gradient,) = torch.autograd.grad(site.resume(IDS, activation).sum(), activation)
     assert gradient.abs().sum(dim=2).gt(0).all()
+
+
+def capped_model() -> PreTrainedModel:
+    """Return a model with tied embeddings whose logits are capped softly at 0.5."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = Gemma2Config(vocab_size=300, num_hidden_layers=3, head_dim=8, final_logit_softcapping=0.5, **sizes)
+    config._attn_implementation, config.use_cache = "eager", False
+    model = Gemma2ForCausalLM(config).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.mul_(4 if parameter.dim() > 1 else 1)
+    return model
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "gemma2"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_logits_of_answers_are_those_of_the_whole_vocabulary(architecture: str, biased: bool) -> None:
+    model = capped_model() if architecture == "gemma2" else tiny_model(architecture)
+    if biased:
+        model.get_output_embeddings().bias = torch.nn.Parameter(torch.randn(300), requires_grad=False)
+    site = resolve_site(model, "residual.0")
+    activation = site.read(IDS).activation.requires_grad_()
+    whole = site.resume(IDS, activation)[:, 0].gather(1, ANSWERS)
+    chosen = site.resume(IDS, activation, answers=ANSWERS)
+    torch.testing.assert_close(chosen, whole[:, None])
+    weights = torch.randn(2, 3)
+    expected = torch.autograd.grad((whole * weights).sum(), activation)
+    found = torch.autograd.grad((chosen[:, 0] * weights).sum(), activation)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected[0].abs().max()))
+    assert site.resume(IDS, activation).shape == (2, 1, 300)  # nothing is left patched
+
+
+def test_logits_of_answers_are_capped() -> None:
+    model = capped_model()
+    site = resolve_site(model, "residual.0")
+    activation = site.read(IDS).activation
+    logits = site.resume(IDS, activation, answers=ANSWERS)
+    model.config.final_logit_softcapping = None
+    raw = site.resume(IDS, activation, answers=ANSWERS)
+    torch.testing.assert_close(logits, 0.5 * torch.tanh(raw / 0.5))
+    assert raw.abs().max() > 0.5
+
+
+def values_and_gradient(site: Site, activation: torch.Tensor, entry: torch.Tensor) -> list[torch.Tensor]:
+    leaf = activation.clone().requires_grad_()
+    logits = site.resume(IDS, leaf, entry, answers=ANSWERS)
+    weights = torch.linspace(-1, 1, logits.numel()).view_as(logits)
+    return [logits, *torch.autograd.grad((logits * weights).sum(), leaf)]
+
+
+@pytest.mark.parametrize("kind", ["residual", "mlp_out", "attention_out"])
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_last_block_at_the_last_position_equals_all_of_it(any_model: PreTrainedModel, kind: str, block: int) -> None:
+    site = resolve_where_possible(any_model, f"{kind}.{block}")
+    state = site.read(IDS)
+    changed = state.activation + torch.randn_like(state.activation)
+    found = values_and_gradient(site, changed, state.entry)
+    expected = values_and_gradient(replace(site, trimmable=()), changed, state.entry)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+KEYS_AND_VALUES = {
+    "gpt_neox": {"attention.query_key_value"},
+    "llama": {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
+    "gpt2": {"attn.c_attn"},
+    "bloom": {"self_attention.query_key_value"},
+}
+
+
+def test_only_the_last_position_reaches_the_last_blocks_products(any_model: PreTrainedModel) -> None:
+    site = resolve_site(any_model, "residual.0")
+    positions: dict[str, int] = {}
+    for name, module in site.blocks[-1].named_modules():
+        if any(parameter.dim() == 2 for parameter in module.parameters(recurse=False)):
+            module.register_forward_hook(
+                lambda _module, _input, output, name=name: positions.update({name: output.shape[1]})
+            )
+    site.resume(IDS, site.read(IDS).activation)
+    whole = {name for name, count in positions.items() if count > 1}
+    assert whole == KEYS_AND_VALUES[any_model.config.model_type] and len(positions) > len(whole)
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda hidden: hidden.cumsum(dim=1),  # gives other logits
+        lambda hidden: hidden.view(2, 4, WIDTH) if len(hidden) == 2 else hidden,  # raises an error
+    ],
+)
+def test_last_block_that_needs_all_positions_is_told(
+    mix: Callable[[torch.Tensor], torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model("gpt_neox")
+    mlp = model.gpt_neox.layers[-1].mlp
+    forward = mlp.forward
+    mlp.forward = lambda hidden: forward(mix(hidden))
+    with caplog.at_level("INFO"):
+        assert resolve_site(model, "residual.0").trimmable == ()
+    assert "GPTNeoXForCausalLM: its last block has to be evaluated at all positions" in caplog.text
 
 
 def test_blocks_are_found_by_structure(any_model: PreTrainedModel) -> None:

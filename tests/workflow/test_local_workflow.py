@@ -2,14 +2,18 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import xarray as xr
-from conftest import VARIANTS, Workflow
+from conftest import ROOT, VARIANTS, Workflow
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from chronocoder.stores import write_store
 
 WORDS = ["the", "a", "cat", "dog", "cats", "dogs", "boy", "sees", "see", "walks", "walk", "near", "and", "old"]
 WORDS += [".", "<s>", "</s>"]
@@ -106,7 +110,8 @@ def test_a_new_checkpoint_adds_its_own_jobs(local: Workflow) -> None:
         "harvest_activations": 1,
         "train_crosscoder": 1,
         "evaluate_crosscoder": 1,
-        "attribute_task": 1,
+        "attribute_tasks": 1,
+        "ablate_tasks": 1,
         "collect_attributions": 1,
         "find_examples": 1,
         "write_report": 1,
@@ -114,7 +119,12 @@ def test_a_new_checkpoint_adds_its_own_jobs(local: Workflow) -> None:
 
 
 def test_two_processes_are_not_another_result(local: Workflow) -> None:
-    assert local.planned({**local.config, "training": {"processes": 2, "save_every": 7}}) == {}
+    assert (
+        local.planned(
+            {**local.config, "training": {"processes": 2, "save_every": 7}, "attribution_jobs": {"processes": 2}}
+        )
+        == {}
+    )
 
 
 def test_site_outside_the_model_is_named_in_the_failed_jobs_log(local: Workflow) -> None:
@@ -154,3 +164,33 @@ def test_half_written_store_is_named(local: Workflow) -> None:
     chunk.write_bytes(content)
     assert result.returncode != 0
     assert "validation.zarr: holds" in result.stdout and "delete it and run its target again" in result.stdout
+
+
+def ablate(local: Workflow, *arguments: str) -> str:
+    """Run the ablation's script by hand with other arguments than the DAG's, and return what it says."""
+    run = "results/llama/pair/batchtopk/seed0"
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/ablate_tasks.py"),
+        "--suite",
+        "llama",
+        "--revisions",
+        "early",
+        "late",
+    ]
+    command += ["--checkpoints", "models/early", "models/late", "--tokens-seen", "0", "1000000"]
+    command += ["--crosscoder", f"{run}/crosscoder", "--tasks", "results/llama/tasks/blimp_agreement.zarr"]
+    command += ["--attributions", f"{run}/attribution/blimp_agreement.zarr", "--outputs", "never.zarr", *arguments]
+    done = subprocess.run(command, cwd=local.directory, capture_output=True, text=True)
+    assert done.returncode == 1 and not (local.directory / "never.zarr").exists()
+    return done.stderr
+
+
+def test_what_does_not_belong_together_is_named(local: Workflow) -> None:
+    assert "--outputs and --tasks list 2 and 1 values" in ablate(local, "--outputs", "never.zarr", "x.zarr")
+    assert "commits: the crosscoder is of" in ablate(local, "--checkpoints", "models/early", "models/early")
+    assert "no pair has a counterfactual prefix" in ablate(local, "--intervention", "counterfactual")
+    other = xr.open_zarr(local.directory / "results/llama/pair/batchtopk/seed0/attribution/blimp_agreement.zarr").load()
+    write_store(other, local.directory / "other.zarr", {**other.attrs, "task": "another"})
+    said = ablate(local, "--attributions", "other.zarr")
+    assert "the attribution given for task 'blimp_agreement' has task another, not blimp_agreement" in said

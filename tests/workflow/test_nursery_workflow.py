@@ -16,12 +16,13 @@ from chronocoder.suites.checkpoints import load_model
 from chronocoder.suites.tokenizers import load_tokenizer
 
 RUNS = ["pair/l1", "pair/batchtopk", "triplet/batchtopk"]
+OF_TWO_TASKS = {"attribute_tasks": 2, "ablate_tasks": 2}
 AFTER_ATTRIBUTION = {"collect_attributions": 1, "find_examples": 1, "write_report": 1}
 
 
 def test_every_store_opens_with_labels_and_provenance(nursery: Workflow) -> None:
     stores = sorted((nursery.directory / "results").rglob("*.zarr"))
-    assert len(stores) == 2 + 2 + 2 + 2 + 6 + 3 * (2 + 2 + 2)
+    assert len(stores) == 2 + 2 + 2 + 2 + 6 + 3 * (2 + 2 + 2 + 2)
     for path in stores:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -60,7 +61,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(nursery: Workflow) -> None:
     results = nursery.directory / "results/small"
     logs = {path.relative_to(results / "logs").with_suffix("") for path in (results / "logs").rglob("*.log")}
     benchmarks = {path.relative_to(results / "benchmarks").with_suffix("") for path in results.rglob("*.tsv")}
-    assert logs == benchmarks and len(logs) == 33
+    assert logs == benchmarks and len(logs) == 39
 
 
 def test_nothing_is_left_to_do(nursery: Workflow) -> None:
@@ -71,14 +72,15 @@ def test_a_changed_variant_reruns_only_what_hangs_on_it(nursery: Workflow) -> No
     assert nursery.planned(nursery.changed("variants.l1.l1_coefficient", 0.6)) == {
         "train_crosscoder": 1,
         "evaluate_crosscoder": 1,
-        "attribute_task": 2,
+        **OF_TWO_TASKS,
         **AFTER_ATTRIBUTION,
     }
 
 
 def test_a_changed_estimator_does_not_train_again(nursery: Workflow) -> None:
     assert nursery.planned(nursery.changed("attribution.steps", 5)) == {
-        "attribute_task": 6,
+        "attribute_tasks": 6,
+        "ablate_tasks": 6,
         "collect_attributions": 3,
         "find_examples": 3,
         "write_report": 1,
@@ -91,7 +93,8 @@ def test_a_new_task_adds_its_own_jobs(nursery: Workflow) -> None:
         "build_task": 1,
         "score_task": 1,
         "collect_behaviour": 1,
-        "attribute_task": 3,
+        "attribute_tasks": 3,
+        "ablate_tasks": 3,
         "collect_attributions": 3,
         "find_examples": 3,
         "write_report": 1,
@@ -104,19 +107,21 @@ def test_a_new_comparison_adds_its_own_jobs(nursery: Workflow) -> None:
         "list_comparisons": 1,
         "train_crosscoder": 1,
         "evaluate_crosscoder": 1,
-        "attribute_task": 2,
+        **OF_TWO_TASKS,
         **AFTER_ATTRIBUTION,
     }
 
 
 def test_a_new_variant_and_a_new_seed_add_their_own_jobs(nursery: Workflow) -> None:
     wide = {**nursery.config["variants"]["l1"], "dictionary_size": 64}
-    one_run = {"train_crosscoder": 1, "evaluate_crosscoder": 1, "attribute_task": 2, **AFTER_ATTRIBUTION}
+    one_run = {"train_crosscoder": 1, "evaluate_crosscoder": 1, **OF_TWO_TASKS, **AFTER_ATTRIBUTION}
     assert nursery.planned(nursery.changed("variants.wide", wide)) == one_run
     assert nursery.planned(nursery.changed("seeds", [0, 1])) == {
         "train_crosscoder": 3,
         "evaluate_crosscoder": 3,
-        "attribute_task": 6,
+        "match_seeds": 3,
+        "attribute_tasks": 6,
+        "ablate_tasks": 6,
         "collect_attributions": 3,
         "find_examples": 3,
         "write_report": 1,
@@ -126,7 +131,7 @@ def test_a_new_variant_and_a_new_seed_add_their_own_jobs(nursery: Workflow) -> N
 def test_one_target_is_rerun_alone(nursery: Workflow) -> None:
     target = "results/small/pair/l1/seed0/attribution/agreement_simple.zarr"
     before = xr.open_zarr(nursery.directory / target).load()
-    assert nursery.planned(None, "--force", target) == {"attribute_task": 1}
+    assert nursery.planned(None, "--force", target) == {"attribute_tasks": 1}
     shutil.rmtree(nursery.directory / target)
     result = nursery.snakemake(target)
     assert result.returncode == 0, result.stdout
@@ -150,6 +155,29 @@ def test_streaming_trains_the_same_crosscoder_and_stores_no_training_activations
     for name, weight in cached.state_dict().items():  # a rounding step of float16 may differ
         torch.testing.assert_close(streamed.state_dict()[name], weight, rtol=1e-2, atol=1e-2, msg=name)
     assert streamed.config == cached.config
+
+
+def test_tasks_and_processes_may_share_a_job_and_seeds_are_matched(nursery: Workflow, tmp_path: Path) -> None:
+    config = nursery.changed("attribution_jobs", {"tasks_per_job": 2, "processes": 2})
+    config["seeds"] = [0, 1]
+    shared = Workflow(tmp_path / "shared", config)
+    shutil.copytree(nursery.directory, shared.directory)
+    result = shared.snakemake("results/small/pair/batchtopk/seeds.zarr")
+    assert result.returncode == 0, result.stdout
+    names = [path.stem for path in (shared.directory / "results/small/logs/attribute_tasks").glob("*seed1*")]
+    assert names == ["pair-batchtopk-seed1-0"]
+    alone, together = (
+        xr.open_zarr(flow.directory / "results/small/pair/batchtopk/seed0/relie.zarr").load()
+        for flow in (nursery, shared)
+    )
+    assert list(alone) == list(together)
+    for name, values in alone.data_vars.items():
+        if values.dtype.kind == "f":
+            xr.testing.assert_allclose(together[name], values, rtol=1e-4, atol=1e-5)
+    assert (together["feature_class"] == alone["feature_class"]).mean() > 0.99
+    seeds = xr.open_zarr(shared.directory / "results/small/pair/batchtopk/seeds.zarr").load()
+    assert seeds.attrs["seeds"] == [0, 1] and list(seeds["seed"].values) == [1]
+    assert (seeds["matched_feature"] >= 0).any() and seeds["class_agreement"].dims[0] == "seed"
 
 
 def test_target_with_a_misspelt_task_fails_while_the_dag_is_built(nursery: Workflow) -> None:

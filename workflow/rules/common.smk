@@ -146,10 +146,25 @@ def of_every_run(suite, pattern):
     ]
 
 
+def task_groups():
+    """Return the groups of tasks that share a job: suite, number of the group, tasks."""
+    size = EXPERIMENT.attribution_jobs.tasks_per_job
+    return [
+        (name, first // size, list(suite.tasks)[first : first + size])
+        for name, suite in EXPERIMENT.suites.items()
+        for first in range(0, len(suite.tasks), size)
+    ]
+
+
+def of_tasks(pattern, tasks):
+    """Return the paths of some tasks; the other wildcards stay."""
+    return expand(pattern, task=tasks, allow_missing=True)
+
+
 def task_file(wildcards):
     """Return the file a task is read from, so that a changed file reruns it."""
     task = suite_of(wildcards).tasks[wildcards.task]
-    return task.path if task.kind == "blimp" else []
+    return [] if task.kind == "nursery" else task.path
 
 
 def corpus_file(wildcards):
@@ -167,6 +182,19 @@ def language(wildcards):
 def of_every_run_of(pattern):
     """Return an input function: one path for each crosscoder of the suite."""
     return lambda wildcards: of_every_run(wildcards.suite, pattern)
+
+
+def ablations_of_suite(wildcards):
+    """Return the ablations of every crosscoder of the suite, on every task."""
+    patterns = of_tasks(LAYOUT.ablation, list(suite_of(wildcards).tasks))
+    return [path for pattern in patterns for path in of_every_run(wildcards.suite, pattern)]
+
+
+def seeds_of_suite(wildcards):
+    """Return the comparisons between seeds; none where there is one seed."""
+    if len(EXPERIMENT.seeds) == 1:
+        return []
+    return list(dict.fromkeys(of_every_run(wildcards.suite, LAYOUT.seeds)))
 
 
 def memory(base_mb):

@@ -10,6 +10,8 @@ rule write_report:
         evaluations=of_every_run_of(LAYOUT.evaluation),
         relies=of_every_run_of(LAYOUT.relie),
         features=of_every_run_of(LAYOUT.features),
+        ablations=ablations_of_suite,
+        seed_matches=seeds_of_suite,
     output:
         report=LAYOUT.report,
     log:
@@ -31,4 +33,5 @@ rule write_report:
         "python {params.script:q} --suite {wildcards.suite:q} --behaviour {input.behaviour:q}"
         " --similarity {input.similarity:q} --comparisons {input.comparisons:q} --trainings {input.trainings:q}"
         " --evaluations {input.evaluations:q} --relies {input.relies:q} --features {input.features:q}"
+        " --ablations {input.ablations:q} --seed-matches {input.seed_matches:q}"
         " --contrasts {params.contrasts:q} --output {output.report:q} 2> {log:q}"

@@ -2,10 +2,12 @@
 
 The site's activation at a checkpoint is x = b + sum_i f_i W_i + epsilon: the error term epsilon is kept, so that the
 unchanged model is reproduced exactly. The metric is mu = logit(wrong) - logit(right) at the last token of the prefix.
-IE_i = mu(f_i set to zero at all positions) - mu(clean): positive where the feature helps the right answer.
+An intervention changes feature i by delta_i at every position: to zero (delta_i = -f_i), or to what the feature is on a
+counterfactual prefix. IE_i = mu(feature i changed) - mu(clean): with an ablation, positive where the feature helps the
+right answer. The error term has an effect of its own, by the change of epsilon.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -14,79 +16,102 @@ from torch import Tensor
 
 from chronocoder.suites.sites import Site, SiteState
 
-FEATURES_AT_ONCE = 64
-
 
 class Prompts(NamedTuple):
-    """Examples with prefixes of one length, at one checkpoint.
+    """Examples with prefixes of one length, at one checkpoint, and what an intervention does to them.
 
     Attributes:
         token_ids: shape (batch, position).
-        wrong_ids: answer tokens, shape (batch,).
-        right_ids: answer tokens, shape (batch,).
+        answer_ids: wrong and right answer token, shape (batch, 2).
         state: the clean pass up to the site.
-        codes: feature activations, shape (batch, position, feature); zero at the first position, whose whole
-            activation counts as error, since crosscoders are not trained on it.
+        end: the site's activation when all features and the error term are changed, shape (batch, position, d_model).
+        change: what the intervention adds to each of some features, shape (batch, position, feature); zero at the first
+            position, whose whole activation stays as it is, since crosscoders are not trained on it.
+        weight: how these features write to the site, shape (feature, d_model).
     """
 
     token_ids: Int[Tensor, "batch position"]
-    wrong_ids: Int[Tensor, " batch"]
-    right_ids: Int[Tensor, " batch"]
+    answer_ids: Int[Tensor, "batch 2"]
     state: SiteState
-    codes: Float[Tensor, "batch position feature"]
+    end: Float[Tensor, "batch position d_model"]
+    change: Float[Tensor, "batch position feature"]
+    weight: Float[Tensor, "feature d_model"]
+
+    def restricted(self, features: Int[Tensor, " feature"]) -> "Prompts":
+        """Return the same with some features only."""
+        return self._replace(change=self.change[..., features], weight=self.weight[features])
 
 
-class Decoder(NamedTuple):
-    """How features write to the site at one checkpoint.
+class Effects(NamedTuple):
+    """Effects on each example, in logits.
 
     Attributes:
-        weight: shape (feature, d_model).
-        bias: shape (d_model,).
+        features: of each feature, shape (batch, feature).
+        error: of the error term, shape (batch,).
     """
 
-    weight: Float[Tensor, "feature d_model"]
-    bias: Float[Tensor, " d_model"]
+    features: Float[Tensor, "batch feature"]
+    error: Float[Tensor, " batch"]
 
 
-Estimator = Callable[[Site, Prompts, Decoder, int], Float[Tensor, "batch feature"]]
+Gradient = Callable[[Site, Prompts, int, int], Float[Tensor, "batch position d_model"]]
+Estimator = Callable[[Site, Prompts, int, int], Effects]
 
 
-def attribution_patching(
-    site: Site, prompts: Prompts, decoder: Decoder, steps: int = 1
-) -> Float[Tensor, "batch feature"]:
-    """Estimate effects by one gradient at the clean point: IE_i = sum over positions of -f_i (W_i . grad)."""
-    x = prompts.state.activation
-    return _project(_metric_gradient(site, prompts, x.unsqueeze(0))[0], prompts, decoder)
+def clean_gradient(
+    site: Site, prompts: Prompts, steps: int = 1, sequences: int = 64
+) -> Float[Tensor, "batch position d_model"]:
+    """Return the gradient of the metric at the clean activation."""
+    return _gradient(site, prompts, prompts.state.activation[None])
 
 
-def integrated_gradients(
-    site: Site, prompts: Prompts, decoder: Decoder, steps: int = 10
-) -> Float[Tensor, "batch feature"]:
-    """Estimate effects by the mean gradient along the path from clean to zero, features and error together.
+def path_gradient(
+    site: Site, prompts: Prompts, steps: int = 10, sequences: int = 64
+) -> Float[Tensor, "batch position d_model"]:
+    """Return the mean gradient of the metric on the way from the clean activation to the end of the intervention.
 
-    The path is b + alpha (x - b); alpha takes the midpoints of `steps` equal intervals. The first position stays clean.
+    The way is straight, x + alpha (end - x), so features and error term change together; alpha takes the midpoints of
+    `steps` equal intervals. At most `sequences` sequences go through the model at once.
     """
     x = prompts.state.activation
     alphas = (torch.arange(steps, device=x.device, dtype=x.dtype) + 0.5) / steps
-    path = decoder.bias + alphas[:, None, None, None] * (x - decoder.bias)
-    path[:, :, 0] = x[:, 0]
-    return _project(_metric_gradient(site, prompts, path).mean(dim=0), prompts, decoder)
+    total = torch.zeros_like(x, dtype=torch.float32)
+    for part in alphas.split(_copies(prompts, sequences)):
+        total += _gradient(site, prompts, x + part[:, None, None, None] * (prompts.end - x))
+    return total / steps
+
+
+def attribution_patching(site: Site, prompts: Prompts, steps: int = 1, sequences: int = 64) -> Effects:
+    """Estimate effects by one gradient at the clean point: IE_i = sum over positions of delta_i (W_i . gradient)."""
+    return effects_along(clean_gradient(site, prompts), prompts)
+
+
+def integrated_gradients(site: Site, prompts: Prompts, steps: int = 10, sequences: int = 64) -> Effects:
+    """Estimate effects by the mean gradient along the joint path (Sundararajan et al. 1703.01365; Marks et al.).
+
+    Complete: with steps enough, all effects and that of the error term add up to the metric's change along the path.
+    The single effect is therefore a share of that change: what the feature contributes while all others change with it.
+    Where features act together after the site, by attention or a non-linearity, this differs from changing the
+    feature alone, which `exact` does: two features of which one suffices share an effect here and have none there.
+    """
+    return effects_along(path_gradient(site, prompts, steps, sequences), prompts)
 
 
 @torch.no_grad()
-def exact(site: Site, prompts: Prompts, decoder: Decoder, steps: int = 1) -> Float[Tensor, "batch feature"]:
-    """Measure effects by ablating each active feature in turn; the reference for the estimators."""
+def exact(site: Site, prompts: Prompts, steps: int = 1, sequences: int = 64) -> Effects:
+    """Measure effects by changing each feature alone; the reference for the estimators."""
     x = prompts.state.activation
-    effects = x.new_zeros(len(x), prompts.codes.shape[-1])
-    clean = _metric(site, prompts, x.unsqueeze(0))[0]
-    active = prompts.codes.any(dim=1).any(dim=0).nonzero()[:, 0]
-    for features in active.split(FEATURES_AT_ONCE):
-        codes = prompts.codes[..., features].permute(2, 0, 1)
-        ablated = x - codes[..., None] * decoder.weight[features][:, None, None, :]
-        effects[:, features] = (_metric(site, prompts, ablated) - clean).T
-    return effects
+    clean, without_error = metric(site, prompts, torch.stack([x, x + _error_change(prompts)]))
+    features = x.new_zeros(len(x), len(prompts.weight), dtype=torch.float32)
+    for part, changed in changed_alone(prompts, sequences):
+        features[:, part] = (metric(site, prompts, changed) - clean).T
+    return Effects(features, without_error - clean)
 
 
+GRADIENTS: dict[str, Gradient] = {
+    "attribution_patching": clean_gradient,
+    "integrated_gradients": path_gradient,
+}
 ESTIMATORS: dict[str, Estimator] = {
     "attribution_patching": attribution_patching,
     "integrated_gradients": integrated_gradients,
@@ -94,27 +119,80 @@ ESTIMATORS: dict[str, Estimator] = {
 }
 
 
-def _metric(
+def changed_alone(
+    prompts: Prompts, sequences: int
+) -> Iterator[tuple[Int[Tensor, " copy"], Float[Tensor, "copy batch position d_model"]]]:
+    """Yield the places of some features, and the site's activation with each of them changed alone."""
+    x, features = prompts.state.activation, range(len(prompts.weight))
+    copies = _copies(prompts, sequences)
+    for first in features[::copies]:
+        part = torch.tensor(features[first : first + copies], device=x.device)
+        change = prompts.change[..., part].permute(2, 0, 1)[..., None]
+        yield part, x + (change * prompts.weight[part][:, None, None, :]).to(x.dtype)
+
+
+def effects_by_position(
+    gradient: Float[Tensor, "batch position d_model"], prompts: Prompts
+) -> Float[Tensor, "batch position feature"]:
+    """Return the effect of changing each feature at each position, to first order in the gradient."""
+    return prompts.change * (gradient @ prompts.weight.T)
+
+
+def effects_along(gradient: Float[Tensor, "batch position d_model"], prompts: Prompts) -> Effects:
+    """Return the effects to first order in the gradient, summed over positions."""
+    features = effects_by_position(gradient, prompts).sum(dim=1)
+    whole = torch.einsum("bpd,bpd->b", (prompts.end - prompts.state.activation).float(), gradient)
+    return Effects(features, whole - features.sum(dim=1))
+
+
+@torch.no_grad()
+def total_change(site: Site, prompts: Prompts) -> Float[Tensor, " batch"]:
+    """Return the true change of the metric when all features and the error term are changed."""
+    return metric(site, prompts, torch.stack([prompts.state.activation, prompts.end])).diff(dim=0)[0]
+
+
+def metric(
     site: Site, prompts: Prompts, activations: Float[Tensor, "copy batch position d_model"]
 ) -> Float[Tensor, "copy batch"]:
-    """Return mu for several versions of the site's activation in one pass."""
-    copies = len(activations)
-    logits = site.resume(
-        prompts.token_ids.repeat(copies, 1), activations.flatten(0, 1), prompts.state.entry.repeat(copies, 1, 1)
-    )[:, -1]
-    wrong, right = (ids.repeat(copies)[:, None] for ids in (prompts.wrong_ids, prompts.right_ids))
-    return (logits.gather(1, wrong) - logits.gather(1, right)).view(copies, -1)
+    """Return mu, in logits, for several versions of the site's activation in one pass."""
+    return difference(logits(site, prompts, activations, prompts.answer_ids))
 
 
-def _metric_gradient(
+def difference(answer_logits: Float[Tensor, "copy batch 2"]) -> Float[Tensor, "copy batch"]:
+    """Return logit(wrong) - logit(right)."""
+    return answer_logits[..., 0] - answer_logits[..., 1]
+
+
+def logits(
+    site: Site,
+    prompts: Prompts,
+    activations: Float[Tensor, "copy batch position d_model"],
+    token_ids: Int[Tensor, "batch token"] | None = None,
+) -> Float[Tensor, "copy batch token"]:
+    """Return the last token's logits of some tokens, or of the vocabulary, for several versions of the activation."""
+    copies, batch = activations.shape[:2]
+    found = site.resume(
+        prompts.token_ids.repeat(copies, 1),
+        activations.flatten(0, 1),
+        None if site.is_residual else prompts.state.entry.repeat(copies, 1, 1),
+        answers=None if token_ids is None else token_ids.repeat(copies, 1),
+    )
+    return found[:, -1].float().view(copies, batch, -1)
+
+
+def _gradient(
     site: Site, prompts: Prompts, activations: Float[Tensor, "copy batch position d_model"]
-) -> Float[Tensor, "copy batch position d_model"]:
+) -> Float[Tensor, "batch position d_model"]:
+    """Return the gradient of the metric at several versions of the activation, summed over them."""
     leaf = activations.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(_metric(site, prompts, leaf).sum(), leaf)
-    return gradient
+    gradient: Tensor = torch.autograd.grad(metric(site, prompts, leaf).sum(), leaf)[0]
+    return gradient.float().sum(dim=0)
 
 
-def _project(
-    gradient: Float[Tensor, "batch position d_model"], prompts: Prompts, decoder: Decoder
-) -> Float[Tensor, "batch feature"]:
-    return -torch.einsum("bpf,bpf->bf", prompts.codes, gradient @ decoder.weight.T)
+def _error_change(prompts: Prompts) -> Float[Tensor, "batch position d_model"]:
+    x = prompts.state.activation
+    return prompts.end - x - (prompts.change @ prompts.weight).to(x.dtype)
+
+
+def _copies(prompts: Prompts, sequences: int) -> int:
+    return max(1, sequences // len(prompts.token_ids))

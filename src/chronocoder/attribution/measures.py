@@ -1,4 +1,4 @@
-"""Means, shares, intervals and classes of effects, as labelled arrays."""
+"""Means, shares, intervals and classes of effects: labelled arrays in, labelled arrays out, for a notebook too."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,10 @@ import xarray as xr
 from chronocoder.stores import strings
 
 CLASSES = ("no effect", "uncertain", "emerged", "maintained", "discontinued", "transient", "intermittent")
+UNDECIDED = CLASSES[:2]
+NO_EFFECT, UNCERTAIN = CLASSES.index("no effect"), CLASSES.index("uncertain")
+COURSES = (("maintained", True, 0), ("emerged", False, 1), ("discontinued", True, 1), ("transient", False, 2))
+"""Course, presence at the first checkpoint, and number of changes; `intermittent` is any other."""
 PRESENT_SHARE = 0.6
 """A feature counts as present at a checkpoint where its share exceeds 0.6 / M: for a pair, RelIE 0.3 and 0.7."""
 
@@ -39,22 +43,47 @@ def resample_means(effects: xr.DataArray, samples: int, generator: np.random.Gen
     """Return bootstrap means of effects.
 
     Args:
-        effects: dims (checkpoint, example, feature); one example is drawn at all checkpoints together.
+        effects: dims (..., example, ...); one example is drawn for all other dims together.
         samples: resamples.
         generator: draws the examples.
 
     Returns:
-        Dims (sample, checkpoint, feature).
+        Dims (sample, ...).
     """
     count = effects.sizes["example"]
-    weights = generator.multinomial(count, np.full(count, 1 / count), size=samples) / count
-    counts = xr.DataArray(weights.astype(np.float32), dims=("sample", "example"))
-    means: xr.DataArray = xr.dot(counts, effects, dim="example")
-    return means.transpose("sample", "checkpoint", "feature")
+    return _weighted(generator.multinomial(count, np.full(count, 1 / count), size=samples) / count, effects)
+
+
+def null_band(effects: xr.DataArray, samples: int, confidence: float, generator: np.random.Generator) -> xr.DataArray:
+    """Return the size of mean effect that chance gives: right and wrong are swapped in random examples.
+
+    A swap changes the sign of an example's effect. An effect of either sign on single examples that has nothing to do
+    with what is right stays within the band.
+
+    Args:
+        effects: dims (checkpoint, example, feature), in logits; one example is swapped at all checkpoints together.
+        samples: random swaps.
+        confidence: part of the swaps whose |mean effect| the band holds.
+        generator: draws the swaps.
+
+    Returns:
+        Dims (checkpoint, feature), in logits.
+    """
+    count = effects.sizes["example"]
+    signs = generator.integers(0, 2, size=(samples, count)) * 2 - 1
+    sizes = abs(_weighted(signs / count, effects))
+    band: xr.DataArray = sizes.quantile(confidence, dim="sample", skipna=False).drop_vars("quantile")
+    return band
+
+
+def measurable(effect: xr.DataArray, interval: Interval, band: xr.DataArray) -> xr.DataArray:
+    """Return where a mean effect lies outside the null band and its whole interval on one side of zero."""
+    found: xr.DataArray = (abs(effect) > band) & ((interval.low > 0) | (interval.high < 0))
+    return found
 
 
 def mean_interval(means: xr.DataArray, confidence: float) -> Interval:
-    """Return the percentile interval of bootstrap means (sample, checkpoint, feature)."""
+    """Return the percentile interval of bootstrap means, dims (sample, ...)."""
     return Interval(*_percentiles(means, means, confidence))
 
 
@@ -71,7 +100,12 @@ def share_interval(means: xr.DataArray, confidence: float) -> Interval:
     return Interval(low.where(ever), high.where(ever))
 
 
-def classify(relative: Interval) -> xr.Dataset:
+def threshold_of(shares: xr.DataArray) -> float:
+    """Return the share above which a feature counts as present at a checkpoint: 0.6 / M of M checkpoints."""
+    return PRESENT_SHARE / shares.sizes["checkpoint"]
+
+
+def classify(relative: Interval, seen: xr.DataArray) -> xr.Dataset:
     """Return the class of each feature from the interval of its RelIE.
 
     A feature is present at a checkpoint where the whole interval of its share lies above 0.6 / M, absent where it lies
@@ -79,45 +113,80 @@ def classify(relative: Interval) -> xr.Dataset:
 
     - emerged: absent, then present to the end; discontinued: present, then absent to the end;
     - maintained: present throughout; transient: absent, present, absent; intermittent: any other course;
-    - uncertain: at some checkpoint the interval holds the threshold; no effect: the share is undefined.
+    - uncertain: at some checkpoint the interval holds the threshold;
+    - no effect: the effect is measurable at no checkpoint.
+
+    Args:
+        relative: the interval of the share, dims (checkpoint, feature).
+        seen: what `measurable` returns.
 
     Returns:
-        `feature_class` and `onset` (the revision since which the feature is present to the end, or an empty string),
-        both with dim (feature,).
+        `feature_class`, `onset` (the revision since which the feature is present to the end, or an empty string) and
+        `kept` (present at the last checkpoint for certain), dims (feature,).
     """
     low, high = (end.transpose("checkpoint", "feature") for end in relative)
-    threshold = PRESENT_SHARE / low.sizes["checkpoint"]
-    present, decided = (low > threshold).values, ((low > threshold) | (high < threshold)).values
-    courses = [
-        _course(present[:, feature], decided[:, feature], bool(np.isnan(low.values[:, feature]).any()))
-        for feature in range(low.sizes["feature"])
-    ]
-    revisions = [str(revision) for revision in low["checkpoint"].values]
-    onsets = [revisions[place] if place is not None else "" for _, place in courses]
-    coordinates = {"feature": low["feature"].values}
-    return xr.Dataset(
-        {
-            "feature_class": ("feature", strings([name for name, _ in courses])),
-            "onset": ("feature", strings(onsets)),
-        },
-        coords=coordinates,
-    )
+    present = low > threshold_of(low)
+    effective = seen.any("checkpoint") & low.notnull().all("checkpoint")
+    decided = effective & (present | (high < threshold_of(low))).all("checkpoint")
+    names = np.where(decided, course(present), np.where(effective, UNCERTAIN, NO_EFFECT))
+    since = present.isel(checkpoint=slice(None, None, -1)).cumprod("checkpoint").sum("checkpoint").astype(int)
+    revisions = np.append(low["checkpoint"].values.astype(object), "")
+    onset = revisions[np.where(decided & (since > 0), low.sizes["checkpoint"] - since.values, -1)]
+    variables = {
+        "feature_class": ("feature", strings(np.array(CLASSES)[names])),
+        "onset": ("feature", strings(onset)),
+        "kept": ("feature", (effective & present.isel(checkpoint=-1, drop=True)).values),
+    }
+    return xr.Dataset(variables, coords={"feature": low["feature"].values})
 
 
-def _course(present: np.ndarray, decided: np.ndarray, undefined: bool) -> tuple[str, int | None]:
-    if undefined:
-        return "no effect", None
-    if not decided.all():
-        return "uncertain", None
-    changes = np.flatnonzero(np.diff(present.astype(int))) + 1
-    name = {
-        (True, 0): "maintained",
-        (False, 1): "emerged",
-        (True, 1): "discontinued",
-        (False, 2): "transient",
-    }.get((bool(present[0]), len(changes)), "intermittent")
-    onset = (int(changes[-1]) if len(changes) else 0) if present[-1] else None
-    return name, onset
+def course(present: xr.DataArray) -> xr.DataArray:
+    """Return the course of presence (checkpoint, ...) as a place in `CLASSES`, dims (...)."""
+    first = present.isel(checkpoint=0, drop=True)
+    changes = (present.astype(np.int8).diff("checkpoint") != 0).sum("checkpoint")
+    names = xr.full_like(changes, CLASSES.index("intermittent"))
+    for name, begins, count in COURSES:
+        names = names.where((first != begins) | (changes != count), CLASSES.index(name))
+    return names
+
+
+def course_support(shares: xr.DataArray) -> xr.DataArray:
+    """Return in which part of the resamples the most frequent course comes out.
+
+    Args:
+        shares: RelIE of bootstrap means, dims (sample, checkpoint, feature); a resample without any effect has no
+            course, and supports none.
+
+    Returns:
+        Dims (feature,).
+    """
+    courses = course(shares > threshold_of(shares)).where(shares.notnull().all("checkpoint"), -1)
+    parts = [(courses == place).mean("sample") for place in range(len(CLASSES))]
+    support: xr.DataArray = xr.concat(parts, dim="course").max("course")
+    return support
+
+
+def peak(relative: Interval) -> xr.DataArray:
+    """Return the revision at which a feature's share is largest for certain, or an empty string, dims (feature,).
+
+    For certain: the interval there (checkpoint, feature) lies above those at all other checkpoints.
+    """
+    low, high = (end.transpose("checkpoint", "feature").fillna(0.0).values for end in relative)
+    place = low.argmax(axis=0)
+    columns = np.arange(low.shape[1])
+    others = high.copy()
+    others[place, columns] = -np.inf
+    revisions = np.append(relative.low["checkpoint"].values.astype(object), "")
+    names = revisions[np.where(low[place, columns] > others.max(axis=0), place, -1)]
+    return xr.DataArray(strings(names), dims="feature", coords={"feature": relative.low["feature"].values})
+
+
+def _weighted(weights: np.ndarray, effects: xr.DataArray) -> xr.DataArray:
+    """Return the sums over examples with weights (sample, example); one product, which `xr.dot` would not make."""
+    first = effects.transpose("example", ...)
+    sums = np.tensordot(weights.astype(np.float32), first.values, axes=1)
+    coordinates = {name: values for name, values in first.coords.items() if "example" not in values.dims}
+    return xr.DataArray(sums, dims=("sample", *first.dims[1:]), coords=coordinates)
 
 
 def _percentiles(

@@ -88,9 +88,21 @@ def launch(script: Sequence[str], processes: int, machines: Machines) -> int:
     return 128 + received[0] if received and status else status
 
 
-def accept_signals() -> None:
-    """Undo in a launched process what keeps its launcher from ending by a signal."""
-    for number in STOP_SIGNALS:
+def run_on_processes(processes: int, machines: Machines) -> None:
+    """Run this script on several processes, in place of this one, unless it is one of them or no others are asked for.
+
+    Args:
+        processes: over all machines.
+        machines: where they run.
+
+    Raises:
+        ConfigError: as `launch`.
+    """
+    if processes == machines.count == 1:
+        return
+    if not is_launched():
+        sys.exit(launch(sys.argv, processes, machines))
+    for number in STOP_SIGNALS:  # undo what keeps the launcher from ending by a signal
         signal.signal(number, signal.SIG_DFL)
 
 

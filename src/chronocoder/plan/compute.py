@@ -7,9 +7,9 @@ memory.
 
 from typing import NamedTuple
 
-from chronocoder.config import AttributionSettings
+from chronocoder.config import AblationSettings, AttributionSettings
 from chronocoder.plan.models import CrosscoderShape, ModelShape
-from chronocoder.plan.sizes import blocks_after, blocks_up_to
+from chronocoder.plan.sizes import blocks_after, blocks_up_to, chosen_features
 from chronocoder.variants.base import CrosscoderSettings
 
 DENSE_PRODUCTS = 5
@@ -66,31 +66,92 @@ def streaming_flops(
     return checkpoints * blocks_flops(shape, tokens, length, blocks)
 
 
-def attribution_flops(
+def resumed_flops(shape: ModelShape, prompts: Prompts, site: str) -> float:
+    """Return the FLOPs of one pass from the site on, without logits.
+
+    In the last block what is behind the attention sees the last token only, since only its logits are wanted.
+    """
+    number, length = prompts
+    blocks = blocks_after(site, shape.blocks)
+    unseen = number * (length - 1) if blocks else 0
+    return blocks_flops(shape, number * length, length, blocks) - unseen * 2 * shape.position_parameters
+
+
+def prompts_flops(
     settings: AttributionSettings, shape: ModelShape, crosscoder: CrosscoderShape, prompts: Prompts, site: str
 ) -> float:
-    """Return the FLOPs of the effects on one task.
+    """Return the FLOPs of reading a task's prompts: the blocks up to the site at each checkpoint; encode, 2 M d D.
 
-    For each checkpoint: the blocks up to the site; `steps` copies of the blocks after it and of the last token's logits
-    (one for attribution patching, up to D for `exact`), forward and, but for `exact`, backward, which takes as much as
-    forward, since the weights are frozen; and the projection on the decoder, 2 d D. Once: encode, 2 M d D.
+    Twice all that where features are patched towards a counterfactual prefix, which is read too.
 
     Args:
-        settings: estimator and steps.
+        settings: the intervention.
         shape: of the models.
         crosscoder: its sizes.
         prompts: the task's.
         site: where the activations are read.
     """
-    examples, length = prompts
-    tokens = examples * length
-    latents = crosscoder.latents
-    copies = {"integrated_gradients": settings.steps, "attribution_patching": 1, "exact": latents}[settings.estimator]
-    passes = copies * (1 if settings.estimator == "exact" else 2)
-    before = blocks_flops(shape, tokens, length, blocks_up_to(site))
-    after = blocks_flops(shape, tokens, length, blocks_after(site, shape.blocks)) + logits_flops(shape, examples)
-    products = 2 * tokens * crosscoder.product_flops()
-    return crosscoder.checkpoints * (before + passes * after) + products
+    tokens = prompts.number * prompts.length
+    before = blocks_flops(shape, tokens, prompts.length, blocks_up_to(site))
+    once = crosscoder.checkpoints * before + tokens * crosscoder.product_flops()
+    return once * (2 if settings.intervention == "counterfactual" else 1)
+
+
+def attribution_flops(
+    settings: AttributionSettings, shape: ModelShape, crosscoder: CrosscoderShape, prompts: Prompts, site: str
+) -> float:
+    """Return the FLOPs of the effects on one task.
+
+    Reading the prompts; for each checkpoint the projection on the decoder, 2 d D, and the blocks after the site: two
+    copies for the true change, and those of the estimator. A gradient takes a copy forward and as much backward, since
+    the weights are frozen: one with `attribution_patching`, `steps` with `integrated_gradients`. `exact` takes a clean
+    copy, one without the error term, and at most one for each latent. The logits of two answers are left out.
+
+    Args:
+        settings: estimator, intervention and steps.
+        shape: of the models.
+        crosscoder: its sizes.
+        prompts: the task's.
+        site: where the activations are read.
+    """
+    of_estimator = {
+        "integrated_gradients": 2 * settings.steps,
+        "attribution_patching": 2,
+        "exact": 2 + crosscoder.latents,
+    }
+    copies = 2 + of_estimator[settings.estimator]
+    reading = prompts_flops(settings, shape, crosscoder, prompts, site)
+    projection = prompts.number * prompts.length * crosscoder.product_flops()
+    return reading + crosscoder.checkpoints * copies * resumed_flops(shape, prompts, site) + projection
+
+
+def ablation_flops(
+    settings: AttributionSettings,
+    ablation: AblationSettings,
+    shape: ModelShape,
+    crosscoder: CrosscoderShape,
+    prompts: Prompts,
+    site: str,
+) -> float:
+    """Return the FLOPs of ablating on one task.
+
+    Reading the prompts; for each checkpoint the blocks after the site: the gradients of both estimators that take any,
+    and exact copies with all logits of the last token: clean, each chosen feature changed, each set of them changed.
+    That a feature is silent in a whole batch, which is then left out, is not counted.
+
+    Args:
+        settings: of the attribution.
+        ablation: which features, and which sets.
+        shape: of the models.
+        crosscoder: its sizes.
+        prompts: the task's.
+        site: where the activations are read.
+    """
+    sets = len(ablation.set_sizes) * (1 + ablation.random_sets)
+    exact = 1 + chosen_features(ablation, crosscoder) + sets
+    resumed = (2 * (1 + settings.steps) + exact) * resumed_flops(shape, prompts, site)
+    of_checkpoint = resumed + exact * logits_flops(shape, prompts.number)
+    return prompts_flops(settings, shape, crosscoder, prompts, site) + crosscoder.checkpoints * of_checkpoint
 
 
 def cross_entropy_flops(shape: ModelShape, crosscoder: CrosscoderShape, text: Prompts, site: str) -> float:

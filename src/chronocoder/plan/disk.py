@@ -4,18 +4,36 @@ from collections.abc import Mapping
 from math import log2
 from typing import NamedTuple
 
-from chronocoder.config import CorpusSettings, Experiment, LocalSource, NurserySource
+from chronocoder.config import AblationSettings, CorpusSettings, Experiment, LocalSource, NurserySource
 from chronocoder.plan.jobs import Job, jobs_of
 from chronocoder.plan.models import CrosscoderShape, ModelShape, crosscoder_shape
-from chronocoder.plan.sizes import examples_of, piece_rows_of, rows_of, sequences_of
+from chronocoder.plan.sizes import (
+    PREFIX_TOKENS,
+    chosen_features,
+    examples_of,
+    piece_rows_of,
+    rows_of,
+    sequences_of,
+    top_features,
+)
 
 NUMBER_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 STORE_BYTES = 25_000
 """Metadata of a Zarr store of ten to twenty variables, measured; that of an activation store is about half."""
 REPORT_BYTES = 5_500_000
 """A report, nearly all of it the plotting library."""
+ATTRIBUTION_METADATA_BYTES = 42_000
+ABLATION_METADATA_BYTES = 63_000
+"""Metadata of stores of 22 and of 32 variables, measured."""
+EFFECT_BYTES = 53
+"""Bytes for each checkpoint and latent before compression: effect, its share and the decoder's as float32, the ends of
+two intervals and the null band as float64, and whether the effect is measurable."""
+FEATURE_BYTES = 40
+"""Bytes for each latent before compression: frequency, mean activation, support of the class, class, onset and peak."""
 COMPRESSED = 0.55
 """What compression leaves of effects and intervals: 0.4 to 0.7 in the nursery, by the share of features in use."""
+COMPRESSED_POSITIONS = 0.12
+"""What it leaves of effects by position, measured: most features are silent at most positions."""
 
 
 class Stored(NamedTuple):
@@ -57,12 +75,30 @@ def corpus_bytes(corpus: CorpusSettings, split: str, vocabulary_size: int) -> fl
     return tokens * log2(vocabulary_size) / 8 + STORE_BYTES / 2
 
 
-def attribution_bytes(crosscoder: CrosscoderShape) -> float:
-    """Return the bytes of the effects on one task: 44 bytes of numbers for each checkpoint and latent, compressed.
+def effects_bytes(crosscoder: CrosscoderShape) -> int:
+    """Return the bytes of the effects on one task before compression."""
+    return crosscoder.latents * (crosscoder.checkpoints * EFFECT_BYTES + FEATURE_BYTES)
 
-    Three float32 (effect, its share, share of the decoder norm) and four float64 (ends of two intervals).
+
+def attribution_bytes(crosscoder: CrosscoderShape, tasks: int = 1) -> float:
+    """Return the bytes of a store of the effects on one task, or on several together."""
+    return tasks * effects_bytes(crosscoder) * COMPRESSED + ATTRIBUTION_METADATA_BYTES
+
+
+def ablation_bytes(ablation: AblationSettings, crosscoder: CrosscoderShape, examples: int) -> float:
+    """Return the bytes of the ablations on one task, at most: no two checkpoints have a top feature in common.
+
+    For each checkpoint and top feature a compressed float32 of each example and position; for each checkpoint and
+    chosen feature 76 bytes: effect and interval by three estimators, and what the answers become.
     """
-    return crosscoder.checkpoints * crosscoder.latents * 44 * COMPRESSED + STORE_BYTES
+    of_positions = 4 * PREFIX_TOKENS * examples * top_features(ablation, crosscoder) * COMPRESSED_POSITIONS
+    of_features = 76 * chosen_features(ablation, crosscoder)
+    return crosscoder.checkpoints * (of_positions + of_features) + ABLATION_METADATA_BYTES
+
+
+def match_bytes(crosscoder: CrosscoderShape, seeds: int) -> float:
+    """Return the bytes of a comparison of seeds: for each but the first and each latent a partner and a cosine."""
+    return (seeds - 1) * crosscoder.latents * 12 * COMPRESSED + STORE_BYTES
 
 
 def disk_of(experiment: Experiment, shapes: Mapping[str, ModelShape]) -> list[Stored]:
@@ -81,9 +117,9 @@ def _of_suite(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[
     corpora = [corpus_bytes(corpus, split, vocabulary) for split in ("train", "validation")]
     found = [] if isinstance(settings.source, LocalSource) else [_checkpoints(suite, experiment, shape)]
     found += [Stored(suite, "corpus", 2, sum(corpora)), *_activations(experiment, suite, shape, jobs)]
-    found += _of_runs(experiment, suite, shape, jobs)
-    examples = sum(examples_of(suite, settings, task) for task in settings.tasks)
-    scores = examples * (50 + 4 * len(settings.tokens_seen))
+    examples = [examples_of(suite, settings, task) for task in settings.tasks]
+    found += _of_runs(experiment, suite, shape, jobs, examples)
+    scores = sum(examples) * (50 + 4 * len(settings.tokens_seen))
     small = 2 * len(settings.tasks) + 3
     return [*found, Stored(suite, "tasks, scores, report", small, small * STORE_BYTES + scores + REPORT_BYTES)]
 
@@ -112,18 +148,27 @@ def _activations(experiment: Experiment, suite: str, shape: ModelShape, jobs: li
     ]
 
 
-def _of_runs(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job]) -> list[Stored]:
-    """Return what every crosscoder leaves: its weights, the effects of each task and of all together, and the rest."""
-    tasks = len(experiment.suites[suite].tasks)
-    found = [
-        crosscoder_shape(experiment, job.suite, job.comparison, job.variant, shape)
-        for job in jobs
-        if job.rule == "train_crosscoder"
-    ]
-    effects = [2 * tasks * attribution_bytes(crosscoder) + (1 - tasks) * STORE_BYTES for crosscoder in found]
-    measures = [3 * STORE_BYTES + crosscoder.latents * (16 + 20 * crosscoder.checkpoints) for crosscoder in found]
+def _of_runs(
+    experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job], examples: list[int]
+) -> list[Stored]:
+    """Return what every crosscoder leaves: weights, effects of each task and of all together, and the rest."""
+    found = _crosscoders(experiment, shape, jobs, "train_crosscoder")
+    effects = sum(len(examples) * attribution_bytes(one) + attribution_bytes(one, len(examples)) for one in found)
+    ablations = [ablation_bytes(experiment.ablation, one, number) for one in found for number in examples]
+    measures = sum(3 * STORE_BYTES + one.latents * (16 + 20 * one.checkpoints) for one in found)
+    seeds = len(set(experiment.seeds))
+    matches = [match_bytes(one, seeds) for one in _crosscoders(experiment, shape, jobs, "match_seeds")]
     return [
-        Stored(suite, "crosscoders", len(found), sum(crosscoder.saved_bytes for crosscoder in found)),
-        Stored(suite, "attributions, relie", len(found) * (tasks + 1), sum(effects)),
-        Stored(suite, "training, evaluation, features", 3 * len(found), sum(measures)),
+        Stored(suite, "crosscoders", len(found), sum(one.saved_bytes for one in found)),
+        Stored(suite, "attributions, relie", len(found) * (len(examples) + 1), effects),
+        Stored(suite, "ablations", len(ablations), sum(ablations)),
+        Stored(suite, "training, evaluation, features", 3 * len(found), measures),
+        *([Stored(suite, "comparisons of seeds", len(matches), sum(matches))] if matches else []),
+    ]
+
+
+def _crosscoders(experiment: Experiment, shape: ModelShape, jobs: list[Job], rule: str) -> list[CrosscoderShape]:
+    """Return the sizes of the crosscoder of each job of a rule."""
+    return [
+        crosscoder_shape(experiment, job.suite, job.comparison, job.variant, shape) for job in jobs if job.rule == rule
     ]

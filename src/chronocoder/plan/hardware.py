@@ -1,6 +1,7 @@
 """Accelerators, and the time that work takes on them."""
 
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from chronocoder.errors import ConfigError
@@ -40,13 +41,15 @@ class Work(NamedTuple):
         float32: floating-point operations in single precision, over all its processes.
         bfloat16: those in bfloat16.
         disk_bytes: bytes read from and written to stores and checkpoints.
-        processes: processes, one an accelerator, that share it.
+        processes: processes, one an accelerator, that share the operations.
+        cpu_s: seconds of one core, for what no accelerator takes part in.
     """
 
     float32: float = 0.0
     bfloat16: float = 0.0
     disk_bytes: float = 0.0
     processes: int = 1
+    cpu_s: float = 0.0
 
     @property
     def flops(self) -> float:
@@ -76,10 +79,10 @@ class Hardware:
         return self.accelerator != CPU
 
     def hours(self, work: Work) -> float:
-        """Return a job's hours: its start, and the longer of computing and moving data, which run side by side.
+        """Return a job's hours: its start, the longer of computing and moving data, which run together, and the rest.
 
         Computing takes FLOPs / (peak x utilisation x processes), in the two precisions one after the other; moving
-        takes bytes / rate.
+        takes bytes / rate; the rest is what one core of the CPU does.
 
         Raises:
             ConfigError: the work is in bfloat16, which the accelerator does not compute.
@@ -91,7 +94,7 @@ class Hardware:
             )
         seconds = work.float32 / self.peak.float32 + work.bfloat16 / (self.peak.bfloat16 or 1.0)
         compute_s = seconds / (self.utilisation * work.processes)
-        return (STARTUP_S + max(compute_s, work.disk_bytes / self.read_bytes_per_s)) / 3600
+        return (STARTUP_S + max(compute_s, work.disk_bytes / self.read_bytes_per_s) + work.cpu_s) / 3600
 
 
 def hardware_named(accelerator: str, utilisation: float, read_gb_per_s: float, flops: float | None = None) -> Hardware:
@@ -109,8 +112,8 @@ def hardware_named(accelerator: str, utilisation: float, read_gb_per_s: float, f
     if not 0 < utilisation <= 1:
         raise ConfigError(f"--utilisation {utilisation} is no part of the peak; give more than 0 and at most 1")
     for flag, value in (("--read-gb-per-s", read_gb_per_s), ("--flops", flops)):
-        if value is not None and value <= 0:
-            raise ConfigError(f"{flag} {value:g} would take for ever; give a number above 0")
+        if value is not None and not 0 < value < inf:
+            raise ConfigError(f"{flag} {value:g} is no rate; give a finite number above 0")
     if flops is None and accelerator not in ACCELERATORS:
         raise ConfigError(
             f"--accelerator '{accelerator}' has no known peak; give it in FLOP/s with --flops, or choose from"

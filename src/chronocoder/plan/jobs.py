@@ -15,12 +15,13 @@ class Job(NamedTuple):
     """A job of the DAG: its rule, and its wildcards where it has them.
 
     Attributes:
-        rule: name of the rule; that of a nursery's pretraining holds the suite.
+        rule: name of the rule, without the suite and the number that those have of which each group of tasks has one;
+            that of a nursery's pretraining holds the suite.
         suite: the suite; empty for `all`.
         comparison: the comparison.
         variant: the variant.
         seed: the seed.
-        task: the task.
+        tasks: the tasks, in the suite's order; one, but for attribution and ablation.
         revision: the checkpoint.
         site: the site.
         split: the split.
@@ -31,7 +32,7 @@ class Job(NamedTuple):
     comparison: str = ""
     variant: str = ""
     seed: int = 0
-    task: str = ""
+    tasks: tuple[str, ...] = ()
     revision: str = ""
     site: str = ""
     split: str = ""
@@ -53,8 +54,8 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
     for split in ("train", "validation"):
         yield Job("build_corpus", suite, split=split)
     for task in experiment.suites[suite].tasks:
-        yield Job("build_task", suite, task=task)
-        yield Job("score_task", suite, task=task)
+        yield Job("build_task", suite, tasks=(task,))
+        yield Job("score_task", suite, tasks=(task,))
     for rule in ("collect_behaviour", "compare_checkpoints", "list_comparisons"):
         yield Job(rule, suite)
     yield from _harvests(experiment, suite)
@@ -84,7 +85,18 @@ def _jobs_of_runs(experiment: Experiment, suite: str) -> Iterator[Job]:
     for comparison in experiment.suites[suite].comparisons:
         for variant in experiment.variants_of(suite, comparison):
             for seed in experiment.seeds:
-                for rule in ("train_crosscoder", "evaluate_crosscoder", "collect_attributions", "find_examples"):
-                    yield Job(rule, suite, comparison, variant, seed)
-                for task in experiment.suites[suite].tasks:
-                    yield Job("attribute_task", suite, comparison, variant, seed, task)
+                yield from _jobs_of_run(experiment, Job("train_crosscoder", suite, comparison, variant, seed))
+            if len(set(experiment.seeds)) > 1:
+                yield Job("match_seeds", suite, comparison, variant)
+
+
+def _jobs_of_run(experiment: Experiment, training: Job) -> Iterator[Job]:
+    """Yield a training and the jobs about its crosscoder."""
+    yield training
+    yield training._replace(rule="evaluate_crosscoder")
+    tasks, size = tuple(experiment.suites[training.suite].tasks), experiment.attribution_jobs.tasks_per_job
+    for rule in ("attribute_tasks", "ablate_tasks"):
+        for first in range(0, len(tasks), size):
+            yield training._replace(rule=rule, tasks=tasks[first : first + size])
+    for rule in ("collect_attributions", "find_examples"):
+        yield training._replace(rule=rule)

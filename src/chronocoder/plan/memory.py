@@ -1,15 +1,16 @@
 """Memory of a process at its peak."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from chronocoder.activations.order import RowOrder
 from chronocoder.config import CorpusSettings, TrainingSettings
 from chronocoder.plan.models import CrosscoderShape, ModelShape
-from chronocoder.plan.sizes import piece_rows_of, rows_of
+from chronocoder.plan.sizes import piece_rows_of, rows_of, sequences_of
 from chronocoder.variants.base import CrosscoderSettings
 
-PROCESS_BYTES = 550e6
-"""Python with torch, transformers, xarray and Accelerate imported, on a CPU; that of a CUDA build takes more."""
+PROCESS_BYTES = 600e6
+"""Python with torch, transformers, xarray, SciPy and Accelerate imported, on a CPU; a CUDA build takes more."""
 LIGHT_PROCESS_BYTES = 170e6
 """Python with xarray and zarr, for jobs that need no torch."""
 BATCHES_AHEAD = 3
@@ -94,26 +95,28 @@ def training_memory(
     """Return the peak of a training process.
 
     The peak is in a step, or at the end, when weights, moments and two copies of the weights are alive. Streaming adds
-    M models in float32 and a forward pass. On an accelerator the loader and what is being saved stay in main memory;
-    without one all of it adds up.
+    M models in float32, a forward pass, and the text in main memory. On an accelerator the loader and what is being
+    saved stay in main memory, through which the models go before; without one all of it adds up.
 
     Args:
         settings: the variant.
         training: processes, shards, and where activations come from.
         shape: of the models.
         crosscoder: its sizes.
-        loader: bytes of the loader.
+        loader: bytes of the loader, and of the text where activations are streamed.
         pass_tokens: tokens of a forward pass, where activations are streamed.
         accelerated: whether there is an accelerator.
     """
-    models = crosscoder.checkpoints * model_bytes(shape) + pass_bytes(shape, pass_tokens)
-    models = models if training.activations == "streaming" else 0.0
+    models = loading = 0.0
+    if training.activations == "streaming":
+        models = crosscoder.checkpoints * model_bytes(shape) + pass_bytes(shape, pass_tokens)
+        loading = loading_bytes(shape, crosscoder.checkpoints, accelerated)
     step = step_bytes(settings, training, crosscoder)
     folded = folded_bytes(training, crosscoder)
     if not accelerated:
-        return Memory(0.0, PROCESS_BYTES + models + max(step + loader, folded + 4 * crosscoder.parameters))
+        return on(False, models + max(step + loader, folded + 4 * crosscoder.parameters), loading=loading)
     state = crosscoder.state_bytes / training.dictionary_shards if settings.steps > training.save_every else 0.0
-    return Memory(models + max(step, folded), PROCESS_BYTES + max(loader + state, 12.0 * crosscoder.parameters))
+    return on(True, models + max(step, folded), max(loader + state, 12.0 * crosscoder.parameters), loading)
 
 
 def model_bytes(shape: ModelShape) -> float:
@@ -126,6 +129,42 @@ def pass_bytes(shape: ModelShape, tokens: float) -> float:
     return 4.0 * tokens * (8 * shape.d_model + 3 * shape.intermediate_size)
 
 
-def on(accelerated: bool, tensors: float, host: float = 0.0) -> Memory:
-    """Return the peak of a process with so many bytes of tensors on its device, and more in main memory."""
-    return Memory(tensors, PROCESS_BYTES + host) if accelerated else Memory(0.0, PROCESS_BYTES + tensors + host)
+def loading_bytes(
+    shape: ModelShape, models: int, accelerated: bool, crosscoder: CrosscoderShape | None = None
+) -> float:
+    """Return the main memory that loading models takes at its peak, and a crosscoder before them.
+
+    Where there is an accelerator, a model goes there before the next one is read. Files that are not of float32 are
+    held as well while they are converted. A crosscoder is held twice: as its file and as its weights.
+
+    Args:
+        shape: of the models.
+        models: how many are kept.
+        accelerated: whether there is an accelerator.
+        crosscoder: sizes of the crosscoder, where one is loaded first.
+    """
+    saved = crosscoder.saved_bytes if crosscoder else 0.0
+    converted = 0 if shape.stored_bytes == 4 else shape.checkpoint_bytes
+    if accelerated:
+        return max(2 * saved, model_bytes(shape) + converted)
+    return max(2 * saved, saved + models * model_bytes(shape) + converted)
+
+
+def text_bytes(corpus: CorpusSettings, splits: Sequence[str]) -> float:
+    """Return the bytes of a text in main memory: int32 ids, and those of a split again while their digest is taken."""
+    tokens = [sequences_of(corpus, split) * corpus.sequence_length for split in splits]
+    return 4.0 * (sum(tokens) + max(tokens))
+
+
+def on(accelerated: bool, tensors: float, host: float = 0.0, loading: float = 0.0) -> Memory:
+    """Return the peak of a process.
+
+    Args:
+        accelerated: whether there is an accelerator.
+        tensors: bytes on the device; without an accelerator that is main memory.
+        host: bytes in main memory at the same time.
+        loading: bytes in main memory earlier, while what goes to the device is loaded.
+    """
+    if accelerated:
+        return Memory(tensors, PROCESS_BYTES + max(host, loading))
+    return Memory(0.0, PROCESS_BYTES + max(tensors + host, loading))

@@ -18,6 +18,8 @@ KEYS = {
     "blocks": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     "vocabulary_size": ("vocab_size",),
+    "head_width": ("head_dim",),
+    "key_value_heads": ("num_key_value_heads",),
     "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "activation": ("hidden_act", "activation_function"),
     "number_format": ("dtype", "torch_dtype"),
@@ -55,8 +57,12 @@ class ModelShape:
     @property
     def block_parameters(self) -> int:
         """Weights of a block's matrices, d (2 a + 2 v) + (2 or 3) d i; biases and norms, under 1 %, left out."""
-        attention = 2 * self.d_model * (self.attention_width + self.key_value_width)
-        return attention + (3 if self.gated else 2) * self.d_model * self.intermediate_size
+        return self.d_model * (self.attention_width + 2 * self.key_value_width) + self.position_parameters
+
+    @property
+    def position_parameters(self) -> int:
+        """Those of them behind the attention: its output, and the MLP; they see each position by itself."""
+        return self.d_model * (self.attention_width + (3 if self.gated else 2) * self.intermediate_size)
 
     @property
     def parameters(self) -> int:
@@ -141,7 +147,7 @@ def nursery_shape(source: NurserySource) -> ModelShape:
     return ModelShape(d, source.blocks, d, d, 4 * d, source.vocabulary_size, gated=False, tied=False, stored_bytes=4)
 
 
-def parse_shape(values: Mapping[str, Any], where: str) -> ModelShape:
+def parse_shape(values: Any, where: str) -> ModelShape:
     """Return the shape that a Hugging Face `config.json` states.
 
     An MLP counts as gated where its activation is SiLU, as in the Llama family; one with a gate of another kind is
@@ -152,18 +158,20 @@ def parse_shape(values: Mapping[str, Any], where: str) -> ModelShape:
         where: the file and the key it comes from, for messages.
 
     Raises:
-        ConfigError: a size is missing.
+        ConfigError: a size is missing or no size.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: holds no JSON object; give the config.json of a model")
     d, blocks, heads, vocabulary = (
         _size(values, key, where) for key in ("hidden_size", "blocks", "heads", "vocabulary_size")
     )
-    head = values.get("head_dim") or d // heads
+    head = _size(values, "head_width", where, default=d // heads)
     return ModelShape(
         d_model=d,
         blocks=blocks,
         attention_width=heads * head,
-        key_value_width=(values.get("num_key_value_heads") or heads) * head,
-        intermediate_size=_value(values, "intermediate_size") or 4 * d,
+        key_value_width=_size(values, "key_value_heads", where, default=heads) * head,
+        intermediate_size=_size(values, "intermediate_size", where, default=4 * d),
         vocabulary_size=vocabulary,
         gated=_value(values, "activation") in GATED,
         tied=values.get("tie_word_embeddings", True),
@@ -175,11 +183,14 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
     return next((values[name] for name in KEYS[key] if values.get(name) is not None), None)
 
 
-def _size(values: Mapping[str, Any], key: str, where: str) -> int:
-    found = _value(values, key)
+def _size(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
+    name = next((name for name in KEYS[key] if values.get(name) is not None), KEYS[key][0])
+    found = default if values.get(name) is None else values[name]
     if found is None:
         raise ConfigError(f"{where}: none of {', '.join(KEYS[key])} is there; add one of them")
-    return int(found)
+    if not isinstance(found, int) or found < 1:
+        raise ConfigError(f"{where}: {name} {found!r} is no size; correct it to a whole number above 0")
+    return found
 
 
 def _read_shape(path: Path, key: str) -> ModelShape:

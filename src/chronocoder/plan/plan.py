@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from chronocoder.config import Experiment
-from chronocoder.plan.costs import Cost, Place, cost_of
+from chronocoder.plan.costs import cost_of
 from chronocoder.plan.disk import Stored, disk_of
 from chronocoder.plan.hardware import Hardware, Work
 from chronocoder.plan.jobs import Job, jobs_of
 from chronocoder.plan.memory import Memory
 from chronocoder.plan.models import ModelShape, crosscoder_shape
+from chronocoder.plan.place import Cost, Place
+from chronocoder.plan.sizes import check_sites
 
 
 class RuleCost(NamedTuple):
@@ -113,8 +115,11 @@ def make_plan(experiment: Experiment, shapes: Mapping[str, ModelShape], hardware
         hardware: what it runs on.
 
     Raises:
-        ConfigError: the pairs of a task cannot be counted, or the hardware lacks a precision.
+        ConfigError: the pairs of a task cannot be counted, a site is outside the models, or the hardware lacks a
+            precision.
     """
+    for name, suite in experiment.suites.items():
+        check_sites(name, suite, shapes[name].blocks)
     jobs = jobs_of(experiment)
     costs = {
         job: cost_of(Place(experiment, shapes[job.suite], job, hardware.accelerated))

@@ -29,7 +29,7 @@ class ContrastFeatures(NamedTuple):
 
     Attributes:
         surface: by checkpoint, features that help the surface task and harm the conflicting one there.
-        gave_way: those of them whose effect is discontinued on both tasks.
+        gave_way: those of them whose effect on the surface task is discontinued, and that harm the other no more.
         took_over: features that emerged on the conflicting task and help it at the last checkpoint.
     """
 
@@ -68,24 +68,25 @@ class ContrastFeatures(NamedTuple):
 def find_contrast_features(relie: xr.Dataset, contrast: Contrast) -> ContrastFeatures:
     """Find the features of a run that stand for the surface rule, and those that take over.
 
-    A feature stands for the surface rule at a checkpoint where the interval of its IE lies above zero on the surface
-    task and below zero on the conflicting task, unless that is negligible: less than a twentieth of its largest |IE| on
-    either task at any checkpoint. Its strength is the smaller of the two |IE|, and the largest of these
-    at any checkpoint if it gives way: if its class is `discontinued` on both tasks. A feature takes over if
-    its class on the conflicting task is `emerged` and the interval of its IE there lies above zero at the last
-    checkpoint; its strength is that IE.
+    A feature stands for the surface rule at a checkpoint where it measurably helps the surface task and harms the
+    conflicting task, unless that is negligible: less than a twentieth of its largest |IE| on either task at any
+    checkpoint. Its strength is the smaller of the two |IE|, and the largest of these at any checkpoint if it gives way:
+    if its class is `discontinued` on the surface task, and it does not measurably harm the conflicting one at the last
+    checkpoint. A feature takes over if its class on the conflicting task is `emerged`
+    and it measurably helps that task at the last checkpoint; its strength is that IE.
     """
     near, far = relie.sel(task=contrast.surface), relie.sel(task=contrast.conflicting)
-    opposed = (near["indirect_effect_low"] > 0) & (far["indirect_effect_high"] < 0)
+    opposed = near["measurable"] & (near["indirect_effect"] > 0) & far["measurable"] & (far["indirect_effect"] < 0)
     size = abs(relie["indirect_effect"].sel(task=list(contrast)))
     strength = size.min("task")
     opposed &= strength >= NEGLIGIBLE * size.max(("task", "checkpoint"))
     strength = strength.where(opposed, 0.0)
     surface = {str(name): _ranked(strength.sel(checkpoint=name)) for name in relie["checkpoint"].values}
-    discontinued = (near["feature_class"] == "discontinued") & (far["feature_class"] == "discontinued")
-    gave_way = _ranked(strength.max("checkpoint").where(discontinued, 0.0))
     last = far.isel(checkpoint=-1)
-    emerged = (far["feature_class"] == "emerged") & (last["indirect_effect_low"] > 0)
+    harmless = ~(last["measurable"] & (last["indirect_effect"] < 0))
+    gone = (near["feature_class"] == "discontinued") & harmless
+    gave_way = _ranked(strength.max("checkpoint").where(gone, 0.0))
+    emerged = (far["feature_class"] == "emerged") & last["measurable"] & (last["indirect_effect"] > 0)
     return ContrastFeatures(surface, gave_way, _ranked(last["indirect_effect"].where(emerged, 0.0)))
 
 

@@ -1,12 +1,13 @@
 """What the page shows of each run, as plain lists and dicts that become JSON."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from chronocoder.report.ablations import ablation_data
+from chronocoder.report.compact import Vocabulary, nested, rounded
 from chronocoder.report.contrasts import ContrastFeatures
 from chronocoder.report.inputs import Contrast, Run
 from chronocoder.report.text import peak_words
@@ -21,30 +22,15 @@ NUMBERS = {
     "low": "indirect_effect_low",
     "high": "indirect_effect_high",
     "share": "relative_indirect_effect",
+    "band": "null_band",
 }
 
 Found = Mapping[Contrast, ContrastFeatures]
 
 
-class Vocabulary:
-    """Token texts, each stored once and referred to by its place."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._places: dict[str, int] = {}
-
-    def place(self, text: str) -> int:
-        """Return the place of a text, adding it if it is new."""
-        if text not in self._places:
-            self._places[text] = len(self.texts)
-            self.texts.append(text)
-        return self._places[text]
-
-
 def measurable(relie: xr.Dataset) -> xr.DataArray:
-    """Return where the interval of IE excludes zero at one checkpoint at least, dims (task, feature)."""
-    decided = (relie["indirect_effect_low"] > 0) | (relie["indirect_effect_high"] < 0)
-    return decided.any("checkpoint").transpose("task", "feature")
+    """Return which features have a measurable effect at one checkpoint at least, dims (task, feature)."""
+    return relie["measurable"].any("checkpoint").transpose("task", "feature")
 
 
 def shown_features(run: Run, found: Found) -> list[int]:
@@ -70,7 +56,7 @@ def class_counts(relie: xr.Dataset) -> list[list[list[float | None]]]:
     counts = np.stack([(classes == name).sum(axis=1) for name in CLASSES], axis=1)
     parts = np.stack([(size * (classes == name)).sum(axis=1) / total for name in CLASSES], axis=1)
     return [
-        [[int(count), _rounded(part)] for count, part in zip(*row, strict=True)]
+        [[int(count), rounded(part)] for count, part in zip(*row, strict=True)]
         for row in zip(counts, parts.tolist(), strict=True)
     ]
 
@@ -84,7 +70,7 @@ def run_data(run: Run, found: Found, vocabulary: Vocabulary) -> dict[str, Any]:
         vocabulary: takes up the tokens of the examples.
     """
     features = shown_features(run, found)
-    relie = run.relie.sel(feature=features).transpose("task", "checkpoint", "feature")
+    relie = run.relie.sel(feature=features).transpose(..., "task", "checkpoint", "feature")
     checkpoints = run.checkpoints
     return {
         **run.key._asdict(),
@@ -93,15 +79,22 @@ def run_data(run: Run, found: Found, vocabulary: Vocabulary) -> dict[str, Any]:
         "checkpoints": checkpoints,
         "tasks": run.tasks,
         "features": features,
-        **{name: _nested(relie[variable].values) for name, variable in NUMBERS.items()},
-        "norm": _nested(relie["relative_decoder_norm"].values),
-        "frequency": _nested(relie["activation_frequency"].values),
+        **{name: nested(relie[variable].values) for name, variable in NUMBERS.items()},
+        "measurable": relie["measurable"].values.astype(int).tolist(),
+        "norm": nested(relie["relative_decoder_norm"].values),
+        "frequency": nested(relie["activation_frequency"].values),
         "class": [[CLASSES.index(str(name)) for name in row] for row in relie["feature_class"].values],
-        "onset": [[str(name) for name in row] for row in relie["onset"].values],
+        "support": nested(relie["class_support"].values),
+        "kept": relie["kept"].values.astype(int).tolist(),
+        **{name: [[str(revision) for revision in row] for row in relie[name].values] for name in ("onset", "peak")},
         "counts": class_counts(run.relie),
         "examples": _examples_by_feature(run.features, vocabulary),
         "words": feature_words(run.features),
         "contrasts": [_contrast_data(features) for features in found.values()],
+        "ablations": [
+            ablation_data(run.ablations[task], relie["indirect_effect"].sel(task=task), vocabulary)
+            for task in run.tasks
+        ],
     }
 
 
@@ -125,7 +118,7 @@ def _examples_by_feature(features: xr.Dataset, vocabulary: Vocabulary) -> dict[i
     for feature in features["feature"].values.tolist():
         of_feature = features.sel(feature=feature).transpose("example", "position")
         examples[feature] = {
-            "frequency": _rounded(float(of_feature["activation_frequency"])),
+            "frequency": rounded(float(of_feature["activation_frequency"])),
             "rows": _example_rows(
                 of_feature["token"].values, of_feature["token_id"].values, of_feature["activation"].values, vocabulary
             ),
@@ -152,13 +145,3 @@ def _contrast_data(found: ContrastFeatures) -> dict[str, Any]:
         "tookOver": [found.took_over.features[:LISTED], len(found.took_over.features)],
         "changedSides": sorted(found.changed_sides),
     }
-
-
-def _nested(values: np.ndarray) -> Any:
-    if values.ndim > 1:
-        return [_nested(row) for row in values]
-    return [_rounded(value) for value in values.tolist()]
-
-
-def _rounded(value: float) -> float | None:
-    return float(f"{value:.3g}") if math.isfinite(value) else None

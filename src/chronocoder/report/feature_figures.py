@@ -92,7 +92,7 @@ def effect_scale(effects: np.ndarray) -> EffectScale:
 def draw_shares(run: Run) -> list[Json]:
     """Return how the summed |IE| is spread over RelIE, one figure a checkpoint; of a pair only the later one.
 
-    Only features are counted whose IE has an interval that excludes zero at some checkpoint.
+    Only features are counted that have a measurable effect at some checkpoint.
     """
     shown = run.checkpoints if len(run.checkpoints) > 2 else run.checkpoints[-1:]
     return [_share_map(run.relie, checkpoint) for checkpoint in shown]

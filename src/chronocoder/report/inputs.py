@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from chronocoder.errors import ConfigError, StoreError
+from chronocoder.report.text import in_words
 
 
 class RunKey(NamedTuple):
@@ -38,6 +39,7 @@ class Run:
         evaluation: quality, dims (checkpoint,).
         relie: effects, dims (task, checkpoint, feature).
         features: top-activating examples, dims (feature, example, position).
+        ablations: exact effects of the features that matter, by task.
     """
 
     key: RunKey
@@ -45,6 +47,7 @@ class Run:
     evaluation: xr.Dataset
     relie: xr.Dataset
     features: xr.Dataset
+    ablations: Mapping[str, xr.Dataset]
 
     @property
     def stores(self) -> dict[str, xr.Dataset]:
@@ -54,6 +57,7 @@ class Run:
             "evaluation": self.evaluation,
             "relie": self.relie,
             "features": self.features,
+            **{f"ablation, {in_words(task)}": dataset for task, dataset in self.ablations.items()},
         }
 
     @property
@@ -90,6 +94,7 @@ class ReportInputs:
         comparisons: checkpoints by name of the comparison.
         runs: trained crosscoders.
         contrasts: pairs of tasks; may be empty.
+        seed_matches: how stable effects are between seeds, for each comparison and variant; may be empty.
         example_path: path of one run's effects, for the note on how to read the stores.
     """
 
@@ -99,10 +104,11 @@ class ReportInputs:
     comparisons: Mapping[str, Sequence[str]]
     runs: Sequence[Run]
     contrasts: Sequence[Contrast]
+    seed_matches: Sequence[xr.Dataset]
     example_path: str
 
 
-def names(dataset: xr.Dataset, coordinate: str) -> list[str]:
+def names(dataset: xr.Dataset | xr.DataArray, coordinate: str) -> list[str]:
     """Return a coordinate of names as plain strings."""
     return [str(name) for name in dataset[coordinate].values]
 
@@ -112,20 +118,42 @@ def match_runs(
     evaluations: Iterable[xr.Dataset],
     relies: Iterable[xr.Dataset],
     features: Iterable[xr.Dataset],
+    ablations: Iterable[xr.Dataset],
 ) -> list[Run]:
-    """Bring the stores of each run together by their attributes, in the order of `relies`.
+    """Bring the stores of each run together by their attributes, in the order of `relies`; ablations are one a task.
 
     Raises:
         StoreError: a store does not say which run it is of, or a run lacks a store.
     """
     by_key = [{_key_of(dataset): dataset for dataset in kind} for kind in (trainings, evaluations, relies, features)]
+    by_task: dict[RunKey, dict[str, xr.Dataset]] = {}
+    for dataset in ablations:
+        by_task.setdefault(_key_of(dataset), {})[str(_attribute(dataset, "task"))] = dataset
     keys = list(by_key[2])
-    for kind in by_key:
-        odd = set(kind) ^ set(keys)
-        if odd:
-            labels = ", ".join(sorted(key.label for key in odd))
-            raise StoreError(f"not every store of these runs is given: {labels}; give the same runs to every flag")
-    return [Run(key, *(kind[key] for kind in by_key)) for key in keys]
+    odd = {key for given in (*map(set, by_key), set(by_task)) for key in given ^ set(keys)}
+    if odd:
+        labels = ", ".join(sorted(key.label for key in odd))
+        raise StoreError(f"not every store of these runs is given: {labels}; give the same runs to every flag")
+    training, evaluation, relie, example = by_key
+    return [_checked(Run(key, training[key], evaluation[key], relie[key], example[key], by_task[key])) for key in keys]
+
+
+def match_seeds(stores: Iterable[xr.Dataset], runs: Sequence[Run]) -> list[xr.Dataset]:
+    """Return the comparisons between seeds in the order of the runs.
+
+    Raises:
+        StoreError: one is of a comparison and variant that no run is of.
+    """
+    order = list(dict.fromkeys((run.key.comparison, run.key.variant) for run in runs))
+    places = {}
+    for store in stores:
+        pair = (str(_attribute(store, "comparison")), str(_attribute(store, "variant")))
+        if pair not in order:
+            raise StoreError(
+                f"seeds are compared of {' · '.join(pair)}, of which no run is given; give its runs as well"
+            )
+        places[order.index(pair)] = store
+    return [places[place] for place in sorted(places)]
 
 
 def read_contrasts(document: Mapping[str, Sequence[str]], tasks: Sequence[str]) -> list[Contrast]:
@@ -143,12 +171,25 @@ def read_contrasts(document: Mapping[str, Sequence[str]], tasks: Sequence[str]) 
     return pairs
 
 
-def _key_of(dataset: xr.Dataset) -> RunKey:
-    attributes: Mapping[str, Any] = dataset.attrs
-    missing = [name for name in RunKey._fields if name not in attributes]
-    if missing:
+def _checked(run: Run) -> Run:
+    odd = set(run.tasks) ^ set(run.ablations)
+    if odd:
         raise StoreError(
-            f"a store of suite {attributes.get('suite')} lacks the attributes {', '.join(missing)};"
+            f"effects and ablations of {run.key.label} are not of the same tasks: {', '.join(sorted(odd))};"
+            " give the ablation of every task"
+        )
+    return run
+
+
+def _key_of(dataset: xr.Dataset) -> RunKey:
+    comparison, variant, seed = (_attribute(dataset, name) for name in RunKey._fields)
+    return RunKey(str(comparison), str(variant), int(seed))
+
+
+def _attribute(dataset: xr.Dataset, name: str) -> Any:
+    if name not in dataset.attrs:
+        raise StoreError(
+            f"a store of suite {dataset.attrs.get('suite')} lacks the attribute {name};"
             " delete it and run its target again"
         )
-    return RunKey(str(attributes["comparison"]), str(attributes["variant"]), int(attributes["seed"]))
+    return dataset.attrs[name]

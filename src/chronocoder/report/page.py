@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import xarray as xr
 from plotly.offline import get_plotlyjs
 
+from chronocoder.report.ablation_figures import draw_faithfulness
+from chronocoder.report.compact import Vocabulary
 from chronocoder.report.contrasts import ContrastFeatures, clearest_run, find_contrast_features
-from chronocoder.report.data import CLASSES, Vocabulary, feature_words, run_data, shown_features
+from chronocoder.report.courses import DECIDED, course_counts, draw_courses
+from chronocoder.report.data import CLASSES, feature_words, run_data, shown_features
 from chronocoder.report.feature_figures import draw_contrast, draw_shares
 from chronocoder.report.inputs import Contrast, ReportInputs, Run
+from chronocoder.report.stability import seed_table
 from chronocoder.report.suite_figures import draw_ability, draw_similarities, draw_trainings
 from chronocoder.report.summary import summarise
 from chronocoder.report.text import short_count
+from chronocoder.report.trust import estimator_of, trust_rows, trust_sentences
 from chronocoder.stores import write_text
 
 Found = Mapping[Contrast, ContrastFeatures]
@@ -48,6 +54,9 @@ def render_page(inputs: ReportInputs) -> str:
         summary=summarise(inputs, found),
         provenance=provenance_rows(inputs),
         packages=package_versions(inputs),
+        long_comparisons=any(run.relie.sizes["checkpoint"] > 2 for run in inputs.runs),
+        estimator=estimator_of(inputs.runs[0]),
+        seed_tables=[seed_table(matches) for matches in inputs.seed_matches],
         document=page_data(inputs, found),
         style=_resource("report.css"),
         script=_resource("report.js"),
@@ -72,6 +81,9 @@ def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
             "training": draw_trainings(inputs.runs),
         },
         "shares": [draw_shares(run) for run in inputs.runs],
+        "trust": [_trust(run) for run in inputs.runs],
+        "decided": DECIDED,
+        "courses": [{"figures": draw_courses(run.relie), "counts": course_counts(run.relie)} for run in inputs.runs],
         "contrastFigures": [_contrast_figures(run, of_run) for run, of_run in zip(inputs.runs, found, strict=True)],
     }
 
@@ -92,20 +104,17 @@ def key_numbers(inputs: ReportInputs) -> list[KeyNumber]:
 
 def provenance_rows(inputs: ReportInputs) -> list[list[str]]:
     """Return a row of what, settings digest and time of writing for each store."""
-    stores = {"behaviour": inputs.behaviour, "similarity": inputs.similarity}
-    for run in inputs.runs:
-        stores |= {f"{run.key.label}: {name}": dataset for name, dataset in run.stores.items()}
     return [
         [name, str(store.attrs["config_digest"]), str(store.attrs["created"]), str(store.attrs["settings"])]
-        for name, store in stores.items()
+        for name, store in _all_stores(inputs).items()
     ]
 
 
 def package_versions(inputs: ReportInputs) -> list[str]:
     """Return the distinct sets of package versions that the stores were written with."""
-    stores = [inputs.behaviour, inputs.similarity, *(store for run in inputs.runs for store in run.stores.values())]
     texts = (
-        ", ".join(f"{name} {version}" for name, version in store.attrs["package_versions"].items()) for store in stores
+        ", ".join(f"{name} {version}" for name, version in store.attrs["package_versions"].items())
+        for store in _all_stores(inputs).values()
     )
     return list(dict.fromkeys(texts))
 
@@ -120,6 +129,24 @@ def _template() -> jinja2.Template:
 
 def _resource(name: str) -> str:
     return files("chronocoder.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _all_stores(inputs: ReportInputs) -> dict[str, xr.Dataset]:
+    """Return every store that the report is made of, by a name in words."""
+    stores = {"behaviour": inputs.behaviour, "similarity": inputs.similarity}
+    for run in inputs.runs:
+        stores |= {f"{run.key.label}: {name}": dataset for name, dataset in run.stores.items()}
+    return stores | {
+        f"{matches.attrs['comparison']} · {matches.attrs['variant']}: seeds": matches for matches in inputs.seed_matches
+    }
+
+
+def _trust(run: Run) -> dict[str, Any]:
+    return {
+        "sentences": trust_sentences(run),
+        "rows": trust_rows(run),
+        "curves": [draw_faithfulness(run.ablations[task]) for task in run.tasks],
+    }
 
 
 def _first_run(found: Sequence[Found]) -> int:

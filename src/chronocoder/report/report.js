@@ -6,6 +6,8 @@ const PAGE = 10;
 const LEVELS = 9;
 const NARROW_PX = 600;
 const LEGEND_LINE_PX = 24;
+const HELPS = "0 114 178";
+const HARMS = "213 94 0";
 const SEPARATOR = /^<[^<>\s]+>$/;
 const SETTINGS = { responsive: true, displaylogo: false, modeBarButtons: [["toImage", "resetScale2d"]] };
 const byId = (id) => document.getElementById(id);
@@ -110,7 +112,7 @@ function featureLink(run, feature, task) {
   return link;
 }
 
-function effectBar(values, largest) {
+function effectBar({ effect, low, high, band, exact }, largest) {
   const place = (value) => 50 + (50 * value) / largest;
   const span = (name, from, to) => {
     const part = element("i", { className: name });
@@ -118,19 +120,29 @@ function effectBar(values, largest) {
     part.style.width = `${Math.abs(place(to) - place(from))}%`;
     return part;
   };
-  const sign = values.effect < 0 ? "value harms" : "value";
-  return element("span", { className: "bar" }, span(sign, 0, values.effect), span("whisker", values.low, values.high));
+  const value = span(effect < 0 ? "value harms" : "value", 0, effect);
+  const parts = [span("band", -band, band), value, span("whisker", low, high)];
+  if (exact !== null) parts.push(span("exact", exact, exact));
+  return element("span", { className: "bar" }, ...parts);
 }
 
 function labelledBar(values, largest) {
+  const { effect, low, high, band, exact, measurable } = values;
   const bar = effectBar(values, largest);
-  bar.title = `${number(values.low)} to ${number(values.high)}`;
-  return [bar, ` ${number(values.effect)}`];
+  const facts = [`${number(low)} to ${number(high)}`, `null band ±${number(band)}`];
+  bar.title = [...facts, ...(exact === null ? [] : [`exact ${number(exact)}`])].join("; ");
+  return [bar, measurable ? number(effect) : `(${number(effect)})`];
 }
 
 function effectAt(run, task, checkpoint, place) {
-  const [effect, low, high] = ["effect", "low", "high"].map((name) => run[name][task][checkpoint][place]);
-  return { effect, low, high };
+  const names = ["effect", "low", "high", "band", "measurable"];
+  const values = Object.fromEntries(names.map((name) => [name, run[name][task][checkpoint][place]]));
+  const { features, exact } = run.ablations[task];
+  return { ...values, exact: exact[checkpoint][features.indexOf(run.features[place])] ?? null };
+}
+
+function reach(values) {
+  return Math.max(...values.flatMap(({ low, high, band, exact }) => [-low, high, band, Math.abs(exact)]), 1e-9);
 }
 
 function contrastRows(run, features, checkpoint, contrast) {
@@ -138,7 +150,7 @@ function contrastRows(run, features, checkpoint, contrast) {
   const values = features.map((feature) =>
     tasks.map((task) => effectAt(run, task, checkpoint, run.features.indexOf(feature))),
   );
-  const largest = Math.max(...values.flat().flatMap(({ low, high }) => [-low, high]), 1e-9);
+  const largest = reach(values.flat());
   return features.map((feature, row) => [
     featureLink(run, feature, contrast.conflicting),
     ...values[row].map((value) => labelledBar(value, largest)),
@@ -184,39 +196,121 @@ function showContrast() {
   byId("contrast-tables").replaceChildren(...surface, later);
 }
 
+function showTrust() {
+  const run = data.runs[byId("run").value];
+  const { sentences, rows } = data.trust[byId("run").value];
+  byId("trust-sentences").replaceChildren(...sentences.map((text) => element("li", {}, text)));
+  const heads = [{ text: "" }, ...run.checkpoints.map((text) => ({ text }))];
+  const cell = ([value, note]) => [value, ...(note ? [element("span", { className: "part" }, ` (${note})`)] : [])];
+  const lines = rows.map(([label, cells]) => [label, ...cells.map(cell)]);
+  byId("trust-table").replaceChildren(...table(heads, lines));
+}
+
+function showCurves() {
+  draw(byId("curve-figures"), data.trust[byId("run").value].curves[byId("curve-task").value]);
+}
+
+function showCourses() {
+  const { figures, counts } = data.courses[byId("run").value];
+  draw(byId("course-figures"), figures);
+  const heads = ["Cluster", "Features", ...data.decided].map((text) => ({ text, numeric: true }));
+  const rows = counts.map((of, cluster) => [cluster + 1, ...of].map(String));
+  const text = "None here: courses need three checkpoints, and features of decided class.";
+  const none = element("p", { className: "note" }, text);
+  byId("course-counts").replaceChildren(rows.length ? scrolling("Classes by cluster", table(heads, rows)) : none);
+}
+
 // Features of a run
+
+function tokenText(place, position) {
+  const text = position ? data.vocabulary[place] : data.vocabulary[place].trimStart();
+  if (SEPARATOR.test(text)) return [" ", element("span", { className: "separator", title: text }, "¶"), " "];
+  const space = text.match(/^\s*/)[0];
+  return [space, text.slice(space.length), ""];
+}
+
+function tinted(content, colour, strength, attributes) {
+  if (!strength) return content;
+  const mark = element("mark", attributes, content);
+  mark.style.background = `rgb(${colour} / ${0.55 * strength})`;
+  return mark;
+}
 
 function exampleLine([places, levels, [peak]]) {
   const tokens = places.map((place, position) => {
-    const text = position ? data.vocabulary[place] : data.vocabulary[place].trimStart();
-    if (SEPARATOR.test(text)) return [element("span", { className: "separator", title: text }, " ¶ ")];
-    if (!levels[position]) return [text];
-    const space = text.match(/^\s*/)[0];
-    const mark = element("mark", { className: position === peak ? "peak" : "" }, text.slice(space.length));
-    mark.style.background = `rgb(0 114 178 / ${(0.55 * levels[position]) / LEVELS})`;
-    return [space, mark];
+    const [before, text, after] = tokenText(place, position);
+    const className = position === peak ? "peak" : "";
+    return [before, tinted(text, HELPS, levels[position] / LEVELS, { className }), after];
   });
   return element("li", {}, ...tokens.flat());
 }
 
+function actsLine([places, right, wrong], effects, largest) {
+  const tokens = effects.map((effect, position) => {
+    const [before, text, after] = tokenText(places[position], position);
+    const title = `${number(effect)} logits`;
+    return [before, tinted(text, effect < 0 ? HARMS : HELPS, Math.abs(effect) / largest, { title }), after];
+  });
+  const answers = ["→ ", element("strong", {}, right.trim()), " / ", element("s", {}, wrong.trim())];
+  return element("li", {}, ...tokens.flat(), " ", element("span", { className: "answers" }, ...answers));
+}
+
+function whereItActs(run, task, feature) {
+  const { features, strongest, outcomes, clean, actsBy, acts, prefixes } = run.ablations[task];
+  const place = features.indexOf(feature);
+  if (place < 0) return [];
+  const at = strongest[place];
+  const [accuracy, difference, logProbability] = outcomes.map((values) => values[at][place]);
+  const [cleanAccuracy, cleanDifference] = clean.map((values) => values[at]);
+  const change = (from, to) => `${number(from, 2)} → ${number(to, 2)}`;
+  const text =
+    `Ablated exactly at ${run.checkpoints[at]}: accuracy ${change(cleanAccuracy, accuracy)}, logit difference` +
+    ` ${change(cleanDifference, difference)}; log-probability of the right answer changed by` +
+    ` ${number(logProbability)}.`;
+  const block = [element("p", { className: "note" }, text)];
+  const lines = acts[feature] ?? [];
+  if (!lines.length) return block;
+  const largest = Math.max(...lines.flatMap(([, effects]) => effects.map(Math.abs)), 1e-9);
+  const list = lines.map(([example, effects]) => actsLine(prefixes[example], effects, largest));
+  const title = `${actsBy[0].toUpperCase()}${actsBy.slice(1)}, at ${run.checkpoints[at]}:`;
+  return [...block, element("p", { className: "note" }, title), element("ol", { className: "examples" }, ...list)];
+}
+
 function effectTable(run, task, place, largest) {
-  const heads = [{ text: "Checkpoint" }, { text: "IE (logits)" }, { text: "RelIE", numeric: true }, { text: "RelDec", numeric: true }];
-  const rows = run.checkpoints.map((checkpoint, at) => [
-    checkpoint,
-    labelledBar(effectAt(run, task, at, place), largest),
-    number(run.share[task][at][place], 2),
-    number(run.norm[at][place], 2),
-  ]);
+  const heads = ["Checkpoint", "IE (logits)", "Exact", "RelIE", "RelDec"].map((text, at) => ({ text, numeric: at > 1 }));
+  const rows = run.checkpoints.map((checkpoint, at) => {
+    const values = effectAt(run, task, at, place);
+    return [
+      checkpoint,
+      labelledBar(values, largest),
+      number(values.exact),
+      number(run.share[task][at][place], 2),
+      number(run.norm[at][place], 2),
+    ];
+  });
   return scrolling("Effect at each checkpoint", table(heads, rows));
+}
+
+function courseFacts(run, task, place) {
+  const name = data.classes[run.class[task][place]];
+  const resamples = `${percent(run.support[task][place])} of resamples`;
+  const said = {
+    "no effect": "no measurable effect",
+    uncertain: `uncertain (commonest course in ${resamples})`,
+  };
+  const facts = [said[name] ?? `${name} (${resamples})`];
+  if (run.checkpoints.length < 3) return facts;
+  for (const moment of ["onset", "peak"]) {
+    if (run[moment][task][place]) facts.push(`${moment} ${run[moment][task][place]}`);
+  }
+  return run.kept[task][place] ? [...facts, "kept to the end"] : facts;
 }
 
 function card(run, task, place, largest) {
   const feature = run.features[place];
   const examples = run.examples[feature];
-  const onset = run.onset[task][place];
   const facts = [
-    data.classes[run.class[task][place]],
-    ...(onset ? [`onset ${onset}`] : []),
+    ...courseFacts(run, task, place),
     `active in ${percent(run.frequency[task][place])} of pairs`,
     ...(examples ? [`on ${percent(examples.frequency)} of tokens`] : []),
   ];
@@ -224,7 +318,8 @@ function card(run, task, place, largest) {
   const lines = examples
     ? element("ol", { className: "examples" }, ...examples.rows.map(exampleLine))
     : element("p", { className: "note" }, "No examples stored.");
-  const columns = element("div", { className: "columns" }, effectTable(run, task, place, largest), lines);
+  const effects = element("div", {}, effectTable(run, task, place, largest), ...whereItActs(run, task, feature));
+  const columns = element("div", { className: "columns" }, effects, lines);
   return element("article", { className: "card" }, head, columns);
 }
 
@@ -244,8 +339,7 @@ function showFeatures() {
   const task = Number(byId("task").value);
   const chosen = chosenFeatures(run, task);
   const shown = chosen.slice(0, shownCards);
-  const ends = shown.flatMap(({ place }) => run.checkpoints.flatMap((_, at) => [-run.low[task][at][place], run.high[task][at][place]]));
-  const largest = Math.max(...ends, 1e-9);
+  const largest = reach(shown.flatMap(({ place }) => run.checkpoints.map((_, at) => effectAt(run, task, at, place))));
   byId("cards").replaceChildren(...shown.map(({ place }) => card(run, task, place, largest)));
   byId("found").textContent = chosen.length
     ? `${shown.length} of ${chosen.length} features for ${inWords(run.tasks[task])}, ${run.label}.`
@@ -256,13 +350,18 @@ function showFeatures() {
 function showRun() {
   const place = byId("run").value;
   const run = data.runs[place];
-  const task = byId("task").value;
   draw(byId("share-figures"), data.shares[place]);
   byId("classes").replaceChildren(...classTable(run));
-  fill(byId("task"), run.tasks.map(inWords));
-  byId("task").value = task || 0;
+  for (const select of [byId("task"), byId("curve-task")]) {
+    const chosen = select.value || 0;
+    fill(select, run.tasks.map(inWords));
+    select.value = chosen;
+  }
   shownCards = PAGE;
+  if (byId("courses")) showCourses();
   if (data.contrasts.length) showContrast();
+  showTrust();
+  showCurves();
   showFeatures();
 }
 
@@ -279,6 +378,7 @@ function start() {
       showFeatures();
     });
   }
+  byId("curve-task").addEventListener("change", showCurves);
   byId("more").addEventListener("click", () => {
     shownCards += PAGE;
     showFeatures();

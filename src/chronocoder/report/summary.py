@@ -10,6 +10,7 @@ from chronocoder.report.contrasts import ContrastFeatures, clearest_run
 from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import Contrast, ReportInputs, Run, names
 from chronocoder.report.text import listed, quoted, short_count, signed
+from chronocoder.report.trust import trust_finding
 
 CHANCE = 0.5
 
@@ -81,7 +82,7 @@ def summarise(inputs: ReportInputs, found: Sequence[Mapping[Contrast, ContrastFe
         best = clearest_run(of_runs)
         if best is not None:
             findings.append(Finding("Features", feature_sentence(inputs.runs[best], of_runs[best], contrast)))
-    return findings
+    return [*findings, Finding("Exact ablation", trust_finding(inputs.runs))]
 
 
 def ability_sentence(behaviour: xr.Dataset) -> str:
@@ -114,7 +115,7 @@ def feature_sentence(run: Run, found: ContrastFeatures, contrast: Contrast) -> s
     gone = found.gave_way.features[:1]
     text = _surface_sentence(run, found, contrast, gone[0] if gone else found.surface[found.clearest].features[0])
     if not gone:
-        text = f"{text} No feature of this run that stands for the surface rule is discontinued on both tasks."
+        text = f"{text} No feature of this run that stands for the surface rule gives way."
     return f"{text} {_newcomer_sentence(run, found.newcomers[0], contrast)}" if found.newcomers else text
 
 
@@ -123,11 +124,10 @@ def _surface_sentence(run: Run, found: ContrastFeatures, contrast: Contrast, fea
     effects = run.relie["indirect_effect"].sel(feature=feature)
     strengths = [float(abs(effects.sel(checkpoint=name, task=list(contrast))).min()) for name in places]
     checkpoint = places[int(np.argmax(strengths))]
-    near, far = (float(effects.sel(checkpoint=checkpoint, task=task)) for task in contrast)
+    near, far = (_effect(run, feature, checkpoint, task) for task in contrast)
     text = (
         f"In {run.key.label}, feature {feature}{_words_of(run, feature)} stands for the surface rule at {checkpoint}:"
-        f" it helps {quoted(contrast.surface)} (IE {signed(near)} logits) and harms {quoted(contrast.conflicting)}"
-        f" ({signed(far)})."
+        f" it helps {quoted(contrast.surface)} (IE {near} logits) and harms {quoted(contrast.conflicting)} ({far})."
     )
     if feature not in found.gave_way.features:
         return text
@@ -138,11 +138,21 @@ def _surface_sentence(run: Run, found: ContrastFeatures, contrast: Contrast, fea
 
 def _newcomer_sentence(run: Run, feature: int, contrast: Contrast) -> str:
     last = run.checkpoints[-1]
-    effect = run.relie["indirect_effect"].sel(feature=feature, checkpoint=last, task=contrast.conflicting)
+    effect = _effect(run, feature, last, contrast.conflicting)
     return (
         f"Of the features that emerged, feature {feature}{_words_of(run, feature)} helps {quoted(contrast.conflicting)}"
-        f" most at {last} ({signed(float(effect))})."
+        f" most at {last} ({effect})."
     )
+
+
+def _effect(run: Run, feature: int, checkpoint: str, task: str) -> str:
+    """Return an effect with its sign, and beside it the exact one where it was measured."""
+    estimate = signed(float(run.relie["indirect_effect"].sel(feature=feature, checkpoint=checkpoint, task=task)))
+    ablation = run.ablations[task]
+    if feature not in ablation["feature"].values:
+        return estimate
+    exact = ablation["indirect_effect"].sel(estimator="exact", feature=feature, checkpoint=checkpoint)
+    return f"{estimate}, exact {signed(float(exact))}"
 
 
 def _words_of(run: Run, feature: int) -> str:

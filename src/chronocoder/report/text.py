@@ -1,5 +1,6 @@
 """Names and numbers as a reader wants them."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -30,6 +31,21 @@ def signed(effect: float) -> str:
     """Return an effect in logits with its sign, in two decimals or more where it is small."""
     digits = 2 if abs(effect) >= 0.1 else 3
     return f"{effect:+.{digits}f}".replace("-", "−")
+
+
+def sentence(text: str) -> str:
+    """Return text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def decimal(value: float) -> str:
+    """Return a number in two decimals, a dash if it is not finite."""
+    return f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def percent(part: float) -> str:
+    """Return a part as a percentage that no line break divides, a dash if it is not finite."""
+    return f"{100 * part:.{0 if part >= 0.1 else 1}f}\u00a0%" if math.isfinite(part) else "–"
 
 
 def listed(items: Sequence[str]) -> str:

@@ -3,7 +3,8 @@
 Blocks are found by the model's structure: they are the list of modules of one class that holds the most parameters.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel
 from chronocoder.errors import NonFiniteError, SiteError
 
 INNER_NAMES = {"mlp_out": ("mlp", "feed_forward", "ffn"), "attention_out": ("attn", "attention")}
+_log = logging.getLogger(__name__)
 
 
 class SiteState(NamedTuple):
@@ -46,6 +48,7 @@ class Site:
         index: the block that the site belongs to, from 0.
         module: the module whose output the activation is.
         block_returns_tuple: whether the blocks put out a tuple, the hidden state first.
+        trimmable: modules of the last block that need the last position only, where only its logits are wanted.
     """
 
     model: PreTrainedModel
@@ -54,6 +57,7 @@ class Site:
     index: int
     module: nn.Module
     block_returns_tuple: bool
+    trimmable: tuple[nn.Module, ...]
 
     @property
     def is_residual(self) -> bool:
@@ -87,6 +91,7 @@ class Site:
         activation: Float[Tensor, "batch position d_model"],
         entry: Float[Tensor, "batch position d_model"] | None = None,
         last_only: bool = True,
+        answers: Int[Tensor, "batch answer"] | None = None,
     ) -> Float[Tensor, "batch position vocabulary"]:
         """Run the rest of the model with the site's activation replaced; differentiable in `activation`.
 
@@ -95,6 +100,7 @@ class Site:
             activation: the replacement.
             entry: `SiteState.entry` of the clean pass; needed unless the site is residual.
             last_only: give the logits of the last position only, shape (batch, 1, vocabulary).
+            answers: give the logits of these tokens at the last position only, shape (batch, 1, answer).
         """
         skipped = self.index + 1 if self.is_residual else self.index
         start = activation if self.is_residual else entry
@@ -103,8 +109,10 @@ class Site:
                 patches.enter_context(self._skip(self.blocks[number], start if number == skipped - 1 else None))
             if not self.is_residual:
                 patches.enter_context(_replaced_output(self.module, activation))
-            if last_only:
-                patches.enter_context(last_position_only(self.model))
+            if last_only or answers is not None:
+                patches.enter_context(last_position_only(self.model, self.trimmable))
+            if answers is not None:
+                patches.enter_context(_answers_only(self.model.get_output_embeddings(), answers))
             logits: Tensor = self.model(input_ids=token_ids).logits
         return logits
 
@@ -129,28 +137,15 @@ def resolve_site(model: PreTrainedModel, name: str) -> Site:
         SiteError: the block does not exist, or its parts cannot be told from what they add to the residual stream.
         NonFiniteError: the model is damaged.
     """
-    kind, _, number = name.partition(".")
     blocks = find_blocks(model)
-    index = int(number)
+    index = int(name.partition(".")[2])
     if index >= len(blocks):
         raise SiteError(
             f"site '{name}' is outside the model: {type(model).__name__} has blocks 0 to {len(blocks) - 1};"
             " choose one of them"
         )
-    block = blocks[index]
-    if kind == "residual":
-        return Site(model, name, blocks, index, block, _returns_tuple(model, block))
-    found = {part: _inner_module(block, part) for part in INNER_NAMES}
-    modules = {part: module for part, module in found.items() if module is not None}
-    if len(modules) < len(found):
-        children = ", ".join(name for name, _ in block.named_children())
-        raise SiteError(f"site '{name}': {type(block).__name__} has no such part, only {children}; use a residual site")
-    if not _adds_up(model, block, list(modules.values())):
-        raise SiteError(
-            f"site '{name}': what attention and MLP of {type(block).__name__} put out does not add up to what the block"
-            " adds to the residual stream; use a residual site"
-        )
-    return Site(model, name, blocks, index, modules[kind], _returns_tuple(model, block))
+    module = _find_module(model, name, blocks[index])
+    return Site(model, name, blocks, index, module, _returns_tuple(model, blocks[index]), _trimmable(model, blocks))
 
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:
@@ -170,17 +165,83 @@ def find_blocks(model: nn.Module) -> nn.ModuleList:
 
 
 @contextmanager
-def last_position_only(model: PreTrainedModel) -> Iterator[None]:
-    """Make a model compute logits of the last position only: the output embedding is the widest product."""
+def last_position_only(model: PreTrainedModel, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Make a model compute logits of the last position only: the output embedding is the widest product.
 
-    def trim(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (arguments[0][:, -1:], *arguments[1:])
+    Args:
+        model: the model.
+        modules: further ones that are to see the last position only.
+    """
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(trim)
-    try:
+    def trim(_module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
+        last = _hidden(arguments, keywords)[:, -1:].contiguous()  # or each sequence becomes a product of its own
+        return ((last, *arguments[1:]), keywords) if arguments else ((), {**keywords, "hidden_states": last})
+
+    with ExitStack() as hooks:
+        for module in (model.get_output_embeddings(), *modules):
+            hooks.callback(module.register_forward_pre_hook(trim, with_kwargs=True).remove)
         yield
-    finally:
-        handle.remove()
+
+
+@contextmanager
+def _answers_only(output_embedding: nn.Module, answers: Int[Tensor, "batch answer"]) -> Iterator[None]:
+    """Make an output embedding compute the logits of a few tokens; what a model does to logits later still applies."""
+    weight: Tensor = output_embedding.get_parameter("weight")
+    bias: Tensor | None = getattr(output_embedding, "bias", None)
+    rows = weight[answers]
+
+    def forward(hidden: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position answer"]:
+        logits = hidden @ rows.transpose(1, 2)
+        return logits if bias is None else logits + bias[answers][:, None]
+
+    with _attribute(output_embedding, "forward", forward):
+        yield
+
+
+def _find_module(model: PreTrainedModel, site: str, block: nn.Module) -> nn.Module:
+    """Return the module whose output a site is, in its block."""
+    kind = site.partition(".")[0]
+    if kind == "residual":
+        return block
+    found = {part: _inner_module(block, part) for part in INNER_NAMES}
+    modules = {part: module for part, module in found.items() if module is not None}
+    if len(modules) < len(found):
+        children = ", ".join(name for name, _ in block.named_children())
+        raise SiteError(f"site '{site}': {type(block).__name__} has no such part, only {children}; use a residual site")
+    if not _adds_up(model, block, list(modules.values())):
+        raise SiteError(
+            f"site '{site}': what attention and MLP of {type(block).__name__} put out does not add up to what the block"
+            " adds to the residual stream; use a residual site"
+        )
+    return modules[kind]
+
+
+@torch.no_grad()
+def _trimmable(model: PreTrainedModel, blocks: nn.ModuleList) -> tuple[nn.Module, ...]:
+    """Return what of the last block needs the last position only, where only the logits of that are wanted.
+
+    The MLP and the output projection of attention act on each position by itself, and are added to the residual stream,
+    to which a single position is broadcast: the other positions become wrong, and nothing reads them. Models that do
+    something else are told by their logits.
+    """
+    token_ids = torch.arange(8, device=model.device).view(2, 4)
+    projections: list[nn.Module] = []
+    attention, mlp = (_inner_module(blocks[-1], part) for part in ("attention_out", "mlp_out"))
+    with ExitStack() as hooks:
+        for module in attention.modules() if attention is not None else ():
+            if getattr(module, "weight", torch.empty(0)).dim() == 2:
+                hooks.callback(module.register_forward_hook(lambda called, *_: projections.append(called)).remove)
+        expected = model(input_ids=token_ids).logits[:, -1:]
+    modules = tuple(module for module in (*projections[-1:], mlp) if module is not None)
+    try:
+        with last_position_only(model, modules):
+            found = model(input_ids=token_ids).logits
+        same = torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    except RuntimeError:  # a single position does not fit in
+        same = False
+    if not same:
+        _log.info("%s: its last block has to be evaluated at all positions", type(model).__name__)
+    return modules if same else ()
 
 
 def _inner_module(block: nn.Module, kind: str) -> nn.Module | None:

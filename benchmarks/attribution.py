@@ -1,0 +1,267 @@
+"""Time integrated gradients, and measure their peak memory, against a straightforward version of the same method.
+
+The straightforward version is in this file, and the tests hold estimators against it. Speeds are measured in turn,
+round after round, and the ratio is of medians; memory in processes of their own, beyond that of one that has loaded the
+same and measured nothing: on the CPU the largest resident set, on a GPU what the allocator held at most.
+
+    python benchmarks/attribution.py
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
+
+from chronocoder.attribution.attribute import measure_effects
+from chronocoder.config import AttributionSettings
+from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
+from chronocoder.devices import default_device
+from chronocoder.suites.sites import resolve_site
+from chronocoder.tasks.tokenise import PADDING, prefix_batches, prefix_ids
+from chronocoder.variants import VARIANTS
+
+SITE, STEPS, CHECKPOINTS = "residual.3", 10, 2
+SPEED_TARGET, MEMORY_TARGET = 15, 0.1
+METHODS = ("nothing", "straightforward", "measure_effects")
+
+
+class Setting(NamedTuple):
+    """What is measured on: random models with the vocabulary of Pythia in proportion to their width.
+
+    Attributes:
+        width: d_model; the dictionary has eight times as many features.
+        blocks: of each model; the site is the output of the fourth.
+        examples: with prefixes of 8 to 12 tokens.
+    """
+
+    width: int = 256
+    blocks: int = 8
+    examples: int = 64
+
+
+SMALL = Setting(width=32, blocks=5, examples=5)
+
+
+class Works(NamedTuple):
+    """The methods to compare, each a function that returns effects (checkpoint, example, feature).
+
+    Attributes:
+        straightforward: with weights that require gradients, as they do when just loaded.
+        measured: `measure_effects`, with frozen weights, as `load_model` returns them.
+    """
+
+    straightforward: Callable[[], np.ndarray]
+    measured: Callable[[], np.ndarray]
+
+
+def main() -> None:
+    """Measure and write the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sequences", type=int, default=32, help="attribution.batch_size of measure_effects")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one", choices=METHODS, help="for the processes that this command starts: measure one")
+    arguments = parser.parse_args()
+    if arguments.one:
+        write_peak(arguments.one, arguments.sequences)
+        return
+    # a process counts the peak of the one that started it as its own: memory first
+    least, large, small = (peak_mb(method, arguments.sequences) for method in METHODS)
+    works = prepare(Setting(), arguments.sequences)
+    expected, found = (work() for work in works)
+    difference = np.abs(found - expected).max() / np.abs(expected).max()
+    slow, fast = (statistics.median(times) for times in zip(*seconds(works, arguments.rounds), strict=True))
+    sys.stdout.write(
+        f"{default_device()}, {torch.get_num_threads()} threads, {vars(arguments)}, {Setting()}\n"
+        f"speed:  {slow:.2f} s / {fast:.2f} s = {slow / fast:.1f} (target: at least {SPEED_TARGET})\n"
+        f"memory: {small - least:.1f} MB / {large - least:.1f} MB = {(small - least) / (large - least):.3f}"
+        f" (target: at most {MEMORY_TARGET})\n"
+        f"largest difference: {difference:.1e} of the largest effect\n"
+    )
+
+
+def seconds(works: Works, rounds: int) -> list[list[float]]:
+    """Return how long each method takes, by round: they take turns."""
+    times = []
+    for _ in range(rounds):
+        times.append([])
+        for work in works:
+            begin = time.perf_counter()
+            work()  # ends with effects on the CPU
+            times[-1].append(time.perf_counter() - begin)
+    return times
+
+
+def peak_mb(method: str, sequences: int) -> float:
+    """Return the peak memory of a process that uses one method, or none."""
+    command = [sys.executable, __file__, "--one", method, "--sequences", str(sequences)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def write_peak(method: str, sequences: int) -> None:
+    """Use one method, or none, and write the peak memory of this process in MB."""
+    works = prepare(Setting(), sequences)
+    for work in prepare(SMALL, 8):  # loads what code the methods need, which is no memory of theirs
+        work()
+    if method != "nothing":
+        works[METHODS.index(method) - 1]()
+    on_gpu = default_device().type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sys.stdout.write(f"{peak / 1e6}\n")
+
+
+def prepare(setting: Setting, sequences: int) -> Works:
+    """Make models, a crosscoder and a task."""
+    models = [random_model(setting, seed) for seed in range(CHECKPOINTS)]
+    task = random_task(setting)
+    crosscoder = random_crosscoder(setting, models, task)
+    settings = AttributionSettings(steps=STEPS, batch_size=sequences)
+
+    def straightforward() -> np.ndarray:
+        for model in models:
+            model.requires_grad_(True)
+        return straightforward_effects(crosscoder, models, SITE, task, STEPS)
+
+    def measured() -> np.ndarray:
+        sites = [resolve_site(model.requires_grad_(False), SITE) for model in models]
+        return measure_effects(crosscoder, sites, task, settings)["effects"].values
+
+    return Works(straightforward, measured)
+
+
+def random_model(setting: Setting, seed: int) -> PreTrainedModel:
+    """Return an untrained model."""
+    torch.manual_seed(seed)
+    config = GPTNeoXConfig(
+        vocab_size=24 * setting.width,
+        hidden_size=setting.width,
+        intermediate_size=4 * setting.width,
+        num_hidden_layers=setting.blocks,
+        num_attention_heads=4,
+        use_cache=False,
+    )
+    return GPTNeoXForCausalLM(config).eval().to(default_device())
+
+
+def random_task(setting: Setting) -> xr.Dataset:
+    """Return random tokens in the form of a tokenised task."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(8, 13, size=setting.examples)
+    ids = generator.integers(24 * setting.width, size=(setting.examples, 14))
+    tokens = np.where(np.arange(12) < lengths[:, None], ids[:, :12], PADDING)
+    columns = {"length": lengths, "right_id": ids[:, 12], "wrong_id": ids[:, 13]}
+    variables = {name: ("example", values) for name, values in columns.items()}
+    return xr.Dataset({"token_id": (("example", "position"), tokens), **variables})
+
+
+def random_crosscoder(setting: Setting, models: Sequence[PreTrainedModel], task: xr.Dataset) -> Crosscoder:
+    """Return an untrained crosscoder with 32 active features a token, normalised to the models' activations."""
+    own = {"sparsity": "topk", "k": 32, "dictionary_size": 8 * setting.width, "steps": 1}
+    revisions = tuple(f"step{number}" for number in range(len(models)))
+    settings = VARIANTS["topk"].model_validate(own)
+    config = CrosscoderConfig("bench", "all", "topk", revisions, SITE, setting.width, settings, 0, (), False)
+    crosscoder = Crosscoder(config, torch.Generator().manual_seed(0))
+    ids = torch.from_numpy(prefix_ids(task, prefix_batches(task, setting.examples)[0])).to(default_device())
+    norms = [resolve_site(model, SITE).read(ids).activation[:, 1:].norm(dim=-1).mean().item() for model in models]
+    return crosscoder.fold_scale(setting.width**0.5 / torch.tensor(norms)).to(default_device())
+
+
+def straightforward_effects(
+    crosscoder: Crosscoder,
+    models: Sequence[PreTrainedModel],
+    site: str,
+    task: xr.Dataset,
+    steps: int,
+    batch_size: int = 4,
+) -> Float[np.ndarray, "checkpoint example feature"]:
+    """Measure the effect of ablating each feature by integrated gradients, as published code does it.
+
+    In batches of few examples, each step of the path clean -> zero is a forward pass of the whole model with logits of
+    the whole vocabulary at every position; the losses of all steps are summed, and one backward pass leaves a gradient
+    at every position and feature. The models' weights are taken as they come: as loading leaves them they require
+    gradients, which the backward pass then adds up as well. Examples of a batch have prefixes of one length here, so
+    that nothing is spent on padding.
+
+    Args:
+        crosscoder: folded.
+        models: one for each checkpoint of the crosscoder.
+        site: where it reads activations.
+        task: as `tokenise_pairs` returns it.
+        steps: midpoints of so many equal intervals of the path.
+        batch_size: examples in a batch.
+    """
+    effects = np.zeros((len(models), task.sizes["example"], len(crosscoder.b_enc)), dtype=np.float32)
+    modules = [resolve_site(model, site).module for model in models]
+    device = crosscoder.b_enc.device
+    for examples in prefix_batches(task, batch_size):
+        ids = torch.from_numpy(prefix_ids(task, examples)).to(device)
+        answers = [torch.from_numpy(task[name].values[examples]).to(device) for name in ("wrong_id", "right_id")]
+        x = torch.stack([read_activation(*pair, ids) for pair in zip(models, modules, strict=True)], dim=2)
+        f = crosscoder.encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        f[:, 0] = 0  # crosscoders are not trained on the first position: it stays clean
+        for m, (model, module) in enumerate(zip(models, modules, strict=True)):
+            decoder = crosscoder.W_dec[m], crosscoder.b_dec[m]
+            gradient = mean_gradient(model, module, ids, answers, x[:, :, m], f, decoder, steps)
+            effects[m, examples] = (gradient * -f).sum(dim=1).cpu().numpy()
+    return effects
+
+
+def mean_gradient(
+    model: PreTrainedModel,
+    module: nn.Module,
+    ids: Int[Tensor, "batch position"],
+    answers: list[Int[Tensor, " batch"]],
+    x: Float[Tensor, "batch position d_model"],
+    f: Float[Tensor, "batch position feature"],
+    decoder: tuple[Float[Tensor, "feature d_model"], Float[Tensor, " d_model"]],
+    steps: int,
+) -> Float[Tensor, "batch position feature"]:
+    """Return the mean along the path of the gradient of logit(wrong) - logit(right) by the codes."""
+    (W, b), (wrong, right), batch = decoder, answers, torch.arange(len(ids), device=ids.device)
+    error = x - (f @ W + b)
+    leaves, losses = [], []
+    for step in range(steps):
+        alpha = torch.full((ids.shape[1], 1), (step + 0.5) / steps, device=x.device)
+        alpha[0] = 1
+        leaves.append((alpha * f).requires_grad_())
+        logits = logits_with(leaves[-1] @ W + b + alpha * error, model, module, ids)[:, -1]
+        losses.append((logits[batch, wrong] - logits[batch, right]).sum())
+    torch.stack(losses).sum().backward()
+    return torch.stack([leaf.grad for leaf in leaves]).mean(dim=0)
+
+
+@torch.no_grad()
+def read_activation(
+    model: PreTrainedModel, module: nn.Module, ids: Int[Tensor, "batch position"]
+) -> Float[Tensor, "batch position d_model"]:
+    """Return what a module puts out in a pass of the whole model."""
+    seen: list[Any] = []
+    with module.register_forward_hook(lambda _module, _input, output: seen.append(output)):
+        model(input_ids=ids)
+    return seen[0][0] if isinstance(seen[0], tuple) else seen[0]
+
+
+def logits_with(
+    x: Float[Tensor, "batch position d_model"], model: PreTrainedModel, module: nn.Module, ids: Tensor
+) -> Float[Tensor, "batch position vocabulary"]:
+    """Return the logits of a pass of the whole model in which a hook replaces what a module puts out."""
+
+    def replace(_module: nn.Module, _input: Any, output: Any) -> Any:
+        return (x, *output[1:]) if isinstance(output, tuple) else x
+
+    with module.register_forward_hook(replace):
+        return model(input_ids=ids).logits
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What the jobs of attribution and of ablation share: flags, checks, and models that are loaded once for all tasks."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import xarray as xr
+
+from chronocoder.command_line import add_checkpoints, add_flags, checkpoints_from, from_flags, paired
+from chronocoder.config import AttributionSettings
+from chronocoder.errors import StoreError
+from chronocoder.stores import load_store
+
+if TYPE_CHECKING:  # torch is imported once the arguments have been found to be in order
+    from chronocoder.crosscoder.model import Crosscoder
+    from chronocoder.suites.sites import Site
+
+
+class Job(NamedTuple):
+    """Tasks to work on, and what is needed for them.
+
+    Attributes:
+        crosscoder: folded.
+        sites: the crosscoder's site in each checkpoint's model.
+        tokens_seen: by revision.
+        tasks: by the path that the result goes to.
+        settings: of the attribution.
+    """
+
+    crosscoder: "Crosscoder"
+    sites: "list[Site]"
+    tokens_seen: Mapping[str, int]
+    tasks: Mapping[Path, xr.Dataset]
+    settings: AttributionSettings
+
+    def facts(self, task: xr.Dataset) -> dict[str, Any]:
+        """Return what a store about one of the tasks says of its origin."""
+        return {**self.crosscoder.facts, "task": task.attrs["task"], "examples": task.sizes["example"]}
+
+    def check_attribution(self, attribution: xr.Dataset, task: xr.Dataset) -> None:
+        """Check that an attribution was made of this crosscoder on a task, by the same intervention.
+
+        Raises:
+            StoreError: it was not; the message names what differs.
+        """
+        settings = json.loads(attribution.attrs["settings"])
+        for key, expected in {**self.facts(task), "intervention": self.settings.intervention}.items():
+            found = {**settings, **attribution.attrs}.get(key)
+            if found != expected:
+                raise StoreError(
+                    f"the attribution given for task '{task.attrs['task']}' has {key} {found}, not {expected}; give the"
+                    " attributions of this crosscoder, in the order of the tasks"
+                )
+
+
+def add_job_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that `start_job` reads."""
+    add_checkpoints(parser)
+    parser.add_argument("--crosscoder", type=Path, required=True, help="directory of the crosscoder")
+    parser.add_argument("--tasks", type=Path, nargs="+", required=True, help="stores of the tasks")
+    parser.add_argument("--outputs", type=Path, nargs="+", required=True, help="stores to write, in the same order")
+    parser.add_argument("--processes", type=int, default=1, help="processes that share out the examples; one a GPU")
+    add_flags(parser, AttributionSettings)
+
+
+def start_job(arguments: argparse.Namespace) -> Job:
+    """Start the processes, check that everything fits together, and load it.
+
+    Raises:
+        ConfigError: the flags do not fit each other, or a model cannot be read.
+        StoreError: a store cannot be read, or the models are not those of the crosscoder.
+        TaskError: a task has no example for the intervention.
+    """
+    given, settings = checkpoints_from(arguments), from_flags(arguments, AttributionSettings)
+    tasks = {output: load_store(path) for output, path in paired(arguments, "outputs", "tasks").items()}
+
+    from chronocoder.attribution.prompts import check_checkpoints, usable_examples
+    from chronocoder.crosscoder.launch import Machines, run_on_processes
+    from chronocoder.crosscoder.model import load_crosscoder
+    from chronocoder.devices import default_device
+    from chronocoder.suites.checkpoints import checkpoint_commit, load_model
+    from chronocoder.suites.sites import resolve_site
+
+    usable = {output: usable_examples(task, settings.intervention) for output, task in tasks.items()}
+    run_on_processes(arguments.processes, Machines())
+    crosscoder = load_crosscoder(arguments.crosscoder, default_device())
+    commits = [checkpoint_commit(path) for path in given.paths.values()]
+    check_checkpoints(crosscoder.config, given.suite, list(given.paths), commits)
+    sites = [resolve_site(load_model(path), crosscoder.config.site) for path in given.paths.values()]
+    return Job(crosscoder, sites, given.tokens_seen, usable, settings)

@@ -1,0 +1,150 @@
+"""Reading the examples of a task at every checkpoint, and what an intervention does to them."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from accelerate import PartialState
+from accelerate.utils import reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from chronocoder.attribution.effects import Prompts
+from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
+from chronocoder.errors import NonFiniteError, StoreError, TaskError
+from chronocoder.suites.sites import Site, SiteState
+from chronocoder.tasks.tokenise import prefix_batches, prefix_ids
+
+ZERO, COUNTERFACTUAL = "zero", "counterfactual"
+
+
+class PromptBatch(NamedTuple):
+    """Examples with prefixes of one length, at every checkpoint.
+
+    Attributes:
+        examples: their places in the task.
+        prompts: by checkpoint; `change` and `weight` are of all features.
+        codes: feature activations on the clean prefixes, shape (batch, position, feature); zero at the first position.
+    """
+
+    examples: np.ndarray
+    prompts: list[Prompts]
+    codes: Float[Tensor, "batch position feature"]
+
+
+def usable_examples(task: xr.Dataset, intervention: str) -> xr.Dataset:
+    """Return the examples of a task that an intervention can be made on.
+
+    Raises:
+        TaskError: there are none.
+    """
+    if intervention == ZERO:
+        return task
+    usable = task.isel(example=np.flatnonzero(task["has_counterfactual"].values))
+    if not usable.sizes["example"]:
+        raise TaskError(
+            f"task '{task.attrs.get('task', '')}': no pair has a counterfactual prefix of as many tokens as its prefix;"
+            " supply some, or set attribution.intervention to zero"
+        )
+    return usable
+
+
+def check_checkpoints(config: CrosscoderConfig, suite: str, revisions: Sequence[str], commits: Sequence[str]) -> None:
+    """Check that checkpoints are those that a crosscoder is of, in its order.
+
+    Raises:
+        StoreError: they are not; the message names what differs.
+    """
+    _check_equal("suite", [config.suite], [suite])
+    _check_equal("checkpoints", config.checkpoints, revisions)
+    _check_equal("commits", config.commits, commits)
+
+
+def check_models(config: CrosscoderConfig, sites: Sequence[Site]) -> None:
+    """Check that models are of a crosscoder's number, width and site.
+
+    Raises:
+        StoreError: they are not; the message names what differs.
+    """
+    _check_equal(
+        "widths", [config.d_model] * len(config.checkpoints), [site.model.config.hidden_size for site in sites]
+    )
+    _check_equal("sites", [config.site] * len(sites), [site.name for site in sites])
+
+
+def read_prompts(
+    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, intervention: str, batch_size: int
+) -> Iterator[PromptBatch]:
+    """Yield the examples that this process has to do with, in batches without padding.
+
+    Args:
+        crosscoder: folded.
+        sites: the site in each checkpoint's model, in the crosscoder's order.
+        task: as `tokenise_pairs` returns it; all its examples fit the intervention.
+        intervention: `zero` or `counterfactual`.
+        batch_size: examples at once.
+
+    Raises:
+        StoreError: the models are not of the crosscoder's number, width or site.
+        NonFiniteError: activations are NaN or infinite.
+    """
+    check_models(crosscoder.config, sites)
+    state = PartialState()
+    for examples in prefix_batches(task, batch_size)[state.process_index :: state.num_processes]:
+        yield _read_batch(crosscoder, sites, task, examples, intervention)
+
+
+def joined(values: np.ndarray) -> np.ndarray:
+    """Add up the arrays of all processes; each has zeros where the examples of others belong."""
+    state = PartialState()
+    if state.num_processes == 1:
+        return values
+    total: Tensor = reduce(torch.from_numpy(values).to(state.device), reduction="sum")
+    return total.cpu().numpy()
+
+
+@torch.no_grad()
+def _read_batch(
+    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, examples: np.ndarray, intervention: str
+) -> PromptBatch:
+    device = sites[0].model.device
+    ids = torch.from_numpy(prefix_ids(task, examples)).to(device)
+    answers = np.stack([task[name].values[examples] for name in ("wrong_id", "right_id")], axis=1)
+    answer_ids = torch.from_numpy(answers.astype(np.int64)).to(device)
+    states, codes = _encode(crosscoder, sites, ids)
+    if intervention == ZERO:
+        ends = [bias.expand_as(state.activation).clone() for state, bias in zip(states, crosscoder.b_dec, strict=True)]
+        change = -codes
+    else:
+        others = prefix_ids(task, examples, "counterfactual_id")
+        other_states, other_codes = _encode(crosscoder, sites, torch.from_numpy(others).to(device))
+        ends, change = [state.activation for state in other_states], other_codes - codes
+    prompts = []
+    for state, end, weight in zip(states, ends, crosscoder.W_dec, strict=True):
+        end = end.to(state.activation.dtype)
+        end[:, 0] = state.activation[:, 0]
+        prompts.append(Prompts(ids, answer_ids, state, end, change, weight))
+    return PromptBatch(examples, prompts, codes)
+
+
+def _encode(
+    crosscoder: Crosscoder, sites: Sequence[Site], ids: Tensor
+) -> tuple[list[SiteState], Float[Tensor, "batch position feature"]]:
+    states = [site.read(ids) for site in sites]
+    x = torch.stack([state.activation for state in states], dim=2).to(crosscoder.b_dec.dtype)
+    for revision, of_checkpoint in zip(crosscoder.config.checkpoints, x.unbind(2), strict=True):
+        if not torch.isfinite(of_checkpoint).all():
+            raise NonFiniteError(f"activations at checkpoint {revision} are not finite; the checkpoint is damaged")
+    codes = crosscoder.encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    codes[:, 0] = 0
+    return states, codes
+
+
+def _check_equal(name: str, expected: Sequence[object], found: Sequence[object]) -> None:
+    if list(expected) != list(found):
+        listed = (", ".join(map(str, values)) for values in (expected, found))
+        raise StoreError(
+            "{}: the crosscoder is of {}, not of {}; give the models it was trained on".format(name, *listed)
+        )

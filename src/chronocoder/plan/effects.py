@@ -1,0 +1,115 @@
+"""What the jobs about the effects of features compute, move and hold."""
+
+from chronocoder.plan.compute import ablation_flops, attribution_flops
+from chronocoder.plan.disk import ablation_bytes, attribution_bytes, effects_bytes, match_bytes
+from chronocoder.plan.hardware import Work
+from chronocoder.plan.memory import LIGHT_PROCESS_BYTES, PROCESS_BYTES, Memory, model_bytes, on, pass_bytes
+from chronocoder.plan.place import Cost, Place
+from chronocoder.plan.sizes import PREFIX_TOKENS, blocks_after, chosen_features, top_features
+
+RESAMPLED_ARRAYS = 5
+"""Float32 arrays of all resampled means alive at the peak, measured."""
+RESAMPLED_S, DRAWN_S = 1.4e-7, 1.4e-10
+"""Seconds for each resampled mean, and for each example in it, measured."""
+ASSIGNMENT_S = 2.5e-11
+"""Seconds of an assignment, for each cubed feature: measured with up to 4,096 features, half of them found again."""
+CORE_FLOPS = 5e10
+"""FLOP/s of one core's products, measured."""
+
+
+def attribution_cost(place: Place) -> Cost:
+    """Measure the effects on each of the job's tasks.
+
+    In main memory the effects of every example of one task, 4 bytes for each checkpoint and latent, and those of the
+    latents in use once more; then `RESAMPLED_ARRAYS` of their means in every resample. Where several processes share
+    the examples, their effects are added up on the device. Every latent counts as used.
+    """
+    crosscoder, settings, tasks = place.crosscoder, place.experiment.attribution, place.prompts
+    flops = sum(attribution_flops(settings, place.shape, crosscoder, prompts, place.site) for prompts in tasks)
+    largest, numbers = max(prompts.number for prompts in tasks), crosscoder.checkpoints * crosscoder.latents
+    copies = {"integrated_gradients": settings.steps, "attribution_patching": 1, "exact": crosscoder.latents}
+    sequences = min(settings.batch_size, copies[settings.estimator] * largest)
+    passing = _resumed_bytes(place, sequences, gradient=settings.estimator != "exact")
+    joined = 8.0 * largest * numbers if place.experiment.attribution_jobs.processes > 1 else 0.0
+    host = numbers * (8.0 * largest + 4 * RESAMPLED_ARRAYS * settings.bootstrap_samples)
+    means = settings.bootstrap_samples * numbers
+    cpu_s = sum(means * (RESAMPLED_S + DRAWN_S * prompts.number) for prompts in tasks)
+    moved = len(tasks) * attribution_bytes(crosscoder)
+    work = Work(flops, disk_bytes=moved, cpu_s=cpu_s)
+    return _on_tasks(place, work, largest, max(passing, joined), host)
+
+
+def ablation_cost(place: Place) -> Cost:
+    """Change features exactly on each of the job's tasks.
+
+    On the device also all logits of a pass's last tokens, twice; in main memory what is measured of every example of
+    one task, twice, and the effects that the features are chosen by.
+    """
+    crosscoder, settings, ablation = place.crosscoder, place.experiment.attribution, place.experiment.ablation
+    tasks = place.prompts
+    flops = sum(ablation_flops(settings, ablation, place.shape, crosscoder, prompts, place.site) for prompts in tasks)
+    largest = max(prompts.number for prompts in tasks)
+    exact = _resumed_bytes(place, settings.batch_size) + 8.0 * settings.batch_size * place.shape.vocabulary_size
+    passing = max(_resumed_bytes(place, settings.batch_size, gradient=True), exact)
+    sets = len(ablation.set_sizes) * (1 + ablation.random_sets)
+    of_example = 4 * chosen_features(ablation, crosscoder) + PREFIX_TOKENS * top_features(ablation, crosscoder) + sets
+    host = 8.0 * crosscoder.checkpoints * largest * of_example + len(tasks) * effects_bytes(crosscoder)
+    moved = sum(attribution_bytes(crosscoder) + ablation_bytes(ablation, crosscoder, number) for number, _ in tasks)
+    return _on_tasks(place, Work(flops, disk_bytes=moved), largest, passing, host)
+
+
+def _on_tasks(place: Place, work: Work, examples: int, passing: float, host: float) -> Cost:
+    """Return the cost of a job on some tasks, of which each process loads all models.
+
+    On the device, beside a pass: the models, the crosscoder, a checkpoint's decoder rows once more, and five matrices
+    (token, feature) of a batch's examples: codes, their change, those in use, and what the gradient makes of them.
+
+    Args:
+        place: the job.
+        work: what it computes, reads and writes once the models are loaded.
+        examples: of its largest task.
+        passing: bytes on the device of a pass from the site on.
+        host: bytes in main memory.
+    """
+    shape, crosscoder, processes = place.shape, place.crosscoder, place.experiment.attribution_jobs.processes
+    tokens = min(place.experiment.attribution.batch_size, examples) * PREFIX_TOKENS
+    matrices = 4.0 * crosscoder.latents * (crosscoder.d_model + 5 * tokens)
+    held = crosscoder.checkpoints * model_bytes(shape) + crosscoder.saved_bytes + matrices + passing
+    loaded = processes * (crosscoder.checkpoints * shape.checkpoint_bytes + crosscoder.saved_bytes)
+    loading = place.loading(crosscoder.checkpoints, with_crosscoder=True)
+    work = work._replace(disk_bytes=loaded + work.disk_bytes, processes=processes)
+    return Cost(work, on(place.accelerated, held, host, loading))
+
+
+def _resumed_bytes(place: Place, sequences: int, gradient: bool = False) -> float:
+    """Return the bytes of a pass from the site on: 4 (8 d + 3 i) a token (i: width of the MLP).
+
+    With a gradient for every block: that is what the backward pass needs; inputs of frozen matrices are not kept.
+    """
+    blocks = blocks_after(place.site, place.shape.blocks) if gradient else 1
+    return pass_bytes(place.shape, sequences * PREFIX_TOKENS) * blocks
+
+
+def collection_cost(place: Place) -> Cost:
+    """Join the effects of all tasks: they are held as read, joined, and described."""
+    crosscoder, tasks = place.crosscoder, len(place.suite.tasks)
+    moved = tasks * attribution_bytes(crosscoder) + attribution_bytes(crosscoder, tasks)
+    return Cost(Work(disk_bytes=moved), Memory(0.0, LIGHT_PROCESS_BYTES + 3.0 * tasks * effects_bytes(crosscoder)))
+
+
+def matching_cost(place: Place) -> Cost:
+    """Match the features of each seed with the first's, on the CPU.
+
+    Cosines of all pairs of features, and their assignment, 12 bytes a pair. Held are every seed's decoder rows and
+    effects, and unit rows of two seeds; or, before, a crosscoder as its file and its weights. Every latent counts as
+    used.
+    """
+    crosscoder, seeds, tasks = place.crosscoder, len(set(place.experiment.seeds)), len(place.suite.tasks)
+    row_bytes = 4.0 * crosscoder.checkpoints * crosscoder.d_model * crosscoder.latents
+    pairs = crosscoder.latents**2
+    cosines_s = pairs * 2 * crosscoder.checkpoints * crosscoder.d_model / CORE_FLOPS
+    cpu_s = (seeds - 1) * (cosines_s + ASSIGNMENT_S * crosscoder.latents**3)
+    moved = seeds * (crosscoder.saved_bytes + attribution_bytes(crosscoder, tasks)) + match_bytes(crosscoder, seeds)
+    held = seeds * (row_bytes + tasks * effects_bytes(crosscoder))
+    working = max(12.0 * pairs + 2 * row_bytes, 2.0 * crosscoder.saved_bytes)
+    return Cost(Work(disk_bytes=moved, cpu_s=cpu_s), Memory(0.0, PROCESS_BYTES + held + working))

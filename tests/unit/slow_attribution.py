@@ -1,0 +1,93 @@
+"""Interventions in the plainest way: one example at a time, a full forward pass, a hook."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+import xarray as xr
+from conftest import tiny_crosscoder, tiny_model
+
+from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.suites.sites import Site, resolve_site
+
+FEATURES = 24
+
+
+def folded_crosscoder(size: float = 0.02, site: str = "residual.1") -> Crosscoder:
+    """Return a crosscoder of two checkpoints whose decoder rows, and so effects, are small."""
+    crosscoder = tiny_crosscoder("l1").fold_scale(torch.tensor([0.8, 1.3]))
+    crosscoder.decoder_rows.mul_(size)
+    crosscoder.config = replace(crosscoder.config, site=site)
+    return crosscoder
+
+
+def tiny_sites(architecture: str = "gpt_neox", name: str = "residual.1") -> list[Site]:
+    return [resolve_site(tiny_model(architecture, seed), name) for seed in (0, 1)]
+
+
+def _read(crosscoder: Crosscoder, sites: Sequence[Site], ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.stack([site.read(ids).activation[0] for site in sites], dim=1)
+    codes = crosscoder.encode(x)
+    codes[0] = 0
+    return x, codes
+
+
+@torch.no_grad()
+def slow_logits(
+    crosscoder: Crosscoder,
+    sites: Sequence[Site],
+    task: xr.Dataset,
+    example: int,
+    checkpoint: int,
+    features: Sequence[int] = (),
+    intervention: str = "zero",
+    error_too: bool = False,
+) -> torch.Tensor:
+    """Return the last token's logits with some features, and perhaps the error term, changed."""
+    length = int(task["length"][example])
+    ids, others = (
+        torch.from_numpy(task[name].values[[example], :length].astype(np.int64))
+        for name in ("token_id", "counterfactual_id")
+    )
+    x, codes = _read(crosscoder, sites, ids)
+    error = (x - crosscoder.decode(codes))[:, checkpoint]
+    if intervention == "zero":
+        target, target_error = torch.zeros_like(codes), torch.zeros_like(error)
+    else:
+        other_x, target = _read(crosscoder, sites, others)
+        target_error = (other_x - crosscoder.decode(target))[:, checkpoint]
+    changed = codes.clone()
+    changed[:, list(features)] = target[:, list(features)]
+    end_error = target_error if error_too else error
+    end_error[0] = error[0]
+    activation = (crosscoder.decode(changed)[:, checkpoint] + end_error)[None]
+
+    def put(_module: object, _input: object, output: object) -> object:
+        return (activation, *output[1:]) if isinstance(output, tuple) else activation
+
+    site = sites[checkpoint]
+    handle = site.module.register_forward_hook(put)
+    logits = site.model(input_ids=ids).logits[0, -1]
+    handle.remove()
+    return logits
+
+
+def slow_metric(crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, example: int, *rest: object) -> float:
+    """Return logit(wrong) - logit(right), with the further arguments of `slow_logits`."""
+    logits = slow_logits(crosscoder, sites, task, example, *rest)
+    return float(logits[int(task["wrong_id"][example])] - logits[int(task["right_id"][example])])
+
+
+def slow_effects(
+    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, intervention: str = "zero"
+) -> np.ndarray:
+    """Return the exact effects, shape (checkpoint, example, feature), changing one feature at a time."""
+    result = np.zeros((len(sites), task.sizes["example"], FEATURES))
+    for checkpoint in range(len(sites)):
+        for example in range(task.sizes["example"]):
+            clean = slow_metric(crosscoder, sites, task, example, checkpoint)
+            for feature in range(FEATURES):
+                changed = slow_metric(crosscoder, sites, task, example, checkpoint, [feature], intervention)
+                result[checkpoint, example, feature] = changed - clean
+    return result

@@ -1,0 +1,158 @@
+"""Exact interventions on chosen features, against the plainest way of making them."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+from slow_attribution import folded_crosscoder, slow_effects, slow_logits, slow_metric, tiny_sites
+
+from chronocoder.attribution.ablation import choose_features, choose_sets, measure_ablations, summarise_ablations
+from chronocoder.attribution.attribute import measure_effects, summarise_effects
+from chronocoder.config import AblationSettings, AttributionSettings
+from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.suites.sites import Site
+
+SETTINGS = AttributionSettings(bootstrap_samples=100, batch_size=7)
+ABLATION = AblationSettings(top_features=4, set_sizes=[1, 3, 500], random_sets=2)
+
+
+class Measured(NamedTuple):
+    crosscoder: Crosscoder
+    sites: list[Site]
+    task: xr.Dataset
+    attribution: xr.Dataset
+    ablation: xr.Dataset
+
+
+@pytest.fixture
+def measured(task: xr.Dataset) -> Measured:
+    crosscoder, where = folded_crosscoder(0.1), tiny_sites()
+    effects = measure_effects(crosscoder, where, task, SETTINGS)
+    norms = crosscoder.decoder_norms.numpy()
+    attribution = summarise_effects(effects, norms, {"step0": 0, "step1": 10}, SETTINGS)
+    found = measure_ablations(crosscoder, where, task, attribution, SETTINGS, ABLATION)
+    return Measured(crosscoder, where, task, attribution, summarise_ablations(found, task, attribution, SETTINGS))
+
+
+def test_exact_effects_are_those_of_one_feature_at_a_time(measured: Measured) -> None:
+    expected = slow_effects(*measured[:3]).mean(axis=1)
+    found = measured.ablation["indirect_effect"].sel(estimator="exact")
+    np.testing.assert_allclose(found, expected[:, found["feature"].values], rtol=1e-3, atol=1e-5)
+    low, high = (measured.ablation[f"indirect_effect_{end}"].sel(estimator="exact") for end in ("low", "high"))
+    assert (low <= found + 1e-6).all() and (found <= high + 1e-6).all() and (high - low).max() > 0
+
+
+def test_estimates_are_those_of_the_attribution(measured: Measured) -> None:
+    found = measured.ablation["indirect_effect"].sel(estimator="integrated_gradients")
+    expected = measured.attribution["indirect_effect"].sel(feature=found["feature"])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+    by_position = measured.ablation["position_effect"].sum("position").mean("example").rename(top_feature="feature")
+    np.testing.assert_allclose(by_position, expected.sel(feature=by_position["feature"]), rtol=1e-3, atol=1e-6)
+
+
+def test_positions_after_the_prefix_are_undefined(measured: Measured) -> None:
+    effect = measured.ablation["position_effect"].isel(checkpoint=0, top_feature=0)
+    inside = effect["position"] < measured.task["length"]
+    assert (effect.notnull() == inside).all() and (effect.isel(position=0) == 0).all()
+
+
+def test_outcomes_after_a_change_are_those_of_the_changed_model(measured: Measured) -> None:
+    place, examples = 3, range(measured.task.sizes["example"])
+    feature = int(measured.ablation["feature"][place])
+    for m in range(2):
+        arguments = (*measured[:3],)
+        changed = [slow_metric(*arguments, example, m, [feature]) for example in examples]
+        here = measured.ablation.isel(checkpoint=m, feature=place)
+        assert float(here["logit_difference"]) == pytest.approx(-np.mean(changed), abs=1e-4)
+        assert float(here["accuracy"]) == pytest.approx(np.mean(np.array(changed) < 0))
+        changes = []
+        for example in examples:
+            right = int(measured.task["right_id"][example])
+            before, after = (slow_logits(*arguments, example, m, of) for of in ([], [feature]))
+            changes.append(float(after.log_softmax(0)[right] - before.log_softmax(0)[right]))
+        assert float(here["log_probability_change"]) == pytest.approx(np.mean(changes), abs=1e-4)
+        clean = [slow_metric(*arguments, example, m) for example in examples]
+        assert float(here["clean_logit_difference"]) == pytest.approx(-np.mean(clean), abs=1e-4)
+        assert float(here["clean_accuracy"]) == pytest.approx(np.mean(np.array(clean) < 0))
+
+
+def test_sets_are_changed_together(measured: Measured) -> None:
+    sets, found = choose_sets(measured.attribution, ABLATION, SETTINGS.seed), measured.ablation
+    for m in range(2):
+        effect = measured.attribution["indirect_effect"].isel(checkpoint=m)
+        top = sets[m][1, 0]
+        assert np.array_equal(top, np.argsort(-abs(effect.values), kind="stable")[:3])
+        assert float(found["top_set_estimate"][m, 1]) == pytest.approx(float(effect.sel(feature=top).sum()), rel=1e-4)
+        for features, mean in (
+            (top, found["top_set_effect"][m, 1]),
+            (sets[m][1, 2], found["random_set_effect"][m, 1, 1]),
+        ):
+            changes = [
+                slow_metric(*measured[:3], example, m, features) - slow_metric(*measured[:3], example, m)
+                for example in range(measured.task.sizes["example"])
+            ]
+            assert float(mean) == pytest.approx(np.mean(changes), abs=1e-4)
+    assert found["top_set_effect"].sel(set_size=500).isnull().all()
+    assert found["random_set_accuracy"].sel(set_size=500).isnull().all() and found.sizes["draw"] == 2
+
+
+def test_top_features_are_chosen_at_every_checkpoint_and_controls_among_the_active(measured: Measured) -> None:
+    chosen = choose_features(measured.attribution, ABLATION, 0)
+    effect = abs(measured.attribution["indirect_effect"]).values
+    assert set(chosen.top) == {int(feature) for row in effect for feature in np.argsort(-row)[:4]}
+    assert len(chosen.features) == 2 * len(chosen.top) and len(set(chosen.features)) == len(chosen.features)
+    assert (measured.attribution["activation_frequency"].values[chosen.features] > 0).all()
+    other = choose_features(measured.attribution, ABLATION, 1)
+    assert np.array_equal(other.top, chosen.top) and not np.array_equal(other.features, chosen.features)
+    roles = measured.ablation["role"]
+    assert set(roles["feature"].values[roles.values == "top"]) == set(chosen.top)
+
+
+def test_correlations_are_those_of_the_stored_effects(measured: Measured) -> None:
+    found = measured.ablation
+    effects = found["indirect_effect"].values
+    for m in range(2):
+        for estimator in range(2):
+            expected = stats.spearmanr(effects[estimator, m], effects[2, m])[0]
+            assert float(found["spearman"][estimator, m]) == pytest.approx(expected, abs=1e-5)
+        assert float(found["pearson"].sel(estimator="exact")[m]) == pytest.approx(1, abs=1e-5)
+        top = found["top_feature"].values
+        exact = found["indirect_effect"].sel(estimator="exact", feature=top)
+        ratio = (abs(exact) / abs(exact).sum("checkpoint")).values[m]
+        for place, name in enumerate(("relative_indirect_effect", "relative_decoder_norm")):
+            measure = measured.attribution[name].sel(feature=top).values[m]
+            expected = stats.spearmanr(measure, ratio)[0]
+            assert float(found["share_spearman"][place, m]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_task_without_active_features_has_empty_results(task: xr.Dataset) -> None:
+    crosscoder = folded_crosscoder()
+    crosscoder.b_enc.fill_(-1e9)
+    effects = measure_effects(crosscoder, tiny_sites(), task, SETTINGS)
+    tokens = {"step0": 0, "step1": 10}
+    attribution = summarise_effects(effects, crosscoder.decoder_norms.numpy(), tokens, SETTINGS)
+    found = measure_ablations(crosscoder, tiny_sites(), task, attribution, SETTINGS, ABLATION)
+    summary = summarise_ablations(found, task, attribution, SETTINGS)
+    assert summary.sizes["feature"] == 0 and summary["spearman"].isnull().all()
+    assert summary["top_set_effect"].isnull().all() and summary["clean_accuracy"].notnull().all()
+
+
+def test_patching_towards_a_counterfactual(task: xr.Dataset) -> None:
+    """A prefix that is its own counterfactual changes nothing; another one changes what its exact effects say."""
+    settings = SETTINGS.model_copy(update={"intervention": "counterfactual", "estimator": "exact"})
+    two = task.isel(example=[0, 1]).assign(
+        counterfactual_id=(("example", "position"), task["token_id"].values[[1, 1]]),
+        has_counterfactual=("example", [True, True]),
+    )
+    crosscoder, where = folded_crosscoder(0.1), tiny_sites()
+    effects = measure_effects(crosscoder, where, two, settings)
+    norms = crosscoder.decoder_norms.numpy()
+    attribution = summarise_effects(effects, norms, {"step0": 0, "step1": 10}, settings)
+    found = measure_ablations(crosscoder, where, two, attribution, settings, ABLATION)
+    exact = found["effects"].sel(estimator="exact")
+    np.testing.assert_allclose(exact.isel(example=1), 0, atol=1e-5)
+    expected = slow_effects(crosscoder, where, two, "counterfactual")[:, 0, exact["feature"].values]
+    np.testing.assert_allclose(exact.isel(example=0), expected, rtol=1e-3, atol=1e-5)
+    assert np.abs(expected).max() > 1e-4

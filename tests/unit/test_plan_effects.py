@@ -1,0 +1,311 @@
+"""The planned costs of attribution, ablation and matching agree with what is computed, held and written."""
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from test_plan import ROOT, SMALL, changed
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from chronocoder.attribution.ablation import measure_ablations, summarise_ablations
+from chronocoder.attribution.attribute import measure_effects, summarise_effects
+from chronocoder.command_line import to_flags
+from chronocoder.config import AblationSettings, AttributionSettings, Experiment
+from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
+from chronocoder.plan.compute import Prompts, ablation_flops, attribution_flops
+from chronocoder.plan.costs import cost_of
+from chronocoder.plan.disk import (
+    ABLATION_METADATA_BYTES,
+    ATTRIBUTION_METADATA_BYTES,
+    EFFECT_BYTES,
+    ablation_bytes,
+    match_bytes,
+)
+from chronocoder.plan.effects import ASSIGNMENT_S, CORE_FLOPS, RESAMPLED_ARRAYS
+from chronocoder.plan.jobs import jobs_of
+from chronocoder.plan.memory import PROCESS_BYTES
+from chronocoder.plan.models import CrosscoderShape, ModelShape, parse_shape
+from chronocoder.plan.place import Cost, Place
+from chronocoder.plan.sizes import PREFIX_TOKENS, chosen_features, top_features
+from chronocoder.stores import labelled, strings, write_store
+from chronocoder.suites.checkpoints import checkpoint_commit
+from chronocoder.suites.sites import Site, resolve_site
+from chronocoder.variants import VARIANTS
+
+FEATURES, WIDTH, EXAMPLES, LENGTH, VOCABULARY = 48, 32, 10, PREFIX_TOKENS, 300
+SHAPE = CrosscoderShape(2, WIDTH, FEATURES)
+ABLATION = AblationSettings(top_features=FEATURES, set_sizes=[1, 2, 4], random_sets=2)
+REVISIONS = {"early": 0, "late": 1}
+
+
+def model(seed: int, width: int = WIDTH) -> GPTNeoXForCausalLM:
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": 4, "num_attention_heads": 2}
+    found = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=VOCABULARY, **sizes)).eval().requires_grad_(False)
+    found.config.use_cache = False
+    found.set_attn_implementation("eager")  # the others' products are not counted
+    return found
+
+
+def crosscoder(
+    site: str, width: int = WIDTH, features: int = FEATURES, commits: tuple[str, ...] = ("", "")
+) -> Crosscoder:
+    """Return a crosscoder with every feature active on every token."""
+    settings = VARIANTS["l1"].model_validate(
+        {"sparsity": "l1", "dictionary_size": features, "l1_coefficient": 1, "steps": 1}
+    )
+    config = CrosscoderConfig("s", "c", "v", tuple(REVISIONS), site, width, settings, 0, commits, True)
+    found = Crosscoder(config, torch.Generator().manual_seed(0)).requires_grad_(False)
+    found.b_enc.fill_(5.0)
+    return found
+
+
+def pairs(examples: int = EXAMPLES) -> xr.Dataset:
+    """Return a task of random prefixes of one length."""
+    generator = np.random.default_rng(0)
+
+    def tokens() -> xr.Variable:
+        ids = generator.integers(0, VOCABULARY, (examples, LENGTH)).astype(np.int32)
+        return labelled(("example", "position"), ids, "token")
+
+    def column(values: Any) -> xr.Variable:
+        return labelled(("example",), values, "of the pair")
+
+    texts = {name: column(strings(["x"] * examples)) for name in ("right", "wrong", "condition")}
+    numbers = {"right_id": np.arange(examples), "wrong_id": np.arange(examples) + 1, "length": [LENGTH] * examples}
+    return xr.Dataset(
+        {
+            "token_id": tokens(),
+            "counterfactual_id": tokens(),
+            "has_counterfactual": column([True] * examples),
+            "token": labelled(("example", "position"), strings([["x"] * LENGTH] * examples), "text of the token"),
+            **texts,
+            **{name: column(values) for name, values in numbers.items()},
+        },
+        coords={"example": np.arange(examples), "position": np.arange(LENGTH)},
+        attrs={"task": "pairs"},
+    )
+
+
+def attribute(sites: list[Site], settings: AttributionSettings) -> tuple[int, xr.Dataset]:
+    """Return the FLOPs of measuring effects, and what is stored."""
+    found = crosscoder(sites[0].name)
+    with FlopCounterMode(display=False) as counter:
+        measured = measure_effects(found, sites, pairs(), settings)
+    attribution = summarise_effects(measured, found.decoder_norms.numpy(), REVISIONS, settings)
+    return counter.get_total_flops(), attribution
+
+
+def ablate(sites: list[Site], attribution: xr.Dataset, settings: AttributionSettings) -> tuple[int, xr.Dataset]:
+    """Return the FLOPs of ablating, and what is stored."""
+    with FlopCounterMode(display=False) as counter:
+        measured = measure_ablations(crosscoder(sites[0].name), sites, pairs(), attribution, settings, ABLATION)
+    return counter.get_total_flops(), summarise_ablations(measured, pairs(), attribution, settings)
+
+
+@pytest.fixture(scope="module")
+def sites() -> list[Site]:
+    return [resolve_site(model(seed), "residual.1") for seed in (0, 1)]
+
+
+@pytest.mark.parametrize("intervention", ["zero", "counterfactual"])
+@pytest.mark.parametrize("estimator", ["attribution_patching", "integrated_gradients", "exact"])
+def test_flops_are_those_of_a_real_attribution(estimator: str, intervention: str, sites: list[Site]) -> None:
+    settings = AttributionSettings.model_validate(
+        {"estimator": estimator, "intervention": intervention, "steps": 6, "batch_size": 25, "bootstrap_samples": 10}
+    )
+    shape = parse_shape(sites[0].model.config.to_dict(), "here")
+    planned = attribution_flops(settings, shape, SHAPE, Prompts(EXAMPLES, LENGTH), "residual.1")
+    assert attribute(sites, settings)[0] == pytest.approx(planned, rel=0.04)
+
+
+@pytest.mark.parametrize("intervention", ["zero", "counterfactual"])
+def test_flops_are_those_of_a_real_ablation(intervention: str, sites: list[Site]) -> None:
+    settings = AttributionSettings.model_validate(
+        {"intervention": intervention, "steps": 6, "batch_size": 25, "bootstrap_samples": 10}
+    )
+    shape = parse_shape(sites[0].model.config.to_dict(), "here")
+    planned = ablation_flops(settings, ABLATION, shape, SHAPE, Prompts(EXAMPLES, LENGTH), "residual.1")
+    flops, _ = ablate(sites, attribute(sites, settings)[1], settings)
+    assert flops == pytest.approx(planned, rel=0.02)
+
+
+def test_flops_of_attribution_by_hand() -> None:
+    crosscoder, prompts = CrosscoderShape(2, 8, 24), Prompts(10, 4)
+    block, behind = 40 * (2 * 768 + 4 * 4 * 8), 30 * 2 * (8 * 8 + 2 * 8 * 32)
+    products = 40 * 2 * (2 * 2 * 8 * 24)
+    path = AttributionSettings(steps=5)
+    expected = 2 * (2 * block + (2 + 5 * 2) * (block - behind)) + products
+    assert attribution_flops(path, SMALL, crosscoder, prompts, "residual.1") == expected
+    exact = AttributionSettings(estimator="exact")
+    expected = 2 * (2 * block + (2 + 2 + 24) * (2 * block - behind)) + products
+    assert attribution_flops(exact, SMALL, crosscoder, prompts, "mlp_out.1") == expected
+    patched = AttributionSettings(estimator="attribution_patching", intervention="counterfactual")
+    reading = 2 * (2 * 3 * block) + products  # nothing comes after the last block
+    assert attribution_flops(patched, SMALL, crosscoder, prompts, "residual.2") == reading + products / 2
+
+
+def test_numbers_of_features_are_limited_by_the_dictionary() -> None:
+    ablation = AblationSettings(top_features=10)
+    assert (top_features(ablation, CrosscoderShape(3, 8, 100)), top_features(ablation, CrosscoderShape(3, 8, 20))) == (
+        30,
+        20,
+    )
+    assert (
+        chosen_features(ablation, CrosscoderShape(3, 8, 100)),
+        chosen_features(ablation, CrosscoderShape(3, 8, 50)),
+    ) == (60, 50)
+
+
+def test_numbers_that_are_stored(sites: list[Site], tmp_path: Path) -> None:
+    settings = AttributionSettings(steps=1, bootstrap_samples=10)
+    _, attribution = attribute(sites, settings)
+    _, ablation = ablate(sites, attribution, settings)
+    effects = [values for values in attribution.values() if values.dims == ("checkpoint", "feature")]
+    assert sum(values.dtype.itemsize for values in effects) == EFFECT_BYTES
+    assert ablation["position_effect"].dtype.itemsize == 4
+    for store, planned in ((attribution, ATTRIBUTION_METADATA_BYTES), (ablation, ABLATION_METADATA_BYTES)):
+        write_store(store, tmp_path / "store.zarr", {"suite": "s"})
+        written = sum(file.stat().st_size for file in tmp_path.rglob("zarr.json"))
+        assert written == pytest.approx(planned, rel=0.05)
+
+
+def test_resampled_means_are_held_several_times() -> None:
+    checkpoints, examples, features, samples = 3, 50, 256, 1000
+    effects = np.random.default_rng(0).normal(size=(checkpoints, examples, features)).astype(np.float32)
+    revisions = {f"step{number}": number for number in range(checkpoints)}
+    measured = xr.Dataset(
+        {
+            "effects": (("checkpoint", "example", "feature"), effects),
+            "error_effects": (("checkpoint", "example"), effects[:, :, 0]),
+            "total_effects": (("checkpoint", "example"), effects.sum(axis=2) + effects[:, :, 0]),
+            "activation_frequency": ("feature", np.ones(features)),
+            "mean_activation": ("feature", np.ones(features)),
+        },
+        coords={"checkpoint": strings(list(revisions)), "feature": np.arange(features)},
+    )
+    norms = np.ones((checkpoints, features), dtype=np.float32)
+    tracemalloc.start()
+    summarise_effects(measured, norms, revisions, AttributionSettings(bootstrap_samples=samples))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak == pytest.approx(effects.nbytes + 4 * RESAMPLED_ARRAYS * samples * checkpoints * features, rel=0.15)
+
+
+def cost(experiment: Experiment, rule: str, shape: ModelShape = SMALL, accelerated: bool = True) -> Cost:
+    """Return the cost of the first job of a rule."""
+    job = next(job for job in jobs_of(experiment) if job.rule == rule)
+    return cost_of(Place(experiment, shape, job, accelerated))
+
+
+def test_tasks_are_cut_into_jobs_in_order() -> None:
+    experiment = changed(attribution_jobs={"tasks_per_job": 4})
+    tasks = tuple(experiment.suites["nursery"].tasks)
+    run = [job for job in jobs_of(experiment) if (job.comparison, job.variant) == ("onset", "batchtopk")]
+    for rule in ("attribute_tasks", "ablate_tasks"):
+        assert [job.tasks for job in run if job.rule == rule] == [tasks[:4], tasks[4:8], tasks[8:]]
+
+
+def test_seeds_are_matched_where_there_are_several() -> None:
+    matched = [job for job in jobs_of(changed(seeds=[0, 1, 2])) if job.rule == "match_seeds"]
+    assert [job[1:4] for job in matched] == [
+        ("nursery", "onset", "batchtopk"),
+        ("nursery", "abstraction", "l1"),
+        ("nursery", "abstraction", "batchtopk"),
+        ("nursery", "course", "batchtopk"),
+    ]
+    for seeds in ([0], [3, 3]):
+        assert not [job for job in jobs_of(changed(seeds=seeds)) if job.rule == "match_seeds"]
+
+
+@pytest.mark.parametrize("rule", ["attribute_tasks", "ablate_tasks"])
+def test_tasks_in_a_job_add_work_and_no_memory(rule: str) -> None:
+    one, three = (cost(changed(attribution_jobs={"tasks_per_job": number}), rule) for number in (1, 3))
+    assert three.work.flops == 3 * one.work.flops
+    assert three.work.cpu_s == 3 * one.work.cpu_s
+    models = 2 * SMALL.checkpoint_bytes + CrosscoderShape(2, 8, 512).saved_bytes
+    assert three.work.disk_bytes == pytest.approx(3 * one.work.disk_bytes - 2 * models)
+    assert three.memory.device == one.memory.device
+    assert three.memory.host < 1.01 * one.memory.host
+
+
+@pytest.mark.parametrize("rule", ["attribute_tasks", "ablate_tasks"])
+def test_each_process_loads_all_models(rule: str) -> None:
+    one, two = (cost(changed(attribution_jobs={"processes": number}), rule) for number in (1, 2))
+    models = 2 * SMALL.checkpoint_bytes + CrosscoderShape(2, 8, 512).saved_bytes
+    assert two.work.disk_bytes - one.work.disk_bytes == pytest.approx(models)
+    assert two.work.flops == one.work.flops and two.work.processes == 2
+    assert two.memory.device >= one.memory.device
+
+
+def test_batch_bounds_what_the_backward_pass_keeps() -> None:
+    """Examples and steps together make a batch: more steps take no more memory, more sequences do."""
+    shape = replace(SMALL, blocks=5)  # two blocks come after the site
+
+    def device(**settings: int) -> float:
+        values = {"estimator": "integrated_gradients", "batch_size": 64, **settings}
+        return cost(changed(attribution=values), "attribute_tasks", shape).memory.device
+
+    assert device(steps=100) == device(steps=10)
+    of_token = 4 * (2 * (8 * 8 + 3 * 32) + 5 * 512)
+    assert device(batch_size=128) - device(batch_size=64) == 64 * PREFIX_TOKENS * of_token
+
+
+def test_matching_is_work_of_the_cpu() -> None:
+    found = cost(changed(seeds=[0, 1, 2]), "match_seeds")
+    assert found.work.flops == found.memory.device == 0
+    assert found.work.cpu_s == pytest.approx(2 * (512**2 * 2 * 2 * 8 / CORE_FLOPS + ASSIGNMENT_S * 512**3))
+    more = cost(changed(seeds=[0, 1, 2], variants__batchtopk__dictionary_size=5120), "match_seeds")
+    assert more.memory.host - PROCESS_BYTES > 12 * 5120**2
+    assert match_bytes(CrosscoderShape(2, 8, 512), 3) - match_bytes(CrosscoderShape(2, 8, 512), 2) < 12 * 512
+
+
+def test_effects_by_position_fill_the_store_of_ablations() -> None:
+    few, many = (ablation_bytes(AblationSettings(), CrosscoderShape(2, 8, 512), number) for number in (100, 1100))
+    assert many - few == pytest.approx(0.12 * 2 * 40 * 1000 * PREFIX_TOKENS * 4)
+
+
+def test_memory_of_a_real_attribution(tmp_path: Path) -> None:
+    """In a process of its own, with a dictionary so large that codes and resampled means outweigh the imports."""
+    width, features, examples = 64, 8192, 100
+    for seed, revision in enumerate(REVISIONS):
+        model(seed, width).save_pretrained(tmp_path / revision)
+    checkpoints = [tmp_path / revision for revision in REVISIONS]
+    commits = tuple(checkpoint_commit(path) for path in checkpoints)
+    crosscoder("residual.1", width, features, commits).save(tmp_path / "crosscoder")
+    write_store(pairs(examples), tmp_path / "task.zarr", {"suite": "s", "task": "pairs"})
+    experiment = changed(
+        attribution={"estimator": "attribution_patching", "bootstrap_samples": 500},
+        attribution_jobs={"tasks_per_job": 1},
+        suites__nursery__tasks={"agreement_simple": {"kind": "nursery", "pairs": examples}},
+        suites__nursery__contrasts={},
+        variants__batchtopk__dictionary_size=features,
+    )
+    shape = parse_shape(json.loads((tmp_path / "early/config.json").read_text()), "here")
+    planned = cost(experiment, "attribute_tasks", shape, accelerated=False).memory
+    flags = ["--suite", "s", "--revisions", *REVISIONS, "--checkpoints", *map(str, checkpoints)]
+    flags += ["--tokens-seen", "0", "1", "--crosscoder", str(tmp_path / "crosscoder")]
+    flags += ["--tasks", str(tmp_path / "task.zarr"), "--outputs", str(tmp_path / "attribution.zarr")]
+    peak = peak_of("attribute_tasks.py", *flags, *to_flags(experiment.attribution))
+    assert planned.device == 0 and planned.host > 1.3 * PROCESS_BYTES
+    assert peak == pytest.approx(planned.host, rel=0.2)
+
+
+def peak_of(script: str, *flags: str) -> int:
+    """Return the peak resident bytes of a script in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    process = subprocess.Popen([sys.executable, str(ROOT / "scripts" / script), *flags], env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
