@@ -94,6 +94,8 @@ def test_sets_are_changed_together(measured: Measured) -> None:
                 for example in range(measured.task.sizes["example"])
             ]
             assert float(mean) == pytest.approx(np.mean(changes), abs=1e-4)
+        after = [slow_metric(*measured[:3], example, m, top) for example in range(measured.task.sizes["example"])]
+        assert float(found["top_set_accuracy"][m, 1]) == pytest.approx(np.mean(np.array(after) < 0))
     assert found["top_set_effect"].sel(set_size=500).isnull().all()
     assert found["random_set_accuracy"].sel(set_size=500).isnull().all() and found.sizes["draw"] == 2
 
@@ -123,8 +125,8 @@ def test_correlations_are_those_of_the_stored_effects(measured: Measured) -> Non
         ratio = (abs(exact) / abs(exact).sum("checkpoint")).values[m]
         for place, name in enumerate(("relative_indirect_effect", "relative_decoder_norm")):
             measure = measured.attribution[name].sel(feature=top).values[m]
-            expected = stats.spearmanr(measure, ratio)[0]
-            assert float(found["share_spearman"][place, m]) == pytest.approx(expected, abs=1e-5)
+            for key, function in (("share_spearman", stats.spearmanr), ("share_pearson", stats.pearsonr)):
+                assert float(found[key][place, m]) == pytest.approx(function(measure, ratio)[0], abs=1e-5)
 
 
 def test_task_without_active_features_has_empty_results(task: xr.Dataset) -> None:

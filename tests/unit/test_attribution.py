@@ -281,6 +281,10 @@ def test_summary_and_collection(task: xr.Dataset) -> None:
     np.testing.assert_allclose(summary["indirect_effect"].values, found["effects"].mean("example"))
     assert (summary["indirect_effect_low"] <= summary["indirect_effect"] + 1e-6).all()
     assert (summary["indirect_effect"] <= summary["indirect_effect_high"] + 1e-6).all()
+    shares = abs(found["effects"].mean("example"))
+    np.testing.assert_allclose(summary["relative_indirect_effect"], shares / shares.sum("checkpoint"), rtol=1e-5)
+    for name in ("error", "total"):
+        np.testing.assert_allclose(summary[f"{name}_effect"], found[f"{name}_effects"].mean("example"), rtol=1e-5)
     defined = summary["relative_indirect_effect"].notnull()
     np.testing.assert_allclose(summary["relative_indirect_effect"].sum("checkpoint").values[defined[0]], 1, rtol=1e-5)
     unused = (found["effects"] == 0).all(("checkpoint", "example"))

@@ -84,6 +84,7 @@ def test_feature_that_acts_in_one_example_gets_the_widest_share_interval() -> No
     means = resample_means(known_effects(values), 300, np.random.default_rng(0))
     relative = share_interval(means, 0.95)
     assert relative.low.values[1].tolist() == [0.0, 1.0] and relative.high.values[1].tolist() == [1.0, 1.0]
+    assert relative.high.values[0].tolist() == [1.0, 0.0]  # it might as well be the other checkpoint's
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,8 @@ def test_support_is_the_part_of_the_resamples_with_the_most_frequent_course() ->
     samples = [[emerged, emerged], [emerged, undefined], [emerged, undefined], [kept, emerged]]
     shares = xr.concat([shares_of(*of_sample) for of_sample in samples], dim="sample")
     np.testing.assert_allclose(course_support(shares), [0.75, 0.5])
+    borderline = xr.concat([shares_of([0.31, 0.69]), shares_of([0.29, 0.71]), shares_of([0.29, 0.71])], dim="sample")
+    np.testing.assert_allclose(course_support(borderline), [2 / 3])
 
 
 def test_correlations_equal_those_of_scipy_and_leave_out_the_undefined() -> None:

@@ -187,7 +187,7 @@ def ablate(local: Workflow, *arguments: str) -> str:
 
 
 def test_what_does_not_belong_together_is_named(local: Workflow) -> None:
-    assert "--outputs and --tasks list 2 and 1 values" in ablate(local, "--outputs", "never.zarr", "x.zarr")
+    assert "--outputs and --attributions list 2 and 1 values" in ablate(local, "--outputs", "never.zarr", "x.zarr")
     assert "commits: the crosscoder is of" in ablate(local, "--checkpoints", "models/early", "models/early")
     assert "no pair has a counterfactual prefix" in ablate(local, "--intervention", "counterfactual")
     other = xr.open_zarr(local.directory / "results/llama/pair/batchtopk/seed0/attribution/blimp_agreement.zarr").load()

@@ -277,8 +277,8 @@ def _agreement(effect: xr.DataArray, attribution: xr.Dataset, top: xr.DataArray)
     return {
         "spearman": spearman(effect, exact, "feature"),
         "pearson": pearson(effect, exact, "feature"),
-        "share_spearman": spearman(measures, share(exact).where(top), "feature"),
-        "share_pearson": pearson(measures, share(exact).where(top), "feature"),
+        "share_spearman": spearman(measures, share(exact), "feature"),
+        "share_pearson": pearson(measures, share(exact), "feature"),
     }
 
 
