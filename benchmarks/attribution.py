@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,26 +32,30 @@ from chronocoder.suites.sites import resolve_site
 from chronocoder.tasks.tokenise import PADDING, prefix_batches, prefix_ids
 from chronocoder.variants import VARIANTS
 
-SITE, STEPS, CHECKPOINTS = "residual.3", 10, 2
+STEPS, CHECKPOINTS = 10, 2
 SPEED_TARGET, MEMORY_TARGET = 15, 0.1
 METHODS = ("nothing", "straightforward", "measure_effects")
 
 
 class Setting(NamedTuple):
-    """What is measured on: random models with the vocabulary of Pythia in proportion to their width.
+    """What is measured on: random models, and a random crosscoder with eight times as many features as they are wide.
 
     Attributes:
-        width: d_model; the dictionary has eight times as many features.
-        blocks: of each model; the site is the output of the fourth.
+        width: d_model.
+        vocabulary: tokens; by default 24 times the width, as in Pythia 1B and OLMo 1B.
+        site: where activations are read.
+        blocks: of each model.
         examples: with prefixes of 8 to 12 tokens.
     """
 
     width: int = 256
+    vocabulary: int = 6144
+    site: str = "residual.3"
     blocks: int = 8
     examples: int = 64
 
 
-SMALL = Setting(width=32, blocks=5, examples=5)
+SMALL = Setting(width=32, vocabulary=300, examples=5)
 
 
 class Works(NamedTuple):
@@ -69,20 +74,23 @@ def main() -> None:
     """Measure and write the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", type=int, default=32, help="attribution.batch_size of measure_effects")
+    parser.add_argument("--vocabulary", type=int, default=Setting().vocabulary)
+    parser.add_argument("--site", default=Setting().site)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one", choices=METHODS, help="for the processes that this command starts: measure one")
     arguments = parser.parse_args()
+    setting = Setting(vocabulary=arguments.vocabulary, site=arguments.site)
     if arguments.one:
-        write_peak(arguments.one, arguments.sequences)
+        write_peak(arguments.one, setting, arguments.sequences)
         return
     # a process counts the peak of the one that started it as its own: memory first
-    least, large, small = (peak_mb(method, arguments.sequences) for method in METHODS)
-    works = prepare(Setting(), arguments.sequences)
+    least, large, small = (peak_mb(method) for method in METHODS)
+    works = prepare(setting, arguments.sequences)
     expected, found = (work() for work in works)
     difference = np.abs(found - expected).max() / np.abs(expected).max()
     slow, fast = (statistics.median(times) for times in zip(*seconds(works, arguments.rounds), strict=True))
     sys.stdout.write(
-        f"{default_device()}, {torch.get_num_threads()} threads, {vars(arguments)}, {Setting()}\n"
+        f"{default_device()}, {torch.get_num_threads()} threads, {vars(arguments)}\n"
         f"speed:  {slow:.2f} s / {fast:.2f} s = {slow / fast:.1f} (target: at least {SPEED_TARGET})\n"
         f"memory: {small - least:.1f} MB / {large - least:.1f} MB = {(small - least) / (large - least):.3f}"
         f" (target: at most {MEMORY_TARGET})\n"
@@ -102,15 +110,15 @@ def seconds(works: Works, rounds: int) -> list[list[float]]:
     return times
 
 
-def peak_mb(method: str, sequences: int) -> float:
-    """Return the peak memory of a process that uses one method, or none."""
-    command = [sys.executable, __file__, "--one", method, "--sequences", str(sequences)]
+def peak_mb(method: str) -> float:
+    """Return the peak memory of a process that uses one method, or none, with the arguments of this one."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--one", method]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def write_peak(method: str, sequences: int) -> None:
+def write_peak(method: str, setting: Setting, sequences: int) -> None:
     """Use one method, or none, and write the peak memory of this process in MB."""
-    works = prepare(Setting(), sequences)
+    works = prepare(setting, sequences)
     for work in prepare(SMALL, 8):  # loads what code the methods need, which is no memory of theirs
         work()
     if method != "nothing":
@@ -130,10 +138,10 @@ def prepare(setting: Setting, sequences: int) -> Works:
     def straightforward() -> np.ndarray:
         for model in models:
             model.requires_grad_(True)
-        return straightforward_effects(crosscoder, models, SITE, task, STEPS)
+        return straightforward_effects(crosscoder, models, setting.site, task, STEPS)
 
     def measured() -> np.ndarray:
-        sites = [resolve_site(model.requires_grad_(False), SITE) for model in models]
+        sites = [resolve_site(model.requires_grad_(False), setting.site) for model in models]
         return measure_effects(crosscoder, sites, task, settings)["effects"].values
 
     return Works(straightforward, measured)
@@ -143,7 +151,7 @@ def random_model(setting: Setting, seed: int) -> PreTrainedModel:
     """Return an untrained model."""
     torch.manual_seed(seed)
     config = GPTNeoXConfig(
-        vocab_size=24 * setting.width,
+        vocab_size=setting.vocabulary,
         hidden_size=setting.width,
         intermediate_size=4 * setting.width,
         num_hidden_layers=setting.blocks,
@@ -157,7 +165,7 @@ def random_task(setting: Setting) -> xr.Dataset:
     """Return random tokens in the form of a tokenised task."""
     generator = np.random.default_rng(0)
     lengths = generator.integers(8, 13, size=setting.examples)
-    ids = generator.integers(24 * setting.width, size=(setting.examples, 14))
+    ids = generator.integers(setting.vocabulary, size=(setting.examples, 14))
     tokens = np.where(np.arange(12) < lengths[:, None], ids[:, :12], PADDING)
     columns = {"length": lengths, "right_id": ids[:, 12], "wrong_id": ids[:, 13]}
     variables = {name: ("example", values) for name, values in columns.items()}
@@ -169,10 +177,11 @@ def random_crosscoder(setting: Setting, models: Sequence[PreTrainedModel], task:
     own = {"sparsity": "topk", "k": 32, "dictionary_size": 8 * setting.width, "steps": 1}
     revisions = tuple(f"step{number}" for number in range(len(models)))
     settings = VARIANTS["topk"].model_validate(own)
-    config = CrosscoderConfig("bench", "all", "topk", revisions, SITE, setting.width, settings, 0, (), False)
+    config = CrosscoderConfig("bench", "all", "topk", revisions, setting.site, setting.width, settings, 0, (), False)
     crosscoder = Crosscoder(config, torch.Generator().manual_seed(0))
     ids = torch.from_numpy(prefix_ids(task, prefix_batches(task, setting.examples)[0])).to(default_device())
-    norms = [resolve_site(model, SITE).read(ids).activation[:, 1:].norm(dim=-1).mean().item() for model in models]
+    activations = [resolve_site(model, setting.site).read(ids).activation[:, 1:] for model in models]
+    norms = [activation.norm(dim=-1).mean().item() for activation in activations]
     return crosscoder.fold_scale(setting.width**0.5 / torch.tensor(norms)).to(default_device())
 
 
@@ -186,11 +195,11 @@ def straightforward_effects(
 ) -> Float[np.ndarray, "checkpoint example feature"]:
     """Measure the effect of ablating each feature by integrated gradients, as published code does it.
 
-    In batches of few examples, each step of the path clean -> zero is a forward pass of the whole model with logits of
-    the whole vocabulary at every position; the losses of all steps are summed, and one backward pass leaves a gradient
-    at every position and feature. The models' weights are taken as they come: as loading leaves them they require
-    gradients, which the backward pass then adds up as well. Examples of a batch have prefixes of one length here, so
-    that nothing is spent on padding.
+    In batches of few examples, in the task's order and padded on the right, where a causal model does not see it, each
+    step of the path clean -> zero is a forward pass of the whole model with logits of the whole vocabulary at every
+    position; the losses of all steps are summed, and one backward pass leaves a gradient at every position and feature.
+    The models' weights are taken as they come: as loading leaves them they require gradients, which the backward pass
+    then adds up as well.
 
     Args:
         crosscoder: folded.
@@ -203,39 +212,40 @@ def straightforward_effects(
     effects = np.zeros((len(models), task.sizes["example"], len(crosscoder.b_enc)), dtype=np.float32)
     modules = [resolve_site(model, site).module for model in models]
     device = crosscoder.b_enc.device
-    for examples in prefix_batches(task, batch_size):
-        ids = torch.from_numpy(prefix_ids(task, examples)).to(device)
-        answers = [torch.from_numpy(task[name].values[examples]).to(device) for name in ("wrong_id", "right_id")]
+    for first in range(0, task.sizes["example"], batch_size):
+        examples = task.isel(example=slice(first, first + batch_size))
+        wrong, right, lengths = (
+            torch.from_numpy(examples[name].values.astype(int)).to(device)
+            for name in ("wrong_id", "right_id", "length")
+        )
+        ids = torch.from_numpy(examples["token_id"].values[:, : lengths.max()].astype(int)).clamp(min=0).to(device)
         x = torch.stack([read_activation(*pair, ids) for pair in zip(models, modules, strict=True)], dim=2)
         f = crosscoder.encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         f[:, 0] = 0  # crosscoders are not trained on the first position: it stays clean
         for m, (model, module) in enumerate(zip(models, modules, strict=True)):
             decoder = crosscoder.W_dec[m], crosscoder.b_dec[m]
-            gradient = mean_gradient(model, module, ids, answers, x[:, :, m], f, decoder, steps)
-            effects[m, examples] = (gradient * -f).sum(dim=1).cpu().numpy()
+            metric = partial(metric_with, model, module, ids, wrong, right, lengths)
+            gradient = mean_gradient(metric, x[:, :, m], f, decoder, steps)
+            effects[m, first : first + batch_size] = (gradient * -f).sum(dim=1).cpu().numpy()
     return effects
 
 
 def mean_gradient(
-    model: PreTrainedModel,
-    module: nn.Module,
-    ids: Int[Tensor, "batch position"],
-    answers: list[Int[Tensor, " batch"]],
+    metric: Callable[[Tensor], Tensor],
     x: Float[Tensor, "batch position d_model"],
     f: Float[Tensor, "batch position feature"],
     decoder: tuple[Float[Tensor, "feature d_model"], Float[Tensor, " d_model"]],
     steps: int,
 ) -> Float[Tensor, "batch position feature"]:
-    """Return the mean along the path of the gradient of logit(wrong) - logit(right) by the codes."""
-    (W, b), (wrong, right), batch = decoder, answers, torch.arange(len(ids), device=ids.device)
+    """Return the mean along the path of the gradient of the metric by the codes."""
+    W, b = decoder
     error = x - (f @ W + b)
     leaves, losses = [], []
     for step in range(steps):
-        alpha = torch.full((ids.shape[1], 1), (step + 0.5) / steps, device=x.device)
+        alpha = torch.full((x.shape[1], 1), (step + 0.5) / steps, device=x.device)
         alpha[0] = 1
         leaves.append((alpha * f).requires_grad_())
-        logits = logits_with(leaves[-1] @ W + b + alpha * error, model, module, ids)[:, -1]
-        losses.append((logits[batch, wrong] - logits[batch, right]).sum())
+        losses.append(metric(leaves[-1] @ W + b + alpha * error).sum())
     torch.stack(losses).sum().backward()
     return torch.stack([leaf.grad for leaf in leaves]).mean(dim=0)
 
@@ -251,16 +261,24 @@ def read_activation(
     return seen[0][0] if isinstance(seen[0], tuple) else seen[0]
 
 
-def logits_with(
-    x: Float[Tensor, "batch position d_model"], model: PreTrainedModel, module: nn.Module, ids: Tensor
-) -> Float[Tensor, "batch position vocabulary"]:
-    """Return the logits of a pass of the whole model in which a hook replaces what a module puts out."""
+def metric_with(
+    model: PreTrainedModel,
+    module: nn.Module,
+    ids: Int[Tensor, "batch position"],
+    wrong: Int[Tensor, " batch"],
+    right: Int[Tensor, " batch"],
+    lengths: Int[Tensor, " batch"],
+    x: Float[Tensor, "batch position d_model"],
+) -> Float[Tensor, " batch"]:
+    """Return logit(wrong) - logit(right) of a pass of the whole model, a hook replacing what a module puts out by x."""
 
     def replace(_module: nn.Module, _input: Any, output: Any) -> Any:
         return (x, *output[1:]) if isinstance(output, tuple) else x
 
     with module.register_forward_hook(replace):
-        return model(input_ids=ids).logits
+        logits = model(input_ids=ids).logits
+    batch = torch.arange(len(ids), device=ids.device)
+    return logits[batch, lengths - 1, wrong] - logits[batch, lengths - 1, right]
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from chronocoder.attribution.effects import (
 )
 from chronocoder.attribution.prompts import read_prompts
 from chronocoder.crosscoder.model import Crosscoder, load_crosscoder
+from chronocoder.devices import default_device
 from chronocoder.stores import load_store
 from chronocoder.suites.checkpoints import load_model
 from chronocoder.suites.sites import Site, resolve_site
@@ -59,7 +60,9 @@ def main() -> None:
     parser.add_argument("run", help="comparison and variant, for instance abstraction/l1")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    crosscoder = load_crosscoder(arguments.suite / arguments.run / f"seed{arguments.seed}" / "crosscoder")
+    crosscoder = load_crosscoder(
+        arguments.suite / arguments.run / f"seed{arguments.seed}" / "crosscoder", default_device()
+    )
     models = [load_model(arguments.suite / "checkpoints" / name) for name in crosscoder.config.checkpoints]
     sites = [resolve_site(model, crosscoder.config.site) for model in models]
     tasks = [
@@ -87,15 +90,15 @@ def measure(crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset) -> 
     for batch in read_prompts(crosscoder, sites, task, "zero", SEQUENCES):
         changed = batch.prompts[0].change.any(dim=1).any(dim=0).nonzero()[:, 0]
         for number, (site, everything) in enumerate(zip(sites, batch.prompts, strict=True)):
-            prompts = everything.restricted(changed)
-            exactly[number, changed] += exact(site, prompts, 1, SEQUENCES).features.sum(dim=0).numpy()
+            prompts, columns = everything.restricted(changed), changed.cpu().numpy()
+            exactly[number, columns] += exact(site, prompts, 1, SEQUENCES).features.sum(dim=0).cpu().numpy()
             for row, estimate in enumerate(ESTIMATORS.values(), len(POINTS)):
                 found = estimate(site, prompts, 10, SEQUENCES)
-                effects[row, number, changed] += found.features.sum(dim=0).numpy()
+                effects[row, number, columns] += found.features.sum(dim=0).cpu().numpy()
             for row, point in enumerate(POINTS):
                 moved = at_point(prompts, point)
                 found = effects_along(clean_gradient(site, moved), prompts)
-                effects[row, number, changed] += found.features.sum(dim=0).numpy()
+                effects[row, number, columns] += found.features.sum(dim=0).cpu().numpy()
                 with torch.no_grad():
                     along[row, number] += float(metric(site, moved, moved.state.activation[None]).sum())
     coordinates = {"name": names, "checkpoint": list(crosscoder.config.checkpoints)}

@@ -6,6 +6,7 @@ from pathlib import Path
 from chronocoder.attribution.collect import collect_attributions
 from chronocoder.command_line import add_flags, from_flags, run_script
 from chronocoder.config import TrajectorySettings
+from chronocoder.errors import ConfigError
 from chronocoder.stores import common_provenance, load_store, write_store
 
 
@@ -18,8 +19,11 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = from_flags(arguments, TrajectorySettings)
     attributions = [load_store(path) for path in arguments.attributions]
-    joined = collect_attributions({dataset.attrs["task"]: dataset for dataset in attributions}, settings)
     facts = common_provenance(attributions, "suite", "comparison", "variant", "site", "seed", "commits")
+    by_task = {dataset.attrs["task"]: dataset for dataset in attributions}
+    if len(by_task) < len(attributions):
+        raise ConfigError(f"--attributions has a task more than once, of {', '.join(by_task)}; give each of them once")
+    joined = collect_attributions(by_task, settings)
     write_store(joined, arguments.output, facts)
 
 

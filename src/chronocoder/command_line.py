@@ -133,12 +133,14 @@ def paired(arguments: argparse.Namespace, keys: str, values: str) -> dict[Any, A
     """Return what two flags list, the one by the other.
 
     Raises:
-        ConfigError: the flags do not list equally many.
+        ConfigError: the flags do not list equally many, or the first one lists something twice.
     """
     lists = getattr(arguments, keys), getattr(arguments, values)
     if len(lists[0]) != len(lists[1]):
         counts = f"{len(lists[0])} and {len(lists[1])}"
         raise ConfigError(f"{_flag(keys)} and {_flag(values)} list {counts} values; give equally many of each")
+    if repeated := [key for key in lists[0] if lists[0].count(key) > 1]:
+        raise ConfigError(f"{_flag(keys)} lists '{repeated[0]}' more than once; list each of them once")
     return dict(zip(*lists, strict=True))
 
 

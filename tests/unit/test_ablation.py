@@ -58,6 +58,19 @@ def test_positions_after_the_prefix_are_undefined(measured: Measured) -> None:
     assert (effect.notnull() == inside).all() and (effect.isel(position=0) == 0).all()
 
 
+def test_exact_positions_are_changed_one_at_a_time(measured: Measured, task: xr.Dataset) -> None:
+    """With one token that can be changed, the effect there is the whole effect; elsewhere positions act together."""
+    settings = SETTINGS.model_copy(update={"estimator": "exact"})
+    short = task.isel(example=np.flatnonzero(task["length"].values == task["length"].values.min())[:1])
+    short = short.assign(length=("example", [2]))  # the separator and one token
+    found = measure_ablations(*measured[:2], short, measured.attribution, settings, ABLATION)
+    top = found["effects"].sel(estimator="exact", feature=found["top_feature"].values)
+    np.testing.assert_allclose(
+        found["position_effects"].isel(position=1).transpose("checkpoint", "example", "top_feature"), top, atol=1e-6
+    )
+    assert abs(top).max() > 1e-4 and (found["position_effects"].isel(position=0) == 0).all()
+
+
 def test_outcomes_after_a_change_are_those_of_the_changed_model(measured: Measured) -> None:
     place, examples = 3, range(measured.task.sizes["example"])
     feature = int(measured.ablation["feature"][place])
@@ -123,8 +136,17 @@ def test_correlations_are_those_of_the_stored_effects(measured: Measured) -> Non
         top = found["top_feature"].values
         exact = found["indirect_effect"].sel(estimator="exact", feature=top)
         ratio = (abs(exact) / abs(exact).sum("checkpoint")).values[m]
-        for place, name in enumerate(("relative_indirect_effect", "relative_decoder_norm")):
-            measure = measured.attribution[name].sel(feature=top).values[m]
+        assert list(found["measure"].values) == [
+            "attribution_patching",
+            "integrated_gradients",
+            "relative_decoder_norm",
+        ]
+        for place, name in enumerate(found["measure"].values):
+            if place == 2:
+                measure = measured.attribution[name].sel(feature=top).values[m]
+            else:
+                size = abs(found["indirect_effect"].sel(estimator=name, feature=top))
+                measure = (size / size.sum("checkpoint")).values[m]
             for key, function in (("share_spearman", stats.spearmanr), ("share_pearson", stats.pearsonr)):
                 assert float(found[key][place, m]) == pytest.approx(function(measure, ratio)[0], abs=1e-5)
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import ARCHITECTURES, tiny_model
+from conftest import ARCHITECTURES, tiny_crosscoder, tiny_model
 from slow_attribution import FEATURES, folded_crosscoder, slow_effects, slow_metric, tiny_sites
 from transformers import PreTrainedTokenizerFast
 
 from chronocoder.attribution.attribute import completeness_gap, measure_effects, summarise_effects
 from chronocoder.attribution.collect import collect_attributions
-from chronocoder.attribution.prompts import check_checkpoints, usable_examples
+from chronocoder.attribution.prompts import check_checkpoints, check_suite, usable_examples
 from chronocoder.config import AttributionSettings, TrajectorySettings
 from chronocoder.errors import NonFiniteError, StoreError, TaskError
 from chronocoder.suites.sites import Site, resolve_site
@@ -54,10 +54,12 @@ def paired(tokenizer: PreTrainedTokenizerFast) -> xr.Dataset:
         MinimalPair("the cat", " sees", " see", counterfactual="the dogs"),
         MinimalPair("the dogs near the cat", " see", " sees", counterfactual="the cat near the cat"),
         MinimalPair("a boy", " walks", " walk", counterfactual="the boys"),
+        MinimalPair("the boy", " walks", " walk"),
     ]
     task = tokenise_pairs(pairs, tokenizer, 0, "paired").assign_attrs(task="paired")
-    assert task["has_counterfactual"].sum() >= 2
-    return usable_examples(task, "counterfactual")
+    usable = usable_examples(task, "counterfactual")
+    assert 2 <= usable.sizes["example"] < task.sizes["example"] and usable["has_counterfactual"].all()
+    return usable
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -295,6 +297,21 @@ def test_summary_and_collection(task: xr.Dataset) -> None:
     assert joined["relative_decoder_norm"].dims == ("checkpoint", "feature")
     assert joined["completeness_gap"].dims == ("task", "checkpoint")
     assert "trajectory_cluster" not in joined
+    with pytest.raises(StoreError, match="task 'test' is of suite 'other', the crosscoder of 'tiny'; give a task of"):
+        check_suite(crosscoder.config, task.assign_attrs(suite="other"))
+
+
+def test_three_checkpoints_are_clustered_when_collected(task: xr.Dataset) -> None:
+    crosscoder = tiny_crosscoder("l1", checkpoints=3).fold_scale(torch.ones(3))
+    where = [resolve_site(tiny_model("gpt_neox", seed), "residual.1") for seed in (0, 1, 2)]
+    settings = AttributionSettings(bootstrap_samples=50, steps=2)
+    found = measure_effects(crosscoder, where, task, settings)
+    tokens = {"step0": 0, "step1": 1, "step2": 2}
+    summary = summarise_effects(found, crosscoder.decoder_norms.numpy(), tokens, settings)
+    joined = collect_attributions({"a": summary, "b": summary}, TrajectorySettings())
+    assert joined["trajectory_cluster"].dims == ("task", "feature")
+    decided = ~joined["feature_class"].isin(["no effect", "uncertain"])
+    assert ((joined["trajectory_cluster"] >= 0) == decided).all()
 
 
 def test_task_on_which_no_feature_is_active() -> None:

@@ -21,6 +21,7 @@ from chronocoder.attribution.measures import (
     null_band,
     peak,
     resample_means,
+    reverses,
     share,
     share_interval,
 )
@@ -92,11 +93,11 @@ def test_feature_that_acts_in_one_example_gets_the_widest_share_interval() -> No
     [
         ([0.1, 0.9], "emerged", "step1", True, "step1"),
         ([0.5, 0.5], "maintained", "step0", True, ""),
-        ([0.9, 0.1], "discontinued", "", False, "step0"),
+        ([0.9, 0.1], "discontinued", "step0", False, "step0"),
         ([0.02, 0.49, 0.49], "emerged", "step1", True, ""),
         ([0.1, 0.1, 0.8], "emerged", "step2", True, "step2"),
-        ([0.05, 0.9, 0.05], "transient", "", False, "step1"),
-        ([0.45, 0.05, 0.5], "intermittent", "step2", True, "step2"),
+        ([0.05, 0.9, 0.05], "transient", "step1", False, "step1"),
+        ([0.45, 0.05, 0.5], "intermittent", "step0", True, "step2"),
     ],
 )
 def test_course_of_a_certain_feature(shares: list[float], name: str, onset: str, kept: bool, highest: str) -> None:
@@ -117,6 +118,19 @@ def test_uncertain_and_unmeasurable_features_get_no_class() -> None:
     assert classes["feature_class"].values.tolist() == ["uncertain", "no effect", "no effect"]
     assert classes["onset"].values.tolist() == ["", "", ""] and not classes["kept"].any()
     assert peak(wide).values.tolist() == ["", "", ""]
+
+
+def test_feature_is_not_present_where_its_effect_is_not_measurable() -> None:
+    """It is measurable at the first checkpoint only, where its share is small."""
+    value = shares_of([0.1, 0.9])
+    measured = xr.DataArray([[True], [False]], dims=("checkpoint", "feature"))
+    classes = classify(Interval(value, value), measured)
+    assert [classes[key].values[0] for key in ("feature_class", "onset", "kept")] == ["uncertain", "", False]
+
+
+def test_effect_reverses_where_its_intervals_lie_on_both_sides_of_zero() -> None:
+    low, high = shares_of([0.1, -0.4], [-0.1, -0.4], [0.1, -0.1]), shares_of([0.3, -0.2], [0.3, -0.2], [0.3, 0.1])
+    assert reverses(Interval(low, high)).values.tolist() == [True, False, False]
 
 
 def test_last_checkpoint_may_be_certain_though_the_course_is_not() -> None:

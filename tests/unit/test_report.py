@@ -69,6 +69,9 @@ def relie_store(near: list[list[float]], far: list[list[float]], classes: list[s
             "indirect_effect_high": labelled(dims, effect + margin, "high", "logit"),
             "null_band": labelled(dims, np.full(effect.shape, margin / 2), "band", "logit"),
             "measurable": labelled(dims, abs(effect) > margin, "measurable"),
+            "reverses": labelled(
+                ("task", "feature"), (effect > margin).any(axis=1) & (effect < -margin).any(axis=1), "reverses"
+            ),
             "relative_indirect_effect": labelled(dims, share, "RelIE"),
             "relative_indirect_effect_low": labelled(dims, share, "low"),
             "relative_indirect_effect_high": labelled(dims, share, "high"),
@@ -128,7 +131,7 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
     effects = np.stack([0.6 * effect, effect, 0.5 * effect])
     spearman = np.full((3, count), 0.95)
     spearman[1, -1] = 0.8
-    shares = np.tile([[0.7], [0.2]], count)
+    shares = np.tile([[0.7], [0.5], [0.2]], count)
     position = np.zeros((count, len(chosen[:3]), 2, 4))
     position[:, 0] = [[0.0, 0.5, -0.25, np.nan], [0.0, 0.0, 0.75, 0.25]]
     position[:, 1:, 0, 3] = np.nan
@@ -143,6 +146,7 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
         "clean_logit_difference": (alone[:1], np.full(count, 1.5)),
         "spearman": (("estimator", "checkpoint"), spearman),
         "pearson": (("estimator", "checkpoint"), spearman.copy()),
+        "completeness_gap": (alone[:1], np.full(count, 0.03)),
         "share_spearman": (("measure", "checkpoint"), shares),
         "share_pearson": (("measure", "checkpoint"), shares.copy()),
         "top_set_effect": (sets, np.tile([0.5, 1.0, np.nan], (count, 1))),
@@ -166,7 +170,7 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
             "feature": chosen,
             "top_feature": chosen[:3],
             "estimator": strings(["attribution_patching", "integrated_gradients", "exact"]),
-            "measure": strings(["relative_indirect_effect", "relative_decoder_norm"]),
+            "measure": strings(["attribution_patching", "integrated_gradients", "relative_decoder_norm"]),
             "set_size": [1, 2, 5],
             "draw": [1, 2],
         },
@@ -385,7 +389,7 @@ def test_trust_rows_hold_means_and_the_lowest_task(relie: xr.Dataset) -> None:
         ("0.80", "lowest 0.80: near"),
     ]
     assert rows["RelDec and share of exact effect: Pearson"] == 2 * [("0.20", "lowest 0.20: near")]
-    assert rows["Completeness gap"] == 2 * [("3.0\u00a0%", "highest 3.0\u00a0%: near")]
+    assert rows["Completeness gap of integrated gradients"] == 2 * [("3.0\u00a0%", "highest 3.0\u00a0%: near")]
     assert rows["Error term’s part of all effects"] == 2 * [("5.0\u00a0%", "")]
     assert rows["Active features beyond the null band"][0] == ("42\u00a0%", "lowest 33\u00a0%: near")
 
@@ -397,15 +401,20 @@ def test_trust_is_undefined_where_nothing_correlates(relie: xr.Dataset) -> None:
         ablation["spearman"][:] = np.nan
     assert trust_rows(run)[0].cells == 2 * [("–", "")]
     shares, estimators, *_ = trust_sentences(run)
-    assert shares == "RelIE and RelDec cannot be compared: no rank correlation is defined."
+    assert shares == (
+        "RelIE by attribution patching, RelIE by integrated gradients and RelDec cannot be compared: no rank"
+        " correlation is defined."
+    )
     assert estimators.startswith("Attribution patching and integrated gradients cannot")
 
 
-@pytest.mark.parametrize(("decoder", "better"), [(0.2, "RelIE predicts"), (0.75, "RelDec predicts")])
+@pytest.mark.parametrize(
+    ("decoder", "better"), [(0.2, "RelIE by attribution patching predicts"), (0.75, "RelDec predicts")]
+)
 def test_trust_says_which_share_predicts_better(relie: xr.Dataset, decoder: float, better: str) -> None:
     run = make_run(relie)
     for ablation in run.ablations.values():
-        ablation["share_spearman"][1] = decoder
+        ablation["share_spearman"][2] = decoder
     shares, estimators, nowhere, shortfall = trust_sentences(run)
     assert shares.startswith(better) and shares.endswith("and ahead in 2 of 2 cases.")
     assert "mean Spearman 0.95 against 0.88, and ahead in 2 of 4 cases" in estimators
@@ -653,7 +662,7 @@ def test_browser_shows_how_far_effects_can_be_trusted(inputs: ReportInputs, tmp_
     write_page(inputs, tmp_path / "index.html")
     body = body_in_browser(tmp_path / "index.html", tmp_path / "profile")
     trust, top = section(body, "trust"), section(body, "top")
-    assert "RelIE predicts the share of the exact effect better than RelDec" in trust
+    assert "RelIE by attribution patching predicts the share of the exact effect better than" in trust
     assert "lowest 0.80: near" in trust
     assert "IE here comes from integrated gradients." in trust
     assert trust.count("js-plotly-plot") == 2 and "At step20, where accuracy is 0.90" in trust

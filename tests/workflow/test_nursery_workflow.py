@@ -162,7 +162,8 @@ def test_tasks_and_processes_may_share_a_job_and_seeds_are_matched(nursery: Work
     config["seeds"] = [0, 1]
     shared = Workflow(tmp_path / "shared", config)
     shutil.copytree(nursery.directory, shared.directory)
-    result = shared.snakemake("results/small/pair/batchtopk/seeds.zarr")
+    ablation = "results/small/pair/batchtopk/seed0/ablation/agreement_simple.zarr"
+    result = shared.snakemake("results/small/pair/batchtopk/seeds.zarr", ablation)
     assert result.returncode == 0, result.stdout
     names = [path.stem for path in (shared.directory / "results/small/logs/attribute_tasks").glob("*seed1*")]
     assert names == ["pair-batchtopk-seed1-0"]
@@ -175,6 +176,9 @@ def test_tasks_and_processes_may_share_a_job_and_seeds_are_matched(nursery: Work
         if values.dtype.kind == "f":
             xr.testing.assert_allclose(together[name], values, rtol=1e-4, atol=1e-5)
     assert (together["feature_class"] == alone["feature_class"]).mean() > 0.99
+    alone, together = (xr.open_zarr(flow.directory / ablation).load() for flow in (nursery, shared))
+    for name in ("indirect_effect", "log_probability_change", "top_set_effect", "random_set_accuracy"):
+        xr.testing.assert_allclose(together[name], alone[name], rtol=1e-3, atol=1e-4)
     seeds = xr.open_zarr(shared.directory / "results/small/pair/batchtopk/seeds.zarr").load()
     assert seeds.attrs["seeds"] == [0, 1] and list(seeds["seed"].values) == [1]
     assert (seeds["matched_feature"] >= 0).any() and seeds["class_agreement"].dims[0] == "seed"

@@ -10,26 +10,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chronocoder.attribution.agreement import pearson, spearman
+from chronocoder.attribution.attribute import gap_of
 from chronocoder.attribution.effects import (
     GRADIENTS,
     Prompts,
     changed_alone,
+    changed_at_positions,
     difference,
     effects_along,
     effects_by_position,
     logits,
     metric,
+    total_change,
 )
 from chronocoder.attribution.measures import mean_interval, resample_means, share
-from chronocoder.attribution.prompts import PromptBatch, joined, read_prompts
+from chronocoder.attribution.prompts import joined, read_prompts
 from chronocoder.config import AblationSettings, AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.errors import NonFiniteError
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.sites import Site
 
 EXACT = "exact"
+PATH = "integrated_gradients"
 ESTIMATORS = [*GRADIENTS, EXACT]
-MEASURES = ("relative_indirect_effect", "relative_decoder_norm")
+RELDEC = "relative_decoder_norm"
 TOP, CONTROL = "top", "control"
 WORDS = ["token", "right", "wrong", "condition"]
 
@@ -80,20 +85,17 @@ def choose_features(attribution: xr.Dataset, settings: AblationSettings, seed: i
 def choose_sets(attribution: xr.Dataset, settings: AblationSettings, seed: int) -> list[FeatureSets]:
     """Return for each checkpoint the sets of its top and of random active features, as far as there are enough."""
     generator = np.random.default_rng([seed, 1])
-    active, size = _active(attribution), _size(attribution)
+    active = _active(attribution)
     places = [place for place, count in enumerate(settings.set_sizes) if count <= len(active)]
     random = {
         (place, draw): generator.choice(active, settings.set_sizes[place], replace=False)
         for place in places
         for draw in range(1, settings.random_sets + 1)
     }
-    orders = [active[np.argsort(-of_checkpoint[active], kind="stable")] for of_checkpoint in size]
-    return [{**{(place, 0): order[: settings.set_sizes[place]] for place in places}, **random} for order in orders]
-
-
-def positions_by(settings: AttributionSettings) -> str:
-    """Return the estimator of effects by position: that of the attribution, unless it has none for positions."""
-    return settings.estimator if settings.estimator in GRADIENTS else "attribution_patching"
+    return [
+        {**{(place, 0): order[: settings.set_sizes[place]] for place in places}, **random}
+        for order in _ranked(attribution)
+    ]
 
 
 def measure_ablations(
@@ -117,21 +119,29 @@ def measure_ablations(
         ablation: which features, and which sets.
 
     Returns:
-        `effects` (estimator, checkpoint, example, feature), `clean_metric` (checkpoint, example),
+        `effects` (estimator, checkpoint, example, feature); `clean_metric`, `path_effects` (all effects by integrated
+        gradients, added up) and `total_effects` (checkpoint, example);
         `log_probability_changes` (checkpoint, example, feature), `set_effects` (checkpoint, set_size, draw, example)
         with the top features as draw 0, `position_effects` (checkpoint, top_feature, example, position).
+
+    Raises:
+        NonFiniteError: one of them is NaN or infinite.
     """
     chosen = choose_features(attribution, ablation, settings.seed)
     sets = choose_sets(attribution, ablation, settings.seed)
     found = _empty(crosscoder, task, chosen, ablation)
     for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
         for number, (site, prompts) in enumerate(zip(sites, batch.prompts, strict=True)):
-            place = _Place(site, prompts, batch, number, settings)
+            place = _Place(site, prompts, batch.examples, number, settings)
             clean = _outcome(site, prompts, prompts.state.activation[None])
             found["clean_metric"].values[number, batch.examples] = clean.metric[0].cpu().numpy()
             _measure_alone(place, chosen, clean, found)
             _measure_sets(place, sets[number], clean, found)
-    return found.map(lambda values: values.copy(data=joined(values.values)))
+    whole = found.map(lambda values: values.copy(data=joined(values.values)))
+    for name, values in whole.data_vars.items():
+        if not np.isfinite(values).all():
+            raise NonFiniteError(f"{name} of the ablations are not finite; a checkpoint is damaged, or it overflows")
+    return whole
 
 
 def summarise_ablations(
@@ -169,6 +179,7 @@ def summarise_ablations(
         "log_probability_change": measured["log_probability_changes"].mean("example"),
         "clean_accuracy": (measured["clean_metric"] < 0).mean("example"),
         "clean_logit_difference": -measured["clean_metric"].mean("example"),
+        "completeness_gap": gap_of(measured["path_effects"], measured["total_effects"]),
         **_agreement(effect, of_chosen, top),
         **_curves(measured, attribution),
         "position_effect": measured["position_effects"].where(task["position"] < task["length"]),
@@ -184,50 +195,61 @@ class _Place(NamedTuple):
     Attributes:
         site: in the checkpoint's model.
         prompts: with the change and the decoder rows of all features.
-        batch: the batch at all checkpoints.
+        examples: places of the batch's examples in the task.
         number: of the checkpoint.
         settings: of the attribution.
     """
 
     site: Site
     prompts: Prompts
-    batch: PromptBatch
+    examples: np.ndarray
     number: int
     settings: AttributionSettings
 
 
 @torch.no_grad()
 def _measure_alone(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
-    """Measure what each feature that is active in the batch does alone, by every estimator."""
-    site, everything, batch, number, settings = place
-    columns = _changed(everything, chosen.features)
-    prompts = everything.restricted(_index(chosen.features[columns], everything))
-    effects = found["effects"].values
+    """Measure what each of the chosen features does alone, by every estimator."""
+    site, everything, examples, number, settings = place
+    prompts = everything.restricted(_index(chosen.features, everything))
+    effects = found["effects"].values[:, number]
     for name, gradient_of in GRADIENTS.items():
         with torch.enable_grad():
             gradient = gradient_of(site, prompts, settings.steps, settings.batch_size)
-        estimate = effects_along(gradient, prompts).features
-        effects[ESTIMATORS.index(name), number][np.ix_(batch.examples, columns)] = estimate.cpu().numpy()
-        if name == positions_by(settings):
-            top = np.isin(chosen.features[columns], chosen.top)
-            by_position = effects_by_position(gradient, prompts)[..., torch.from_numpy(top)].permute(2, 0, 1)
-            rows = np.searchsorted(chosen.top, chosen.features[columns][top])
-            places = np.ix_(rows, batch.examples, np.arange(by_position.shape[2]))
-            found["position_effects"].values[number][places] = by_position.cpu().numpy()
-    for part, changed in changed_alone(prompts, settings.batch_size):
-        outcome = _outcome(site, prompts, changed)
-        own = columns[part.cpu().numpy()]
-        at = np.ix_(batch.examples, own)
-        effects[ESTIMATORS.index(EXACT), number][at] = (outcome.metric - clean.metric).T.cpu().numpy()
-        found["log_probability_changes"].values[number][at] = (
-            (outcome.log_probability - clean.log_probability).T.cpu().numpy()
-        )
+        estimate = effects_along(gradient, prompts)
+        effects[ESTIMATORS.index(name), examples] = estimate.features.cpu().numpy()
+        if name == PATH:
+            found["path_effects"].values[number, examples] = (estimate.features.sum(1) + estimate.error).cpu().numpy()
+            found["total_effects"].values[number, examples] = total_change(site, prompts).cpu().numpy()
+        if name == settings.estimator:
+            top = _index(np.flatnonzero(np.isin(chosen.features, chosen.top)), everything)
+            by_position = effects_by_position(gradient, prompts)[..., top].permute(2, 0, 1).cpu().numpy()
+            found["position_effects"].values[number][:, examples, : by_position.shape[2]] = by_position
+    for rows, features, activation in changed_alone(prompts, settings.batch_size):
+        outcome = _outcome(site, prompts.of(rows), activation[None])
+        at = examples[rows.cpu().numpy()], features.cpu().numpy()
+        effects[ESTIMATORS.index(EXACT)][at] = (outcome.metric[0] - clean.metric[0, rows]).cpu().numpy()
+        change = outcome.log_probability[0] - clean.log_probability[0, rows]
+        found["log_probability_changes"].values[number][at] = change.cpu().numpy()
+    if settings.estimator == EXACT:
+        _measure_positions(place, chosen, clean, found)
+
+
+@torch.no_grad()
+def _measure_positions(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
+    """Measure what each top feature does at each position alone."""
+    prompts = place.prompts.restricted(_index(chosen.top, place.prompts))
+    for rows, activation in changed_at_positions(prompts, place.settings.batch_size):
+        after = metric(place.site, prompts.of(rows[:, 0]), activation[None])[0]
+        batch_rows, positions, features = rows.T.cpu().numpy()
+        effect = (after - clean.metric[0, rows[:, 0]]).cpu().numpy()
+        found["position_effects"].values[place.number][features, place.examples[batch_rows], positions] = effect
 
 
 @torch.no_grad()
 def _measure_sets(place: _Place, sets: FeatureSets, clean: Outcome, found: xr.Dataset) -> None:
     """Measure what the features of each set do together."""
-    site, prompts, batch, number, settings = place
+    site, prompts, examples, number, settings = place
     x, keys = prompts.state.activation, list(sets)
     copies = max(1, settings.batch_size // len(x))
     for first in range(0, len(keys), copies):
@@ -236,7 +258,7 @@ def _measure_sets(place: _Place, sets: FeatureSets, clean: Outcome, found: xr.Da
         changed = torch.stack([x + (prompts.change[..., of] @ prompts.weight[of]).to(x.dtype) for of in indices])
         effects = (metric(site, prompts, changed) - clean.metric).cpu().numpy()
         for key, of_set in zip(own, effects, strict=True):
-            found["set_effects"].values[number, *key, batch.examples] = of_set
+            found["set_effects"].values[number, *key, examples] = of_set
 
 
 def _outcome(site: Site, prompts: Prompts, activations: Float[Tensor, "copy batch position d_model"]) -> Outcome:
@@ -260,6 +282,8 @@ def _empty(crosscoder: Crosscoder, task: xr.Dataset, chosen: Chosen, ablation: A
     dims = {
         "effects": ("estimator", "checkpoint", "example", "feature"),
         "clean_metric": ("checkpoint", "example"),
+        "path_effects": ("checkpoint", "example"),
+        "total_effects": ("checkpoint", "example"),
         "log_probability_changes": ("checkpoint", "example", "feature"),
         "set_effects": ("checkpoint", "set_size", "draw", "example"),
         "position_effects": ("checkpoint", "top_feature", "example", "position"),
@@ -270,10 +294,13 @@ def _empty(crosscoder: Crosscoder, task: xr.Dataset, chosen: Chosen, ablation: A
 
 
 def _agreement(effect: xr.DataArray, attribution: xr.Dataset, top: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Return how estimates correlate with exact effects, and measures of the top features with the exact share."""
+    """Return how estimates correlate with exact effects, and RelIE by them and RelDec with the exact share."""
     exact = effect.sel(estimator=EXACT, drop=True)
-    measures = xr.concat([attribution[name] for name in MEASURES], dim="measure", join="exact")
-    measures = measures.assign_coords(measure=strings(MEASURES)).where(top)
+    shares = [share(effect.sel(estimator=name, drop=True)) for name in GRADIENTS]
+    measures = xr.concat(
+        [*shares, attribution[RELDEC]], dim="measure", join="exact", coords="minimal", compat="override"
+    )
+    measures = measures.assign_coords(measure=strings([*GRADIENTS, RELDEC])).where(top)
     return {
         "spearman": spearman(effect, exact, "feature"),
         "pearson": pearson(effect, exact, "feature"),
@@ -288,11 +315,12 @@ def _curves(measured: xr.Dataset, attribution: xr.Dataset) -> Mapping[str, xr.Da
     effects = measured["set_effects"]
     accuracy = (measured["clean_metric"] + effects < 0).mean("example").where(enough)
     effect = effects.mean("example").where(enough)
-    ranked = attribution["indirect_effect"].transpose("checkpoint", "feature")
-    order = np.argsort(-_size(attribution), axis=1, kind="stable")
-    summed = np.take_along_axis(ranked.values, order, axis=1).cumsum(axis=1)
-    counts = np.minimum(measured["set_size"].values, summed.shape[1]) - 1
-    estimate = xr.DataArray(summed[:, counts], dims=("checkpoint", "set_size")).where(enough.drop_vars("set_size"))
+    effects_of = attribution["indirect_effect"].transpose("checkpoint", "feature").values
+    sums = [
+        [own[order[:count]].sum() for count in measured["set_size"].values]
+        for own, order in zip(effects_of, _ranked(attribution), strict=True)
+    ]
+    estimate = xr.DataArray(sums, dims=("checkpoint", "set_size")).where(enough.drop_vars("set_size"))
     random = slice(1, None)
     return {
         "top_set_effect": effect.isel(draw=0, drop=True),
@@ -313,6 +341,7 @@ LONG_NAMES = {
     "log_probability_change": ("mean change of the right answer's log-probability", "nat"),
     "clean_accuracy": ("accuracy of the unchanged model", "1"),
     "clean_logit_difference": ("mean logit(right) - logit(wrong) of the unchanged model", "logit"),
+    "completeness_gap": ("part of the true change that integrated gradients miss or exceed", "1"),
     "spearman": ("rank correlation with the exact effects, over all features here", "1"),
     "pearson": ("correlation with the exact effects, over all features here", "1"),
     "share_spearman": ("rank correlation with the share of the exact effects, over top features", "1"),
@@ -320,22 +349,16 @@ LONG_NAMES = {
     "top_set_effect": ("effect of changing the features of largest |IE| there together", "logit"),
     "top_set_estimate": ("sum of the indirect effects of the same features", "logit"),
     "top_set_accuracy": ("accuracy with the same features changed together", "1"),
-    "random_set_effect": ("effect of changing random active features together", "logit"),
+    "random_set_effect": ("effect of changing random active features, top ones among them, together", "logit"),
     "random_set_accuracy": ("accuracy with the same random features changed together", "1"),
-    "position_effect": ("effect of the feature at each position, by {estimator}", "logit"),
+    "position_effect": ("effect of changing the feature at one position alone, by {estimator}", "logit"),
 }
 
 
 def _described(values: xr.DataArray, name: str, settings: AttributionSettings) -> xr.Variable:
     long_name, units = LONG_NAMES[name]
-    words = long_name.format(percent=f"{settings.confidence:.0%}", estimator=positions_by(settings).replace("_", " "))
+    words = long_name.format(percent=f"{settings.confidence:.0%}", estimator=settings.estimator.replace("_", " "))
     return labelled(tuple(map(str, values.dims)), values.values, words, units)
-
-
-def _changed(prompts: Prompts, features: np.ndarray) -> np.ndarray:
-    """Return the places of those features that the intervention changes in some example."""
-    changed = prompts.change[..., _index(features, prompts)].any(dim=1).any(dim=0)
-    return np.flatnonzero(changed.cpu().numpy())
 
 
 def _index(features: np.ndarray, prompts: Prompts) -> Tensor:
@@ -343,7 +366,15 @@ def _index(features: np.ndarray, prompts: Prompts) -> Tensor:
 
 
 def _active(attribution: xr.Dataset) -> np.ndarray:
-    return np.flatnonzero(attribution["activation_frequency"].values > 0)
+    """Return the features that are active on the task, or that a counterfactual changes."""
+    used = (attribution["activation_frequency"].values > 0) | (_size(attribution) > 0).any(axis=0)
+    return np.flatnonzero(used)
+
+
+def _ranked(attribution: xr.Dataset) -> list[np.ndarray]:
+    """Return the active features of each checkpoint, those of largest |IE| first."""
+    active = _active(attribution)
+    return [active[np.argsort(-size[active], kind="stable")] for size in _size(attribution)]
 
 
 def _size(attribution: xr.Dataset) -> np.ndarray:

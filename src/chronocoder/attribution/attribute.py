@@ -16,6 +16,7 @@ from chronocoder.attribution.measures import (
     null_band,
     peak,
     resample_means,
+    reverses,
     share,
     share_interval,
 )
@@ -82,8 +83,8 @@ def completeness_gap(measured: xr.Dataset) -> xr.DataArray:
     """Return how far effects miss adding up to the metric's true change.
 
     Sum over examples of |effects of all features and of the error term - true change|, over the sum of |true change|;
-    NaN where nothing changes. For integrated gradients it comes from the finite number of steps, for `exact` from
-    features that act together.
+    NaN where nothing changes. For integrated gradients it comes from the finite number of steps; for attribution
+    patching from the model's curvature, and for `exact` from features that act together: there it is no error.
 
     Args:
         measured: what `measure_effects` returns.
@@ -91,9 +92,13 @@ def completeness_gap(measured: xr.Dataset) -> xr.DataArray:
     Returns:
         Dims (checkpoint,), dimensionless.
     """
-    whole = measured["effects"].sum("feature") + measured["error_effects"]
-    size = abs(measured["total_effects"]).sum("example")
-    gap: xr.DataArray = abs(whole - measured["total_effects"]).sum("example") / size.where(size > 0)
+    return gap_of(measured["effects"].sum("feature") + measured["error_effects"], measured["total_effects"])
+
+
+def gap_of(whole: xr.DataArray, total: xr.DataArray) -> xr.DataArray:
+    """Return the sum over examples of |whole - total|, over that of |total|; NaN where that is zero."""
+    size = abs(total).sum("example")
+    gap: xr.DataArray = abs(whole - total).sum("example") / size.where(size > 0)
     return gap
 
 
@@ -153,9 +158,10 @@ LONG_NAMES = {
     "mean_activation": "mean activation over the tokens of the prefixes",
     "feature_class": "course of the feature over training",
     "class_support": "part of the resamples with the most frequent course",
-    "onset": "checkpoint since which it is present to the end",
+    "onset": "first checkpoint at which it is present",
     "peak": "checkpoint at which its share is largest for certain",
     "kept": "whether it is present at the last checkpoint for certain",
+    "reverses": "whether the effect is certainly positive at one checkpoint and certainly negative at another",
     "error_effect": "indirect effect of changing the error term",
     "total_effect": "true effect of changing all features and the error term",
     "completeness_gap": "part of the true change that the effects miss or exceed",
@@ -172,6 +178,7 @@ UNUSED = {
     "onset": "",
     "peak": "",
     "kept": False,
+    "reverses": False,
 }
 """What is stored of features without effect on any example."""
 
@@ -196,10 +203,12 @@ def _uncertainty(effects: xr.DataArray, settings: AttributionSettings) -> xr.Dat
         "measurable": seen,
         "relative_indirect_effect_low": relative.low,
         "relative_indirect_effect_high": relative.high,
-        "class_support": course_support(share(means)),
-        "peak": peak(relative),
+        "reverses": reverses(interval),
+        **classify(relative, seen),
+        "class_support": course_support(share(means)).where(seen.any("checkpoint")),
+        "peak": peak(relative).where(seen.any("checkpoint"), ""),
     }
-    return xr.Dataset(variables).merge(classify(relative, seen))
+    return xr.Dataset(variables)
 
 
 def _estimate(site: Site, prompts: Prompts, settings: AttributionSettings, revision: str) -> Effects:

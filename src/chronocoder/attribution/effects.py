@@ -41,6 +41,11 @@ class Prompts(NamedTuple):
         """Return the same with some features only."""
         return self._replace(change=self.change[..., features], weight=self.weight[features])
 
+    def of(self, examples: Int[Tensor, " row"]) -> "Prompts":
+        """Return prompts for rows of one example each, which may repeat; without what an intervention does."""
+        state = SiteState(self.state.activation[examples], self.state.entry[examples])
+        return self._replace(token_ids=self.token_ids[examples], answer_ids=self.answer_ids[examples], state=state)
+
 
 class Effects(NamedTuple):
     """Effects on each example, in logits.
@@ -99,12 +104,13 @@ def integrated_gradients(site: Site, prompts: Prompts, steps: int = 10, sequence
 
 @torch.no_grad()
 def exact(site: Site, prompts: Prompts, steps: int = 1, sequences: int = 64) -> Effects:
-    """Measure effects by changing each feature alone; the reference for the estimators."""
+    """Measure effects by changing each feature alone, where the intervention changes it; the estimators' reference."""
     x = prompts.state.activation
     clean, without_error = metric(site, prompts, torch.stack([x, x + _error_change(prompts)]))
     features = x.new_zeros(len(x), len(prompts.weight), dtype=torch.float32)
-    for part, changed in changed_alone(prompts, sequences):
-        features[:, part] = (metric(site, prompts, changed) - clean).T
+    for examples, changed, activation in changed_alone(prompts, sequences):
+        effect = metric(site, prompts.of(examples), activation[None])[0] - clean[examples]
+        features[examples, changed] = effect
     return Effects(features, without_error - clean)
 
 
@@ -121,14 +127,28 @@ ESTIMATORS: dict[str, Estimator] = {
 
 def changed_alone(
     prompts: Prompts, sequences: int
-) -> Iterator[tuple[Int[Tensor, " copy"], Float[Tensor, "copy batch position d_model"]]]:
-    """Yield the places of some features, and the site's activation with each of them changed alone."""
-    x, features = prompts.state.activation, range(len(prompts.weight))
-    copies = _copies(prompts, sequences)
-    for first in features[::copies]:
-        part = torch.tensor(features[first : first + copies], device=x.device)
-        change = prompts.change[..., part].permute(2, 0, 1)[..., None]
-        yield part, x + (change * prompts.weight[part][:, None, None, :]).to(x.dtype)
+) -> Iterator[tuple[Int[Tensor, " row"], Int[Tensor, " row"], Float[Tensor, "row position d_model"]]]:
+    """Yield examples, features, and the example's activation with that feature changed alone, wherever it changes."""
+    x = prompts.state.activation
+    for rows in prompts.change.any(dim=1).nonzero().split(sequences):
+        examples, features = rows.T
+        if len(rows):
+            change = prompts.change[examples, :, features][..., None] * prompts.weight[features][:, None, :]
+            yield examples, features, x[examples] + change.to(x.dtype)
+
+
+def changed_at_positions(
+    prompts: Prompts, sequences: int
+) -> Iterator[tuple[Int[Tensor, "row 3"], Float[Tensor, "row position d_model"]]]:
+    """Yield (example, position, feature), and the activation with that feature changed at that position alone."""
+    x = prompts.state.activation
+    for rows in prompts.change.nonzero().split(sequences):
+        examples, positions, features = rows.T
+        if len(rows):
+            activation = x[examples]
+            change = prompts.change[examples, positions, features][:, None] * prompts.weight[features]
+            activation[torch.arange(len(rows), device=x.device), positions] += change.to(x.dtype)
+            yield rows, activation
 
 
 def effects_by_position(

@@ -40,18 +40,18 @@ class Job(NamedTuple):
         return {**self.crosscoder.facts, "task": task.attrs["task"], "examples": task.sizes["example"]}
 
     def check_attribution(self, attribution: xr.Dataset, task: xr.Dataset) -> None:
-        """Check that an attribution was made of this crosscoder on a task, by the same intervention.
+        """Check that an attribution was made of this crosscoder on a task, with these settings.
 
         Raises:
             StoreError: it was not; the message names what differs.
         """
-        settings = json.loads(attribution.attrs["settings"])
-        for key, expected in {**self.facts(task), "intervention": self.settings.intervention}.items():
-            found = {**settings, **attribution.attrs}.get(key)
-            if found != expected:
+        expected = {**self.settings.model_dump(mode="json"), **self.facts(task)}
+        found = {**json.loads(attribution.attrs["settings"]), **attribution.attrs}
+        for key, value in expected.items():
+            if key != "batch_size" and found.get(key) != value:
                 raise StoreError(
-                    f"the attribution given for task '{task.attrs['task']}' has {key} {found}, not {expected}; give the"
-                    " attributions of this crosscoder, in the order of the tasks"
+                    f"the attribution given for task '{task.attrs['task']}' has {key} {found.get(key)}, not {value};"
+                    " give the attributions of this crosscoder with their settings, in the order of the tasks"
                 )
 
 
@@ -76,7 +76,7 @@ def start_job(arguments: argparse.Namespace) -> Job:
     given, settings = checkpoints_from(arguments), from_flags(arguments, AttributionSettings)
     tasks = {output: load_store(path) for output, path in paired(arguments, "outputs", "tasks").items()}
 
-    from chronocoder.attribution.prompts import check_checkpoints, usable_examples
+    from chronocoder.attribution.prompts import check_checkpoints, check_suite, usable_examples
     from chronocoder.crosscoder.launch import Machines, run_on_processes
     from chronocoder.crosscoder.model import load_crosscoder
     from chronocoder.devices import default_device
@@ -86,6 +86,8 @@ def start_job(arguments: argparse.Namespace) -> Job:
     usable = {output: usable_examples(task, settings.intervention) for output, task in tasks.items()}
     run_on_processes(arguments.processes, Machines())
     crosscoder = load_crosscoder(arguments.crosscoder, default_device())
+    for task in usable.values():
+        check_suite(crosscoder.config, task)
     commits = [checkpoint_commit(path) for path in given.paths.values()]
     check_checkpoints(crosscoder.config, given.suite, list(given.paths), commits)
     sites = [resolve_site(load_model(path), crosscoder.config.site) for path in given.paths.values()]

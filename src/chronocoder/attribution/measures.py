@@ -113,31 +113,40 @@ def classify(relative: Interval, seen: xr.DataArray) -> xr.Dataset:
 
     - emerged: absent, then present to the end; discontinued: present, then absent to the end;
     - maintained: present throughout; transient: absent, present, absent; intermittent: any other course;
-    - uncertain: at some checkpoint the interval holds the threshold;
+    - uncertain: at some checkpoint the interval holds the threshold, or the feature is present where its effect is not
+      measurable;
     - no effect: the effect is measurable at no checkpoint.
+
+    Shares have no sign: a feature that first helps and then harms as much is maintained (see `reverses`).
 
     Args:
         relative: the interval of the share, dims (checkpoint, feature).
         seen: what `measurable` returns.
 
     Returns:
-        `feature_class`, `onset` (the revision since which the feature is present to the end, or an empty string) and
-        `kept` (present at the last checkpoint for certain), dims (feature,).
+        `feature_class`, `onset` (the first revision at which the feature is present; empty where the class is not
+        decided) and `kept` (present at the last checkpoint for certain), dims (feature,).
     """
-    low, high = (end.transpose("checkpoint", "feature") for end in relative)
+    low, high, seen = (values.transpose("checkpoint", "feature") for values in (*relative, seen))
     present = low > threshold_of(low)
     effective = seen.any("checkpoint") & low.notnull().all("checkpoint")
-    decided = effective & (present | (high < threshold_of(low))).all("checkpoint")
+    decided = effective & (present & seen | (high < threshold_of(low))).all("checkpoint")
     names = np.where(decided, course(present), np.where(effective, UNCERTAIN, NO_EFFECT))
-    since = present.isel(checkpoint=slice(None, None, -1)).cumprod("checkpoint").sum("checkpoint").astype(int)
     revisions = np.append(low["checkpoint"].values.astype(object), "")
-    onset = revisions[np.where(decided & (since > 0), low.sizes["checkpoint"] - since.values, -1)]
+    onset = revisions[np.where(decided, present.argmax("checkpoint"), -1)]
+    kept = effective & (present & seen).isel(checkpoint=-1, drop=True)
     variables = {
         "feature_class": ("feature", strings(np.array(CLASSES)[names])),
         "onset": ("feature", strings(onset)),
-        "kept": ("feature", (effective & present.isel(checkpoint=-1, drop=True)).values),
+        "kept": ("feature", kept.values),
     }
     return xr.Dataset(variables, coords={"feature": low["feature"].values})
+
+
+def reverses(interval: Interval) -> xr.DataArray:
+    """Return where an effect is certainly positive at one checkpoint and certainly negative at another, (feature,)."""
+    found: xr.DataArray = (interval.low > 0).any("checkpoint") & (interval.high < 0).any("checkpoint")
+    return found
 
 
 def course(present: xr.DataArray) -> xr.DataArray:

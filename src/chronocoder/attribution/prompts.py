@@ -62,6 +62,19 @@ def check_checkpoints(config: CrosscoderConfig, suite: str, revisions: Sequence[
     _check_equal("commits", config.commits, commits)
 
 
+def check_suite(config: CrosscoderConfig, task: xr.Dataset) -> None:
+    """Check that a task was tokenised for a crosscoder's suite.
+
+    Raises:
+        StoreError: it was not.
+    """
+    if task.attrs.get("suite") != config.suite:
+        raise StoreError(
+            f"task '{task.attrs.get('task')}' is of suite '{task.attrs.get('suite')}', the crosscoder of"
+            f" '{config.suite}'; give a task of the same suite"
+        )
+
+
 def check_models(config: CrosscoderConfig, sites: Sequence[Site]) -> None:
     """Check that models are of a crosscoder's number, width and site.
 
@@ -92,7 +105,8 @@ def read_prompts(
     """
     check_models(crosscoder.config, sites)
     state = PartialState()
-    for examples in prefix_batches(task, batch_size)[state.process_index :: state.num_processes]:
+    evenly = -(-task.sizes["example"] // state.num_processes)
+    for examples in prefix_batches(task, min(batch_size, evenly))[state.process_index :: state.num_processes]:
         yield _read_batch(crosscoder, sites, task, examples, intervention)
 
 

@@ -31,6 +31,7 @@ LONG_NAMES = {
     "indirect_effect_spearman": "rank correlation of the active features' indirect effects in the two seeds",
     "indirect_effect_pearson": "correlation of the active features' indirect effects in the two seeds",
     "relative_indirect_effect_difference": "mean absolute difference of the measurable features' RelIE",
+    "classes_in_either": "those of them whose class is decided in one of the seeds at least",
     "class_agreement": "part of the features of decided class whose class is the same in both seeds",
     "class_kappa": "Cohen's kappa of the decided classes: agreement beyond chance",
 }
@@ -206,6 +207,7 @@ def _compare(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
 def _compare_classes(first: xr.DataArray, second: xr.DataArray) -> xr.Dataset:
     decided = ~(first.isin(UNDECIDED) | second.isin(UNDECIDED))
     count = decided.sum("feature")
+    either = (~first.isin(UNDECIDED) | ~second.isin(UNDECIDED)).sum("feature")
     agreement = ((first == second) & decided).sum("feature") / count
     parts = [
         [((classes == name) & decided).sum("feature") / count for classes in (first, second)]
@@ -214,7 +216,14 @@ def _compare_classes(first: xr.DataArray, second: xr.DataArray) -> xr.Dataset:
     ]
     chance = sum(own * other for own, other in parts)
     kappa = (agreement - chance) / (1 - chance)
-    return xr.Dataset({"classes_compared": count, "class_agreement": agreement, "class_kappa": kappa.where(chance < 1)})
+    return xr.Dataset(
+        {
+            "classes_compared": count,
+            "classes_in_either": either,
+            "class_agreement": agreement,
+            "class_kappa": kappa.where(chance < 1),
+        }
+    )
 
 
 def _directions(rows: xr.DataArray) -> np.ndarray:

@@ -11,6 +11,8 @@ from chronocoder.config import TrajectorySettings
 from chronocoder.stores import labelled
 
 UNCLUSTERED = -1
+STARTS = 20
+"""Starts of k-means, of which the tightest clusters are kept."""
 
 
 def cluster_trajectories(relie: xr.Dataset, settings: TrajectorySettings) -> xr.Dataset:
@@ -49,9 +51,11 @@ def _cluster(courses: np.ndarray, settings: TrajectorySettings) -> tuple[np.ndar
     count = min(settings.clusters, len(np.unique(courses, axis=0)))
     if count == 0:
         return np.zeros((0, courses.shape[1])), np.zeros(0, dtype=np.int32)
+    generator = np.random.default_rng(settings.seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="One of the clusters is empty")
-        centres, labels = kmeans2(courses, count, minit="++", seed=settings.seed)
+        found = [kmeans2(courses, count, iter=200, minit="++", seed=generator) for _ in range(STARTS)]
+    centres, labels = min(found, key=lambda result: float(((courses - result[0][result[1]]) ** 2).sum()))
     filled = np.unique(labels)
     order = filled[np.argsort(centres[filled] @ np.arange(courses.shape[1]))]
     places = np.zeros(count, dtype=np.int32)

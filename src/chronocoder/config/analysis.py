@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from chronocoder.settings import Settings
 
@@ -74,14 +74,16 @@ class AttributionSettings(Settings):
         1000, description="Resamples of the examples behind an interval, and random swaps behind the null band."
     )
     confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals and of the null band.")
-    seed: int = Field(0, description="Seed of resampling and swaps, and of what is ablated for comparison.")
+    seed: NonNegativeInt = Field(0, description="Seed of resampling and swaps, and of what is ablated for comparison.")
 
 
 class AttributionJobSettings(Settings):
     """How attributions and ablations are run; nothing here changes a result but by rounding."""
 
     tasks_per_job: PositiveInt = Field(
-        1, description="Tasks of a crosscoder that share a job, so that models are loaded once for all of them."
+        1,
+        description="Tasks of a crosscoder that share a job, so that models are loaded once for all of them; a change"
+        " reruns them.",
     )
     processes: PositiveInt = Field(
         1,
@@ -112,7 +114,7 @@ class TrajectorySettings(Settings):
     """How the courses of features over three or more checkpoints are clustered."""
 
     clusters: PositiveInt = Field(6, description="Clusters, by k-means on RelIE; at most as many as differ.")
-    seed: int = Field(0, description="Seed of the first centres.")
+    seed: NonNegativeInt = Field(0, description="Seed of the first centres.")
 
 
 class FeatureSettings(Settings):

@@ -61,7 +61,7 @@ def launch(script: Sequence[str], processes: int, machines: Machines) -> int:
         raise ConfigError(f"{machines.count} machines need --main-port, a free port of machine 0; give the same to all")
     gpus, here = torch.cuda.device_count(), processes // machines.count
     if 0 < gpus < here:
-        raise ConfigError(f"training.processes asks for {here} a machine, but there are {gpus} GPUs; lower it")
+        raise ConfigError(f"--processes asks for {here} a machine, but there are {gpus} GPUs; lower it")
     options = ["--num_processes", str(processes), "--num_machines", str(machines.count), "--mixed_precision", "no"]
     options += ["--machine_rank", str(machines.rank), "--main_process_ip", machines.address]
     # --multi_gpu makes it start processes at all; without GPUs they find out themselves that they are CPU processes.
@@ -96,8 +96,10 @@ def run_on_processes(processes: int, machines: Machines) -> None:
         machines: where they run.
 
     Raises:
-        ConfigError: as `launch`.
+        ConfigError: there is to be no process, or as `launch`.
     """
+    if processes < 1:
+        raise ConfigError(f"--processes {processes} is below 1; give 1 or more")
     if processes == machines.count == 1:
         return
     if not is_launched():

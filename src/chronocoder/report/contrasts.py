@@ -29,8 +29,9 @@ class ContrastFeatures(NamedTuple):
 
     Attributes:
         surface: by checkpoint, features that help the surface task and harm the conflicting one there.
-        gave_way: those of them whose effect on the surface task is discontinued, and that harm the other no more.
-        took_over: features that emerged on the conflicting task and help it at the last checkpoint.
+        gave_way: those of them that stand for it no more at the last checkpoint: their effect on the surface task is
+            discontinued and they harm the other no more, or they changed sides.
+        took_over: features that help the conflicting task at the last checkpoint, where they emerged or reversed.
     """
 
     surface: dict[str, Ranked]
@@ -72,8 +73,8 @@ def find_contrast_features(relie: xr.Dataset, contrast: Contrast) -> ContrastFea
     conflicting task, unless that is negligible: less than a twentieth of its largest |IE| on either task at any
     checkpoint. Its strength is the smaller of the two |IE|, and the largest of these at any checkpoint if it gives way:
     if its class is `discontinued` on the surface task, and it does not measurably harm the conflicting one at the last
-    checkpoint. A feature takes over if its class on the conflicting task is `emerged`
-    and it measurably helps that task at the last checkpoint; its strength is that IE.
+    checkpoint, or if it takes over. A feature takes over if its class on the conflicting task is `emerged`, or its
+    effect there reverses, and it measurably helps that task at the last checkpoint; its strength is that IE.
     """
     near, far = relie.sel(task=contrast.surface), relie.sel(task=contrast.conflicting)
     opposed = near["measurable"] & (near["indirect_effect"] > 0) & far["measurable"] & (far["indirect_effect"] < 0)
@@ -83,11 +84,12 @@ def find_contrast_features(relie: xr.Dataset, contrast: Contrast) -> ContrastFea
     strength = strength.where(opposed, 0.0)
     surface = {str(name): _ranked(strength.sel(checkpoint=name)) for name in relie["checkpoint"].values}
     last = far.isel(checkpoint=-1)
+    arrived = (far["feature_class"] == "emerged") | far["reverses"]
+    took_over = arrived & last["measurable"] & (last["indirect_effect"] > 0)
     harmless = ~(last["measurable"] & (last["indirect_effect"] < 0))
-    gone = (near["feature_class"] == "discontinued") & harmless
+    gone = ((near["feature_class"] == "discontinued") & harmless) | took_over
     gave_way = _ranked(strength.max("checkpoint").where(gone, 0.0))
-    emerged = (far["feature_class"] == "emerged") & last["measurable"] & (last["indirect_effect"] > 0)
-    return ContrastFeatures(surface, gave_way, _ranked(last["indirect_effect"].where(emerged, 0.0)))
+    return ContrastFeatures(surface, gave_way, _ranked(last["indirect_effect"].where(took_over, 0.0)))
 
 
 def clearest_run(found: Sequence[ContrastFeatures]) -> int | None:

@@ -85,6 +85,7 @@ def run_data(run: Run, found: Found, vocabulary: Vocabulary) -> dict[str, Any]:
         "frequency": nested(relie["activation_frequency"].values),
         "class": [[CLASSES.index(str(name)) for name in row] for row in relie["feature_class"].values],
         "support": nested(relie["class_support"].values),
+        "reverses": relie["reverses"].values.tolist(),
         "kept": relie["kept"].values.astype(int).tolist(),
         **{name: [[str(revision) for revision in row] for row in relie[name].values] for name in ("onset", "peak")},
         "counts": class_counts(run.relie),

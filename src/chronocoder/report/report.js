@@ -191,7 +191,7 @@ function showContrast() {
     return contrastTable(run, title, features, checkpoint, contrast);
   });
   const note = (feature) => (found.changedSides.includes(feature) ? "harmed it before" : "");
-  const title = `Took over: emerged, and help ${other} at ${run.checkpoints[last]}`;
+  const title = `Took over: emerged or reversed, and help ${other} at ${run.checkpoints[last]}`;
   const later = contrastTable(run, title, found.tookOver, last, contrast, note);
   byId("contrast-tables").replaceChildren(...surface, later);
 }
@@ -299,6 +299,7 @@ function courseFacts(run, task, place) {
     uncertain: `uncertain (commonest course in ${resamples})`,
   };
   const facts = [said[name] ?? `${name} (${resamples})`];
+  if (run.reverses[task][place]) facts.push("its effect reverses");
   if (run.checkpoints.length < 3) return facts;
   for (const moment of ["onset", "peak"]) {
     if (run[moment][task][place]) facts.push(`${moment} ${run[moment][task][place]}`);

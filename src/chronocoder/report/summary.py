@@ -10,7 +10,7 @@ from chronocoder.report.contrasts import ContrastFeatures, clearest_run
 from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import Contrast, ReportInputs, Run, names
 from chronocoder.report.text import listed, quoted, short_count, signed
-from chronocoder.report.trust import trust_finding
+from chronocoder.report.trust import EXACT_ABLATION, estimator_of, trust_finding
 
 CHANCE = 0.5
 
@@ -115,7 +115,7 @@ def feature_sentence(run: Run, found: ContrastFeatures, contrast: Contrast) -> s
     gone = found.gave_way.features[:1]
     text = _surface_sentence(run, found, contrast, gone[0] if gone else found.surface[found.clearest].features[0])
     if not gone:
-        text = f"{text} No feature of this run that stands for the surface rule gives way."
+        text = f"{text} No feature of this run that stands for the surface rule gives way or changes sides."
     return f"{text} {_newcomer_sentence(run, found.newcomers[0], contrast)}" if found.newcomers else text
 
 
@@ -133,15 +133,16 @@ def _surface_sentence(run: Run, found: ContrastFeatures, contrast: Contrast, fea
         return text
     last = run.checkpoints[-1]
     later = (signed(float(effects.sel(checkpoint=last, task=task))) for task in contrast)
-    return f"{text} It gives way: at {last} its effects are {' and '.join(later)}."
+    fate = "changes sides" if feature in found.changed_sides else "gives way"
+    return f"{text} It {fate}: at {last} its effects are {' and '.join(later)}."
 
 
 def _newcomer_sentence(run: Run, feature: int, contrast: Contrast) -> str:
     last = run.checkpoints[-1]
     effect = _effect(run, feature, last, contrast.conflicting)
     return (
-        f"Of the features that emerged, feature {feature}{_words_of(run, feature)} helps {quoted(contrast.conflicting)}"
-        f" most at {last} ({effect})."
+        f"Of the features that took over, feature {feature}{_words_of(run, feature)} helps"
+        f" {quoted(contrast.conflicting)} most at {last} ({effect})."
     )
 
 
@@ -149,7 +150,7 @@ def _effect(run: Run, feature: int, checkpoint: str, task: str) -> str:
     """Return an effect with its sign, and beside it the exact one where it was measured."""
     estimate = signed(float(run.relie["indirect_effect"].sel(feature=feature, checkpoint=checkpoint, task=task)))
     ablation = run.ablations[task]
-    if feature not in ablation["feature"].values:
+    if feature not in ablation["feature"].values or estimator_of(run) == EXACT_ABLATION:
         return estimate
     exact = ablation["indirect_effect"].sel(estimator="exact", feature=feature, checkpoint=checkpoint)
     return f"{estimate}, exact {signed(float(exact))}"

@@ -11,8 +11,13 @@ from chronocoder.report.inputs import Run, names
 from chronocoder.report.text import decimal, in_words, listed, percent, sentence
 
 GOOD_SPEARMAN = 0.9
-MEASURES = {"relative_indirect_effect": "RelIE", "relative_decoder_norm": "RelDec"}
+MEASURES = {
+    "attribution_patching": "RelIE by attribution patching",
+    "integrated_gradients": "RelIE by integrated gradients",
+    "relative_decoder_norm": "RelDec",
+}
 EXACT = "exact"
+EXACT_ABLATION = "exact ablation"
 COEFFICIENTS = ("spearman", "pearson")
 
 Cell = tuple[str, str]
@@ -33,7 +38,7 @@ class Row(NamedTuple):
 
 def agreement(run: Run) -> xr.Dataset:
     """Return the correlations with exact ablation on all tasks, dims (task, estimator or measure, checkpoint)."""
-    wanted = [*COEFFICIENTS, *(f"share_{name}" for name in COEFFICIENTS)]
+    wanted = [*COEFFICIENTS, *(f"share_{name}" for name in COEFFICIENTS), "completeness_gap"]
     of_tasks = [run.ablations[task][wanted] for task in run.tasks]
     return xr.concat(of_tasks, dim="task", join="exact", combine_attrs="drop").assign_coords(task=run.relie["task"])
 
@@ -41,7 +46,7 @@ def agreement(run: Run) -> xr.Dataset:
 def estimator_of(run: Run) -> str:
     """Return what the effects of a run come from, in words."""
     name = json.loads(run.relie.attrs["settings"])["estimator"]
-    return "exact ablation" if name == EXACT else in_words(name)
+    return EXACT_ABLATION if name == EXACT else in_words(name)
 
 
 def estimators(found: xr.Dataset | xr.DataArray) -> dict[str, str]:
@@ -58,7 +63,7 @@ def trust_rows(run: Run) -> list[Row]:
     return [
         *_correlation_rows(found, "", "estimator", estimators(found), "exact effect"),
         *_correlation_rows(found, "share_", "measure", MEASURES, "share of exact effect"),
-        Row("Completeness gap", _cells(relie["completeness_gap"], percent, "highest")),
+        Row("Completeness gap of integrated gradients", _cells(found["completeness_gap"], percent, "highest")),
         Row("Error term’s part of all effects", [(percent(value), "") for value in error.values.tolist()]),
         Row("Active features beyond the null band", _cells(beyond, percent, "lowest")),
     ]

@@ -190,7 +190,7 @@ def _answers_only(output_embedding: nn.Module, answers: Int[Tensor, "batch answe
     bias: Tensor | None = getattr(output_embedding, "bias", None)
     rows = weight[answers]
 
-    def forward(hidden: Float[Tensor, "batch position d_model"]) -> Float[Tensor, "batch position answer"]:
+    def forward(hidden: Tensor) -> Tensor:
         logits = hidden @ rows.transpose(1, 2)
         return logits if bias is None else logits + bias[answers][:, None]
 
