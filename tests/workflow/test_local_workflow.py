@@ -180,7 +180,8 @@ def ablate(local: Workflow, *arguments: str) -> str:
     ]
     command += ["--checkpoints", "models/early", "models/late", "--tokens-seen", "0", "1000000"]
     command += ["--crosscoder", f"{run}/crosscoder", "--tasks", "results/llama/tasks/blimp_agreement.zarr"]
-    command += ["--attributions", f"{run}/attribution/blimp_agreement.zarr", "--outputs", "never.zarr", *arguments]
+    command += ["--attributions", f"{run}/attribution/blimp_agreement.zarr", "--outputs", "never.zarr"]
+    command += ["--bootstrap-samples", "50", *arguments]
     done = subprocess.run(command, cwd=local.directory, capture_output=True, text=True)
     assert done.returncode == 1 and not (local.directory / "never.zarr").exists()
     return done.stderr
