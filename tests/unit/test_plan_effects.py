@@ -224,8 +224,7 @@ def test_seeds_are_matched_where_there_are_several() -> None:
         ("nursery", "abstraction", "batchtopk"),
         ("nursery", "course", "batchtopk"),
     ]
-    for seeds in ([0], [3, 3]):
-        assert not [job for job in jobs_of(changed(seeds=seeds)) if job.rule == "match_seeds"]
+    assert not [job for job in jobs_of(changed(seeds=[0])) if job.rule == "match_seeds"]
 
 
 @pytest.mark.parametrize("rule", ["attribute_tasks", "ablate_tasks"])
@@ -302,10 +301,11 @@ def test_memory_of_a_real_attribution(tmp_path: Path) -> None:
 
 
 def peak_of(script: str, *flags: str) -> int:
-    """Return the peak resident bytes of a script in a process of its own."""
+    """Return the peak resident bytes of a script in a process of its own, without those of the one that starts it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen([sys.executable, str(ROOT / "scripts" / script), *flags], env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    code = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__');"
+        " print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "scripts" / script), *flags]
+    return 1024 * int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)

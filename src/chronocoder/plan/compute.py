@@ -136,8 +136,9 @@ def ablation_flops(
     """Return the FLOPs of ablating on one task.
 
     Reading the prompts; for each checkpoint the blocks after the site: the gradients of both estimators that take any,
-    and exact copies with all logits of the last token: clean, each chosen feature changed, each set of them changed.
-    That a feature is silent in a whole batch, which is then left out, is not counted.
+    the true change that they should add up to, and exact copies with all logits of the last token: clean, each chosen
+    feature changed, each set of them changed. That a feature is silent in an example, which is then left out, is not
+    counted.
 
     Args:
         settings: of the attribution.
@@ -149,7 +150,7 @@ def ablation_flops(
     """
     sets = len(ablation.set_sizes) * (1 + ablation.random_sets)
     exact = 1 + chosen_features(ablation, crosscoder) + sets
-    resumed = (2 * (1 + settings.steps) + exact) * resumed_flops(shape, prompts, site)
+    resumed = (2 * (1 + settings.steps) + 2 + exact) * resumed_flops(shape, prompts, site)
     of_checkpoint = resumed + exact * logits_flops(shape, prompts.number)
     return prompts_flops(settings, shape, crosscoder, prompts, site) + crosscoder.checkpoints * of_checkpoint
 
