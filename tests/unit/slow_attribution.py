@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 import xarray as xr
-from conftest import tiny_crosscoder, tiny_model
+from tiny import tiny_crosscoder, tiny_model
 
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.suites.sites import Site, resolve_site

@@ -13,7 +13,7 @@ import pytest
 import torch
 import xarray as xr
 import zarr
-from conftest import VOCABULARY, WIDTH, tiny_model
+from tiny import VOCABULARY, WIDTH, tiny_model
 
 from chronocoder.activations import pieces as pieces_module
 from chronocoder.activations import writer as writer_module

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import ARCHITECTURES, tiny_crosscoder, tiny_model
 from slow_attribution import FEATURES, folded_crosscoder, slow_effects, slow_metric, tiny_sites
+from tiny import ARCHITECTURES, tiny_crosscoder, tiny_model
 from transformers import PreTrainedTokenizerFast
 
 from chronocoder.attribution.attribute import completeness_gap, measure_effects, summarise_effects

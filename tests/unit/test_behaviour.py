@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny_model
+from tiny import tiny_model
 from transformers import PreTrainedModel
 
 from chronocoder.behaviour.collect import collect_behaviour

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY, WIDTH, tiny_config, tiny_crosscoder, tiny_model
+from tiny import VOCABULARY, WIDTH, tiny_config, tiny_crosscoder, tiny_model
 
 import chronocoder
 from chronocoder.activations.loader import ActivationStores

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_model
+from tiny import tiny_model
 from transformers import PreTrainedTokenizerFast
 
 from chronocoder.suites.checkpoints import checkpoint_commit, load_model

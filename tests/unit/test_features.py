@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from conftest import tiny_crosscoder
+from tiny import tiny_crosscoder
 from transformers import PreTrainedTokenizerFast
 
 from chronocoder.activations.loader import ActivationStores

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import tiny_config
+from tiny import tiny_config
 
 from chronocoder.activations.loader import ActivationStores
 from chronocoder.activations.origin import Origin, origin_of

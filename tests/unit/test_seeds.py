@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny_config, tiny_crosscoder
 from scipy.stats import pearsonr, spearmanr
+from tiny import tiny_config, tiny_crosscoder
 
 from chronocoder.attribution.seeds import (
     COSINES_AT_LEAST,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, WIDTH, tiny_model
+from tiny import ARCHITECTURES, WIDTH, tiny_model
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel
 
 from chronocoder.errors import NonFiniteError, SiteError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import VOCABULARY, tiny_config, tiny_model
+from tiny import VOCABULARY, tiny_config, tiny_model
 
 from chronocoder.activations.harvest import harvest
 from chronocoder.activations.loader import ActivationStores

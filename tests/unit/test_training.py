@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import WIDTH, tiny_config
+from tiny import WIDTH, tiny_config
 from training_processes import server, train_alone
 
 from chronocoder.activations.formats import Stored

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import xarray as xr
-from conftest import ROOT, VARIANTS, Workflow
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from chronocoder.stores import write_store
+from experiments import ROOT, VARIANTS, Workflow
 
 WORDS = ["the", "a", "cat", "dog", "cats", "dogs", "boy", "sees", "see", "walks", "walk", "near", "and", "old"]
 WORDS += [".", "<s>", "</s>"]

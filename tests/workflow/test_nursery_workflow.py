@@ -9,11 +9,11 @@ import pytest
 import torch
 import xarray as xr
 import yaml
-from conftest import ROOT, Workflow
 
 from chronocoder.crosscoder.model import load_crosscoder
 from chronocoder.suites.checkpoints import load_model
 from chronocoder.suites.tokenizers import load_tokenizer
+from experiments import ROOT, Workflow
 
 RUNS = ["pair/l1", "pair/batchtopk", "triplet/batchtopk"]
 OF_TWO_TASKS = {"attribute_tasks": 2, "ablate_tasks": 2}
