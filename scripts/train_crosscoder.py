@@ -33,9 +33,10 @@ def main() -> None:
         "--machines",
         type=int,
         default=1,
-        help="machines that train together, with outputs on a file system they share; call this on each",
+        help="machines that train together, with outputs on a file system they share; call this on the first node of a"
+        " SLURM allocation, which starts it on so many nodes, or else on each machine, with the three flags below",
     )
-    running.add_argument("--machine-rank", type=int, default=0, help="this machine, from 0")
+    running.add_argument("--machine-rank", type=int, help="this machine, from 0")
     running.add_argument("--main-address", default="127.0.0.1", help="where machine 0 is reached")
     running.add_argument("--main-port", type=int, default=0, help="a free port of machine 0")
     add_flags(parser, HarvestSettings)

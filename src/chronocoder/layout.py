@@ -82,6 +82,11 @@ class Layout:
         return f"{self.run}/training.zarr"
 
     @property
+    def training_state(self) -> str:
+        """The saved state of a training, while it is unfinished."""
+        return f"{self.run}/training_state"
+
+    @property
     def evaluation(self) -> str:
         """Quality of a crosscoder on the validation split."""
         return f"{self.run}/evaluation.zarr"

@@ -1,5 +1,6 @@
 """Training on several processes equals training on one."""
 
+import json
 import os
 import signal
 import socket
@@ -7,17 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 import xarray as xr
-from conftest import tiny_config
+from tiny import tiny_config
 from training_processes import server, train_in_team
 
 from chronocoder.command_line import to_flags
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig, load_crosscoder
+from chronocoder.crosscoder.state import StopRequest
 from chronocoder.crosscoder.team import Team
+from chronocoder.crosscoder.training import Trainer
 from chronocoder.errors import ConfigError
 from chronocoder.variants import VARIANTS
 
@@ -85,6 +91,12 @@ def script(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=own, stderr=subprocess.PIPE, text=True)
 
 
+def await_state(process: subprocess.Popen[str], output: Path) -> None:
+    """Wait until a training has saved a state, or ended."""
+    while not list(output.glob("training_state/step*")) and process.poll() is None:
+        time.sleep(0.02)
+
+
 def test_two_machines_that_are_stopped_and_go_on_give_the_same_crosscoder(
     activation_store: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -97,8 +109,7 @@ def test_two_machines_that_are_stopped_and_go_on_give_the_same_crosscoder(
         shared = ["--processes", "2", "--machines", "2", "--main-port", str(free_port()), "--save-every", "10"]
         machines = [script(*own, *shared, "--machine-rank", str(rank)) for rank in range(2)]
         if attempt == 0:
-            while not list((tmp_path / "two").glob("training_state/step*")) and machines[0].poll() is None:
-                time.sleep(0.02)
+            await_state(machines[0], tmp_path / "two")
             machines[1].send_signal(signal.SIGUSR2)
         ends.append([machine.communicate()[1] for machine in machines])
         assert (machines[0].returncode == 0) == (attempt == 1), "".join(ends[-1])
@@ -112,6 +123,116 @@ def test_two_machines_that_are_stopped_and_go_on_give_the_same_crosscoder(
     one, two = (load_crosscoder(tmp_path / name / "crosscoder") for name in ("one", "two"))
     for name, weight in one.state_dict().items():
         torch.testing.assert_close(two.state_dict()[name], weight, rtol=1e-2, atol=1e-3, msg=name)
+
+
+@pytest.fixture
+def allocation(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a step that runs on the first node of a SLURM allocation, with an `srun` to call."""
+    program = tmp_path / "bin" / "srun"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("fake_srun.py")} "$@"\n')
+    program.chmod(0o755)
+    of_step = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_NTASKS": "1",
+        "SLURM_CPU_BIND": "mask_cpu:0x1",
+        "SRUN_CPUS_PER_TASK": "1",
+    }
+    path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "FAKE_SRUN_CALL": str(tmp_path / "srun.json"), "SLURM_PROCID": "0", **of_step}
+
+
+def test_nodes_of_an_allocation_that_are_stopped_and_go_on_give_the_same_crosscoder(
+    activation_store: Callable[..., Path], tmp_path: Path, allocation: dict[str, str]
+) -> None:
+    """Two nodes of two processes, started by one call; every process is signalled more than once."""
+    stores = [activation_store("step0"), activation_store("step1")]
+    whole = script(*flags(stores, tmp_path / "one", "l1", steps=200), "--save-every", "100")
+    nodes = [*flags(stores, tmp_path / "two", "l1", steps=200), "--processes", "4", "--machines", "2"]
+    stopped = script(*nodes, "--save-every", "10", **allocation)
+    await_state(stopped, tmp_path / "two")
+    stopped.terminate()
+    for process in psutil.Process(stopped.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGUSR2)
+    stopped.send_signal(signal.SIGUSR2)
+    errors = stopped.communicate()[1]
+    assert stopped.returncode == 128 + signal.SIGTERM and "training_state has the state" in errors, errors
+    again = script(*nodes, **allocation)
+    errors = again.communicate()[1]
+    assert again.returncode == 0 and "going on after step" in errors, errors
+    assert whole.wait() == 0
+    assert xr.open_zarr(tmp_path / "two" / "history.zarr").attrs["processes"] == 4
+    one, two = (load_crosscoder(tmp_path / name / "crosscoder") for name in ("one", "two"))
+    for name, weight in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], weight, rtol=1e-2, atol=1e-3, msg=name)
+    call = json.loads((tmp_path / "srun.json").read_text())
+    count = ["--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
+    assert call["options"] == [
+        "--overlap",
+        *count,
+        "--kill-on-bad-exit=1",
+        "--cpu-bind=none",
+        "--wait=0",
+        "--unbuffered",
+    ]
+    assert call["environment"] == {"SLURM_JOB_ID": "7"}, "srun would take what is left for its options"
+
+
+def test_signal_that_comes_while_processes_ask_each_other_is_acted_on_by_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would not know of it, and go on to the next step without the process that stops."""
+    stop, team = StopRequest(), Team()
+
+    def add_all(value: torch.Tensor) -> torch.Tensor:
+        stop.received = signal.SIGUSR2
+        return value
+
+    monkeypatch.setattr(team, "processes", 2)
+    monkeypatch.setattr(team, "add_all", add_all)
+    trainer = Trainer.__new__(Trainer)
+    trainer._team, trainer._accelerator = team, SimpleNamespace(device="cpu")
+    assert [trainer._received(stop), trainer._received(stop)] == [0, signal.SIGUSR2]
+
+
+def test_signal_that_comes_before_training_ends_the_processes(
+    activation_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    """They are signalled as soon as they are there, while they still import."""
+    stores = [activation_store("step0"), activation_store("step1")]
+    process = script(*flags(stores, tmp_path / "run", "topk", steps=10**6), "--processes", "2")
+    workers: list[psutil.Process] = []
+    while not workers:
+        children = psutil.Process(process.pid).children()
+        workers = [worker for launcher in children for worker in launcher.children()]
+    process.send_signal(signal.SIGUSR2)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGUSR2, errors
+    assert not any(worker.is_running() for worker in workers) and not (tmp_path / "run").exists()
+
+
+def test_machines_that_cannot_be_started_are_refused(activation_store: Callable[..., Path], tmp_path: Path) -> None:
+    own = flags([activation_store("step0"), activation_store("step1")], tmp_path, "topk")
+    two = (*own, "--processes", "2", "--machines", "2")
+    calls: list[tuple[tuple[str, ...], dict[str, str], str]] = [
+        (
+            two,
+            {},
+            "--machines 2, and this is no SLURM allocation to start them in; start each, with --machine-rank 0 to 1",
+        ),
+        (
+            two,
+            {"SLURM_JOB_ID": "7", "PATH": "/none"},
+            "--machines 2: no srun on PATH (/none) to start them in SLURM job 7",
+        ),
+        (two, {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1"}, "--machines 2: SLURM job 7 has 1; ask for more nodes"),
+        ((*two, "--machine-rank", "0"), {}, "2 machines need --main-port, a free port of machine 0"),
+        ((*own, "--processes", "3", "--machines", "2"), {}, "3 processes cannot be shared evenly by 2 machines"),
+    ]
+    started = [(script(*arguments, **environment), message) for arguments, environment, message in calls]
+    for process, message in started:
+        errors = process.communicate()[1]
+        assert process.returncode == 1 and message in errors and "Traceback" not in errors
 
 
 def test_last_good_crosscoder_is_saved_before_the_processes_end(

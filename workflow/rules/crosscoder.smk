@@ -13,16 +13,19 @@ rule train_crosscoder:
         LAYOUT.benchmark("train_crosscoder", RUN)
     conda:
         ENVIRONMENT
-    threads: EXPERIMENT.training.processes
+    threads: EXPERIMENT.training.processes // EXPERIMENT.training.nodes
     resources:
         mem_mb=memory(16000),
         runtime=1440,
-        gpus=EXPERIMENT.training.processes,
+        # Of each node, as threads and memory are.
+        gpus=EXPERIMENT.training.processes // EXPERIMENT.training.nodes,
         # No parameters, since they do not change the result, so they rerun nothing; and not `gpus`, which a profile may cap.
         processes=EXPERIMENT.training.processes,
         shards=EXPERIMENT.training.dictionary_shards,
         save_every=EXPERIMENT.training.save_every,
-        nodes=1,
+        nodes=EXPERIMENT.training.nodes,
+        # What grows while the job makes progress, so that a cluster may requeue it for that.
+        state=lambda wildcards: LAYOUT.training_state.format(**wildcards),
     params:
         data=training_flags,
         settings=lambda wildcards: to_flags(EXPERIMENT.variants[wildcards.variant]),
@@ -30,10 +33,10 @@ rule train_crosscoder:
     message:
         "Train a {wildcards.variant} crosscoder on {wildcards.comparison} (progress in {log})"
     shell:
-        "python {params.script:q} --processes {resources.processes} --dictionary-shards {resources.shards}"
-        " --save-every {resources.save_every} --comparison {wildcards.comparison:q} --variant {wildcards.variant:q}"
-        " --seed {wildcards.seed:q} --crosscoder {output.crosscoder:q} --history {output.history:q}"
-        " {params.data:q} {params.settings:q} 2> {log:q}"
+        "python {params.script:q} --processes {resources.processes} --machines {resources.nodes}"
+        " --dictionary-shards {resources.shards} --save-every {resources.save_every} --comparison {wildcards.comparison:q}"
+        " --variant {wildcards.variant:q} --seed {wildcards.seed:q} --crosscoder {output.crosscoder:q}"
+        " --history {output.history:q} {params.data:q} {params.settings:q} 2> {log:q}"
 
 
 rule evaluate_crosscoder:

@@ -27,19 +27,19 @@ class TrainingSettings(Settings):
         " training, and store no training activations.",
     )
     processes: PositiveInt = Field(
-        1, description="Processes that `accelerate launch` starts for a crosscoder; one a GPU."
+        1, description="Processes that `accelerate launch` starts for a crosscoder, over all nodes; one a GPU."
     )
+    nodes: PositiveInt = Field(1, description="Nodes that the processes are shared by, on a cluster.")
     dictionary_shards: PositiveInt = Field(
         1, description="Parts that a dictionary too large for one GPU is cut into, each held by another process."
     )
     save_every: PositiveInt = Field(1000, description="Steps from one saved state to the next.")
 
     @model_validator(mode="after")
-    def _shards_fit(self) -> "TrainingSettings":
-        if self.processes % self.dictionary_shards:
-            raise ValueError(
-                f"processes {self.processes} is no multiple of dictionary_shards {self.dictionary_shards}; change one"
-            )
+    def _processes_can_be_shared_out(self) -> "TrainingSettings":
+        for key in ("nodes", "dictionary_shards"):
+            if self.processes % getattr(self, key):
+                raise ValueError(f"processes {self.processes} is no multiple of {key} {getattr(self, key)}; change one")
         return self
 
 

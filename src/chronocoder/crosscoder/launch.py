@@ -1,12 +1,14 @@
 """Starting training on several processes, of one machine or many, through `accelerate launch`."""
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import psutil
@@ -15,7 +17,9 @@ import torch
 from chronocoder.errors import ConfigError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
-_MARK = "CHRONOCODER_LAUNCHED"
+_MARK, _NODE_MARK = "CHRONOCODER_LAUNCHED", "CHRONOCODER_ON_NODES"
+# By these srun finds the allocation. It takes most others of SLURM's for options, and they are those of another step.
+_OF_ALLOCATION = ("SLURM_JOB_ID", "SLURM_CONF", "SLURM_WORKING_CLUSTER", "SLURM_JWT")
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,13 @@ class Machines:
 
     Attributes:
         count: number of machines.
-        rank: this one, from 0.
+        rank: this one, from 0; None to find out.
         address: where the first one is reached.
         port: a free port of the first one; 0, to have one chosen, is for a single machine only.
     """
 
     count: int = 1
-    rank: int = 0
+    rank: int | None = None
     address: str = "127.0.0.1"
     port: int = 0
 
@@ -48,15 +52,12 @@ def launch(script: Sequence[str], processes: int, machines: Machines) -> int:
 
     Args:
         script: path and arguments.
-        processes: over all machines.
-        machines: where they run.
+        processes: over all machines, a multiple of their number.
+        machines: where they run; the rank is known.
 
     Raises:
-        ConfigError: the processes cannot be shared out evenly, the machine has GPUs, but fewer than its processes, or
-            several machines have no port to meet at.
+        ConfigError: the machine has GPUs, but fewer than its processes, or several machines have no port to meet at.
     """
-    if processes % machines.count:
-        raise ConfigError(f"{processes} processes cannot be shared evenly by {machines.count} machines; change one")
     if machines.count > 1 and not machines.port:
         raise ConfigError(f"{machines.count} machines need --main-port, a free port of machine 0; give the same to all")
     gpus, here = torch.cuda.device_count(), processes // machines.count
@@ -70,22 +71,39 @@ def launch(script: Sequence[str], processes: int, machines: Machines) -> int:
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, *script]
     # The launcher would kill its processes half a minute after SIGTERM, saving or not: it does not get to know.
     environment = {**os.environ, _MARK: "1", "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT"}
-    received: list[int] = []
-    with subprocess.Popen(command, env=environment, preexec_fn=_ignore_signals) as process:
+    return _run(command, environment, _stop_workers, _block_signals)
 
-        def pass_on(number: int, _frame: FrameType | None) -> None:
-            received.append(number)
-            workers = psutil.Process(process.pid).children(recursive=True)
-            for worker in workers:
-                with suppress(psutil.NoSuchProcess):  # it may have ended by itself
-                    worker.terminate()
-            if not workers:
-                process.kill()
 
-        for number in STOP_SIGNALS:
-            signal.signal(number, pass_on)
-        status = process.wait()
-    return 128 + received[0] if received and status else status
+def launch_on_nodes(script: Sequence[str], machines: Machines) -> int:
+    """Run a script and its arguments once on each node of a SLURM allocation, from its first one; return the status.
+
+    Each finds its own rank, and is told where to meet. SIGTERM and SIGUSR2 go to all of them as SIGUSR2, since srun
+    ends them at once by SIGTERM; the status is then 128 and the number of the signal that came.
+
+    Args:
+        script: path and arguments; `--main-address` and `--main-port` are added.
+        machines: how many; without a port, a free one is chosen.
+
+    Raises:
+        ConfigError: there is no srun, or the allocation has fewer nodes.
+    """
+    job, nodes = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_JOB_NUM_NODES", machines.count))
+    if machines.count > nodes:
+        raise ConfigError(f"--machines {machines.count}: SLURM job {job} has {nodes}; ask for more nodes, or lower it")
+    if shutil.which("srun") is None:
+        raise ConfigError(
+            f"--machines {machines.count}: no srun on PATH ({os.environ.get('PATH')}) to start them in SLURM job"
+            f" {job}; add its directory, or start each with --machine-rank"
+        )
+    command = ["srun", "--overlap", f"--nodes={machines.count}", f"--ntasks={machines.count}", "--ntasks-per-node=1"]
+    # A step has all CPUs of its nodes, but would bind each task to one; a site may limit how long the tasks end apart;
+    # and progress, which ends no line, would not be seen.
+    command += ["--kill-on-bad-exit=1", "--cpu-bind=none", "--wait=0", "--unbuffered"]
+    meeting = ["--main-address", socket.gethostname(), "--main-port", str(machines.port or _free_port())]
+    of_slurm = {name for name in os.environ if name.startswith(("SLURM_", "SRUN_"))}.difference(_OF_ALLOCATION)
+    environment = {name: value for name, value in os.environ.items() if name not in of_slurm}
+    command += [sys.executable, *script, *meeting]
+    return _run(command, {**environment, _NODE_MARK: "1"}, lambda srun: srun.send_signal(signal.SIGUSR2))
 
 
 def run_on_processes(processes: int, machines: Machines) -> None:
@@ -96,18 +114,84 @@ def run_on_processes(processes: int, machines: Machines) -> None:
         machines: where they run.
 
     Raises:
-        ConfigError: there is to be no process, or as `launch`.
+        ConfigError: there is to be no process, the processes cannot be shared out evenly, the machine's rank cannot be
+            found out, or as `launch` and `launch_on_nodes`.
     """
     if processes < 1:
         raise ConfigError(f"--processes {processes} is below 1; give 1 or more")
+    if processes % machines.count:
+        raise ConfigError(f"{processes} processes cannot be shared evenly by {machines.count} machines; change one")
     if processes == machines.count == 1:
         return
     if not is_launched():
-        sys.exit(launch(sys.argv, processes, machines))
-    for number in STOP_SIGNALS:  # undo what keeps the launcher from ending by a signal
-        signal.signal(number, signal.SIG_DFL)
+        rank = _find_rank(machines)
+        if rank is None:
+            sys.exit(launch_on_nodes(sys.argv, machines))
+        sys.exit(launch(sys.argv, processes, replace(machines, rank=rank)))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # undo what keeps the launcher from ending by a signal
 
 
-def _ignore_signals() -> None:
+def _find_rank(machines: Machines) -> int | None:
+    """Return the rank of this machine; None in a SLURM allocation whose nodes have still to be started."""
+    if machines.rank is not None or machines.count == 1:
+        return machines.rank or 0
+    if _NODE_MARK in os.environ:
+        return int(os.environ["SLURM_PROCID"])
+    if "SLURM_JOB_ID" in os.environ:
+        return None
+    raise ConfigError(
+        f"--machines {machines.count}, and this is no SLURM allocation to start them in; start each, with"
+        f" --machine-rank 0 to {machines.count - 1}, --main-address and --main-port"
+    )
+
+
+def _run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    pass_on: Callable[[psutil.Process], None],
+    prepare: Callable[[], None] | None = None,
+) -> int:
+    """Run a command, and return its status, or 128 and a stop signal's number if it failed after one.
+
+    Args:
+        command: program and arguments.
+        environment: all its variables.
+        pass_on: called with its process at each stop signal.
+        prepare: called in the new process before the program.
+    """
+    received, started = list[int](), list[psutil.Process]()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        for process in started:
+            with suppress(psutil.NoSuchProcess):  # it may have ended by itself
+                pass_on(process)
+
     for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, note)
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, preexec_fn=prepare) as process:
+        started.append(psutil.Process(process.pid))
+        if received:
+            pass_on(started[0])
+        status = process.wait()
+    return 128 + received[0] if received and status else status
+
+
+def _stop_workers(launcher: psutil.Process) -> None:
+    workers = launcher.children(recursive=True)
+    for worker in workers:
+        with suppress(psutil.NoSuchProcess):  # it may have ended by itself
+            worker.terminate()
+    if not workers:
+        launcher.kill()
+
+
+def _block_signals() -> None:
+    """Keep stop signals waiting, here and in all processes started from here, until they are unblocked."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])

@@ -239,10 +239,11 @@ class Trainer:
 
     def _received(self, stop: StopRequest) -> int:
         """Return the signal that this process has received, or SIGTERM where another one has received any."""
+        own = stop.received  # a signal that comes from here on waits for the next step: all have to stop after the same
         if self._team.processes == 1:
-            return stop.received
-        received = self._team.add_all(torch.tensor(stop.received, device=self._accelerator.device))
-        return stop.received or (signal.SIGTERM if received else 0)
+            return own
+        received = self._team.add_all(torch.tensor(own, device=self._accelerator.device))
+        return own or (signal.SIGTERM if received else 0)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {**self.crosscoder.state_dict(), "silent_tokens": self._silent_tokens, "normalisation": self._scale}
