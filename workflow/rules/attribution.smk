@@ -96,6 +96,7 @@ rule collect_attributions:
     resources:
         mem_mb=memory(4000),
         runtime=10,
+        pack=10,
     params:
         trajectories=to_flags(EXPERIMENT.trajectories),
         script=SCRIPTS / "collect_attributions.py",

@@ -18,6 +18,7 @@ rule score_task:
         mem_mb=memory(8000),
         runtime=120,
         gpus=1,
+        pack=10,
     params:
         revisions=revisions,
         tokens_seen=tokens_seen,
@@ -45,6 +46,7 @@ rule collect_behaviour:
     resources:
         mem_mb=memory(2000),
         runtime=10,
+        pack=10,
     params:
         script=SCRIPTS / "collect_behaviour.py",
     message:

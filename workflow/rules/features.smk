@@ -19,6 +19,7 @@ rule find_examples:
     resources:
         mem_mb=memory(8000),
         runtime=60,
+        pack=10,
     params:
         settings=to_flags(EXPERIMENT.features),
         script=SCRIPTS / "find_examples.py",

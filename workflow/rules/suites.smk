@@ -14,6 +14,7 @@ rule train_tokenizer:
     resources:
         mem_mb=memory(2000),
         runtime=10,
+        pack=10,
     params:
         language=lambda wildcards: suite_of(wildcards).source.language,
         seed=lambda wildcards: suite_of(wildcards).source.seed,

@@ -17,6 +17,7 @@ rule build_task:
     resources:
         mem_mb=memory(2000),
         runtime=10,
+        pack=40,
     params:
         language=language,
         settings=lambda wildcards: as_json(suite_of(wildcards).tasks[wildcards.task]),

@@ -1,0 +1,366 @@
+"""The executor: submits what Snakemake finds ready, watches over it, and finds it again after a restart."""
+
+import hashlib
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic, sleep
+
+import submitit
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+
+from snakemake_executor_plugin_submitit.allocation import Allocation, Step
+from snakemake_executor_plugin_submitit.failure import explain_death, explain_failure
+from snakemake_executor_plugin_submitit.journal import Entry, Journal
+from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
+from snakemake_executor_plugin_submitit.request import Request, Wish, arrays_of, label_of, packs_of, request_of, wish_of
+from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError, scheduler_of
+from snakemake_executor_plugin_submitit.usage import report_usage
+
+_SUBMISSIONS = 3  # attempts to submit while the scheduler is busy
+_BUSY_WAIT_S = 10
+_BUSY = re.compile("timed out|temporarily|unable to contact|connection|try again|zero bytes", re.IGNORECASE)
+
+
+@dataclass
+class Ready:
+    """A Snakemake job that is to be submitted, or was.
+
+    Attributes:
+        job: Snakemake's job.
+        wish: what it asks for.
+        entry: what the journal says of it.
+        silent_since: when the scheduler was first heard to have no such job any more; None if it has.
+    """
+
+    job: JobExecutorInterface
+    wish: Wish
+    entry: Entry
+    silent_since: float | None = None
+
+    @property
+    def rule(self) -> str:
+        """Rule of the job."""
+        return self.entry.rule
+
+    @property
+    def attempt(self) -> int:
+        """How often Snakemake has tried the job."""
+        return int(self.job.attempt)
+
+
+class Executor(RemoteExecutor):
+    """Runs Snakemake's jobs through submitit."""
+
+    def __post_init__(self) -> None:
+        """Take the lock of the working directory and look for jobs of an earlier call.
+
+        Raises:
+            WorkflowError: a setting has no sense, or another process tends the jobs of this directory.
+        """
+        settings = self.settings = self.workflow.executor_settings
+        self._scheduler = scheduler_of(settings.cluster, self.logger)
+        if settings.on_interrupt not in ("detach", "cancel"):
+            raise WorkflowError(f"submitit-on-interrupt {settings.on_interrupt!r} is unknown; use detach or cancel")
+        folder = Path(settings.folder).absolute()
+        self._logs = folder / "logs"
+        self._outcomes = Outcomes(folder / "outcomes")
+        self._journal = Journal(folder)
+        self._journal.lock()
+        self._submitting = threading.Lock()
+        self._cancelled: set[str] = set()
+        self._begun: set[str] = set()
+        self._allocations: dict[str, tuple[str, Request]] = {}
+        self._left = self._jobs_left()
+        # Jobs wait for Snakemake's temporary directory, which must outlive this process as they do.
+        if not self._left:
+            shutil.rmtree(folder / "tmp", ignore_errors=True)
+        self._tmpdir = folder / "tmp" / uuid.uuid4().hex[:8]
+        self._tmpdir.mkdir(parents=True)
+
+    def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
+        """Submit jobs: those of an earlier call are found again, short ones packed, like ones sent out as an array."""
+        fresh: list[Ready] = []
+        for job in jobs:
+            self.run_job_pre(job)
+            ready = self._prepare(job)
+            if not self._attach(ready):
+                fresh.append(ready)
+        for array in arrays_of(packs_of(fresh)):
+            self._submit(array)
+
+    def run_job(self, job: JobExecutorInterface) -> None:
+        """Submit one job."""
+        self.run_jobs([job])
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
+        """Conclude jobs that have ended, by their own word or else by the scheduler's; yield the others."""
+        if not active_jobs:  # this may be asked before there is anything to ask with
+            return
+        begun = set(self._outcomes.tokens())
+        silent: list[SubmittedJobInfo] = []
+        for info in active_jobs:
+            ready: Ready = info.aux["ready"]
+            outcome = self._outcomes.read(ready.entry.token) if ready.entry.token in begun else None
+            if outcome is not None and outcome.ended:
+                self._conclude(info, outcome)
+            else:
+                silent.append(info)
+        if silent:
+            async with self.status_rate_limiter:
+                states = self._states([info.external_jobid for info in silent])
+            dead = []
+            for info in silent:
+                if self._is_dead(info.aux["ready"], states[info.external_jobid]):
+                    dead.append(info)
+                else:
+                    yield info
+            self._bury(dead, states)
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """Cancel the run's jobs and no others."""
+        self._scheduler.cancel(sorted({info.external_jobid for info in active_jobs}))
+        for info in active_jobs:
+            self._forget(info.aux["ready"].entry)
+
+    def cancel(self) -> None:
+        """Do upon Ctrl-C as the settings say: leave the jobs running for the next call, or cancel them."""
+        with self.lock:
+            active = len(self.active_jobs)
+        if self.settings.on_interrupt == "cancel" or self.settings.cluster != "slurm":
+            super().cancel()
+            return
+        if active:
+            self.logger.warning(
+                f"{active} submitted jobs go on. The same command finds them again; to cancel them:"
+                f" python -m snakemake_executor_plugin_submitit cancel --folder {self.settings.folder}"
+            )
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """Stop watching and say what the jobs used of what they asked for."""
+        with self.lock:
+            self.wait = False
+        self.wait_thread.join()
+        self._journal.unlock()
+        if self.settings.cluster == "slurm" and self._allocations:
+            report_usage(self._allocations, self.logger)
+
+    def _prepare(self, job: JobExecutorInterface) -> Ready:
+        members = list(job) if job.is_group() else [job]
+        rule = "+".join(sorted({member.rule.name for member in members}))
+        wish = wish_of(rule, job.resources, job.threads)
+        if self.settings.no_gpus:
+            wish = replace(wish, request=replace(wish.request, gpus=0))
+        if wish.request.nodes > 1 and self.settings.cluster != "slurm":
+            raise WorkflowError(
+                f"rule {rule}: {wish.request.nodes} nodes need submitit-cluster slurm, not {self.settings.cluster}"
+            )
+        outputs = sorted(str(path) for member in members for path in member.output) or [str(job.jobid)]
+        key = f"{rule}-{_digest([rule, *outputs])}"
+        inputs = sorted({str(path) for member in members for path in member.input})
+        digest = _digest([*(str(member.shellcmd) for member in members), *(_stamp(path) for path in inputs)])
+        token = f"{key}-{uuid.uuid4().hex[:8]}"
+        log = self._logs / rule / f"{token}.log"
+        return Ready(job, wish, Entry(key, digest, token, rule, "", self.settings.cluster, str(log)))
+
+    def _attach(self, ready: Ready) -> bool:
+        """Take over a job of an earlier call; one that was asked to do something else is cancelled."""
+        left = self._left.pop(ready.entry.key, None)
+        if left is None or not self._is_there(left, ready):
+            return False
+        if left.digest != ready.entry.digest:
+            self.logger.info(f"Cancelling {left.job_id}: {left.rule} is asked to do something else now.")
+            self._cancelled.add(left.job_id)
+            self._scheduler.cancel([left.job_id])
+            self._forget(left)
+            return False
+        self.logger.info(f"Found again: {left.rule} is job {left.job_id}.")
+        ready.entry = left
+        self._watch(ready)
+        return True
+
+    def _submit(self, array: Sequence[Sequence[Ready]]) -> None:
+        """Submit allocations that ask for the same, as one job array if they are several."""
+        request = request_of([ready.wish for pack in array for ready in pack])
+        submission = f"snakemake-{uuid.uuid4().hex[:12]}"
+        for ready in (ready for pack in array for ready in pack):
+            Path(ready.entry.log).parent.mkdir(parents=True, exist_ok=True)
+            ready.wish = replace(ready.wish, request=request)
+            ready.entry = replace(ready.entry, submission=submission, label=label_of(array[0]))
+            self._journal.write(ready.entry)
+        try:
+            with self._submitting:
+                submitted = self._send(array, request, submission)
+        except WorkflowError as error:
+            for ready in (ready for pack in array for ready in pack):
+                self._forget(ready.entry)
+                self.report_job_error(SubmittedJobInfo(ready.job), msg=f"It could not be submitted: {error}\n")
+            return
+        for pack, job_id in zip(array, submitted, strict=True):
+            for ready in pack:
+                ready.entry = replace(ready.entry, job_id=job_id)
+                self._journal.write(ready.entry)
+                self._watch(ready)
+
+    def _send(self, array: Sequence[Sequence[Ready]], request: Request, submission: str) -> list[str]:
+        """Submit allocations and return their job numbers; a busy scheduler is asked again.
+
+        Raises:
+            WorkflowError: it refuses.
+        """
+        allocations = [self._allocation(pack, request) for pack in array]
+        for attempt in range(1, _SUBMISSIONS + 1):
+            executor = self._submitit_executor(label_of(array[0]), request, submission)
+            try:
+                with executor.batch():
+                    jobs = [executor.submit(allocation) for allocation in allocations]
+                break
+            except (submitit.core.utils.FailedJobError, OSError) as error:
+                # A scheduler that answers too late may have taken the jobs all the same.
+                self._discard(submission)
+                if attempt == _SUBMISSIONS or not _BUSY.search(str(error)):
+                    raise WorkflowError(str(error)) from error
+                sleep(_BUSY_WAIT_S * attempt)
+        if self.settings.cluster == "debug":
+            for job in jobs:
+                job.results()
+        return [job.job_id for job in jobs]
+
+    def _submitit_executor(self, label: str, request: Request, submission: str) -> submitit.AutoExecutor:
+        settings = self.settings
+        executor = submitit.AutoExecutor(
+            self._logs / "allocations", cluster=settings.cluster, slurm_max_num_timeout=settings.requeues
+        )
+        executor.update_parameters(
+            name=label,
+            stderr_to_stdout=True,
+            slurm_comment=submission,
+            slurm_array_parallelism=settings.array_limit,
+            slurm_signal_delay_s=settings.signal_delay,
+            slurm_setup=[settings.setup] if settings.setup else None,
+            **request.parameters(),
+        )
+        return executor
+
+    def _allocation(self, pack: Sequence[Ready], request: Request) -> Allocation:
+        steps = [
+            Step(ready.entry.token, self.format_job_exec(ready.job), ready.entry.log, ready.wish.state)
+            for ready in pack
+        ]
+        settings = self.settings
+        delay = settings.signal_delay if settings.cluster == "slurm" else 30
+        return Allocation(steps, self._outcomes, str(Path.cwd()), request.runtime * 60, delay, settings.requeues)
+
+    def _watch(self, ready: Ready) -> None:
+        self._allocations[ready.entry.job_id] = ready.entry.label, ready.wish.request
+        self.report_job_submission(SubmittedJobInfo(ready.job, ready.entry.job_id, {"ready": ready}))
+
+    def _states(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """Return how jobs stand; all as active while the scheduler gives no answer."""
+        wanted = set(job_ids)
+        try:
+            return self._scheduler.states(wanted)
+        except NoAnswerError as error:
+            self.logger.debug(f"No answer from the scheduler, asked again later: {error}")
+            return dict.fromkeys(wanted, ACTIVE)
+
+    def _is_dead(self, ready: Ready, state: str) -> bool:
+        """Say whether a job is gone: a shared file system may take a while to show what it wrote at its end."""
+        if state == ACTIVE:
+            ready.silent_since = None
+            return False
+        if ready.silent_since is None:
+            ready.silent_since = monotonic()
+        return bool(monotonic() - ready.silent_since >= self.workflow.execution_settings.latency_wait)
+
+    def _conclude(self, info: SubmittedJobInfo, outcome: Outcome) -> None:
+        entry: Entry = info.aux["ready"].entry
+        self._begun.add(entry.job_id)
+        self._forget(entry)
+        if outcome.state == "done":
+            self.report_job_success(info)
+        else:
+            self.report_job_error(info, msg=explain_failure(outcome, entry), aux_logs=[entry.log])
+
+    def _bury(self, dead: Sequence[SubmittedJobInfo], states: dict[str, str]) -> None:
+        """Report jobs whose allocation ended under them; those that had not begun are submitted again."""
+        outcomes = [self._outcomes.read(info.aux["ready"].entry.token) for info in dead]
+        self._begun |= {outcome.job_id for outcome in outcomes if outcome is not None}
+        again: list[Ready] = []
+        for info, outcome in zip(dead, outcomes, strict=True):
+            ready: Ready = info.aux["ready"]
+            if outcome is not None and outcome.ended:  # seen only now
+                self._conclude(info, outcome)
+                continue
+            self._forget(ready.entry)
+            if ready.entry.job_id in self._cancelled or (outcome is None and ready.entry.job_id in self._begun):
+                again.append(self._prepare(ready.job))
+            else:
+                self._report_death(info, states[info.external_jobid])
+        for array in arrays_of(packs_of(again)):
+            self._submit(array)
+
+    def _report_death(self, info: SubmittedJobInfo, state: str) -> None:
+        ready: Ready = info.aux["ready"]
+        log = self._logs / "allocations" / f"{ready.entry.job_id}_0_log.out"
+        message = explain_death(state, ready.entry, ready.wish.request, log)
+        self.report_job_error(info, msg=message, aux_logs=[ready.entry.log, str(log)])
+
+    def _forget(self, entry: Entry) -> None:
+        self._journal.forget(entry)
+        self._outcomes.forget(entry.token)
+
+    def _is_there(self, left: Entry, ready: Ready) -> bool:
+        """Say whether a job of an earlier call still runs, or what it made is still there."""
+        outcome = self._outcomes.read(left.token)
+        if outcome is None or not outcome.ended or all(Path(path).exists() for path in ready.job.output):
+            return True
+        self._forget(left)
+        return False
+
+    def _jobs_left(self) -> dict[str, Entry]:
+        """Return the jobs of an earlier call that run or have ended well; forget the others, as if never submitted."""
+        entries = [self._numbered(entry) for entry in self._journal.entries()]
+        states = self._states(entry.job_id for entry in entries if entry.job_id)
+        left = {}
+        for entry in entries:
+            outcome = self._outcomes.read(entry.token)
+            ended = outcome is not None and outcome.ended
+            if (outcome is not None and outcome.state == "done") or (not ended and states.get(entry.job_id) == ACTIVE):
+                left[entry.key] = entry
+            else:
+                self._forget(entry)
+        for submission in {entry.submission for entry in entries if not entry.job_id}:
+            self._discard(submission, {entry.job_id for entry in left.values()})
+        return left
+
+    def _numbered(self, entry: Entry) -> Entry:
+        """Return an entry with its job number, which a call that died while it submitted did not write."""
+        if entry.job_id or (outcome := self._outcomes.read(entry.token)) is None:
+            return entry
+        return replace(entry, job_id=outcome.job_id)
+
+    def _discard(self, submission: str, kept: Collection[str] = ()) -> None:
+        """Cancel what went out under a name, as far as it went out, but for what is kept."""
+        with suppress(NoAnswerError):
+            self._scheduler.cancel(
+                [number for number in self._scheduler.submitted_as(submission) if number not in kept]
+            )
+
+
+def _digest(words: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+
+
+def _stamp(path: str) -> str:
+    """Return a path and when it was changed."""
+    return f"{path} {Path(path).stat().st_mtime_ns if Path(path).exists() else 'missing'}"

@@ -1,0 +1,53 @@
+"""What a user is told of a job that failed."""
+
+from collections import deque
+from pathlib import Path
+
+from snakemake_executor_plugin_submitit.journal import Entry
+from snakemake_executor_plugin_submitit.outcome import Outcome
+from snakemake_executor_plugin_submitit.request import Request
+
+_LINES = 20
+_OUT_OF_MEMORY = ("exceeded memory limit", "oom_kill", "oom-kill")
+
+
+def explain_failure(outcome: Outcome, entry: Entry) -> str:
+    """Return what is to be said of a job that ended by itself: why, the end of its log and where the whole is."""
+    return f"Job {entry.job_id}: {outcome.message}.\n{_shown(Path(entry.log))}"
+
+
+def explain_death(state: str, entry: Entry, request: Request, allocation_log: Path) -> str:
+    """Return what is to be said of a job that was ended from outside.
+
+    Args:
+        state: the scheduler's word for it.
+        entry: the job.
+        request: what it had asked for.
+        allocation_log: the log of the allocation, where the scheduler writes.
+    """
+    logs = "".join(_shown(path) for path in (Path(entry.log), allocation_log))
+    if any(sign in logs for sign in _OUT_OF_MEMORY):  # not every SLURM says so in the job's state
+        state = "OUT_OF_MEMORY"
+    return f"Job {entry.job_id} {_reason(state, request)}.\n{logs}"
+
+
+def _reason(state: str, request: Request) -> str:
+    reasons = {
+        "OUT_OF_MEMORY": f"needed more than the {request.mem_mb} MB it had asked for; raise its resource mem_mb",
+        "TIMEOUT": f"ran out of its time limit of {request.runtime} min; raise its resource runtime",
+        "CANCELLED": "was cancelled, by you or by the site",
+        "NODE_FAIL": "lost its node and was not queued again",
+        "COMPLETED": "ended and left no word of how; look at its logs",
+        "UNKNOWN": "is known neither to the queue nor to accounting any more, and left no word of how it ended",
+    }
+    return reasons.get(state, f"was ended by the scheduler ({state})")
+
+
+def _shown(log: Path) -> str:
+    """Return the last lines of a log and its path; its path alone where it is empty."""
+    try:
+        with log.open(encoding="utf-8", errors="replace") as lines:
+            last = deque(lines, maxlen=_LINES)
+    except FileNotFoundError:
+        return ""
+    return f"The end of {log}:\n{''.join('    ' + line for line in last).rstrip()}\n" if last else f"{log} is empty.\n"

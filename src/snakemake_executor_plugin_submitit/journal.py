@@ -1,0 +1,93 @@
+"""What a run has submitted and not yet taken note of, kept on disk so that the next call finds it again."""
+
+import fcntl
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from io import TextIOWrapper
+from pathlib import Path
+
+from snakemake_interface_common.exceptions import WorkflowError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One submitted Snakemake job.
+
+    Attributes:
+        key: names the job by its outputs, whatever run it belongs to.
+        digest: what it was asked to do, and from which inputs.
+        token: names this submission of it.
+        rule: its rule.
+        submission: names what went out with it in one call of the scheduler.
+        cluster: `slurm`, `local` or `debug`.
+        log: file with its output.
+        job_id: the scheduler's name for the allocation; empty while it is being submitted.
+        label: name of the allocation.
+    """
+
+    key: str
+    digest: str
+    token: str
+    rule: str
+    submission: str
+    cluster: str
+    log: str
+    job_id: str = ""
+    label: str = ""
+
+
+class Journal:
+    """The entries of a working directory, one file each, and the lock of the process that tends them."""
+
+    def __init__(self, directory: Path) -> None:
+        """Make the journal's directory.
+
+        Args:
+            directory: on a file system that the nodes share.
+        """
+        self._entries = directory / "jobs"
+        self._lock_path = directory / "lock"
+        self._lock: TextIOWrapper | None = None
+        self._entries.mkdir(parents=True, exist_ok=True)
+
+    def lock(self) -> None:
+        """Let no other process tend these jobs; the lock ends with the process, however it ends.
+
+        Raises:
+            WorkflowError: another one does.
+        """
+        file = self._lock_path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            raise WorkflowError(f"{self._lock_path}: {owner} tends the jobs of this directory; end it first") from error
+        file.truncate(0)
+        file.write(f"snakemake on {socket.gethostname()}, process {os.getpid()},\n")
+        file.flush()
+        self._lock = file
+
+    def unlock(self) -> None:
+        """Let others tend these jobs."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def write(self, entry: Entry) -> None:
+        """Note an entry, in place of an earlier one of the same job."""
+        partial = self._entries / f".{entry.key}"
+        partial.write_text(json.dumps(asdict(entry)), encoding="utf-8")
+        partial.replace(self._entries / entry.key)
+
+    def forget(self, entry: Entry) -> None:
+        """Remove an entry: its end has been taken note of."""
+        (self._entries / entry.key).unlink(missing_ok=True)
+
+    def entries(self) -> list[Entry]:
+        """Return all entries."""
+        paths = [path for path in self._entries.iterdir() if not path.name.startswith(".")]
+        return [Entry(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(paths)]

@@ -1,0 +1,50 @@
+"""A SLURM for the tests that need a real one, and workflows that run on it."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from private_slurm import PrivateSlurm
+from small_workflow import SmallWorkflow
+
+from experiments import NURSERY, ROOT, Workflow
+
+PROFILE = ("--profile", str(ROOT / "slurm"), "--seconds-between-status-checks", "1", "--latency-wait", "5")
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[PrivateSlurm]:
+    """Two nodes of two GPUs each, which all tests of the session share."""
+    if missing := PrivateSlurm.missing():
+        needs = "the tests need slurmctld, slurmd, slurmdbd, munge and MariaDB, and root"
+        pytest.skip(f"no SLURM on this machine: {', '.join(missing)} missing; {needs}")
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as directory,
+        PrivateSlurm(Path(directory)) as started,
+    ):
+        yield started
+
+
+@pytest.fixture
+def cluster(slurm: PrivateSlurm) -> Iterator[PrivateSlurm]:
+    """The SLURM without jobs, before and after."""
+    slurm.wait_idle()
+    yield slurm
+    slurm.run("scancel", "--user=root")
+    slurm.wait_idle()
+
+
+@pytest.fixture(scope="session")
+def embedded(slurm: PrivateSlurm, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The embedded experiment, reduced, run by `snakemake --profile slurm` to its report."""
+    workflow = Workflow(tmp_path_factory.mktemp("embedded"), NURSERY, PROFILE, slurm.environment)
+    result = workflow.snakemake()
+    assert result.returncode == 0, result.stdout
+    return workflow
+
+
+@pytest.fixture
+def small(cluster: PrivateSlurm, tmp_path: Path) -> Callable[[str], SmallWorkflow]:
+    """Return a function that makes a workflow of its own from a Snakefile's text."""
+    return lambda text: SmallWorkflow(tmp_path, text, cluster)

@@ -1,0 +1,103 @@
+"""The embedded experiment on a real SLURM: to its report, on several nodes, and through preemption."""
+
+import copy
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import xarray as xr
+from private_slurm import PrivateSlurm
+from safetensors.torch import load_file
+
+from experiments import Workflow
+
+CROSSCODER = "results/small/pair/l1/seed0/crosscoder"
+
+
+@pytest.fixture
+def again(embedded: Workflow, tmp_path: Path) -> Workflow:
+    """The experiment, run, in a copy."""
+    shutil.copytree(embedded.directory, tmp_path / "copy", symlinks=True)
+    return replace(embedded, directory=tmp_path / "copy", config=copy.deepcopy(embedded.config))
+
+
+def weights(workflow: Workflow) -> dict[str, torch.Tensor]:
+    return load_file(workflow.directory / CROSSCODER / "model.safetensors")
+
+
+def accounted(slurm: PrivateSlurm, *fields: str) -> list[list[str]]:
+    form = f"--format={','.join(fields)}"
+    out = slurm.run("sacct", "--allocations", "--noheader", "--parsable2", form)
+    return [line.split("|") for line in out.splitlines()]
+
+
+def test_runs_to_its_report(embedded: Workflow, slurm: PrivateSlurm) -> None:
+    results = embedded.directory / "results" / "small"
+    assert (results / "report" / "index.html").stat().st_size > 100_000
+    relie = xr.open_zarr(results / "triplet" / "batchtopk" / "seed0" / "relie.zarr")
+    assert relie.sizes["checkpoint"] == 3
+    assert bool(relie.indirect_effect.notnull().all())
+    jobs = accounted(slurm, "JobName", "State", "AllocTRES", "JobID")
+    assert {state for _, state, _, _ in jobs} == {"COMPLETED"}
+    gpus = {name: "gres/gpu=1" in tres for name, _, tres, _ in jobs}
+    assert gpus["train_crosscoder"]
+    assert not gpus["build_corpus"]
+    harvests = {number.split("_")[0] for name, _, _, number in jobs if name == "harvest_activations"}
+    assert len(harvests) == 1
+
+
+def test_nothing_is_left_to_do(embedded: Workflow) -> None:
+    assert embedded.planned() == {}
+
+
+def test_two_nodes_of_two_processes_train_what_one_process_trains(again: Workflow, slurm: PrivateSlurm) -> None:
+    one = weights(again)
+    config = again.changed("training", {"processes": 4, "nodes": 2})
+    result = again.snakemake("--force", CROSSCODER, config=config)
+    assert result.returncode == 0, result.stdout
+    history = xr.open_zarr(again.directory / CROSSCODER.replace("crosscoder", "training.zarr"))
+    assert history.attrs["processes"] == 4
+    last = [row for row in accounted(slurm, "JobName", "NNodes", "AllocTRES") if row[0] == "train_crosscoder"][-1]
+    assert last[1] == "2"
+    assert "gres/gpu=4" in last[2]
+    for name, value in weights(again).items():
+        torch.testing.assert_close(value, one[name], atol=1e-4, rtol=1e-4)
+
+
+def test_preempted_training_ends_in_the_same_weights(again: Workflow, slurm: PrivateSlurm) -> None:
+    config = again.changed("variants.l1.steps", 8000)
+    config["training"] = {"save_every": 100}
+    undisturbed = replace(again, options=("--cores", "1"))
+    result = undisturbed.snakemake("--force", CROSSCODER, config=config)
+    assert result.returncode == 0, result.stdout
+    expected = weights(again)
+    process = start(again, config)
+    state = again.directory / CROSSCODER.replace("crosscoder", "training_state")
+    slurm.wait_until(lambda: any(state.glob("step*")), "a state is saved", 60)
+    whole = ("--nodes=2", "--ntasks-per-node=1", f"--cpus-per-task={slurm.cpus}", "--output=/dev/null")
+    slurm.run("sbatch", "--partition=urgent", *whole, "--wrap=true")
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    number = [row[0] for row in accounted(slurm, "JobID", "JobName") if row[1] == "train_crosscoder"][-1]
+    runs = slurm.run("sacct", "--duplicates", "--allocations", "--noheader", f"--jobs={number}", "--format=State")
+    assert runs.split() == ["PREEMPTED", "COMPLETED"]
+    log = (again.directory / "results/small/logs/train_crosscoder/pair-l1-seed0.log").read_text()
+    assert "going on" in log
+    for name, value in weights(again).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def start(workflow: Workflow, config: dict[str, Any]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        workflow.command("--force", CROSSCODER, config=config),
+        cwd=workflow.directory,
+        env={**os.environ, **workflow.whole_environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

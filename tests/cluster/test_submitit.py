@@ -1,0 +1,331 @@
+"""The executor on a real SLURM: arrays, packs, restarts, failures."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from private_slurm import PrivateSlurm
+from small_workflow import SmallWorkflow
+
+Small = Callable[[str], SmallWorkflow]
+
+# A job that keeps a state: it counts a number each second, and goes on from where it was told to save.
+COUNTER = """
+import pathlib, signal, sys, time
+state, output = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+state.mkdir(exist_ok=True)
+number = max((int(path.name) for path in state.iterdir()), default=0)
+with open("starts", "a") as starts:
+    starts.write(f"{number}\\n")
+def save(*_):
+    (state / str(number)).touch()
+    sys.exit(1)
+signal.signal(signal.SIGUSR2, save)
+signal.signal(signal.SIGTERM, save)
+limit = int(sys.argv[3])
+while number < limit:
+    time.sleep(1)
+    number += 1
+    with open("ticks", "a") as ticks:
+        ticks.write(f"{number}\\n")
+output.write_text(str(number))
+"""
+
+
+def test_ready_jobs_of_one_rule_are_one_array_of_limited_width(small: Small) -> None:
+    workflow = small(
+        """
+rule all:
+    input: expand("out/{i}", i=range(6)), "other"
+rule like:
+    output: "out/{i}"
+    shell: "echo + >> running; sleep 2; echo - >> running; touch {output}"
+rule other:
+    output: "other"
+    shell: "touch {output}"
+"""
+    )
+    workflow.run("--submitit-array-limit", "2")
+    jobs = workflow.jobs("JobID", "JobName", "State")
+    arrays = Counter(number.split("_")[0] for number, name, _ in jobs if name == "like")
+    assert list(arrays.values()) == [6]
+    assert {state for *_, state in jobs} == {"COMPLETED"}
+    assert [("_" in number, name) for number, name, _ in jobs if name == "other"] == [(False, "other")]
+    running = [0]
+    for line in workflow.lines("running"):
+        running.append(running[-1] + (1 if line == "+" else -1))
+    assert max(running) == 2
+
+
+def test_a_pack_asks_for_the_most_and_its_members_fail_alone(small: Small) -> None:
+    workflow = small(
+        """
+rule all:
+    input: expand("out/{i}", i=range(4))
+rule short:
+    output: "out/{i}"
+    resources:
+        pack=10,
+        mem_mb=lambda wildcards: 500 + 100 * int(wildcards.i),
+        runtime=lambda wildcards: 5 + int(wildcards.i)
+    shell: "echo {wildcards.i} to the log; test {wildcards.i} != 2 && touch {output}"
+"""
+    )
+    said = workflow.run("--keep-going", status=1)
+    assert workflow.jobs("AllocCPUS", "ReqMem", "TimelimitRaw", "JobName") == [["1", "800M", "8", "short"]]
+    assert sorted(path.name for path in (workflow.directory / "out").iterdir()) == ["0", "1", "3"]
+    assert said.count("external_jobid:") == 1
+    assert "its command ended with status 1" in said
+    (log,) = re.findall(r"The end of (\S+\.log):", said)
+    assert "2 to the log" in Path(log).read_text()
+    assert "2 to the log" in said
+
+
+def test_two_hundred_tiny_jobs_are_few_submissions(small: Small) -> None:
+    workflow = small(
+        """
+rule all:
+    input: expand("out/{i}", i=range(200))
+rule tiny:
+    output: "out/{i}"
+    resources: pack=50
+    shell: "touch {output}"
+"""
+    )
+    asked = _counted(workflow)
+    workflow.run("--seconds-between-status-checks", "5")
+    calls = Counter(Path(line.split()[0]).name for line in asked.read_text().splitlines())
+    assert len(workflow.jobs("JobID")) == 4
+    assert calls["sbatch"] == 1
+    seconds = _seconds(workflow)
+    assert calls["sacct"] <= seconds / 5 + 3  # one question a look, and one for the table
+    assert calls["squeue"] <= seconds / 5 + 3
+
+
+def test_memory_that_is_not_enough_is_doubled_by_a_retry(small: Small) -> None:
+    workflow = small(
+        """
+rule all:
+    input: "out"
+rule hungry:
+    output: "out"
+    retries: 1
+    resources: mem_mb=lambda wildcards, attempt: 300 * attempt
+    shell:
+        "python -c 'x = bytearray(250 << 20); x[::4096] = bytes([1]) * len(x[::4096]); import time; time.sleep(4)'"
+        " && touch {output}"
+"""
+    )
+    said = workflow.run()
+    assert "needed more than the 300 MB it had asked for; raise its resource mem_mb" in said
+    assert [row[0] for row in workflow.jobs("ReqMem")] == ["300M", "600M"]
+
+
+def test_a_time_out_is_resumed_and_without_progress_a_failure(small: Small) -> None:
+    workflow = small(
+        """
+rule all:
+    input: "out", "stuck"
+rule count:
+    output: "out"
+    resources: runtime=2, state="count.state"
+    shell: "python counter.py count.state {output} 75"
+rule stuck:
+    output: "stuck"
+    resources: runtime=2, state="nothing"
+    shell: "sleep 300"
+"""
+    )
+    (workflow.directory / "counter.py").write_text(COUNTER)
+    said = workflow.run("--submitit-signal-delay", "60", "--keep-going", status=1)
+    assert (workflow.directory / "out").read_text() == "75"
+    starts = [int(line) for line in workflow.lines("starts")]
+    assert len(starts) == 2
+    assert 0 == starts[0] < starts[1] < 75
+    assert "ran out of its time limit of 2 min without progress: nothing is as it was; raise its resource" in said
+    assert len(workflow.jobs("JobID")) == 2  # queued again, not submitted again
+
+
+def test_a_preempted_job_goes_on_from_its_state(small: Small, cluster: PrivateSlurm) -> None:
+    workflow = small(
+        f"""
+rule all:
+    input: "out"
+rule count:
+    output: "out"
+    resources: state="count.state", nodes=2, cpus={cluster.cpus}
+    shell: "python counter.py count.state {{output}} 8"
+"""
+    )
+    (workflow.directory / "counter.py").write_text(COUNTER)
+    process = workflow.start()
+    workflow.wait_lines("ticks", 2)
+    whole = ("--nodes=2", "--ntasks-per-node=1", f"--cpus-per-task={cluster.cpus}", "--output=/dev/null")
+    cluster.run("sbatch", "--partition=urgent", *whole, "--wrap=sleep 3")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    starts = [int(line) for line in workflow.lines("starts")]
+    assert len(starts) == 2
+    assert starts[1] > 0
+    assert len(workflow.jobs("JobID")) == 1
+
+
+def test_a_killed_controller_finds_its_jobs_again(small: Small) -> None:
+    workflow = small(
+        """
+rule all:
+    input: expand("out/{i}", i=range(4)), "last"
+rule quick:
+    output: "out/{i}"
+    resources: pack=lambda wildcards: 1 + int(wildcards.i) % 2
+    shell: "echo {wildcards.i} >> ran; sleep {wildcards.i}; touch {output}; echo {wildcards.i} >> ended"
+rule slow:
+    output: "slow"
+    shell: "echo slow >> ran; sleep 15; touch {output}"
+rule last:
+    input: "slow"
+    output: "last"
+    shell: "echo last >> ran; touch {output}"
+"""
+    )
+    process = workflow.start()
+    workflow.wait_lines("ran", 3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    workflow.wait_lines("ended", 4)
+    said = workflow.run()
+    assert sorted(workflow.lines("ran")) == ["0", "1", "2", "3", "last", "slow"]
+    assert "Found again: slow is job" in said
+
+
+def test_ctrl_c_leaves_jobs_and_cancel_ends_these_alone(small: Small, cluster: PrivateSlurm) -> None:
+    workflow = small(
+        """
+rule all:
+    input: expand("out/{i}", i=range(3))
+rule long:
+    output: "out/{i}"
+    shell: "echo {wildcards.i} >> ran; sleep 600; touch {output}"
+"""
+    )
+    other = cluster.run("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 600").strip()
+    process = workflow.start()
+    workflow.wait_lines("ran", 3)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "3 submitted jobs go on. The same command finds them again; to cancel them:" in said
+    numbers = workflow.job_numbers()
+    assert [cluster.job_state(number) for number in numbers] == ["RUNNING"] * 3
+    command = [sys.executable, "-m", "snakemake_executor_plugin_submitit", "cancel"]
+    subprocess.run(command, cwd=workflow.directory, env=workflow.environment, check=True)
+    cluster.wait_until(lambda: {cluster.job_state(number) for number in numbers} == {"CANCELLED"}, "cancelled", 30)
+    assert cluster.job_state(other) == "RUNNING"
+    assert workflow.job_numbers() == []
+
+
+def test_ctrl_c_cancels_where_the_profile_says_so(small: Small, cluster: PrivateSlurm) -> None:
+    workflow = small('rule long:\n    output: "out"\n    shell: "touch ran; echo 1 >> ran; sleep 600"\n')
+    other = cluster.run("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 600").strip()
+    process = workflow.start("--submitit-on-interrupt", "cancel")
+    workflow.wait_lines("ran")
+    (number,) = workflow.job_numbers()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    cluster.wait_until(lambda: cluster.job_state(number) == "CANCELLED", "cancelled", 30)
+    assert cluster.job_state(other) == "RUNNING"
+
+
+def test_a_job_survives_the_loss_of_its_node(small: Small, cluster: PrivateSlurm) -> None:
+    workflow = small(
+        """
+rule once:
+    output: "out"
+    shell: "echo $SLURMD_NODENAME >> ran; test $(wc -l < ran) = 2 || sleep 600; touch {output}"
+"""
+    )
+    process = workflow.start()
+    workflow.wait_lines("ran")
+    (first,) = workflow.lines("ran")
+    cluster.stop_node(first)
+    try:
+        said, _ = process.communicate(timeout=120)
+    finally:
+        cluster.start_node(first)
+    assert process.returncode == 0, said
+    assert set(workflow.lines("ran")) == {"node1", "node2"}
+    assert len(workflow.jobs("JobID")) == 1
+
+
+def test_a_cancelled_job_is_a_failure_that_says_so(small: Small, cluster: PrivateSlurm) -> None:
+    workflow = small('rule long:\n    output: "out"\n    shell: "echo 1 >> ran; sleep 600"\n')
+    process = workflow.start()
+    workflow.wait_lines("ran")
+    cluster.run("scancel", *workflow.job_numbers())
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.search(r"Job \d+ was cancelled, by you or by the site", said)
+
+
+def test_works_without_accounting_and_says_so_once(small: Small) -> None:
+    workflow = small(
+        """
+rule all:
+    input: "good", "bad"
+rule good:
+    output: "good"
+    shell: "sleep 3; touch {output}"
+rule bad:
+    output: "bad"
+    shell: "kill -9 $PPID; kill -9 $(ps -o ppid= -p $PPID)"
+"""
+    )
+    _replace(workflow, "sacct", "echo 'accounting is disabled' >&2; exit 1")
+    said = workflow.run("--keep-going", status=1)
+    assert (workflow.directory / "good").exists()
+    assert said.count("no accounting (sacct: accounting is disabled)") == 1
+
+
+def test_a_scheduler_that_refuses_is_quoted(small: Small) -> None:
+    workflow = small('rule one:\n    output: "out"\n    resources: partition="unheard"\n    shell: "touch {output}"\n')
+    said = workflow.run(status=1)
+    assert "It could not be submitted" in said
+    assert "invalid partition specified: unheard" in said
+
+
+def _replace(workflow: SmallWorkflow, program: str, script: str) -> None:
+    """Put a script before a program of SLURM."""
+    directory = workflow.directory / "bin"
+    directory.mkdir(exist_ok=True)
+    (directory / program).write_text(f"#!/bin/sh\n{script}\n")
+    (directory / program).chmod(0o755)
+    if not workflow.environment["PATH"].startswith(str(directory)):
+        workflow.environment["PATH"] = f"{directory}{os.pathsep}{workflow.environment['PATH']}"
+
+
+def _counted(workflow: SmallWorkflow) -> Path:
+    """Have each call of SLURM's commands noted in a file."""
+    calls = workflow.directory / "calls"
+    for program in ("sbatch", "sacct", "squeue", "scancel", "scontrol"):
+        _replace(workflow, program, f'echo {program} >> {calls}; PATH=${{PATH#*:}} exec {program} "$@"')
+    return calls
+
+
+def _seconds(workflow: SmallWorkflow) -> float:
+    """Return how long the jobs of a workflow took from first to last."""
+    times = [(workflow.directory / "out" / str(number)).stat().st_mtime for number in range(200)]
+    return max(times) - min(times)
+
+
+@pytest.mark.parametrize("folder", ["absent"])
+def test_cancel_wants_a_folder_that_is_there(tmp_path: Path, folder: str) -> None:
+    command = [sys.executable, "-m", "snakemake_executor_plugin_submitit", "cancel", "--folder", folder]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "absent: no such folder" in result.stderr
