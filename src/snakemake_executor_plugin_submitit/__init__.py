@@ -9,7 +9,7 @@ from snakemake_executor_plugin_submitit.executor import Executor
 __all__ = ["Executor", "ExecutorSettings", "common_settings"]
 
 common_settings = CommonSettings(
-    non_local_exec=True, implies_no_shared_fs=False, job_deploy_sources=False, pass_envvar_declarations_to_cmd=True
+    non_local_exec=True, implies_no_shared_fs=False, job_deploy_sources=False, pass_group_args=True
 )
 
 

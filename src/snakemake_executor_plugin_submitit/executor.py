@@ -1,17 +1,12 @@
 """The executor: submits what Snakemake finds ready, watches over it, and finds it again after a restart."""
 
-import hashlib
-import re
 import shutil
-import threading
 import uuid
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
 
-import submitit
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
@@ -21,40 +16,12 @@ from snakemake_executor_plugin_submitit.allocation import Allocation, Step
 from snakemake_executor_plugin_submitit.failure import explain_death, explain_failure
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
-from snakemake_executor_plugin_submitit.request import Request, Wish, arrays_of, label_of, packs_of, request_of, wish_of
+from snakemake_executor_plugin_submitit.ready import Ready, check_wishes, make_ready
+from snakemake_executor_plugin_submitit.recovery import jobs_left
+from snakemake_executor_plugin_submitit.request import Request, arrays_of, label_of, packs_of, request_of
 from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError, scheduler_of
+from snakemake_executor_plugin_submitit.submission import Submitter
 from snakemake_executor_plugin_submitit.usage import report_usage
-
-_SUBMISSIONS = 3  # attempts to submit while the scheduler is busy
-_BUSY_WAIT_S = 10
-_BUSY = re.compile("timed out|temporarily|unable to contact|connection|try again|zero bytes", re.IGNORECASE)
-
-
-@dataclass
-class Ready:
-    """A Snakemake job that is to be submitted, or was.
-
-    Attributes:
-        job: Snakemake's job.
-        wish: what it asks for.
-        entry: what the journal says of it.
-        silent_since: when the scheduler was first heard to have no such job any more; None if it has.
-    """
-
-    job: JobExecutorInterface
-    wish: Wish
-    entry: Entry
-    silent_since: float | None = None
-
-    @property
-    def rule(self) -> str:
-        """Rule of the job."""
-        return self.entry.rule
-
-    @property
-    def attempt(self) -> int:
-        """How often Snakemake has tried the job."""
-        return int(self.job.attempt)
 
 
 class Executor(RemoteExecutor):
@@ -70,16 +37,17 @@ class Executor(RemoteExecutor):
         self._scheduler = scheduler_of(settings.cluster, self.logger)
         if settings.on_interrupt not in ("detach", "cancel"):
             raise WorkflowError(f"submitit-on-interrupt {settings.on_interrupt!r} is unknown; use detach or cancel")
+        check_wishes(self.workflow.dag.needrun_jobs(), settings.cluster)
         folder = Path(settings.folder).absolute()
         self._logs = folder / "logs"
         self._outcomes = Outcomes(folder / "outcomes")
+        self._submitter = Submitter(settings, self._scheduler, self._logs / "allocations")
         self._journal = Journal(folder)
         self._journal.lock()
-        self._submitting = threading.Lock()
         self._cancelled: set[str] = set()
         self._begun: set[str] = set()
         self._allocations: dict[str, tuple[str, Request]] = {}
-        self._left = self._jobs_left()
+        self._left = jobs_left(self._journal, self._outcomes, self._submitter, self._states)
         # Jobs wait for Snakemake's temporary directory, which must outlive this process as they do.
         if not self._left:
             shutil.rmtree(folder / "tmp", ignore_errors=True)
@@ -155,22 +123,7 @@ class Executor(RemoteExecutor):
             report_usage(self._allocations, self.logger)
 
     def _prepare(self, job: JobExecutorInterface) -> Ready:
-        members = list(job) if job.is_group() else [job]
-        rule = "+".join(sorted({member.rule.name for member in members}))
-        wish = wish_of(rule, job.resources, job.threads)
-        if self.settings.no_gpus:
-            wish = replace(wish, request=replace(wish.request, gpus=0))
-        if wish.request.nodes > 1 and self.settings.cluster != "slurm":
-            raise WorkflowError(
-                f"rule {rule}: {wish.request.nodes} nodes need submitit-cluster slurm, not {self.settings.cluster}"
-            )
-        outputs = sorted(str(path) for member in members for path in member.output) or [str(job.jobid)]
-        key = f"{rule}-{_digest([rule, *outputs])}"
-        inputs = sorted({str(path) for member in members for path in member.input})
-        digest = _digest([*(str(member.shellcmd) for member in members), *(_stamp(path) for path in inputs)])
-        token = f"{key}-{uuid.uuid4().hex[:8]}"
-        log = self._logs / rule / f"{token}.log"
-        return Ready(job, wish, Entry(key, digest, token, rule, "", self.settings.cluster, str(log)))
+        return make_ready(job, self.settings.cluster, self.settings.no_gpus, self._logs)
 
     def _attach(self, ready: Ready) -> bool:
         """Take over a job of an earlier call; one that was asked to do something else is cancelled."""
@@ -181,6 +134,8 @@ class Executor(RemoteExecutor):
             self.logger.info(f"Cancelling {left.job_id}: {left.rule} is asked to do something else now.")
             self._cancelled.add(left.job_id)
             self._scheduler.cancel([left.job_id])
+            while self._states([left.job_id])[left.job_id] == ACTIVE:  # two must not write the same files
+                sleep(1)
             self._forget(left)
             return False
         self.logger.info(f"Found again: {left.rule} is job {left.job_id}.")
@@ -198,8 +153,8 @@ class Executor(RemoteExecutor):
             ready.entry = replace(ready.entry, submission=submission, label=label_of(array[0]))
             self._journal.write(ready.entry)
         try:
-            with self._submitting:
-                submitted = self._send(array, request, submission)
+            allocations = [self._allocation(pack, request) for pack in array]
+            submitted = self._submitter.submit(allocations, label_of(array[0]), request, submission)
         except WorkflowError as error:
             for ready in (ready for pack in array for ready in pack):
                 self._forget(ready.entry)
@@ -210,46 +165,6 @@ class Executor(RemoteExecutor):
                 ready.entry = replace(ready.entry, job_id=job_id)
                 self._journal.write(ready.entry)
                 self._watch(ready)
-
-    def _send(self, array: Sequence[Sequence[Ready]], request: Request, submission: str) -> list[str]:
-        """Submit allocations and return their job numbers; a busy scheduler is asked again.
-
-        Raises:
-            WorkflowError: it refuses.
-        """
-        allocations = [self._allocation(pack, request) for pack in array]
-        for attempt in range(1, _SUBMISSIONS + 1):
-            executor = self._submitit_executor(label_of(array[0]), request, submission)
-            try:
-                with executor.batch():
-                    jobs = [executor.submit(allocation) for allocation in allocations]
-                break
-            except (submitit.core.utils.FailedJobError, OSError) as error:
-                # A scheduler that answers too late may have taken the jobs all the same.
-                self._discard(submission)
-                if attempt == _SUBMISSIONS or not _BUSY.search(str(error)):
-                    raise WorkflowError(str(error)) from error
-                sleep(_BUSY_WAIT_S * attempt)
-        if self.settings.cluster == "debug":
-            for job in jobs:
-                job.results()
-        return [job.job_id for job in jobs]
-
-    def _submitit_executor(self, label: str, request: Request, submission: str) -> submitit.AutoExecutor:
-        settings = self.settings
-        executor = submitit.AutoExecutor(
-            self._logs / "allocations", cluster=settings.cluster, slurm_max_num_timeout=settings.requeues
-        )
-        executor.update_parameters(
-            name=label,
-            stderr_to_stdout=True,
-            slurm_comment=submission,
-            slurm_array_parallelism=settings.array_limit,
-            slurm_signal_delay_s=settings.signal_delay,
-            slurm_setup=[settings.setup] if settings.setup else None,
-            **request.parameters(),
-        )
-        return executor
 
     def _allocation(self, pack: Sequence[Ready], request: Request) -> Allocation:
         steps = [
@@ -311,7 +226,7 @@ class Executor(RemoteExecutor):
 
     def _report_death(self, info: SubmittedJobInfo, state: str) -> None:
         ready: Ready = info.aux["ready"]
-        log = self._logs / "allocations" / f"{ready.entry.job_id}_0_log.out"
+        log = self._submitter.log(ready.entry.job_id)
         message = explain_death(state, ready.entry, ready.wish.request, log)
         self.report_job_error(info, msg=message, aux_logs=[ready.entry.log, str(log)])
 
@@ -326,41 +241,3 @@ class Executor(RemoteExecutor):
             return True
         self._forget(left)
         return False
-
-    def _jobs_left(self) -> dict[str, Entry]:
-        """Return the jobs of an earlier call that run or have ended well; forget the others, as if never submitted."""
-        entries = [self._numbered(entry) for entry in self._journal.entries()]
-        states = self._states(entry.job_id for entry in entries if entry.job_id)
-        left = {}
-        for entry in entries:
-            outcome = self._outcomes.read(entry.token)
-            ended = outcome is not None and outcome.ended
-            if (outcome is not None and outcome.state == "done") or (not ended and states.get(entry.job_id) == ACTIVE):
-                left[entry.key] = entry
-            else:
-                self._forget(entry)
-        for submission in {entry.submission for entry in entries if not entry.job_id}:
-            self._discard(submission, {entry.job_id for entry in left.values()})
-        return left
-
-    def _numbered(self, entry: Entry) -> Entry:
-        """Return an entry with its job number, which a call that died while it submitted did not write."""
-        if entry.job_id or (outcome := self._outcomes.read(entry.token)) is None:
-            return entry
-        return replace(entry, job_id=outcome.job_id)
-
-    def _discard(self, submission: str, kept: Collection[str] = ()) -> None:
-        """Cancel what went out under a name, as far as it went out, but for what is kept."""
-        with suppress(NoAnswerError):
-            self._scheduler.cancel(
-                [number for number in self._scheduler.submitted_as(submission) if number not in kept]
-            )
-
-
-def _digest(words: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
-
-
-def _stamp(path: str) -> str:
-    """Return a path and when it was changed."""
-    return f"{path} {Path(path).stat().st_mtime_ns if Path(path).exists() else 'missing'}"

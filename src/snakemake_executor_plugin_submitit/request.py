@@ -8,7 +8,9 @@ from typing import Any, Protocol, TypeVar
 from snakemake_interface_common.exceptions import WorkflowError
 
 _COUNTS = {"mem_mb": 1, "cpus": 1, "gpus": 0, "nodes": 1, "runtime": 1, "pack": 1}
+_ARRAY_SIZE = 1000  # what SLURM allows unless a site says otherwise
 _NAMES = ("partition", "account", "qos", "constraint", "exclude", "extra", "state")
+RESOURCES = (*_COUNTS, *_NAMES)
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,12 @@ def request_of(wishes: Sequence[Wish]) -> Request:
 
 def arrays_of(packs: Iterable[list[Job]]) -> list[list[list[Job]]]:
     """Share allocations out to job arrays: those of the same rules that ask for the same."""
-    arrays: dict[tuple[str, Request], list[list[Job]]] = {}
+    alike: dict[tuple[str, Request], list[list[Job]]] = {}
     for pack in packs:
-        arrays.setdefault((label_of(pack), request_of([job.wish for job in pack])), []).append(pack)
-    return list(arrays.values())
+        alike.setdefault((label_of(pack), request_of([job.wish for job in pack])), []).append(pack)
+    return [
+        array[first : first + _ARRAY_SIZE] for array in alike.values() for first in range(0, len(array), _ARRAY_SIZE)
+    ]
 
 
 def label_of(pack: Sequence[Wishing]) -> str:
