@@ -15,8 +15,9 @@ run: $(INSTALLED)
 plan: $(INSTALLED)
 	@python scripts/plan.py config.yaml
 
+# As many processes as the machine has cores; the tests of a file stay together.
 test: $(INSTALLED)
-	pytest
+	pytest --numprocesses auto --dist loadfile
 
 lint: $(INSTALLED)
 	ruff check .

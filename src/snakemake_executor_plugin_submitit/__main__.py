@@ -9,7 +9,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.outcome import Outcomes
-from snakemake_executor_plugin_submitit.schedulers import scheduler_of
+from snakemake_executor_plugin_submitit.schedulers import NoAnswerError, scheduler_of
 
 
 def cancel(folder: Path, logger: logging.Logger) -> None:
@@ -21,9 +21,10 @@ def cancel(folder: Path, logger: logging.Logger) -> None:
 
     Raises:
         WorkflowError: there is no such folder, or a Snakemake process tends the jobs.
+        NoAnswerError: the scheduler cannot be asked; nothing is forgotten.
     """
-    if not folder.is_dir():
-        raise WorkflowError(f"{folder}: no such folder; give what submitit-folder is set to with --folder")
+    if not (folder / "jobs").is_dir():
+        raise WorkflowError(f"{folder}: no such folder of jobs; give what submitit-folder is set to with --folder")
     journal, outcomes = Journal(folder), Outcomes(folder / "outcomes")
     journal.lock()
     entries = journal.entries()
@@ -51,7 +52,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         cancel(arguments.folder, logging.getLogger("submitit"))
-    except WorkflowError as error:
+    except (WorkflowError, NoAnswerError) as error:
         sys.exit(str(error))
 
 

@@ -6,8 +6,8 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -53,7 +53,7 @@ class Allocation:
 
     Attributes:
         steps: the jobs.
-        outcomes: where they say how they stand.
+        outcomes: where they say how they stand; one that has ended is not run again.
         directory: where they run.
         limit_s: the allocation's time limit in seconds.
         signal_delay_s: how long before the limit the scheduler sends its signal: so long a step may save its state.
@@ -74,6 +74,9 @@ class Allocation:
     _pid: int = field(default=0, init=False)
     _kept: frozenset[str] = field(default=frozenset(), init=False)
     _warned: bool = field(default=False, init=False)
+    _busy: bool = field(default=False, init=False)
+    _late: bool = field(default=False, init=False)
+    _handler: Any = field(default=None, init=False)
 
     def __call__(self) -> None:
         """Run the steps that have not been run.
@@ -85,17 +88,15 @@ class Allocation:
         if environment.global_rank:
             return
         self._began = time.time()
-        self.restarts = max(self.restarts, int(os.environ.get("SLURM_RESTART_COUNT", 0)))
-        if environment.cluster != "debug":  # there this is the controlling process itself
-            signal.signal(signal.SIGTERM, self._warn)
+        self._listen(environment.cluster)
         for step in self._open_steps():
             if self.restarts > self.requeues:
-                self._end(step, f"queued again {self.restarts} times, which is more than {self.requeues}: given up")
+                self._end(step, f"was queued again {self.restarts} times, more than the {self.requeues} allowed")
             else:
-                self._run(step, environment.job_id)
-        failed = [step.token for step in self.steps if self._outcome(step).state == "failed"]
-        if failed and environment.cluster != "debug":
-            raise AllocationError(f"{len(failed)} of {len(self.steps)} jobs failed: see above, and their own logs")
+                self._run(step, environment)
+        failed = [step for step in self.steps if self._outcome(step).state == "failed"]
+        if failed and environment.cluster != "debug":  # which would start a debugger
+            raise AllocationError(f"{len(failed)} of {len(self.steps)} jobs failed: see {failed[0].log}")
 
     def checkpoint(self) -> DelayedSubmission:
         """Stop the step that runs, so that the allocation can be queued again; called by submitit upon its signal.
@@ -105,50 +106,104 @@ class Allocation:
         Raises:
             AllocationError: there is no reason to queue it again.
         """
-        step, progress = self._current, False
-        if step is not None:
-            self._stop(step)
-            progress = _kept_by(step.state) != self._kept
-            if self._is_over() and not progress and not self._finished:
-                self._end(step, self._why_over(step))
-        if not (rest := list(self._open_steps())):
+        step = self._current
+        if step is not None and self._stop(step) == 0:  # it had just ended
+            self._end(step)
+        elif step is not None and self._is_over() and not self._finished and self._kept_by(step) == self._kept:
+            self._end(step, self._why_over(step))
+        if not (rest := self._open_steps()):
             raise AllocationError("nothing is left to run")
         if self.restarts >= self.requeues:
-            for step in rest:
-                self._end(step, f"out of time or preempted for the {self.restarts + 1}th time: given up")
+            for left in rest:
+                self._end(left, f"is out of time or preempted, and was queued again {self.restarts} times already")
             raise AllocationError("queued again too often")
         return DelayedSubmission(replace(self, restarts=self.restarts + 1))
 
-    def _run(self, step: Step, job_id: str) -> None:
-        began = time.time()
-        self._current, self._kept = step, _kept_by(step.state)
-        self.outcomes.write(step.token, Outcome("running", "", job_id, began))
-        self._pid = _start(step, self.directory, share=len(self.steps) > 1)
+    def _listen(self, cluster: str) -> None:
+        """Heed the scheduler's signals, as far as there is something to gain."""
+        if cluster == "slurm":
+            self.restarts = max(self.restarts, int(os.environ.get("SLURM_RESTART_COUNT", 0)))
+            signal.signal(signal.SIGTERM, self._warn)
+        self._handler = signal.getsignal(signal.SIGUSR2)
+        alone = len(self.steps) == 1 and not self.steps[0].state  # it would but end sooner
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN if alone else self._announce)
+
+    def _announce(self, number: int, frame: FrameType | None) -> None:
+        """Pass submitit its signal, at once or when what may not be disturbed is done."""
+        self._late = self._busy
+        if not self._busy and callable(self._handler):
+            self._handler(number, frame)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Have submitit's signal wait, so that it does not fall between a process and the note of it."""
+        self._busy = True
+        yield
+        self._busy = False
+        if self._late:
+            self._announce(signal.SIGUSR2, None)
+
+    def _run(self, step: Step, environment: submitit.JobEnvironment) -> None:
+        self._kept = self._kept_by(step)
+        share = len(self.steps) > 1 and environment.cluster != "debug"  # there this is Snakemake itself
+        with self._undisturbed():
+            self.outcomes.write(step.token, Outcome("running", "", environment.job_id, time.time()))
+            self._current, self._pid = step, _start(step, self.directory, share)
         try:
             _wait(self._pid)
         except BaseException:  # interrupted: nothing is to go on without us
             _kill(self._pid)
             raise
-        status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        if status and self._warned:  # the scheduler is about to kill us: the end is not ours to call
-            time.sleep(_KILL_WAIT_S)
-        message = "" if status == 0 else f"its command ended with status {status}"
-        self._finished += status == 0
-        self._end(step, message)
+        with self._undisturbed():
+            status = self._reap()
+            if status == 0 or not self._warned:
+                self._end(step, f"its command ended with status {status}" if status else "")
+                return
+        time.sleep(_KILL_WAIT_S)  # the scheduler is about to kill us: the end is not ours to call
+        self._end(step, f"its command ended with status {status}, after a signal to end")
 
-    def _end(self, step: Step, message: str) -> None:
+    def _end(self, step: Step, message: str = "") -> None:
         known = self.outcomes.read(step.token) or Outcome("running", "", submitit.JobEnvironment().job_id, time.time())
         state = "failed" if message else "done"
-        self.outcomes.write(
-            step.token, replace(known, state=state, message=message, seconds=time.time() - known.started)
-        )
-        self._current, self._pid = None, 0
+        ended = replace(known, state=state, message=message, seconds=time.time() - known.started)
+        self.outcomes.write(step.token, ended)
+        self._finished += not message
+        self._current = None
+
+    def _reap(self) -> int:
+        """Return the status of a step's process that has ended, and forget the process."""
+        pid, self._pid = self._pid, 0
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def _stop(self, step: Step) -> int | None:
+        """End a step, which gets time to save a state that it keeps, and return its status; None if it had ended."""
+        if not self._pid:
+            return None
+        if step.state:
+            _signal(_tree(self._pid), signal.SIGUSR2)
+            _wait(self._pid, self.signal_delay_s * 0.8)
+        _kill(self._pid)
+        return self._reap()
+
+    def _warn(self, _number: int, _frame: FrameType | None) -> None:
+        """Have the state saved: the scheduler is about to kill the job, to requeue it or for good."""
+        self._warned = True
+        if self._pid and self._current is not None and self._current.state:
+            _signal(_tree(self._pid), signal.SIGUSR2)
 
     def _outcome(self, step: Step) -> Outcome:
         return self.outcomes.read(step.token) or Outcome("running")
 
     def _open_steps(self) -> list[Step]:
         return [step for step in self.steps if not self._outcome(step).ended]
+
+    def _kept_by(self, step: Step) -> frozenset[str]:
+        """Return the names below a step's state; what is not finished being written begins with a dot."""
+        if not step.state:
+            return frozenset()
+        state = Path(self.directory) / step.state
+        names = (path.relative_to(state) for path in state.glob("**/*"))
+        return frozenset(str(name) for name in names if not any(part.startswith(".") for part in name.parts))
 
     def _is_over(self) -> bool:
         """Say whether the time limit is near, as opposed to preemption: schedulers signal up to a minute early."""
@@ -160,29 +215,8 @@ class Allocation:
             return f"ran out of {minutes}, and keeps no state to go on from; raise its resource runtime"
         return f"ran out of {minutes} without progress: {step.state} is as it was; raise its resource runtime"
 
-    def _stop(self, step: Step) -> None:
-        """End a step; one that keeps a state gets time to save it."""
-        if not self._pid:
-            return
-        if step.state:
-            _signal(self._pid, signal.SIGUSR2)
-            _wait(self._pid, self.signal_delay_s * 0.8)
-        _kill(self._pid)
-
-    def _warn(self, _number: int, _frame: FrameType | None) -> None:
-        """Have the state saved: the scheduler is about to kill the job, to requeue it or for good."""
-        self._warned = True
-        if self._pid and self._current is not None and self._current.state:
-            _signal(self._pid, signal.SIGUSR2)
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pid": 0, "_current": None, "_finished": 0}
-
-
-def _kept_by(state: str) -> frozenset[str]:
-    """Return the names below a path; what a running process has not finished writing begins with a dot."""
-    names = (str(path.relative_to(state)) for path in Path(state).glob("**/*")) if state else ()
-    return frozenset(name for name in names if not any(part.startswith(".") for part in Path(name).parts))
+        return {**self.__dict__, "_pid": 0, "_current": None, "_finished": 0, "_handler": None}
 
 
 def _start(step: Step, directory: str, share: bool) -> int:
@@ -193,9 +227,8 @@ def _start(step: Step, directory: str, share: bool) -> int:
         directory: where it runs.
         share: whether Snakemake is loaded once, here, for all steps, and not by each: that is most of what it costs.
     """
-    arguments = shlex.split(step.command)
-    plain = share and arguments[:3] == [sys.executable, "-m", "snakemake"]
-    if plain:
+    arguments = _snakemake_arguments(step.command) if share else None
+    if arguments is not None:
         from snakemake.cli import main
     sys.stdout.flush()
     if pid := os.fork():
@@ -203,9 +236,9 @@ def _start(step: Step, directory: str, share: bool) -> int:
     status = 1
     try:
         _become(step.log, directory)
-        if not plain:
+        if arguments is None:
             os.execv("/bin/bash", ["bash", "-c", step.command])
-        main(arguments[3:])
+        main(arguments)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     except BaseException:
@@ -215,11 +248,20 @@ def _start(step: Step, directory: str, share: bool) -> int:
         os._exit(status)
 
 
+def _snakemake_arguments(command: str) -> list[str] | None:
+    """Return the arguments of a command that only calls Snakemake; None of one that is the shell's to read."""
+    with suppress(ValueError):
+        words = shlex.split(command)
+        if words[:3] == [sys.executable, "-m", "snakemake"]:
+            return words[3:]
+    return None
+
+
 def _become(log: str, directory: str) -> None:
     """Make a new process that of a step: only those of its own act on the scheduler's signal that ask for it."""
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    os.dup2(descriptor, sys.stdout.fileno())
-    os.dup2(descriptor, sys.stderr.fileno())
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
     for number in (signal.SIGTERM, signal.SIGCONT):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -229,30 +271,44 @@ def _become(log: str, directory: str) -> None:
 
 
 def _wait(pid: int, seconds: float = float("inf")) -> None:
-    """Wait for the end of a child; not through Popen, whose lock a signal handler would find taken."""
+    """Wait for the end of a child, which stays to be asked for its status; a signal's handler may have asked."""
     end = time.monotonic() + seconds
     flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    while time.monotonic() < end and os.waitid(os.P_PID, pid, flags) is None:
-        time.sleep(_POLL_S)
+    with suppress(ChildProcessError):
+        while time.monotonic() < end and os.waitid(os.P_PID, pid, flags) is None:
+            time.sleep(_POLL_S)
 
 
 def _tree(pid: int) -> list[psutil.Process]:
-    try:
+    """Return a process and all that it has started."""
+    if not pid:
+        return []
+    with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+    return []
 
 
-def _signal(pid: int, number: int) -> None:
-    for process in _tree(pid):
+def _signal(processes: Sequence[psutil.Process], number: int) -> None:
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)
 
 
 def _kill(pid: int) -> None:
-    _signal(pid, signal.SIGTERM)
-    _, alive = psutil.wait_procs(_tree(pid), timeout=5)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    """End a process and all that it has started; the process itself stays to be asked for its status."""
+    if not (tree := _tree(pid)):
+        return
+    _signal(tree, signal.SIGTERM)
+    end = time.monotonic() + 5
+    while time.monotonic() < end and any(_lives(process) for process in tree):
+        time.sleep(_POLL_S)
+    _signal([process for process in tree if _lives(process)], signal.SIGKILL)
+    while any(_lives(process) for process in tree):
+        time.sleep(_POLL_S)
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False

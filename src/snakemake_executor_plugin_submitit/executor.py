@@ -17,7 +17,7 @@ from snakemake_executor_plugin_submitit.failure import explain_death, explain_fa
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
 from snakemake_executor_plugin_submitit.ready import Ready, check_wishes, make_ready
-from snakemake_executor_plugin_submitit.recovery import jobs_left
+from snakemake_executor_plugin_submitit.recovery import ended_meanwhile, jobs_left
 from snakemake_executor_plugin_submitit.request import Request, arrays_of, label_of, packs_of, request_of
 from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError, scheduler_of
 from snakemake_executor_plugin_submitit.submission import Submitter
@@ -46,11 +46,13 @@ class Executor(RemoteExecutor):
         self._journal.lock()
         self._cancelled: set[str] = set()
         self._begun: set[str] = set()
+        self._watched: dict[str, SubmittedJobInfo] = {}
         self._allocations: dict[str, tuple[str, Request]] = {}
         self._left = jobs_left(self._journal, self._outcomes, self._submitter, self._states)
         # Jobs wait for Snakemake's temporary directory, which must outlive this process as they do.
         if not self._left:
-            shutil.rmtree(folder / "tmp", ignore_errors=True)
+            for old in ("tmp", "outcomes"):
+                shutil.rmtree(folder / old, ignore_errors=True)
         self._tmpdir = folder / "tmp" / uuid.uuid4().hex[:8]
         self._tmpdir.mkdir(parents=True)
 
@@ -95,23 +97,26 @@ class Executor(RemoteExecutor):
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel the run's jobs and no others."""
-        self._scheduler.cancel(sorted({info.external_jobid for info in active_jobs}))
+        try:
+            self._scheduler.cancel(sorted({info.external_jobid for info in active_jobs}))
+        except NoAnswerError as error:
+            self.logger.error(f"Jobs may go on: {error}. {self._how_to_cancel()}")
+            return
         for info in active_jobs:
-            self._forget(info.aux["ready"].entry)
+            self._forget(info)
 
     def cancel(self) -> None:
         """Do upon Ctrl-C as the settings say: leave the jobs running for the next call, or cancel them."""
-        with self.lock:
-            active = len(self.active_jobs)
+        watched = list(self._watched.values())
         if self.settings.on_interrupt == "cancel" or self.settings.cluster != "slurm":
-            super().cancel()
-            return
-        if active:
-            self.logger.warning(
-                f"{active} submitted jobs go on. The same command finds them again; to cancel them:"
-                f" python -m snakemake_executor_plugin_submitit cancel --folder {self.settings.folder}"
-            )
+            self.cancel_jobs(watched)
+        elif watched:
+            self.logger.warning(f"{len(watched)} submitted jobs go on. {self._how_to_cancel()}")
         self.shutdown()
+
+    def _how_to_cancel(self) -> str:
+        command = f"python -m snakemake_executor_plugin_submitit cancel --folder {self.settings.folder}"
+        return f"The same command finds them again; to cancel them: {command}"
 
     def shutdown(self) -> None:
         """Stop watching and say what the jobs used of what they asked for."""
@@ -128,20 +133,23 @@ class Executor(RemoteExecutor):
     def _attach(self, ready: Ready) -> bool:
         """Take over a job of an earlier call; one that was asked to do something else is cancelled."""
         left = self._left.pop(ready.entry.key, None)
-        if left is None or not self._is_there(left, ready):
+        if left is None:
             return False
-        if left.digest != ready.entry.digest:
+        outcome = self._outcomes.read(left.token)
+        ended = outcome is not None and outcome.ended
+        if left.digest == ready.entry.digest and (not ended or ended_meanwhile(outcome)):
+            self.logger.info(f"Found again: {left.rule} is job {left.job_id}.")
+            ready.entry = left
+            self._watch(ready)
+            return True
+        if not ended:
             self.logger.info(f"Cancelling {left.job_id}: {left.rule} is asked to do something else now.")
             self._cancelled.add(left.job_id)
             self._scheduler.cancel([left.job_id])
             while self._states([left.job_id])[left.job_id] == ACTIVE:  # two must not write the same files
                 sleep(1)
-            self._forget(left)
-            return False
-        self.logger.info(f"Found again: {left.rule} is job {left.job_id}.")
-        ready.entry = left
-        self._watch(ready)
-        return True
+        self._journal.forget(left)
+        return False
 
     def _submit(self, array: Sequence[Sequence[Ready]]) -> None:
         """Submit allocations that ask for the same, as one job array if they are several."""
@@ -157,7 +165,7 @@ class Executor(RemoteExecutor):
             submitted = self._submitter.submit(allocations, label_of(array[0]), request, submission)
         except WorkflowError as error:
             for ready in (ready for pack in array for ready in pack):
-                self._forget(ready.entry)
+                self._journal.forget(ready.entry)
                 self.report_job_error(SubmittedJobInfo(ready.job), msg=f"It could not be submitted: {error}\n")
             return
         for pack, job_id in zip(array, submitted, strict=True):
@@ -171,13 +179,16 @@ class Executor(RemoteExecutor):
             Step(ready.entry.token, self.format_job_exec(ready.job), ready.entry.log, ready.wish.state)
             for ready in pack
         ]
-        settings = self.settings
-        delay = settings.signal_delay if settings.cluster == "slurm" else 30
-        return Allocation(steps, self._outcomes, str(Path.cwd()), request.runtime * 60, delay, settings.requeues)
+        limit_s = request.runtime * 60
+        delay_s = min(self.settings.signal_delay, limit_s // 4)
+        requeues = self.settings.requeues + len(pack) - 1  # as if each were alone
+        return Allocation(steps, self._outcomes, str(Path.cwd()), limit_s, delay_s, requeues)
 
     def _watch(self, ready: Ready) -> None:
         self._allocations[ready.entry.job_id] = ready.entry.label, ready.wish.request
-        self.report_job_submission(SubmittedJobInfo(ready.job, ready.entry.job_id, {"ready": ready}))
+        info = SubmittedJobInfo(ready.job, ready.entry.job_id, {"ready": ready})
+        self._watched[ready.entry.token] = info
+        self.report_job_submission(info)
 
     def _states(self, job_ids: Iterable[str]) -> dict[str, str]:
         """Return how jobs stand; all as active while the scheduler gives no answer."""
@@ -200,7 +211,7 @@ class Executor(RemoteExecutor):
     def _conclude(self, info: SubmittedJobInfo, outcome: Outcome) -> None:
         entry: Entry = info.aux["ready"].entry
         self._begun.add(entry.job_id)
-        self._forget(entry)
+        self._forget(info)
         if outcome.state == "done":
             self.report_job_success(info)
         else:
@@ -216,7 +227,7 @@ class Executor(RemoteExecutor):
             if outcome is not None and outcome.ended:  # seen only now
                 self._conclude(info, outcome)
                 continue
-            self._forget(ready.entry)
+            self._forget(info)
             if ready.entry.job_id in self._cancelled or (outcome is None and ready.entry.job_id in self._begun):
                 again.append(self._prepare(ready.job))
             else:
@@ -230,14 +241,8 @@ class Executor(RemoteExecutor):
         message = explain_death(state, ready.entry, ready.wish.request, log)
         self.report_job_error(info, msg=message, aux_logs=[ready.entry.log, str(log)])
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, info: SubmittedJobInfo) -> None:
+        """Take note of a job's end. Its outcome stays, lest an allocation that is queued again runs the job again."""
+        entry: Entry = info.aux["ready"].entry
+        self._watched.pop(entry.token, None)
         self._journal.forget(entry)
-        self._outcomes.forget(entry.token)
-
-    def _is_there(self, left: Entry, ready: Ready) -> bool:
-        """Say whether a job of an earlier call still runs, or what it made is still there."""
-        outcome = self._outcomes.read(left.token)
-        if outcome is None or not outcome.ended or all(Path(path).exists() for path in ready.job.output):
-            return True
-        self._forget(left)
-        return False

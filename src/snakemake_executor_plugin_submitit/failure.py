@@ -25,9 +25,9 @@ def explain_death(state: str, entry: Entry, request: Request, allocation_log: Pa
         request: what it had asked for.
         allocation_log: the log of the allocation, where the scheduler writes.
     """
+    if any(sign in line for line in _last_lines(allocation_log) for sign in _OUT_OF_MEMORY):
+        state = "OUT_OF_MEMORY"  # not every SLURM says so in the job's state
     logs = "".join(_shown(path) for path in (Path(entry.log), allocation_log))
-    if any(sign in logs for sign in _OUT_OF_MEMORY):  # not every SLURM says so in the job's state
-        state = "OUT_OF_MEMORY"
     return f"Job {entry.job_id} {_reason(state, request)}.\n{logs}"
 
 
@@ -44,10 +44,14 @@ def _reason(state: str, request: Request) -> str:
 
 
 def _shown(log: Path) -> str:
-    """Return the last lines of a log and its path; its path alone where it is empty."""
+    """Return the last lines of a log and its path."""
+    last = "".join(f"    {line}" for line in _last_lines(log)).rstrip()
+    return f"The end of {log}:\n{last}\n" if last else f"{log} is empty.\n"
+
+
+def _last_lines(log: Path) -> list[str]:
     try:
         with log.open(encoding="utf-8", errors="replace") as lines:
-            last = deque(lines, maxlen=_LINES)
+            return list(deque(lines, maxlen=_LINES))
     except FileNotFoundError:
-        return ""
-    return f"The end of {log}:\n{''.join('    ' + line for line in last).rstrip()}\n" if last else f"{log} is empty.\n"
+        return []

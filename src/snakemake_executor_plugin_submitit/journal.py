@@ -88,6 +88,16 @@ class Journal:
         (self._entries / entry.key).unlink(missing_ok=True)
 
     def entries(self) -> list[Entry]:
-        """Return all entries."""
-        paths = [path for path in self._entries.iterdir() if not path.name.startswith(".")]
-        return [Entry(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(paths)]
+        """Return all entries.
+
+        Raises:
+            WorkflowError: one cannot be read.
+        """
+        return [_read(path) for path in sorted(self._entries.iterdir()) if not path.name.startswith(".")]
+
+
+def _read(path: Path) -> Entry:
+    try:
+        return Entry(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise WorkflowError(f"{path}: unreadable ({error}); delete it once no job of this directory runs") from error

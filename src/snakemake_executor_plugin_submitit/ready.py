@@ -12,6 +12,7 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_executor_plugin_submitit.journal import Entry
 from snakemake_executor_plugin_submitit.request import RESOURCES, Wish, wish_of
 
+_LONGEST_NAME = 80  # characters: the rules of a group may be many
 _UNDECIDED = "<TBD>"  # Snakemake's word for a resource that depends on files that are not there yet
 
 
@@ -54,12 +55,12 @@ def make_ready(job: JobExecutorInterface, cluster: str, no_gpus: bool, logs: Pat
     Raises:
         WorkflowError: what its rule asks for has no sense.
     """
-    rule = _rule(job)
+    rule = _rule(job)[:_LONGEST_NAME]
     members = _members(job)
     outputs = sorted(str(path) for member in members for path in member.output) or [str(job.jobid)]
     inputs = sorted({str(path) for member in members for path in member.input})
     asked = [f"{member.shellcmd} {sorted(member.params.items(), key=str)}" for member in members]
-    key = f"{rule}-{_digest([rule, *outputs])}"
+    key = f"{rule}-{_digest([_rule(job), *outputs])}"
     token = f"{key}-{uuid.uuid4().hex[:8]}"
     digest = _digest([*asked, *(_stamp(path) for path in inputs)])
     entry = Entry(key, digest, token, rule, "", cluster, str(logs / rule / f"{token}.log"))
@@ -78,7 +79,10 @@ def check_wishes(jobs: Iterable[JobExecutorInterface], cluster: str) -> None:
 
 
 def _wish(job: JobExecutorInterface, cluster: str, no_gpus: bool) -> Wish:
-    wish = wish_of(_rule(job), job.resources, job.threads)
+    resources = {name: job.resources.get(name) for name in RESOURCES}
+    if job.is_group():  # whose members Snakemake adds up, as if they ran on nodes of their own
+        resources |= {"nodes": max(member.resources.get("nodes") or 1 for member in job), "pack": 1, "state": ""}
+    wish = wish_of(_rule(job), resources, job.threads)
     if wish.request.nodes > 1 and cluster != "slurm":
         raise WorkflowError(f"rule {_rule(job)}: {wish.request.nodes} nodes need submitit-cluster slurm, not {cluster}")
     return replace(wish, request=replace(wish.request, gpus=0)) if no_gpus else wish

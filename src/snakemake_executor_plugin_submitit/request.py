@@ -10,6 +10,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 _COUNTS = {"mem_mb": 1, "cpus": 1, "gpus": 0, "nodes": 1, "runtime": 1, "pack": 1}
 _ARRAY_SIZE = 1000  # what SLURM allows unless a site says otherwise
 _NAMES = ("partition", "account", "qos", "constraint", "exclude", "extra", "state")
+_OURS = ("array", "comment", "error", "open-mode", "output", "requeue", "signal")
 RESOURCES = (*_COUNTS, *_NAMES)
 
 
@@ -106,6 +107,8 @@ def _options(extra: str, rule: str = "") -> dict[str, Any]:
         name, equals, value = option.lstrip("-").partition("=")
         if not name or (equals and not value):
             raise WorkflowError(f"rule {rule}: resource extra={extra!r}: {option!r} is not key=value or key; mend it")
+        if name in _OURS:
+            raise WorkflowError(f"rule {rule}: resource extra={extra!r}: {name} is set by the executor; leave it out")
         options[name] = value if equals else True
     return options
 

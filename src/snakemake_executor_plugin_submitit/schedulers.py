@@ -39,10 +39,18 @@ class Scheduler(ABC):
 
     @abstractmethod
     def cancel(self, job_ids: Sequence[str]) -> None:
-        """Cancel these jobs and no others."""
+        """Cancel these jobs and no others.
+
+        Raises:
+            NoAnswerError: some may not be cancelled.
+        """
 
     def submitted_as(self, submission: str) -> list[str]:
-        """Return the jobs, queued or running, that went out under a name."""
+        """Return the jobs, queued or running, that went out under a name.
+
+        Raises:
+            NoAnswerError: the scheduler does not say.
+        """
         return []
 
 
@@ -67,6 +75,8 @@ class SlurmScheduler(Scheduler):
 
     def states(self, job_ids: Collection[str]) -> dict[str, str]:
         """Return how jobs stand; the queue is asked only about those that accounting does not call active."""
+        if not job_ids:
+            return {}
         accounted = self._accounted(job_ids)
         doubtful = [job_id for job_id in job_ids if accounted.get(job_id, UNKNOWN) != ACTIVE]
         queued = self._queued("%i") if doubtful else set()
@@ -78,7 +88,11 @@ class SlurmScheduler(Scheduler):
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs with as few commands as can be; those that have ended meanwhile do no harm."""
         for first in range(0, len(job_ids), _PER_COMMAND):
-            subprocess.run(["scancel", *job_ids[first : first + _PER_COMMAND]], check=False, timeout=_ANSWER_S)
+            try:
+                _answer(["scancel", *job_ids[first : first + _PER_COMMAND]])
+            except NoAnswerError as error:
+                if any("Invalid job id" not in line for line in str(error).splitlines()):
+                    raise
 
     def submitted_as(self, submission: str) -> list[str]:
         """Return the jobs in the queue whose comment is the submission's name."""
@@ -143,22 +157,20 @@ class LocalScheduler(Scheduler):
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """End processes and what they have started."""
-        for job_id in job_ids:
-            if (process := _process(job_id)) is not None:
-                tree = [*process.children(recursive=True), process]
-                for member in tree:
-                    with suppress(psutil.NoSuchProcess):
-                        member.terminate()
-                _, alive = psutil.wait_procs(tree, timeout=5)
-                for member in alive:
-                    member.kill()
+        found = [process for job_id in job_ids if (process := _process(job_id)) is not None]
+        tree = [member for process in found for member in (*process.children(recursive=True), process)]
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for member in tree:
+                with suppress(psutil.NoSuchProcess):
+                    end(member)
+            _, tree = psutil.wait_procs(tree, timeout=3)
 
 
 def _process(job_id: str) -> psutil.Process | None:
     """Return the process of a local job; None if it has ended and its number may be another's."""
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         process = psutil.Process(int(job_id))
-        if process.status() != psutil.STATUS_ZOMBIE and any("submitit" in word for word in process.cmdline()):
+        if process.status() != psutil.STATUS_ZOMBIE and "submitit.local._local" in process.cmdline():
             return process
     return None
 

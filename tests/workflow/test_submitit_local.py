@@ -1,0 +1,310 @@
+"""The real Snakemake with its jobs sent out through submitit, as processes of this machine or of itself."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from submitit_files import GATED, WAIT_S, SubmititWorkflow
+
+New = Callable[..., SubmititWorkflow]
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Iterator[New]:
+    """Return a function that makes a workflow in an empty directory; nothing of it runs in the end."""
+    made: list[SubmititWorkflow] = []
+
+    def make(text: str, cluster: str = "local") -> SubmititWorkflow:
+        made.append(SubmititWorkflow(tmp_path, text, cluster))
+        return made[-1]
+
+    yield make
+    for workflow in made:
+        workflow.clean()
+
+
+def gated(*names: str, pack: int = 1, word: str = "first") -> str:
+    return GATED.format(names=list(names), pack=pack, word=word)
+
+
+# Packing
+
+PACK = """\
+rule all:
+    input:
+        expand("{name}.out", name=["a", "b", "c", "d"])
+
+rule make:
+    output:
+        "{name}.out"
+    resources:
+        pack=4
+    shell:
+        "echo {wildcards.name} ${{SUBMITIT_LOCAL_JOB_ID:-none}} >> begun; echo line of {wildcards.name};"
+        " while [ ! -e go -a $(wc -l < begun) = 3 ]; do sleep 0.05; done;"  # the third waits, but not a second time
+        " [ {wildcards.name} != b ]; touch {output}"
+"""
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SubmititWorkflow, str]]:
+    """Four jobs of one allocation, of which one fails; it is preempted while the third runs and two ends are known."""
+    workflow = SubmititWorkflow(tmp_path_factory.mktemp("pack"), PACK)
+    try:
+        process = workflow.start("--keep-going")
+        workflow.wait(lambda: len(workflow.begun()) == 3, "the third job has begun")
+        outcomes = workflow.directory / ".snakemake" / "submitit" / "outcomes"
+        workflow.wait(lambda: len(list(outcomes.glob("make-*"))) == 1, "the ends of two are known")
+        (controller,) = [each for each in workflow.processes() if "submitit.local._local" in each.cmdline()]
+        (task,) = controller.children()
+        task.send_signal(signal.SIGUSR2)
+        yield workflow, workflow.end(process, status=1)
+    finally:
+        workflow.clean()
+
+
+def test_packed_jobs_share_an_allocation(packed: tuple[SubmititWorkflow, str]) -> None:
+    workflow, _ = packed
+    assert len({line.split()[1] for line in workflow.lines("begun")}) == 1
+    made = sorted(path.name for path in workflow.directory.glob("*.out"))
+    assert made == ["a.out", "c.out", "d.out"]  # the other failed alone
+
+
+def test_a_failed_job_says_why_with_the_end_of_its_log_and_where_it_is(packed: tuple[SubmititWorkflow, str]) -> None:
+    workflow, said = packed
+    logs = workflow.directory / ".snakemake" / "submitit" / "logs" / "make"
+    shown = re.search(rf"Job \d+: its command ended with status 1\.\n *The end of ({logs}/make-\S+\.log):\n", said)
+    assert shown is not None, said
+    assert "line of b" in Path(shown.group(1)).read_text()
+    assert "line of b" in said
+    assert "line of a" not in said
+
+
+def test_jobs_whose_end_is_known_are_not_run_again_after_preemption(packed: tuple[SubmititWorkflow, str]) -> None:
+    workflow, _ = packed
+    third = workflow.lines("begun")[2].split()[0]
+    assert workflow.begun() == sorted(["a", "b", "c", "d", third])
+
+
+def test_packed_jobs_run_in_the_process_of_snakemake_too(new: New) -> None:
+    workflow = new(PACK, "debug")
+    (workflow.directory / "go").touch()
+    said = workflow.run("--keep-going", status=1)
+    assert workflow.begun() == ["a", "b", "c", "d"]
+    assert len(list(workflow.directory.glob("*.out"))) == 3
+    assert said.count("its command ended with status 1") == 1
+
+
+# What has no sense is said at once
+
+REFUSED = {
+    "runtime": (("--default-resources", "mem_mb=100"), "rule make has no runtime; give one under its resources, or"),
+    "nodes": (("--set-resources", "make:nodes=2"), "rule make: 2 nodes need submitit-cluster slurm, not local"),
+    "cluster": (("--submitit-cluster", "pbs"), "submitit-cluster 'pbs' is unknown; use one of slurm, local, debug"),
+    "interrupt": (("--submitit-on-interrupt", "stop"), "submitit-on-interrupt 'stop' is unknown; use detach or cancel"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "text"), REFUSED.values(), ids=REFUSED)
+def test_what_has_no_sense_is_refused(new: New, arguments: tuple[str, ...], text: str) -> None:
+    workflow = new(gated("a"))
+    said = workflow.run(*arguments, status=1)
+    assert text in " ".join(said.split())
+    assert "Traceback" not in said
+    assert workflow.begun() == []
+
+
+# Jobs outlive Snakemake
+
+
+def test_jobs_are_found_again_after_snakemake_was_killed(new: New) -> None:
+    workflow = new(gated("quick", "slow", "bad"))
+    first = workflow.start("--keep-going")
+    workflow.wait(lambda: workflow.begun() == ["bad", "quick", "slow"], "all have begun")
+
+    refused = workflow.run(status=1)
+    assert f"process {first.pid}, tends the jobs of this directory; end it first" in " ".join(refused.split())
+
+    workflow.kill(first)
+    workflow.allow("quick")
+    workflow.wait(lambda: not workflow.steps("quick"), "the quick job has ended")
+    for step in workflow.steps("bad"):
+        step.kill()
+    assert workflow.steps("slow")
+    outcomes = workflow.directory / ".snakemake" / "submitit" / "outcomes"
+    states = ['"done"', '"failed"', '"running"']
+    workflow.wait(
+        lambda: (
+            sorted(re.findall('"(?:done|failed|running)"', "".join(p.read_text() for p in outcomes.glob("make-*"))))
+            == states
+        ),
+        "one is done, one failed, one runs",
+    )
+    second = workflow.start("--keep-going")
+    workflow.wait(lambda: workflow.begun().count("bad") == 2, "the failed job was sent out again")
+    workflow.allow("slow", "bad")
+    said = workflow.end(second)
+    assert workflow.begun() == ["bad", "bad", "quick", "slow"]
+    assert re.search(r"Found again: make is job \d+\.", said)
+    assert [workflow.lines(f"{name}.out") for name in ("quick", "slow", "bad")] == [["first"]] * 3
+
+
+def test_a_job_that_ended_unwatched_does_not_stand_for_one_that_is_forced_later(new: New) -> None:
+    workflow = new(gated("a"))
+    first = workflow.start()
+    workflow.wait(lambda: workflow.begun() == ["a"], "it has begun")
+    workflow.kill(first)
+    workflow.allow("a")
+    workflow.wait(lambda: len(workflow.processes()) == 0, "it has ended")
+    workflow.run()
+    assert workflow.begun() == ["a"]
+    workflow.run("--forceall")
+    assert workflow.begun() == ["a", "a"]
+
+
+def test_a_job_that_is_asked_for_something_else_is_cancelled(new: New) -> None:
+    workflow = new(gated("a"))
+    first = workflow.start()
+    workflow.wait(lambda: workflow.begun() == ["a"], "it has begun")
+    workflow.kill(first)
+    old = workflow.steps("a")
+    assert old
+    workflow.write(gated("a", word="second"))
+    second = workflow.start()
+    workflow.wait(lambda: workflow.begun() == ["a", "a"], "a new one has begun")
+    assert not [process for process in old if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    workflow.allow("a")
+    said = workflow.end(second)
+    assert "make is asked to do something else now." in said
+    assert workflow.lines("a.out") == ["second"]
+
+
+def test_jobs_left_running_can_be_cancelled(new: New) -> None:
+    workflow = new(gated("a"))
+    first = workflow.start()
+    workflow.wait(lambda: workflow.begun() == ["a"], "it has begun")
+    command = [sys.executable, "-m", "snakemake_executor_plugin_submitit", "cancel"]
+    place = {"cwd": workflow.directory, "env": workflow.environment, "capture_output": True, "text": True}
+    refused = subprocess.run(command, **place, timeout=WAIT_S)
+    assert refused.returncode == 1
+    assert f"process {first.pid}, tends the jobs of this directory; end it first" in refused.stderr
+    assert workflow.steps("a")
+    workflow.kill(first)
+    done = subprocess.run(command, **place, timeout=WAIT_S)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "1 jobs cancelled")
+    workflow.wait(lambda: workflow.processes() == [], "nothing runs")
+    left = workflow.directory / ".snakemake" / "submitit"
+    assert not [*(left / "jobs").iterdir(), *(left / "outcomes").iterdir()]
+
+
+def test_an_interrupt_cancels_local_jobs(new: New) -> None:
+    workflow = new(gated("a", "b"))
+    process = workflow.start()
+    workflow.wait(lambda: workflow.begun() == ["a", "b"], "they have begun")
+    process.send_signal(signal.SIGINT)
+    said = workflow.end(process, status=1)
+    workflow.wait(lambda: workflow.processes() == [], "nothing runs")
+    assert not list(workflow.directory.glob("*.out")), said
+
+
+# Groups, and what can only be seen where there seems to be a SLURM
+
+NAMES = [f"a_rule_whose_name_says_at_length_what_it_is_for_{number}" for number in range(6)]
+GROUP = "rule all:\n    input:\n        'last.out'\n\n" + "\n".join(
+    f"""\
+rule {name}:
+    input:
+        {[f"{earlier}.out" for earlier in NAMES[:number][-1:]]!r}
+    output:
+        '{"last" if name == NAMES[-1] else name}.out'
+    group:
+        "together"
+    resources:
+        nodes=1
+    shell:
+        "touch {{output}}"
+"""
+    for number, name in enumerate(NAMES)
+)
+PARALLEL = """\
+rule all:
+    input:
+        "all.out"
+
+rule part:
+    output:
+        "{name}.part"
+    group:
+        "together"
+    resources:
+        nodes=1, pack=2
+    shell:
+        "touch {output}"
+
+rule whole:
+    input:
+        expand("{name}.part", name=["a", "b"])
+    output:
+        "all.out"
+    group:
+        "together"
+    resources:
+        nodes=1, pack=2
+    shell:
+        "touch {output}"
+"""
+
+
+@pytest.mark.parametrize("text", [GROUP, PARALLEL], ids=["of many rules", "of jobs beside each other"])
+def test_a_group_is_one_job(new: New, text: str) -> None:
+    workflow = new(text, "debug")
+    workflow.run()
+    assert len(list((workflow.directory / ".snakemake" / "submitit" / "logs").glob("*/*.log"))) == 1
+
+
+FAKE_SLURM = {
+    "sbatch": "cp $1 script; touch queued; echo Submitted batch job 77",
+    "squeue": "[ -e queued ] && echo 77; exit 0",
+    "scancel": "echo $* >> cancelled; rm -f queued",
+    "sacct": "[ -e queued ] || exit 0; echo asked >> asked; sleep 2; echo 'JobID|State|NodeList'; echo '77|RUNNING|n'",
+    "srun": "exit 1",
+}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SubmititWorkflow, str]]:
+    """A job of two minutes, interrupted while SLURM's accounting takes its time to say how it stands."""
+    workflow = SubmititWorkflow(tmp_path_factory.mktemp("slurm"), gated("a"), "slurm")
+    programs = workflow.directory / "bin"
+    programs.mkdir()
+    for name, text in FAKE_SLURM.items():
+        (programs / name).write_text(f"#!/bin/bash\ncd {workflow.directory}\n{text}\n")
+        (programs / name).chmod(0o755)
+    workflow.environment["PATH"] = f"{programs}{os.pathsep}{workflow.environment['PATH']}"
+    try:
+        process = workflow.start("--submitit-on-interrupt", "cancel", "--set-resources", "make:runtime=2")
+        workflow.wait(lambda: workflow.lines("asked") == ["asked"], "accounting is being asked")
+        process.send_signal(signal.SIGINT)
+        yield workflow, workflow.end(process, status=1)
+    finally:
+        workflow.clean()
+
+
+def test_an_interrupt_while_states_are_asked_for_cancels_too(interrupted: tuple[SubmititWorkflow, str]) -> None:
+    workflow, said = interrupted
+    assert workflow.lines("cancelled") == ["77"], said
+
+
+def test_a_short_job_is_not_told_to_stop_as_it_begins(interrupted: tuple[SubmititWorkflow, str]) -> None:
+    workflow, _ = interrupted
+    script = (workflow.directory / "script").read_text()
+    delays = re.findall(r"^#SBATCH --signal=\S*@(\d+)$", script, re.MULTILINE)
+    assert re.findall(r"^#SBATCH --time=(\d+)$", script, re.MULTILINE) == ["2"]
+    assert len(delays) == 1
+    assert int(delays[0]) < 2 * 60
