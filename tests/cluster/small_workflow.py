@@ -55,7 +55,7 @@ class SmallWorkflow:
 
     def jobs(self, *fields: str) -> list[list[str]]:
         """Return what accounting has on each job of this directory: these fields, a list each."""
-        form = f"--format={','.join(fields)},WorkDir%200"
+        form = f"--format={','.join(fields)},WorkDir%0"
         query = ("sacct", "--allocations", "--noheader", "--parsable2", form)
         rows = [line.split("|") for line in self.slurm.run(*query).splitlines()]
         return [row[:-1] for row in rows if row[-1] == str(self.directory)]

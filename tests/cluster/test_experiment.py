@@ -30,10 +30,10 @@ def weights(workflow: Workflow) -> dict[str, torch.Tensor]:
     return load_file(workflow.directory / CROSSCODER / "model.safetensors")
 
 
-def accounted(slurm: PrivateSlurm, *fields: str) -> list[list[str]]:
-    form = f"--format={','.join(fields)}"
+def accounted(workflow: Workflow, slurm: PrivateSlurm, *fields: str) -> list[list[str]]:
+    form = f"--format={','.join(fields)},WorkDir%0"
     out = slurm.run("sacct", "--allocations", "--noheader", "--parsable2", form)
-    return [line.split("|") for line in out.splitlines()]
+    return [line.split("|")[:-1] for line in out.splitlines() if line.split("|")[-1] == str(workflow.directory)]
 
 
 def test_runs_to_its_report(embedded: Workflow, slurm: PrivateSlurm) -> None:
@@ -42,7 +42,7 @@ def test_runs_to_its_report(embedded: Workflow, slurm: PrivateSlurm) -> None:
     relie = xr.open_zarr(results / "triplet" / "batchtopk" / "seed0" / "relie.zarr")
     assert relie.sizes["checkpoint"] == 3
     assert bool(relie.indirect_effect.notnull().all())
-    jobs = accounted(slurm, "JobName", "State", "AllocTRES", "JobID")
+    jobs = accounted(embedded, slurm, "JobName", "State", "AllocTRES", "JobID")
     assert {state for _, state, _, _ in jobs} == {"COMPLETED"}
     gpus = {name: "gres/gpu=1" in tres for name, _, tres, _ in jobs}
     assert gpus["train_crosscoder"]
@@ -62,7 +62,9 @@ def test_two_nodes_of_two_processes_train_what_one_process_trains(again: Workflo
     assert result.returncode == 0, result.stdout
     history = xr.open_zarr(again.directory / CROSSCODER.replace("crosscoder", "training.zarr"))
     assert history.attrs["processes"] == 4
-    last = [row for row in accounted(slurm, "JobName", "NNodes", "AllocTRES") if row[0] == "train_crosscoder"][-1]
+    last = [row for row in accounted(again, slurm, "JobName", "NNodes", "AllocTRES") if row[0] == "train_crosscoder"][
+        -1
+    ]
     assert last[1] == "2"
     assert "gres/gpu=4" in last[2]
     for name, value in weights(again).items():
@@ -70,7 +72,7 @@ def test_two_nodes_of_two_processes_train_what_one_process_trains(again: Workflo
 
 
 def test_preempted_training_ends_in_the_same_weights(again: Workflow, slurm: PrivateSlurm) -> None:
-    config = again.changed("variants.l1.steps", 8000)
+    config = again.changed("variants.l1.steps", 4000)
     config["training"] = {"save_every": 100}
     undisturbed = replace(again, options=("--cores", "1"))
     result = undisturbed.snakemake("--force", CROSSCODER, config=config)
@@ -83,7 +85,7 @@ def test_preempted_training_ends_in_the_same_weights(again: Workflow, slurm: Pri
     slurm.run("sbatch", "--partition=urgent", *whole, "--wrap=true")
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 0, said
-    number = [row[0] for row in accounted(slurm, "JobID", "JobName") if row[1] == "train_crosscoder"][-1]
+    number = [row[0] for row in accounted(again, slurm, "JobID", "JobName") if row[1] == "train_crosscoder"][-1]
     runs = slurm.run("sacct", "--duplicates", "--allocations", "--noheader", f"--jobs={number}", "--format=State")
     assert runs.split() == ["PREEMPTED", "COMPLETED"]
     log = (again.directory / "results/small/logs/train_crosscoder/pair-l1-seed0.log").read_text()

@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -81,40 +80,6 @@ def test_kills_a_job_above_its_memory(cluster: PrivateSlurm, tmp_path: Path) -> 
     job = submit(cluster, tmp_path, f'python3 -c "{HOG}"', "--mem=200")
     wait_accounted(cluster, job, "FAILED")  # and not OUT_OF_MEMORY, which SLURM only knows from control groups
     assert "exceeded memory limit" in (tmp_path / "out").read_text()
-
-
-def test_preempts_and_requeues(cluster: PrivateSlurm, tmp_path: Path) -> None:
-    whole = ("--nodes=2", "--ntasks-per-node=1", f"--cpus-per-task={cluster.cpus}")
-    job = submit(cluster, tmp_path, UNTIL_RESTARTED, *whole)
-    cluster.wait_until(lambda: lines(tmp_path / "starts") == ["node1 0"], "the job runs", 30)
-    urgent = submit(cluster, tmp_path, "true", "--partition=urgent", *whole)
-    wait_state(cluster, urgent, "COMPLETED")
-    wait_accounted(cluster, job, "PREEMPTED", "COMPLETED")
-    assert lines(tmp_path / "starts") == ["node1 0", "node1 1"]
-
-
-def test_a_requeued_job_starts_again_soon(cluster: PrivateSlurm, tmp_path: Path) -> None:
-    job = submit(cluster, tmp_path, UNTIL_RESTARTED)
-    cluster.wait_until(lambda: len(lines(tmp_path / "starts")) == 1, "the job runs", 30)
-    before = time.monotonic()
-    cluster.run("scontrol", "requeue", job)
-    wait_accounted(cluster, job, "REQUEUED", "COMPLETED")
-    assert time.monotonic() - before < 20
-
-
-def test_a_job_survives_its_node(cluster: PrivateSlurm, tmp_path: Path) -> None:
-    job = submit(cluster, tmp_path, f"{LOG_STARTS}(setsid sleep 613131 &); {UNTIL_RESTARTED.removeprefix(LOG_STARTS)}")
-    cluster.wait_until(lambda: len(lines(tmp_path / "starts")) == 1, "the job runs", 30)
-    cluster.wait_until(lambda: bool(processes_of("613131")), "it has a process that nothing of it is the parent of", 30)
-    first = lines(tmp_path / "starts")[0].split()[0]
-    cluster.stop_node(first)
-    try:
-        assert not processes_of("613131")
-        wait_state(cluster, job, "COMPLETED", seconds=60)
-    finally:
-        cluster.start_node(first)
-    assert {line.split()[0] for line in lines(tmp_path / "starts")} == {"node1", "node2"}
-    assert cluster.node_state(first) == "idle"
 
 
 def test_leaves_no_process(slurm: PrivateSlurm, short_path: Path) -> None:

@@ -152,30 +152,6 @@ rule stuck:
     assert len(workflow.jobs("JobID")) == 2  # queued again, not submitted again
 
 
-def test_a_preempted_job_goes_on_from_its_state(small: Small, cluster: PrivateSlurm) -> None:
-    workflow = small(
-        f"""
-rule all:
-    input: "out"
-rule count:
-    output: "out"
-    resources: state="count.state", nodes=2, cpus={cluster.cpus}
-    shell: "python counter.py count.state {{output}} 8"
-"""
-    )
-    (workflow.directory / "counter.py").write_text(COUNTER)
-    process = workflow.start()
-    workflow.wait_lines("ticks", 2)
-    whole = ("--nodes=2", "--ntasks-per-node=1", f"--cpus-per-task={cluster.cpus}", "--output=/dev/null")
-    cluster.run("sbatch", "--partition=urgent", *whole, "--wrap=sleep 3")
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    starts = [int(line) for line in workflow.lines("starts")]
-    assert len(starts) == 2
-    assert starts[1] > 0
-    assert len(workflow.jobs("JobID")) == 1
-
-
 def test_a_killed_controller_finds_its_jobs_again(small: Small) -> None:
     workflow = small(
         """

@@ -1,6 +1,8 @@
 """The DAG on a small nursery: what it makes, what it repeats, and what it refuses."""
 
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -215,6 +217,11 @@ def test_published_experiments_build_their_dag(path: Path, tmp_path: Path) -> No
     assert jobs["download_checkpoint"] > 1 and jobs["write_report"] == 1
 
 
-def test_slurm_profile_is_found_from_the_root(nursery: Workflow) -> None:
-    result = nursery.snakemake("--dry-run", "--workflow-profile", str(ROOT / "slurm"))
-    assert result.returncode == 0, result.stdout
+def test_slurm_profile_is_found_from_the_root_and_misses_slurm_at_once(nursery: Workflow, tmp_path: Path) -> None:
+    (tmp_path / "bash").symlink_to("/bin/bash")
+    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--directory", str(tmp_path)]
+    command += ["--configfile", str(nursery.directory / "experiment.yaml")]
+    result = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "Using profile slurm" in result.stderr
+    assert "submitit-cluster slurm: sbatch, squeue, scancel not found; call this where jobs can be" in result.stderr

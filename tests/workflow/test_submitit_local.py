@@ -59,8 +59,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SubmititW
     try:
         process = workflow.start("--keep-going")
         workflow.wait(lambda: len(workflow.begun()) == 3, "the third job has begun")
-        outcomes = workflow.directory / ".snakemake" / "submitit" / "outcomes"
-        workflow.wait(lambda: len(list(outcomes.glob("make-*"))) == 1, "the ends of two are known")
+        open_jobs = workflow.directory / ".snakemake" / "submitit" / "jobs"
+        workflow.wait(lambda: len(list(open_jobs.glob("make-*"))) == 2, "the ends of two are known")
         (controller,) = [each for each in workflow.processes() if "submitit.local._local" in each.cmdline()]
         (task,) = controller.children()
         task.send_signal(signal.SIGUSR2)
