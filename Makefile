@@ -17,7 +17,7 @@ plan: $(INSTALLED)
 
 # As many processes as the machine has cores; the tests of a file stay together.
 test: $(INSTALLED)
-	pytest --numprocesses auto --dist loadfile
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	ruff check .

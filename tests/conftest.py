@@ -1,5 +1,6 @@
 """Small models, tokenizers and stores that many tests share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from chronocoder.tasks.pairs import MinimalPair
 from chronocoder.tasks.tokenise import tokenise_pairs
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start: tests run beside each other
 
 
 @pytest.fixture(params=ARCHITECTURES)

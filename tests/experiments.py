@@ -47,7 +47,7 @@ class Workflow:
         path = self.directory / "experiment.yaml"
         path.write_text(yaml.safe_dump(self.config if config is None else config, sort_keys=False))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        return [*command, *self.options, "--configfile", str(path), *arguments]
+        return [*command, "--configfile", str(path), *self.options, *arguments]
 
     @property
     def whole_environment(self) -> dict[str, str]:

@@ -62,11 +62,10 @@ def test_two_nodes_of_two_processes_train_what_one_process_trains(again: Workflo
     assert result.returncode == 0, result.stdout
     history = xr.open_zarr(again.directory / CROSSCODER.replace("crosscoder", "training.zarr"))
     assert history.attrs["processes"] == 4
-    last = [row for row in accounted(again, slurm, "JobName", "NNodes", "AllocTRES") if row[0] == "train_crosscoder"][
-        -1
-    ]
-    assert last[1] == "2"
-    assert "gres/gpu=4" in last[2]
+    rows = accounted(again, slurm, "JobName", "NNodes", "AllocTRES")
+    ((_, nodes, tres),) = [row for row in rows if row[0] == "train_crosscoder"]
+    assert nodes == "2"
+    assert "gres/gpu=4" in tres
     for name, value in weights(again).items():
         torch.testing.assert_close(value, one[name], atol=1e-4, rtol=1e-4)
 

@@ -219,8 +219,9 @@ def test_published_experiments_build_their_dag(path: Path, tmp_path: Path) -> No
 
 def test_slurm_profile_is_found_from_the_root_and_misses_slurm_at_once(nursery: Workflow, tmp_path: Path) -> None:
     (tmp_path / "bash").symlink_to("/bin/bash")
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(nursery.config))
     command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--directory", str(tmp_path)]
-    command += ["--configfile", str(nursery.directory / "experiment.yaml")]
+    command += ["--configfile", str(tmp_path / "experiment.yaml")]
     result = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert result.returncode == 1
     assert "Using profile slurm" in result.stderr
