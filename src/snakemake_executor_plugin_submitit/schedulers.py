@@ -89,7 +89,7 @@ class SlurmScheduler(Scheduler):
         """Cancel jobs with as few commands as can be; those that have ended meanwhile do no harm."""
         for first in range(0, len(job_ids), _PER_COMMAND):
             try:
-                _answer(["scancel", *job_ids[first : first + _PER_COMMAND]])
+                ask(["scancel", *job_ids[first : first + _PER_COMMAND]])
             except NoAnswerError as error:
                 if any("Invalid job id" not in line for line in str(error).splitlines()):
                     raise
@@ -104,15 +104,15 @@ class SlurmScheduler(Scheduler):
         numbers = ",".join(sorted({job_id.split("_")[0] for job_id in job_ids}))
         command = ["sacct", "--allocations", "--parsable2", "--format=JobID,State,NodeList", f"--jobs={numbers}"]
         try:
-            facts = self._parser.read_info(_answer(command))
+            facts = self._parser.read_info(ask(command))
         except NoAnswerError as error:
             self._warn_once("sacct", f"no accounting ({error}): the queue is asked instead, and errors say less")
             return {}
-        return {job_id: _state(fact["State"]) for job_id, fact in facts.items()}
+        return {job_id: state_of(fact["State"]) for job_id, fact in facts.items()}
 
     def _queued(self, form: str) -> set[str]:
         """Return a line for each job of this user that is in the queue."""
-        return set(_answer(["squeue", "--me", "--array", "--noheader", f"--format={form}"]).splitlines())
+        return set(ask(["squeue", "--me", "--array", "--noheader", f"--format={form}"]).splitlines())
 
     def _warn_once(self, topic: str, text: str) -> None:
         if topic not in self._warned:
@@ -127,13 +127,13 @@ def _forget_allocation() -> None:
             del os.environ[name]
 
 
-def _state(text: str) -> str:
+def state_of(text: str) -> str:
     """Return a state as `Scheduler.states` does; accounting adds who cancelled a job."""
     state = text.split(" ")[0].rstrip("+")
     return state if state in _ENDED else ACTIVE
 
 
-def _answer(command: Sequence[str]) -> str:
+def ask(command: Sequence[str]) -> str:
     """Return what a command prints.
 
     Raises:

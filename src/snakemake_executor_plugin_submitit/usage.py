@@ -8,7 +8,7 @@ from math import ceil
 from typing import NamedTuple
 
 from snakemake_executor_plugin_submitit.request import Request
-from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError, _answer, _state
+from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError, ask, state_of
 
 _FIELDS = ("JobID", "State", "ElapsedRaw", "TotalCPU", "AllocCPUS", "MaxRSS", "TRESUsageInMax")
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]+)?)"
@@ -106,7 +106,7 @@ def report_usage(allocations: Mapping[str, tuple[str, Request]], logger: logging
     numbers = ",".join(sorted({job_id.split("_")[0] for job_id in allocations}))
     options = ["--parsable2", "--noheader", "--noconvert", "--duplicates"]
     try:
-        text = _answer(["sacct", *options, f"--format={','.join(_FIELDS)}", f"--jobs={numbers}"])
+        text = ask(["sacct", *options, f"--format={','.join(_FIELDS)}", f"--jobs={numbers}"])
     except NoAnswerError as error:
         why = " ".join(str(error).split())
         logger.info(f"No table of what jobs used, for SLURM's accounting does not answer ({why}).")
@@ -154,7 +154,7 @@ def parse_usage(text: str) -> dict[str, Usage]:
 
 def _usage_of(fields: Sequence[str], requeued: bool) -> Usage:
     _, state, elapsed, cpu_time, cpus, _, _ = fields
-    return Usage(_state(state), _number(elapsed), seconds_of(cpu_time), _number(cpus), requeued=requeued)
+    return Usage(state_of(state), _number(elapsed), seconds_of(cpu_time), _number(cpus), requeued=requeued)
 
 
 def _with_step(usage: Usage, max_rss: str, tres: str) -> Usage:

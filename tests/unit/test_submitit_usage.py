@@ -240,7 +240,7 @@ def test_rules_packed_together_get_one_sentence():
 def report(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: str, *job_ids: str) -> str:
     """Return what is logged, and check that SLURM is asked once and about each job's number once."""
     asked: list[list[str]] = []
-    monkeypatch.setattr(usage_module, "_answer", lambda command: asked.append(command) or answer)
+    monkeypatch.setattr(usage_module, "ask", lambda command: asked.append(command) or answer)
     with caplog.at_level(logging.INFO):
         report_usage(dict.fromkeys(job_ids, ("train", BIG)), logging.getLogger("run"))
     (command,) = asked
@@ -271,7 +271,7 @@ def test_one_sentence_where_there_is_no_accounting(monkeypatch, caplog):
     def refuse(_command: list[str]) -> str:
         raise NoAnswerError("sacct: Slurm accounting storage is disabled\nsacct: fatal")
 
-    monkeypatch.setattr(usage_module, "_answer", refuse)
+    monkeypatch.setattr(usage_module, "ask", refuse)
     with caplog.at_level(logging.INFO):
         report_usage({"1": ("train", BIG)}, logging.getLogger("run"))
     (record,) = caplog.records
