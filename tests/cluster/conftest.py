@@ -39,7 +39,8 @@ def cluster(slurm: PrivateSlurm) -> Iterator[PrivateSlurm]:
 def embedded(slurm: PrivateSlurm, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """The embedded experiment, reduced, run by `snakemake --profile slurm` to its report."""
     workflow = Workflow(tmp_path_factory.mktemp("embedded"), NURSERY, PROFILE, slurm.environment)
-    workflow.config = workflow.changed("suites.small.comparisons.pair.variants", ["l1"])
+    workflow.config = workflow.changed("suites.small.comparisons", {"pair": {"checkpoints": ["step0", "step8"]}})
+    del workflow.config["variants"]["batchtopk"]
     workflow.config = workflow.changed("attribution_jobs", {"tasks_per_job": 2})
     result = workflow.snakemake()
     assert result.returncode == 0, result.stdout

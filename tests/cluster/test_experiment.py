@@ -39,8 +39,8 @@ def accounted(workflow: Workflow, slurm: PrivateSlurm, *fields: str) -> list[lis
 def test_runs_to_its_report(embedded: Workflow, slurm: PrivateSlurm) -> None:
     results = embedded.directory / "results" / "small"
     assert (results / "report" / "index.html").stat().st_size > 100_000
-    relie = xr.open_zarr(results / "triplet" / "batchtopk" / "seed0" / "relie.zarr")
-    assert relie.sizes["checkpoint"] == 3
+    relie = xr.open_zarr(results / "pair" / "l1" / "seed0" / "relie.zarr")
+    assert relie.sizes["task"] == 2
     assert bool(relie.indirect_effect.notnull().all())
     jobs = accounted(embedded, slurm, "JobName", "State", "AllocTRES", "JobID")
     assert {state for _, state, _, _ in jobs} == {"COMPLETED"}

@@ -97,34 +97,6 @@ def await_state(process: subprocess.Popen[str], output: Path) -> None:
         time.sleep(0.02)
 
 
-def test_two_machines_that_are_stopped_and_go_on_give_the_same_crosscoder(
-    activation_store: Callable[..., Path], tmp_path: Path
-) -> None:
-    """Through `accelerate launch` on each of two machines (here: one), with SIGUSR2 to one of them half-way."""
-    stores = [activation_store("step0"), activation_store("step1")]
-    whole = script(*flags(stores, tmp_path / "one", "batchtopk", steps=1000), "--save-every", "50")
-    ends = []
-    for attempt in range(2):
-        own = flags(stores, tmp_path / "two", "batchtopk", steps=1000)
-        shared = ["--processes", "2", "--machines", "2", "--main-port", str(free_port()), "--save-every", "10"]
-        machines = [script(*own, *shared, "--machine-rank", str(rank)) for rank in range(2)]
-        if attempt == 0:
-            await_state(machines[0], tmp_path / "two")
-            machines[1].send_signal(signal.SIGUSR2)
-        ends.append([machine.communicate()[1] for machine in machines])
-        assert (machines[0].returncode == 0) == (attempt == 1), "".join(ends[-1])
-        if attempt == 0:
-            assert machines[1].returncode == 128 + signal.SIGUSR2, "a scheduler has to see what ended it"
-    assert "training_state has the state" in "".join(ends[0])
-    assert "going on after step" in "".join(ends[1])
-    assert not (tmp_path / "two" / "training_state").exists(), "a finished training must leave no state"
-    assert xr.open_zarr(tmp_path / "two" / "history.zarr").attrs["processes"] == 2
-    assert whole.wait() == 0
-    one, two = (load_crosscoder(tmp_path / name / "crosscoder") for name in ("one", "two"))
-    for name, weight in one.state_dict().items():
-        torch.testing.assert_close(two.state_dict()[name], weight, rtol=1e-2, atol=1e-3, msg=name)
-
-
 @pytest.fixture
 def allocation(tmp_path: Path) -> dict[str, str]:
     """Return the environment of a step that runs on the first node of a SLURM allocation, with an `srun` to call."""
