@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_submitit.journal import Journal
-from snakemake_executor_plugin_submitit.outcome import Outcomes
+from snakemake_executor_plugin_submitit.recovery import cancel_left
 from snakemake_executor_plugin_submitit.schedulers import NoAnswerError, scheduler_of
 
 
@@ -25,20 +25,12 @@ def cancel(folder: Path, logger: logging.Logger) -> None:
     """
     if not (folder / "jobs").is_dir():
         raise WorkflowError(f"{folder}: no such folder of jobs; give what submitit-folder is set to with --folder")
-    journal, outcomes = Journal(folder), Outcomes(folder / "outcomes")
-    journal.lock()
-    entries = journal.entries()
-    for cluster in {entry.cluster for entry in entries}:
-        numbers = {entry.job_id for entry in entries if entry.cluster == cluster and entry.job_id}
-        scheduler = scheduler_of(cluster, logger)
-        for submission in {entry.submission for entry in entries if entry.cluster == cluster and not entry.job_id}:
-            numbers.update(scheduler.submitted_as(submission))
-        scheduler.cancel(sorted(numbers))
-    for entry in entries:
-        journal.forget(entry)
-        outcomes.forget(entry.token)
+    journal = Journal(folder)
+    journal.lock(logger)
+    clusters = {entry.cluster for entry in journal.entries()}
+    count = sum(cancel_left(journal, scheduler_of(cluster, logger), cluster) for cluster in sorted(clusters))
     journal.unlock()
-    logger.info("%d jobs cancelled", len(entries))
+    logger.info("%d jobs cancelled", count)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
 
 _DROPPED = ("SNAKEMAKE_PROFILE",)  # the job step is told everything on its command line
 _KILL_WAIT_S = 900  # a scheduler that sends SIGTERM kills within its grace time
+_EARLY_S = 120  # schedulers signal up to a minute early, and what runs in an allocation may start late
 _POLL_S = 0.1
 
 
@@ -87,7 +88,7 @@ class Allocation:
         environment = submitit.JobEnvironment()
         if environment.global_rank:
             return
-        self._began = time.time()
+        self._began = float(os.environ.get("SLURM_JOB_START_TIME", time.time()))
         self._listen(environment.cluster)
         for step in self._open_steps():
             if self.restarts > self.requeues:
@@ -206,8 +207,8 @@ class Allocation:
         return frozenset(str(name) for name in names if not any(part.startswith(".") for part in name.parts))
 
     def _is_over(self) -> bool:
-        """Say whether the time limit is near, as opposed to preemption: schedulers signal up to a minute early."""
-        return time.time() - self._began >= self.limit_s - self.signal_delay_s - 60
+        """Say whether the time limit is near, as opposed to preemption."""
+        return time.time() - self._began >= self.limit_s - self.signal_delay_s - _EARLY_S
 
     def _why_over(self, step: Step) -> str:
         minutes = f"its time limit of {self.limit_s / 60:g} min"

@@ -3,9 +3,10 @@
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
+from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
@@ -17,9 +18,9 @@ from snakemake_executor_plugin_submitit.failure import explain_death, explain_fa
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
 from snakemake_executor_plugin_submitit.ready import Ready, check_wishes, make_ready
-from snakemake_executor_plugin_submitit.recovery import ended_meanwhile, jobs_left
+from snakemake_executor_plugin_submitit.recovery import cancel_left, check_cluster, ended_meanwhile, jobs_left
 from snakemake_executor_plugin_submitit.request import Request, arrays_of, label_of, packs_of, request_of
-from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError, scheduler_of
+from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError, end_jobs, scheduler_of
 from snakemake_executor_plugin_submitit.submission import Submitter
 from snakemake_executor_plugin_submitit.usage import report_usage
 
@@ -35,18 +36,17 @@ class Executor(RemoteExecutor):
         """
         settings = self.settings = self.workflow.executor_settings
         self._scheduler = scheduler_of(settings.cluster, self.logger)
-        if settings.on_interrupt not in ("detach", "cancel"):
-            raise WorkflowError(f"submitit-on-interrupt {settings.on_interrupt!r} is unknown; use detach or cancel")
+        _check(settings)
         check_wishes(self.workflow.dag.needrun_jobs(), settings.cluster)
         folder = Path(settings.folder).absolute()
         self._logs = folder / "logs"
         self._outcomes = Outcomes(folder / "outcomes")
         self._submitter = Submitter(settings, self._scheduler, self._logs / "allocations")
         self._journal = Journal(folder)
-        self._journal.lock()
+        self._journal.lock(self.logger)
+        check_cluster(self._journal, settings.cluster)
         self._cancelled: set[str] = set()
         self._begun: set[str] = set()
-        self._watched: dict[str, SubmittedJobInfo] = {}
         self._allocations: dict[str, tuple[str, Request]] = {}
         self._left = jobs_left(self._journal, self._outcomes, self._submitter, self._states)
         # Jobs wait for Snakemake's temporary directory, which must outlive this process as they do.
@@ -58,12 +58,11 @@ class Executor(RemoteExecutor):
 
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
         """Submit jobs: those of an earlier call are found again, short ones packed, like ones sent out as an array."""
-        fresh: list[Ready] = []
         for job in jobs:
             self.run_job_pre(job)
-            ready = self._prepare(job)
-            if not self._attach(ready):
-                fresh.append(ready)
+        readies = [self._prepare(job) for job in jobs]
+        self._end_outdated(readies)
+        fresh = [ready for ready in readies if not self._attach(ready)]
         for array in arrays_of(packs_of(fresh)):
             self._submit(array)
 
@@ -75,11 +74,11 @@ class Executor(RemoteExecutor):
         """Conclude jobs that have ended, by their own word or else by the scheduler's; yield the others."""
         if not active_jobs:  # this may be asked before there is anything to ask with
             return
-        begun = set(self._outcomes.tokens())
+        known = set(self._outcomes.tokens())
         silent: list[SubmittedJobInfo] = []
         for info in active_jobs:
             ready: Ready = info.aux["ready"]
-            outcome = self._outcomes.read(ready.entry.token) if ready.entry.token in begun else None
+            outcome = self._outcomes.read(ready.entry.token) if ready.entry.token in known else None
             if outcome is not None and outcome.ended:
                 self._conclude(info, outcome)
             else:
@@ -96,22 +95,18 @@ class Executor(RemoteExecutor):
             self._bury(dead, states)
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
-        """Cancel the run's jobs and no others."""
-        try:
-            self._scheduler.cancel(sorted({info.external_jobid for info in active_jobs}))
-        except NoAnswerError as error:
-            self.logger.error(f"Jobs may go on: {error}. {self._how_to_cancel()}")
-            return
-        for info in active_jobs:
-            self._forget(info)
+        """Cancel these jobs and no others."""
+        end_jobs(self._scheduler, sorted({info.external_jobid for info in active_jobs}))
 
     def cancel(self) -> None:
         """Do upon Ctrl-C as the settings say: leave the jobs running for the next call, or cancel them."""
-        watched = list(self._watched.values())
         if self.settings.on_interrupt == "cancel" or self.settings.cluster != "slurm":
-            self.cancel_jobs(watched)
-        elif watched:
-            self.logger.warning(f"{len(watched)} submitted jobs go on. {self._how_to_cancel()}")
+            try:
+                cancel_left(self._journal, self._scheduler, self.settings.cluster)
+            except NoAnswerError as error:
+                self.logger.error(f"Jobs may go on: {error}. {self._how_to_cancel()}")
+        elif count := len(self._journal.entries()):
+            self.logger.warning(f"{count} submitted jobs go on. {self._how_to_cancel()}")
         self.shutdown()
 
     def _how_to_cancel(self) -> str:
@@ -130,26 +125,35 @@ class Executor(RemoteExecutor):
     def _prepare(self, job: JobExecutorInterface) -> Ready:
         return make_ready(job, self.settings.cluster, self.settings.no_gpus, self._logs)
 
+    def _end_outdated(self, readies: Sequence[Ready]) -> None:
+        """Cancel jobs of an earlier call that would now be asked to do something else, or have ended long ago."""
+        outdated = []
+        for ready in readies:
+            left = self._left.get(ready.entry.key)
+            if left is not None and (left.digest != ready.entry.digest or self._is_stale(left)):
+                outdated.append(self._left.pop(left.key))
+        numbers = sorted({left.job_id for left in outdated if not self._is_stale(left)})
+        if numbers:
+            self.logger.info(f"Cancelling {', '.join(numbers)}: what they do is to be done otherwise now.")
+            self._cancelled.update(numbers)
+            end_jobs(self._scheduler, numbers)
+        for left in outdated:
+            self._journal.forget(left)
+
+    def _is_stale(self, left: Entry) -> bool:
+        outcome = self._outcomes.read(left.token)
+        return outcome is not None and outcome.ended and not ended_meanwhile(outcome)
+
     def _attach(self, ready: Ready) -> bool:
-        """Take over a job of an earlier call; one that was asked to do something else is cancelled."""
+        """Take over a job of an earlier call."""
         left = self._left.pop(ready.entry.key, None)
         if left is None:
             return False
-        outcome = self._outcomes.read(left.token)
-        ended = outcome is not None and outcome.ended
-        if left.digest == ready.entry.digest and (not ended or ended_meanwhile(outcome)):
-            self.logger.info(f"Found again: {left.rule} is job {left.job_id}.")
-            ready.entry = left
-            self._watch(ready)
-            return True
-        if not ended:
-            self.logger.info(f"Cancelling {left.job_id}: {left.rule} is asked to do something else now.")
-            self._cancelled.add(left.job_id)
-            self._scheduler.cancel([left.job_id])
-            while self._states([left.job_id])[left.job_id] == ACTIVE:  # two must not write the same files
-                sleep(1)
-        self._journal.forget(left)
-        return False
+        self.logger.info(f"Found again: {left.rule} is job {left.job_id}.")
+        ready.entry = left
+        ready.wish = replace(ready.wish, request=Request(**left.request))
+        self._watch(ready)
+        return True
 
     def _submit(self, array: Sequence[Sequence[Ready]]) -> None:
         """Submit allocations that ask for the same, as one job array if they are several."""
@@ -158,7 +162,8 @@ class Executor(RemoteExecutor):
         for ready in (ready for pack in array for ready in pack):
             Path(ready.entry.log).parent.mkdir(parents=True, exist_ok=True)
             ready.wish = replace(ready.wish, request=request)
-            ready.entry = replace(ready.entry, submission=submission, label=label_of(array[0]))
+            label = label_of(array[0])
+            ready.entry = replace(ready.entry, submission=submission, label=label, request=asdict(request))
             self._journal.write(ready.entry)
         try:
             allocations = [self._allocation(pack, request) for pack in array]
@@ -186,9 +191,7 @@ class Executor(RemoteExecutor):
 
     def _watch(self, ready: Ready) -> None:
         self._allocations[ready.entry.job_id] = ready.entry.label, ready.wish.request
-        info = SubmittedJobInfo(ready.job, ready.entry.job_id, {"ready": ready})
-        self._watched[ready.entry.token] = info
-        self.report_job_submission(info)
+        self.report_job_submission(SubmittedJobInfo(ready.job, ready.entry.job_id, {"ready": ready}))
 
     def _states(self, job_ids: Iterable[str]) -> dict[str, str]:
         """Return how jobs stand; all as active while the scheduler gives no answer."""
@@ -209,13 +212,13 @@ class Executor(RemoteExecutor):
         return bool(monotonic() - ready.silent_since >= self.workflow.execution_settings.latency_wait)
 
     def _conclude(self, info: SubmittedJobInfo, outcome: Outcome) -> None:
-        entry: Entry = info.aux["ready"].entry
+        entry, request = info.aux["ready"].entry, info.aux["ready"].wish.request
         self._begun.add(entry.job_id)
-        self._forget(info)
+        self._journal.forget(entry)  # but not its outcome, lest an allocation that is queued again runs the job again
         if outcome.state == "done":
             self.report_job_success(info)
         else:
-            self.report_job_error(info, msg=explain_failure(outcome, entry), aux_logs=[entry.log])
+            self.report_job_error(info, msg=explain_failure(outcome, entry, request), aux_logs=[entry.log])
 
     def _bury(self, dead: Sequence[SubmittedJobInfo], states: dict[str, str]) -> None:
         """Report jobs whose allocation ended under them; those that had not begun are submitted again."""
@@ -227,7 +230,7 @@ class Executor(RemoteExecutor):
             if outcome is not None and outcome.ended:  # seen only now
                 self._conclude(info, outcome)
                 continue
-            self._forget(info)
+            self._journal.forget(ready.entry)
             if ready.entry.job_id in self._cancelled or (outcome is None and ready.entry.job_id in self._begun):
                 again.append(self._prepare(ready.job))
             else:
@@ -241,8 +244,15 @@ class Executor(RemoteExecutor):
         message = explain_death(state, ready.entry, ready.wish.request, log)
         self.report_job_error(info, msg=message, aux_logs=[ready.entry.log, str(log)])
 
-    def _forget(self, info: SubmittedJobInfo) -> None:
-        """Take note of a job's end. Its outcome stays, lest an allocation that is queued again runs the job again."""
-        entry: Entry = info.aux["ready"].entry
-        self._watched.pop(entry.token, None)
-        self._journal.forget(entry)
+
+def _check(settings: Any) -> None:
+    """Check what a user may have set.
+
+    Raises:
+        WorkflowError: a setting has no sense.
+    """
+    if settings.on_interrupt not in ("detach", "cancel"):
+        raise WorkflowError(f"submitit-on-interrupt {settings.on_interrupt!r} is unknown; use detach or cancel")
+    for name, least in (("array_limit", 1), ("requeues", 0), ("signal_delay", 0)):
+        if getattr(settings, name) < least:
+            raise WorkflowError(f"submitit-{name.replace('_', '-')} {getattr(settings, name)} is below {least}")

@@ -8,12 +8,29 @@ from snakemake_executor_plugin_submitit.outcome import Outcome
 from snakemake_executor_plugin_submitit.request import Request
 
 _LINES = 20
+_KILLED = (
+    "Signals.SIGKILL",
+    "status -9",
+    "exit code 137",
+    "status 137",
+    "oom_kill",
+    "oom-kill",
+)  # as control groups do
 _OUT_OF_MEMORY = ("exceeded memory limit", "oom_kill", "oom-kill")
 
 
-def explain_failure(outcome: Outcome, entry: Entry) -> str:
-    """Return what is to be said of a job that ended by itself: why, the end of its log and where the whole is."""
-    return f"Job {entry.job_id}: {outcome.message}.\n{_shown(Path(entry.log))}"
+def explain_failure(outcome: Outcome, entry: Entry, request: Request) -> str:
+    """Return what is to be said of a job that ended by itself: why, the end of its log and where the whole is.
+
+    Args:
+        outcome: how it ended.
+        entry: the job.
+        request: what it had asked for.
+    """
+    log = Path(entry.log)
+    killed = any(sign in line for line in (outcome.message, *_last_lines(log)) for sign in _KILLED)
+    hint = f" A part of it was killed: it may need more than the {request.mem_mb} MB asked for." if killed else ""
+    return f"Job {entry.job_id}: {outcome.message}.{hint}\n{_shown(log)}"
 
 
 def explain_death(state: str, entry: Entry, request: Request, allocation_log: Path) -> str:
@@ -53,5 +70,5 @@ def _last_lines(log: Path) -> list[str]:
     try:
         with log.open(encoding="utf-8", errors="replace") as lines:
             return list(deque(lines, maxlen=_LINES))
-    except FileNotFoundError:
+    except OSError:
         return []

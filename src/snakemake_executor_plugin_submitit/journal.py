@@ -2,11 +2,13 @@
 
 import fcntl
 import json
+import logging
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 
@@ -25,6 +27,7 @@ class Entry:
         log: file with its output.
         job_id: the scheduler's name for the allocation; empty while it is being submitted.
         label: name of the allocation.
+        request: what the allocation asked for, by the names of `Request`.
     """
 
     key: str
@@ -36,6 +39,7 @@ class Entry:
     log: str
     job_id: str = ""
     label: str = ""
+    request: dict[str, Any] = field(default_factory=dict)
 
 
 class Journal:
@@ -52,8 +56,11 @@ class Journal:
         self._lock: TextIOWrapper | None = None
         self._entries.mkdir(parents=True, exist_ok=True)
 
-    def lock(self) -> None:
+    def lock(self, logger: logging.Logger) -> None:
         """Let no other process tend these jobs; the lock ends with the process, however it ends.
+
+        Args:
+            logger: told where the file system has no locks.
 
         Raises:
             WorkflowError: another one does.
@@ -66,6 +73,8 @@ class Journal:
             owner = file.read().strip() or "another process"
             file.close()
             raise WorkflowError(f"{self._lock_path}: {owner} tends the jobs of this directory; end it first") from error
+        except OSError as error:
+            logger.warning(f"{self._lock_path}: no lock ({error}); see to it that one process tends these jobs")
         file.truncate(0)
         file.write(f"snakemake on {socket.gethostname()}, process {os.getpid()},\n")
         file.flush()

@@ -49,10 +49,10 @@ class Outcomes:
         partial.replace(self.directory / token)
 
     def read(self, token: str) -> Outcome | None:
-        """Return an outcome; None if the job has not begun."""
+        """Return an outcome; None if the job has not begun, or a shared file system does not show it yet."""
         try:
             return Outcome(**json.loads((self.directory / token).read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        except (OSError, ValueError):
             return None
 
     def forget(self, token: str) -> None:

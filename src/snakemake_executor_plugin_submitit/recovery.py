@@ -1,15 +1,18 @@
-"""Finding again what an earlier call of Snakemake submitted."""
+"""Finding again, or cancelling, what an earlier call of Snakemake submitted."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from time import time
 
+from snakemake_interface_common.exceptions import WorkflowError
+
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
-from snakemake_executor_plugin_submitit.schedulers import ACTIVE
+from snakemake_executor_plugin_submitit.schedulers import ACTIVE, Scheduler, end_jobs
 from snakemake_executor_plugin_submitit.submission import Submitter
 
 _BEGAN = time()  # Snakemake loads its plugins before it looks at what is to be done
+_AWAITED = (ACTIVE, "COMPLETED")  # a shared file system may not show yet what a job wrote at its end
 
 
 def jobs_left(
@@ -29,19 +32,52 @@ def jobs_left(
     Raises:
         WorkflowError: the scheduler does not say what became of jobs that were being submitted.
     """
+    begun = set(outcomes.tokens())
     entries = [_numbered(entry, outcomes) for entry in journal.entries()]
+    for name in {entry.submission for entry in entries if not entry.job_id and entry.token not in begun}:
+        submitter.discard(name)
     known = states(entry.job_id for entry in entries if entry.job_id)
     left = {}
     for entry in entries:
         outcome = outcomes.read(entry.token)
         ended = outcome is not None and outcome.ended
-        if ended_meanwhile(outcome) or (not ended and known.get(entry.job_id) == ACTIVE):
+        if ended_meanwhile(outcome) or (not ended and known.get(entry.job_id) in _AWAITED):
             left[entry.key] = entry
         else:
             journal.forget(entry)
-    for name in {entry.submission for entry in entries if not entry.job_id}:
-        submitter.discard(name, {entry.job_id for entry in left.values()})
     return left
+
+
+def check_cluster(journal: Journal, cluster: str) -> None:
+    """Check that the jobs of an earlier call went where jobs go now.
+
+    Raises:
+        WorkflowError: they did not, so that their scheduler is another.
+    """
+    if others := {entry.cluster for entry in journal.entries()} - {cluster}:
+        raise WorkflowError(
+            f"submitit-cluster {cluster}: an earlier call left jobs on {', '.join(sorted(others))}; let them end with"
+            " submitit-cluster as it was, or cancel them: python -m snakemake_executor_plugin_submitit cancel"
+        )
+
+
+def cancel_left(journal: Journal, scheduler: Scheduler, cluster: str) -> int:
+    """Cancel all jobs that the journal has for a cluster, those being submitted too, and no others.
+
+    Returns:
+        How many they are.
+
+    Raises:
+        NoAnswerError: the scheduler does not answer; nothing is forgotten.
+    """
+    entries = [entry for entry in journal.entries() if entry.cluster == cluster]
+    numbers = {entry.job_id for entry in entries if entry.job_id}
+    for name in {entry.submission for entry in entries if not entry.job_id}:
+        numbers.update(scheduler.submitted_as(name))
+    end_jobs(scheduler, sorted(numbers))
+    for entry in entries:
+        journal.forget(entry)
+    return len(entries)
 
 
 def ended_meanwhile(outcome: Outcome | None) -> bool:

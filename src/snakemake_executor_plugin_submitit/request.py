@@ -10,7 +10,10 @@ from snakemake_interface_common.exceptions import WorkflowError
 _COUNTS = {"mem_mb": 1, "cpus": 1, "gpus": 0, "nodes": 1, "runtime": 1, "pack": 1}
 _ARRAY_SIZE = 1000  # what SLURM allows unless a site says otherwise
 _NAMES = ("partition", "account", "qos", "constraint", "exclude", "extra", "state")
-_OURS = ("array", "comment", "error", "open-mode", "output", "requeue", "signal")
+_OURS = {
+    *("array", "comment", "cpus-per-task", "error", "gpus-per-node", "job-name", "mem", "nodes", "ntasks"),
+    *("ntasks-per-node", "open-mode", "output", "requeue", "signal", "time"),
+}
 RESOURCES = (*_COUNTS, *_NAMES)
 
 
@@ -105,10 +108,11 @@ def _options(extra: str, rule: str = "") -> dict[str, Any]:
     options: dict[str, Any] = {}
     for option in extra.split():
         name, equals, value = option.lstrip("-").partition("=")
+        name = name.replace("_", "-")
         if not name or (equals and not value):
             raise WorkflowError(f"rule {rule}: resource extra={extra!r}: {option!r} is not key=value or key; mend it")
         if name in _OURS:
-            raise WorkflowError(f"rule {rule}: resource extra={extra!r}: {name} is set by the executor; leave it out")
+            raise WorkflowError(f"rule {rule}: resource extra={extra!r}: {name} is set otherwise; leave it out")
         options[name] = value if equals else True
     return options
 

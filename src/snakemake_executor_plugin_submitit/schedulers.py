@@ -7,6 +7,7 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from time import monotonic, sleep
 
 import psutil
 from snakemake_interface_common.exceptions import WorkflowError
@@ -15,11 +16,13 @@ from submitit.slurm.slurm import SlurmInfoWatcher
 ACTIVE = "ACTIVE"
 UNKNOWN = "UNKNOWN"
 CLUSTERS = ("slurm", "local", "debug")
-_ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"} | {
-    *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT")
+_ENDED = {
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
+    *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
 }
 _PER_COMMAND = 500  # job numbers on one command line
 _ANSWER_S = 60
+_END_S = 300  # a site's KillWait and the saving of a state take most of it
 
 
 class NoAnswerError(RuntimeError):
@@ -74,16 +77,13 @@ class SlurmScheduler(Scheduler):
             )
 
     def states(self, job_ids: Collection[str]) -> dict[str, str]:
-        """Return how jobs stand; the queue is asked only about those that accounting does not call active."""
+        """Return how jobs stand; accounting, which may lag, is asked only about those that have left the queue."""
         if not job_ids:
             return {}
-        accounted = self._accounted(job_ids)
-        doubtful = [job_id for job_id in job_ids if accounted.get(job_id, UNKNOWN) != ACTIVE]
-        queued = self._queued("%i") if doubtful else set()
-        return {
-            job_id: ACTIVE if job_id not in doubtful or job_id in queued else accounted.get(job_id, UNKNOWN)
-            for job_id in job_ids
-        }
+        queued = self._queued("%i")
+        left = [job_id for job_id in job_ids if job_id not in queued]
+        accounted = self._accounted(left) if left else {}
+        return {job_id: ACTIVE if job_id in queued else accounted.get(job_id, UNKNOWN) for job_id in job_ids}
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs with as few commands as can be; those that have ended meanwhile do no harm."""
@@ -100,15 +100,16 @@ class SlurmScheduler(Scheduler):
         return [job_id for job_id, comment in lines if comment == submission]
 
     def _accounted(self, job_ids: Collection[str]) -> dict[str, str]:
-        """Return what accounting says; nothing where there is none, of which the user is told once."""
+        """Return the final states that accounting knows; none where there is none, of which the user is told once."""
         numbers = ",".join(sorted({job_id.split("_")[0] for job_id in job_ids}))
-        command = ["sacct", "--allocations", "--parsable2", "--format=JobID,State,NodeList", f"--jobs={numbers}"]
+        command = ["sacct", "--allocations", "--parsable2", "--format=JobID,State", f"--jobs={numbers}"]
         try:
             facts = self._parser.read_info(ask(command))
         except NoAnswerError as error:
-            self._warn_once("sacct", f"no accounting ({error}): the queue is asked instead, and errors say less")
+            self._warn_once("sacct", f"no accounting ({error}): what ended a job may remain unknown")
             return {}
-        return {job_id: state_of(fact["State"]) for job_id, fact in facts.items()}
+        states = {job_id: state_of(fact["State"]) for job_id, fact in facts.items()}
+        return {job_id: state for job_id, state in states.items() if state != ACTIVE}
 
     def _queued(self, form: str) -> set[str]:
         """Return a line for each job of this user that is in the queue."""
@@ -184,6 +185,20 @@ class DebugScheduler(Scheduler):
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Do nothing: none is running."""
+
+
+def end_jobs(scheduler: Scheduler, job_ids: Sequence[str]) -> None:
+    """Cancel these jobs and no others, and wait until they are gone, as they may write files until then.
+
+    Raises:
+        NoAnswerError: the scheduler does not answer, or does not end them in time.
+    """
+    scheduler.cancel(job_ids)
+    end = monotonic() + _END_S
+    while ACTIVE in scheduler.states(job_ids).values():
+        if monotonic() > end:
+            raise NoAnswerError(f"not all of {len(job_ids)} cancelled jobs have ended within {_END_S} s")
+        sleep(1)
 
 
 def scheduler_of(cluster: str, logger: logging.Logger) -> Scheduler:

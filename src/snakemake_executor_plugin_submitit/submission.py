@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -13,12 +13,13 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from snakemake_executor_plugin_submitit.allocation import Allocation
 from snakemake_executor_plugin_submitit.request import Request
-from snakemake_executor_plugin_submitit.schedulers import NoAnswerError, Scheduler
+from snakemake_executor_plugin_submitit.schedulers import NoAnswerError, Scheduler, end_jobs
 
 _NO_LIMIT = 1_000_000  # allocations keep count of their requeues themselves
 _ATTEMPTS = 3  # to submit while the scheduler is busy
 _BUSY = re.compile("timed out|temporarily|unable to contact|connection|try again|zero bytes", re.IGNORECASE)
 _BUSY_WAIT_S = 10
+_REFUSALS = (FailedJobError, FailedSubmissionError, OSError)
 
 
 class Submitter:
@@ -48,27 +49,28 @@ class Submitter:
             WorkflowError: the scheduler refuses.
         """
         with self._lock:
-            for attempt in range(1, _ATTEMPTS + 1):
+            for attempt in range(1, _ATTEMPTS):
                 try:
-                    return self._send(allocations, self._executor(allocations[0], label, request, name))
-                except (FailedJobError, FailedSubmissionError, OSError) as error:
+                    return self._send(allocations, label, request, name)
+                except _REFUSALS as error:
                     if not _BUSY.search(str(error)):
                         raise WorkflowError(str(error)) from error
-                    sleep(_BUSY_WAIT_S * attempt)
-                    self.discard(name)  # it may have taken the jobs, but answered too late
-                    if attempt == _ATTEMPTS:
-                        raise WorkflowError(str(error)) from error
-        raise AssertionError("unreachable")
+                sleep(_BUSY_WAIT_S * attempt)
+                self.discard(name)  # it may have taken the jobs, but answered too late
+            try:
+                return self._send(allocations, label, request, name)
+            except _REFUSALS as error:
+                self.discard(name)
+                raise WorkflowError(str(error)) from error
 
-    def discard(self, name: str, kept: Collection[str] = ()) -> None:
-        """Cancel what went out under a name, as far as it went out, but for what is kept.
+    def discard(self, name: str) -> None:
+        """Cancel what went out under a name, as far as it went out.
 
         Raises:
             WorkflowError: the scheduler does not answer.
         """
         try:
-            numbers = self._scheduler.submitted_as(name)
-            self._scheduler.cancel([number for number in numbers if number not in kept])
+            end_jobs(self._scheduler, self._scheduler.submitted_as(name))
         except NoAnswerError as error:
             raise WorkflowError(f"what was being submitted as {name} may be queued: {error}; try again") from error
 
@@ -76,7 +78,14 @@ class Submitter:
         """Return the file that an allocation, and the scheduler about it, write to."""
         return self._folder / f"{job_id}_0_log.out"
 
-    def _send(self, allocations: Sequence[Allocation], executor: submitit.AutoExecutor) -> list[str]:
+    def _send(self, allocations: Sequence[Allocation], label: str, request: Request, name: str) -> list[str]:
+        executor = submitit.AutoExecutor(
+            self._folder,
+            cluster=self._settings.cluster,
+            slurm_max_num_timeout=_NO_LIMIT,
+            local_max_num_timeout=_NO_LIMIT,
+        )
+        executor.update_parameters(**request.parameters(), **self._parameters(allocations[0], label, request, name))
         with executor.batch():
             jobs = [executor.submit(allocation) for allocation in allocations]
         if self._settings.cluster == "debug":
@@ -84,18 +93,16 @@ class Submitter:
                 job.results()
         return [job.job_id for job in jobs]
 
-    def _executor(self, allocation: Allocation, label: str, request: Request, name: str) -> submitit.AutoExecutor:
-        settings = self._settings
-        executor = submitit.AutoExecutor(
-            self._folder, cluster=settings.cluster, slurm_max_num_timeout=_NO_LIMIT, local_max_num_timeout=_NO_LIMIT
-        )
-        executor.update_parameters(
-            name=label,
-            stderr_to_stdout=True,
-            slurm_comment=name,
-            slurm_array_parallelism=settings.array_limit,
-            slurm_signal_delay_s=allocation.signal_delay_s,
-            slurm_setup=[settings.setup] if settings.setup else None,
-            **request.parameters(),
-        )
-        return executor
+    def _parameters(self, allocation: Allocation, label: str, request: Request, name: str) -> dict[str, Any]:
+        """Return submitit's parameters beside those of the request."""
+        # srun inherits no CPUs in some versions; --wait=0 keeps it from ending the first node when the others return.
+        srun = ["--wait=0", "--cpu-bind=none", f"--cpus-per-task={request.cpus}"]
+        return {
+            "name": label,
+            "stderr_to_stdout": True,
+            "slurm_comment": name,
+            "slurm_array_parallelism": self._settings.array_limit,
+            "slurm_signal_delay_s": allocation.signal_delay_s,
+            "slurm_setup": [self._settings.setup] if self._settings.setup else None,
+            "slurm_srun_args": srun,
+        }

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from time import sleep
 from typing import NamedTuple
 
 from snakemake_executor_plugin_submitit.request import Request
@@ -21,6 +22,7 @@ _MEMORY_MARGIN, _TIME_MARGIN, _CPU_MARGIN = 1.3, 1.5, 1.3  # suggested, times wh
 _LITTLE_MEMORY, _MUCH_MEMORY, _SMALL_MB = 0.5, 0.9, 1000
 _LITTLE_TIME, _MUCH_TIME, _SHORT_MIN = 0.25, 0.8, 10
 _LITTLE_CPU, _LITTLE_GPU_PERCENT = 0.5, 20
+_LAG_S = 5  # that accounting gets to note the last jobs' ends
 _SAMPLED_S = 60  # a job as long as this was looked at more than once
 
 _TITLE = (
@@ -105,13 +107,18 @@ def report_usage(allocations: Mapping[str, tuple[str, Request]], logger: logging
     """
     numbers = ",".join(sorted({job_id.split("_")[0] for job_id in allocations}))
     options = ["--parsable2", "--noheader", "--noconvert", "--duplicates"]
+    command = ["sacct", *options, f"--format={','.join(_FIELDS)}", f"--jobs={numbers}"]
     try:
-        text = ask(["sacct", *options, f"--format={','.join(_FIELDS)}", f"--jobs={numbers}"])
+        for _ in range(_LAG_S):
+            usages = parse_usage(ask(command))
+            if all(job_id in usages and usages[job_id].state != ACTIVE for job_id in allocations):
+                break
+            sleep(1)
     except NoAnswerError as error:
         why = " ".join(str(error).split())
         logger.info(f"No table of what jobs used, for SLURM's accounting does not answer ({why}).")
         return
-    if report := report_of(allocations, parse_usage(text)):
+    if report := report_of(allocations, usages):
         logger.info(report)
 
 

@@ -1,5 +1,7 @@
 """A SLURM for the tests that need a real one, and workflows that run on it."""
 
+import fcntl
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +20,18 @@ def slurm() -> Iterator[PrivateSlurm]:
     """Two nodes of two GPUs each, which all tests of the session share."""
     if missing := PrivateSlurm.missing():
         needs = "the tests need slurmctld, slurmd, slurmdbd, munge and MariaDB, and root"
+        if os.environ.get("CHRONOCODER_NEEDS_SLURM"):
+            pytest.fail(f"{', '.join(missing)} missing; {needs}")
         pytest.skip(f"no SLURM on this machine: {', '.join(missing)} missing; {needs}")
+    # Processes of the tests that bring up a SLURM each do so in turn: installing a database bears no company.
+    turn = (Path(tempfile.gettempdir()) / "private-slurm.lock").open("w")
+    fcntl.flock(turn, fcntl.LOCK_EX)
     with (
+        turn,
         tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as directory,
         PrivateSlurm(Path(directory)) as started,
     ):
+        fcntl.flock(turn, fcntl.LOCK_UN)
         yield started
 
 

@@ -90,6 +90,7 @@ JobRequeue=1
 KillWait=5
 CompleteWait=0
 InactiveLimit=0
+WaitTime=5
 OverTimeLimit=0
 MinJobAge=600
 MessageTimeout=5
@@ -262,7 +263,7 @@ class PrivateSlurm:
         self.wait_until(place.exists, "munged listens")
 
     def _start_database(self) -> None:
-        common = ["--no-defaults", "--user=root", f"--datadir={self.directory}/database"]
+        common = ["--no-defaults", "--user=root", f"--datadir={self.directory}/database", f"--tmpdir={self.directory}"]
         self.run("mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db")
         place = self.directory / "mariadb.socket"
         files = [f"--socket={place}", f"--pid-file={self.directory}/mariadb.pid"]

@@ -72,14 +72,15 @@ def test_two_nodes_of_two_processes_train_what_one_process_trains(again: Workflo
 
 def test_preempted_training_ends_in_the_same_weights(again: Workflow, slurm: PrivateSlurm) -> None:
     config = again.changed("variants.l1.steps", 4000)
-    config["training"] = {"save_every": 100}
+    config["training"] = {"save_every": 1_000_000}  # but when it is told to
     undisturbed = replace(again, options=("--cores", "1"))
     result = undisturbed.snakemake("--force", CROSSCODER, config=config)
     assert result.returncode == 0, result.stdout
     expected = weights(again)
+    log = again.directory / "results/small/logs/train_crosscoder/pair-l1-seed0.log"
+    log.unlink()
     process = start(again, config)
-    state = again.directory / CROSSCODER.replace("crosscoder", "training_state")
-    slurm.wait_until(lambda: any(state.glob("step*")), "a state is saved", 60)
+    slurm.wait_until(lambda: log.exists() and "/4000" in log.read_text(), "training has begun", 60)
     whole = ("--nodes=2", "--ntasks-per-node=1", f"--cpus-per-task={slurm.cpus}", "--output=/dev/null")
     slurm.run("sbatch", "--partition=urgent", *whole, "--wrap=true")
     said, _ = process.communicate(timeout=200)
@@ -87,8 +88,7 @@ def test_preempted_training_ends_in_the_same_weights(again: Workflow, slurm: Pri
     number = [row[0] for row in accounted(again, slurm, "JobID", "JobName") if row[1] == "train_crosscoder"][-1]
     runs = slurm.run("sacct", "--duplicates", "--allocations", "--noheader", f"--jobs={number}", "--format=State")
     assert runs.split() == ["PREEMPTED", "COMPLETED"]
-    log = (again.directory / "results/small/logs/train_crosscoder/pair-l1-seed0.log").read_text()
-    assert "going on" in log
+    assert "going on after step" in log.read_text()
     for name, value in weights(again).items():
         assert torch.equal(value, expected[name]), name
 

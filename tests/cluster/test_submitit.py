@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from private_slurm import PrivateSlurm
 from small_workflow import SmallWorkflow
 
@@ -51,12 +50,13 @@ rule other:
     shell: "touch {output}"
 """
     )
-    workflow.run("--submitit-array-limit", "2")
+    said = workflow.run("--submitit-array-limit", "2")
     jobs = workflow.jobs("JobID", "JobName", "State")
     arrays = Counter(number.split("_")[0] for number, name, _ in jobs if name == "like")
     assert list(arrays.values()) == [6]
     assert {state for *_, state in jobs} == {"COMPLETED"}
     assert [("_" in number, name) for number, name, _ in jobs if name == "other"] == [(False, "other")]
+    assert re.search(r"^like +6 +5 min .* 500 MB", said, re.MULTILINE), said
     running = [0]
     for line in workflow.lines("running"):
         running.append(running[-1] + (1 if line == "+" else -1))
@@ -297,11 +297,3 @@ def _seconds(workflow: SmallWorkflow) -> float:
     """Return how long the jobs of a workflow took from first to last."""
     times = [(workflow.directory / "out" / str(number)).stat().st_mtime for number in range(200)]
     return max(times) - min(times)
-
-
-@pytest.mark.parametrize("folder", ["absent"])
-def test_cancel_wants_a_folder_that_is_there(tmp_path: Path, folder: str) -> None:
-    command = [sys.executable, "-m", "snakemake_executor_plugin_submitit", "cancel", "--folder", folder]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert "absent: no such folder" in result.stderr

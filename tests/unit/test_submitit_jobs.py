@@ -1,5 +1,7 @@
 """Jobs in their allocation, what is kept of them on disk, what the scheduler is asked, and what users are told."""
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,10 @@ from snakemake_executor_plugin_submitit.schedulers import (
 )
 
 LOGGER = logging.getLogger("test_submitit_jobs")
-ENTRY = Entry("train-1", "digest", "train-1-a", "train", "snakemake-1", "slurm", "train.log", "77", "train")
 REQUEST = Request(runtime=30, mem_mb=500, cpus=1)
+ENTRY = Entry(
+    *("train-1", "digest", "train-1-a", "train", "snakemake-1", "slurm", "train.log", "77", "train", asdict(REQUEST))
+)
 DONE = Outcome("done", "", "77", 1000.0, 5.0)
 
 
@@ -90,6 +94,17 @@ def test_an_outcome_is_forgotten_once_or_twice(tmp_path: Path) -> None:
     assert outcomes.read("train-1") is None
 
 
+@pytest.mark.parametrize("text", ["", '{"state": "do', "\udcff"])
+def test_an_outcome_that_a_shared_file_system_half_shows_is_not_known_yet(tmp_path: Path, text: str) -> None:
+    (tmp_path / "train-1").write_bytes(text.encode(errors="surrogateescape"))
+    assert Outcomes(tmp_path).read("train-1") is None
+
+
+def test_an_outcome_that_cannot_be_opened_is_not_known_yet(tmp_path: Path) -> None:
+    (tmp_path / "train-1").mkdir()
+    assert Outcomes(tmp_path).read("train-1") is None
+
+
 def test_a_job_has_ended_when_it_is_done_or_failed() -> None:
     assert [Outcome(state).ended for state in ("running", "done", "failed")] == [False, True, True]
 
@@ -116,12 +131,12 @@ def test_a_half_written_entry_is_passed_over(tmp_path: Path) -> None:
 
 def test_one_process_tends_the_jobs_and_the_other_is_told_which(tmp_path: Path) -> None:
     first, second = Journal(tmp_path), Journal(tmp_path)
-    first.lock()
+    first.lock(LOGGER)
     owner = rf"snakemake on {socket.gethostname()}, process {os.getpid()},"
     with pytest.raises(WorkflowError, match=rf"{tmp_path}/lock: {owner} tends the jobs of this directory; end it"):
-        second.lock()
+        second.lock(LOGGER)
     first.unlock()
-    second.lock()
+    second.lock(LOGGER)
     second.unlock()
     second.unlock()
 
@@ -130,20 +145,36 @@ def test_the_lock_ends_with_its_process_and_not_with_what_that_started(
     tmp_path: Path, processes: Callable[..., subprocess.Popen[str]]
 ) -> None:
     script = (
-        "import subprocess, sys, time; from pathlib import Path; "
+        "import logging, subprocess, sys, time; from pathlib import Path; "
         "from snakemake_executor_plugin_submitit.journal import Journal; "
-        "journal = Journal(Path(sys.argv[1])); journal.lock(); "
+        "journal = Journal(Path(sys.argv[1])); journal.lock(logging.getLogger()); "
         "child = subprocess.Popen(['sleep', '60']); print(child.pid, flush=True); time.sleep(60)"
     )
     owner = processes(script, str(tmp_path))
     child = child_of(owner)
     with pytest.raises(WorkflowError, match=rf"process {owner.pid}, tends"):
-        Journal(tmp_path).lock()
+        Journal(tmp_path).lock(LOGGER)
     owner.kill()
     owner.wait()
-    Journal(tmp_path).lock()
+    Journal(tmp_path).lock(LOGGER)
     assert child.is_running()
     child.kill()
+
+
+def test_without_locks_the_user_is_told_to_take_care(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_file: object, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    journal = Journal(tmp_path)
+    journal.lock(LOGGER)
+    journal.unlock()
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert warning.startswith(f"{tmp_path}/lock: no lock (")
+    assert "No locks available" in warning
+    assert warning.endswith("see to it that one process tends these jobs")
 
 
 # Allocation
@@ -329,6 +360,16 @@ def test_a_job_is_not_judged_by_the_time_that_the_ones_before_it_took(node: Path
     assert outcome_of(node, 1).state == "done"
 
 
+@pytest.mark.parametrize(("ago", "state"), [(100, "running"), (130, "failed")])
+def test_time_counts_from_the_start_that_the_scheduler_names(
+    node: Path, monkeypatch: pytest.MonkeyPatch, ago: int, state: str
+) -> None:
+    """Of five minutes, the last of which is announced, up to two minutes early, setting up may take some."""
+    monkeypatch.setenv("SLURM_JOB_START_TIME", str(int(time.time()) - ago))
+    attempt(allocation_of(node, WARNED, "true", limit_s=300, signal_delay_s=60))
+    assert outcome_of(node).state == state
+
+
 def test_nothing_is_queued_again_more_often_than_allowed(node: Path) -> None:
     again: Allocation | None = allocation_of(node, f"echo a >> ran; {WARNED}", "echo b >> ran", requeues=2)
     for _ in range(2):
@@ -501,11 +542,14 @@ def test_an_allocation_in_the_controlling_process_leaves_its_signals_alone(
 
 # What users are told
 
+WHY = "Job 77: its command ended with status 3"
+FAILED = Outcome("failed", "its command ended with status 3", "77")
+
 
 def test_a_failure_shows_why_the_end_of_the_log_and_where_the_log_is(tmp_path: Path) -> None:
     log = tmp_path / "train.log"
     log.write_bytes(b"".join(b"line %d\n" % number for number in range(100)) + b"\xff last without an end")
-    text = explain_failure(Outcome("failed", "its command ended with status 3", "77"), replace(ENTRY, log=str(log)))
+    text = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST)
     said = text.splitlines()
     assert said[:2] == ["Job 77: its command ended with status 3.", f"The end of {log}:"]
     assert said[2:] == [*(f"    line {number}" for number in range(81, 100)), "    \ufffd last without an end"]
@@ -514,17 +558,43 @@ def test_a_failure_shows_why_the_end_of_the_log_and_where_the_log_is(tmp_path: P
 def test_the_end_of_a_log_of_progress_bars_is_short(tmp_path: Path) -> None:
     log = tmp_path / "train.log"
     log.write_text("".join(f"\r{number}%" for number in range(1000)) + "\nboom\n", newline="")
-    text = explain_failure(Outcome("failed", "x"), replace(ENTRY, log=str(log)))
+    text = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST)
     assert "boom" in text
     assert len(text) < 1000
 
 
 def test_a_log_that_is_empty_or_missing_is_no_second_failure(tmp_path: Path) -> None:
     log = tmp_path / "train.log"
-    outcome = Outcome("failed", "its command ended with status 3", "77")
-    assert explain_failure(outcome, replace(ENTRY, log=str(log))).endswith(f"{log} is empty.\n")
+    entry = replace(ENTRY, log=str(log))
+    assert explain_failure(FAILED, entry, REQUEST) == f"{WHY}.\n{log} is empty.\n"
     log.touch()
-    assert explain_failure(outcome, replace(ENTRY, log=str(log))).endswith(f"{log} is empty.\n")
+    assert explain_failure(FAILED, entry, REQUEST) == f"{WHY}.\n{log} is empty.\n"
+    log.unlink()
+    log.mkdir()
+    assert explain_failure(FAILED, entry, REQUEST) == f"{WHY}.\n{log} is empty.\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Command 'python train.py' died with <Signals.SIGKILL: 9>.",
+        "Shell command exited with exit code 137",
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=77.0.",
+    ],
+)
+def test_memory_is_suspected_where_a_part_of_a_job_was_killed(tmp_path: Path, line: str) -> None:
+    log = tmp_path / "train.log"
+    log.write_text(f"{line}\n")
+    text = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST)
+    hint = "A part of it was killed: it may need more than the 500 MB asked for."
+    assert text.splitlines()[:2] == [f"{WHY}. {hint}", f"The end of {log}:"]
+
+
+def test_memory_is_not_suspected_for_the_name_of_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "oom_kill" / "train.log"
+    log.parent.mkdir()
+    log.write_text("as always\n")
+    assert explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST).startswith(f"{WHY}.\n")
 
 
 @pytest.mark.parametrize(
@@ -597,56 +667,60 @@ def calls(directory: Path, name: str = "") -> list[str]:
 
 SACCT = """\
 cat <<END
-JobID|State|NodeList
-70|COMPLETED|node1
-71|RUNNING|node1
-72|CANCELLED by 1000|node1
-73|PREEMPTED|node1
-74|TIMEOUT|node1
-75|OUT_OF_MEMORY|node1
-76|REQUEUED|node1
-77|COMPLETING|node1
-78|NODE_FAIL|node1
-79|PENDING|None assigned
-80_0|COMPLETED|node1
-80_1|FAILED|node1
-80_[2-4,7%2]|PENDING|None assigned
+JobID|State
+70|COMPLETED
+71|RUNNING
+72|CANCELLED by 1000
+73|PREEMPTED
+74|TIMEOUT
+75|OUT_OF_MEMORY
+76|REQUEUED
+77|COMPLETING
+78|NODE_FAIL
+79|PENDING
+80_0|COMPLETED
+80_1|FAILED
+80_[2-4,7%2]|PENDING
 END
 """
 CAT = 'cat() { while read -r line; do echo "$line"; done; }\n'  # the PATH has no other
+QUEUE = "squeue --me --array --noheader --format=%i"
 
 
-def test_states_are_those_of_accounting(programs: Callable[..., None], tmp_path: Path) -> None:
-    programs(sacct=CAT + SACCT, squeue="echo 73")
+def test_states_are_those_of_the_queue_and_then_of_accounting(programs: Callable[..., None], tmp_path: Path) -> None:
+    programs(sacct=CAT + SACCT, squeue="for number in 73 76 77 80_2 80_4; do echo $number; done")
     numbers = [*map(str, range(70, 80)), *(f"80_{index}" for index in (0, 1, 2, 3, 4, 7, 9)), "90"]
     states = SlurmScheduler(LOGGER).states(numbers)
     assert list(states) == numbers
-    active = {"71", "73", "76", "77", "79", "80_2", "80_3", "80_4", "80_7"}  # 73 was queued again
+    active = {"73", "76", "77", "80_2", "80_4"}  # 73 was queued again
+    late = {"71", "79", "80_3", "80_7"}  # accounting lags: it does not know yet how they ended
     assert {number for number, state in states.items() if state == ACTIVE} == active
     assert {number: state for number, state in states.items() if number not in active} == {
         **{"70": "COMPLETED", "72": "CANCELLED", "74": "TIMEOUT", "75": "OUT_OF_MEMORY", "78": "NODE_FAIL"},
         **{"80_0": "COMPLETED", "80_1": "FAILED", "80_9": UNKNOWN, "90": UNKNOWN},
+        **dict.fromkeys(late, UNKNOWN),
     }
 
 
-def test_accounting_is_asked_once_for_all_and_the_queue_only_in_doubt(
+def test_accounting_is_asked_once_and_only_about_jobs_that_left_the_queue(
     programs: Callable[..., None], tmp_path: Path
 ) -> None:
-    programs(sacct="echo 'JobID|State|NodeList'; echo '7|RUNNING|n'; echo '8_0|RUNNING|n'; echo '8_1|PENDING|'")
-    states = SlurmScheduler(LOGGER).states({"7", "8_0", "8_1"})
-    assert states == {"7": ACTIVE, "8_0": ACTIVE, "8_1": ACTIVE}
-    assert calls(tmp_path) == ["sacct --allocations --parsable2 --format=JobID,State,NodeList --jobs=7,8"]
+    programs(sacct="echo 'JobID|State'; echo '8_1|FAILED'; echo '9|TIMEOUT'", squeue="echo 7; echo 8_0; echo 99")
+    states = SlurmScheduler(LOGGER).states({"7", "8_0", "8_1", "9"})
+    assert states == {"7": ACTIVE, "8_0": ACTIVE, "8_1": "FAILED", "9": "TIMEOUT"}
+    assert calls(tmp_path) == [QUEUE, "sacct --allocations --parsable2 --format=JobID,State --jobs=8,9"]
+
+
+def test_accounting_is_left_alone_while_all_jobs_are_queued(programs: Callable[..., None], tmp_path: Path) -> None:
+    programs(sacct="exit 1", squeue="echo 7; echo 8_0")
+    assert SlurmScheduler(LOGGER).states(["7", "8_0"]) == {"7": ACTIVE, "8_0": ACTIVE}
+    assert calls(tmp_path) == [QUEUE]
 
 
 def test_nothing_is_asked_about_no_jobs(programs: Callable[..., None], tmp_path: Path) -> None:
     programs(sacct="exit 1", squeue="exit 1")
     assert SlurmScheduler(LOGGER).states([]) == {}
     assert calls(tmp_path) == []
-
-
-def test_a_job_that_accounting_does_not_know_yet_is_asked_of_the_queue(programs: Callable[..., None]) -> None:
-    programs(sacct="echo 'JobID|State|NodeList'", squeue="echo 7; echo 8_1")
-    assert SlurmScheduler(LOGGER).states(["7", "8_0", "8_1"]) == {"7": ACTIVE, "8_0": UNKNOWN, "8_1": ACTIVE}
 
 
 @pytest.mark.parametrize("sacct", [{}, {"sacct": "echo 'accounting storage is disabled' >&2; exit 1"}])
@@ -659,7 +733,7 @@ def test_without_accounting_the_queue_is_asked_and_the_user_told_once(
         assert scheduler.states(["7", "8"]) == {"7": ACTIVE, "8": UNKNOWN}
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith("no accounting (sacct: ")
-    assert "the queue is asked instead, and errors say less" in warning
+    assert warning.endswith("): what ended a job may remain unknown")
 
 
 def test_a_queue_that_does_not_answer_is_no_answer(programs: Callable[..., None]) -> None:
@@ -779,24 +853,37 @@ def test_a_process_that_has_the_number_of_a_job_by_chance_is_spared(
 # The command that cancels
 
 
-def test_exactly_the_jobs_of_the_folder_are_cancelled(
-    programs: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+SLOW_QUEUE = """\
+case "$*" in
+*%k*) echo '90|snakemake-2'; echo '91|snakemake-3'; echo '77|snakemake-1'; echo '99|';;
+*) echo 91; echo 99; [ -e GONE ] || { : > GONE; echo 77; echo 90; };;
+esac
+"""  # what is cancelled is seen once more
+
+
+def test_exactly_the_jobs_of_the_folder_are_cancelled_and_waited_for(
+    programs: Callable[..., None],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    programs(squeue="echo '90|snakemake-2'; echo '91|snakemake-3'; echo '77|snakemake-1'; echo '99|'")
+    slept: list[float] = []
+    monkeypatch.setattr("snakemake_executor_plugin_submitit.schedulers.sleep", slept.append)
+    programs(sacct="exit 1", squeue=SLOW_QUEUE.replace("GONE", str(tmp_path / "gone")))
     folder = tmp_path / "submitit"
-    journal, outcomes = Journal(folder), Outcomes(folder / "outcomes")
+    journal = Journal(folder)
     journal.write(ENTRY)
     journal.write(replace(ENTRY, key="train-2", token="train-2-a"))  # of the same allocation
     journal.write(replace(ENTRY, key="train-3", token="train-3-a", submission="snakemake-2", job_id=""))
-    outcomes.write(ENTRY.token, DONE)
     with caplog.at_level(logging.INFO):
         cancel(folder, LOGGER)
     cancelled = [number for line in calls(tmp_path, "scancel") for number in line.split()[1:]]
     assert sorted(cancelled) == ["77", "90"]
+    assert len(slept) == 1
+    assert calls(tmp_path)[-2:] == [QUEUE, "sacct --allocations --parsable2 --format=JobID,State --jobs=77,90"]
     assert journal.entries() == []
-    assert list(outcomes.tokens()) == []
     assert "3 jobs cancelled" in caplog.text
-    journal.lock()  # and the folder is free again
+    journal.lock(LOGGER)  # and the folder is free again
     journal.unlock()
 
 
@@ -826,7 +913,7 @@ def test_a_queue_that_does_not_answer_is_said_in_words(
 def test_jobs_that_a_process_tends_are_not_cancelled_behind_its_back(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.write(ENTRY)
-    journal.lock()
+    journal.lock(LOGGER)
     with pytest.raises(WorkflowError, match="tends the jobs of this directory"):
         cancel(tmp_path, LOGGER)
     journal.unlock()

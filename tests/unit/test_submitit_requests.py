@@ -84,6 +84,26 @@ def test_an_option_without_sense_is_named(extra: str) -> None:
         wish_of("train", {**LEAST, "extra": extra}, threads=1)
 
 
+OURS = {
+    *("array", "comment", "cpus-per-task", "error", "gpus-per-node", "job-name", "mem", "nodes", "ntasks"),
+    *("ntasks-per-node", "open-mode", "output", "requeue", "signal", "time"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_an_option_that_is_set_otherwise_is_refused_however_it_is_written(name: str) -> None:
+    for written in (f"{name}=1", name, f"--{name}=1", f"exclusive {name.replace('-', '_')}=1"):
+        text = rf"^rule train: resource extra={written!r}: {name} is set otherwise; leave it out$"
+        with pytest.raises(WorkflowError, match=text):
+            wish_of("train", {**LEAST, "extra": written}, threads=1)
+
+
+def test_an_option_is_known_by_sbatch_s_name_for_it() -> None:
+    wish = wish_of("train", {**LEAST, "extra": "mail_type=FAIL --wckey=course_1 mem-per-gpu=1G"}, threads=1)
+    options = {"requeue": True, "mail-type": "FAIL", "wckey": "course_1", "mem-per-gpu": "1G"}
+    assert wish.request.parameters()["slurm_additional_parameters"] == options
+
+
 def test_submitit_is_told_what_is_asked_for_and_leaves_the_rest_to_the_site() -> None:
     assert REQUEST.parameters() == {
         **{"timeout_min": 10, "nodes": 1, "tasks_per_node": 1, "cpus_per_task": 1, "slurm_mem": "1000MB"},

@@ -237,13 +237,18 @@ def test_rules_packed_together_get_one_sentence():
     ]
 
 
-def report(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: str, *job_ids: str) -> str:
-    """Return what is logged, and check that SLURM is asked once and about each job's number once."""
-    asked: list[list[str]] = []
-    monkeypatch.setattr(usage_module, "ask", lambda command: asked.append(command) or answer)
+def report(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answers: list[str], *job_ids: str) -> str:
+    """Return what is logged, and check that SLURM is asked once per answer, about each job's number once."""
+    asked: list[tuple[str, ...]] = []
+    slept: list[float] = []
+    left = iter(answers)
+    monkeypatch.setattr(usage_module, "ask", lambda command: asked.append(tuple(command)) or next(left))
+    monkeypatch.setattr(usage_module, "sleep", slept.append)
     with caplog.at_level(logging.INFO):
         report_usage(dict.fromkeys(job_ids, ("train", BIG)), logging.getLogger("run"))
-    (command,) = asked
+    assert len(asked) == len(answers)
+    assert sum(slept) <= 5
+    (command,) = set(asked)
     assert command[0] == "sacct" and {"--parsable2", "--noheader", "--noconvert", "--duplicates"} < set(command)
     numbers = sorted({job_id.split("_")[0] for job_id in job_ids})
     assert [word for word in command if word.startswith("--jobs")] == [f"--jobs={','.join(numbers)}"]
@@ -251,7 +256,7 @@ def report(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, an
 
 
 def test_the_report_has_a_title_a_table_suggestions_and_what_is_missing(monkeypatch, caplog):
-    text = report(monkeypatch, caplog, SACCT, "1", "5_0", "5_1", "5_4", "77")
+    text = report(monkeypatch, caplog, [SACCT] * 5, "1", "5_0", "5_1", "5_4", "77")
     title, rest = text.split("\nrule ")
     assert "SLURM's figures" in title
     _, row, heading, hint, *others, missing = rest.splitlines()
@@ -263,8 +268,22 @@ def test_the_report_has_a_title_a_table_suggestions_and_what_is_missing(monkeypa
 
 
 def test_no_table_where_no_job_has_ended(monkeypatch, caplog):
-    text = report(monkeypatch, caplog, "", "1", "2")
+    text = report(monkeypatch, caplog, [""] * 5, "1", "2")
     assert text == "SLURM's accounting does not yet show the end of 2 of 2 jobs."
+
+
+def test_accounting_that_knows_all_ends_is_asked_once(monkeypatch, caplog):
+    text = report(monkeypatch, caplog, [SACCT], "1", "5_1")
+    assert "SLURM's figures" in text
+    assert "does not yet show" not in text
+
+
+@pytest.mark.parametrize("before", ["", "2|RUNNING|5|00:00:00|1||\n"], ids=["missing", "active"])
+def test_accounting_that_lags_is_asked_again(monkeypatch, caplog, before):
+    ended = "2|COMPLETED|300|00:10.000|8||\n"
+    text = report(monkeypatch, caplog, [before, before, ended], "2")
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith("train ")] == [["train", "1"]]
+    assert "does not yet show" not in text
 
 
 def test_one_sentence_where_there_is_no_accounting(monkeypatch, caplog):

@@ -108,6 +108,9 @@ REFUSED = {
     "nodes": (("--set-resources", "make:nodes=2"), "rule make: 2 nodes need submitit-cluster slurm, not local"),
     "cluster": (("--submitit-cluster", "pbs"), "submitit-cluster 'pbs' is unknown; use one of slurm, local, debug"),
     "interrupt": (("--submitit-on-interrupt", "stop"), "submitit-on-interrupt 'stop' is unknown; use detach or cancel"),
+    "array-limit": (("--submitit-array-limit=0",), "submitit-array-limit 0 is below 1"),
+    "requeues": (("--submitit-requeues=-1",), "submitit-requeues -1 is below 0"),
+    "signal-delay": (("--submitit-signal-delay=-1",), "submitit-signal-delay -1 is below 0"),
 }
 
 
@@ -117,6 +120,36 @@ def test_what_has_no_sense_is_refused(new: New, arguments: tuple[str, ...], text
     said = workflow.run(*arguments, status=1)
     assert text in " ".join(said.split())
     assert "Traceback" not in said
+    assert workflow.begun() == []
+
+
+LATER = """\
+rule all:
+    input:
+        "late.out"
+
+rule early:
+    output:
+        "early.out"
+    shell:
+        "echo early >> begun; touch {output}"
+
+rule late:
+    input:
+        "early.out"
+    output:
+        "late.out"
+    resources:
+        extra="time=5"
+    shell:
+        "echo late >> begun; touch {output}"
+"""
+
+
+def test_what_has_no_sense_is_refused_before_what_comes_earlier_has_run(new: New) -> None:
+    workflow = new(LATER)
+    said = workflow.run(status=1)
+    assert "rule late: resource extra='time=5': time is set otherwise; leave it out" in " ".join(said.split())
     assert workflow.begun() == []
 
 
@@ -181,7 +214,7 @@ def test_a_job_that_is_asked_for_something_else_is_cancelled(new: New) -> None:
     assert not [process for process in old if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     workflow.allow("a")
     said = workflow.end(second)
-    assert "make is asked to do something else now." in said
+    assert re.search(r"Cancelling \d+: what they do is to be done otherwise now\.", said), said
     assert workflow.lines("a.out") == ["second"]
 
 
@@ -198,9 +231,22 @@ def test_jobs_left_running_can_be_cancelled(new: New) -> None:
     workflow.kill(first)
     done = subprocess.run(command, **place, timeout=WAIT_S)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "1 jobs cancelled")
-    workflow.wait(lambda: workflow.processes() == [], "nothing runs")
-    left = workflow.directory / ".snakemake" / "submitit"
-    assert not [*(left / "jobs").iterdir(), *(left / "outcomes").iterdir()]
+    assert workflow.processes() == []  # at once, for the command waits
+    assert not list((workflow.directory / ".snakemake" / "submitit" / "jobs").iterdir())
+
+
+def test_jobs_left_elsewhere_are_not_taken_for_lost(new: New) -> None:
+    workflow = new(gated("a"))
+    first = workflow.start()
+    workflow.wait(lambda: workflow.begun() == ["a"], "it has begun")
+    workflow.kill(first)
+    refused = " ".join(workflow.run("--submitit-cluster", "debug", status=1).split())
+    assert "submitit-cluster debug: an earlier call left jobs on local; let them end with" in refused
+    assert "Traceback" not in refused
+    assert workflow.steps("a")
+    workflow.allow("a")
+    workflow.run()
+    assert workflow.begun() == ["a"]
 
 
 def test_an_interrupt_cancels_local_jobs(new: New) -> None:
@@ -270,16 +316,16 @@ def test_a_group_is_one_job(new: New, text: str) -> None:
 
 FAKE_SLURM = {
     "sbatch": "cp $1 script; touch queued; echo Submitted batch job 77",
-    "squeue": "[ -e queued ] && echo 77; exit 0",
+    "squeue": "[ -e queued ] || exit 0; echo asked >> asked; sleep 2; echo 77",
     "scancel": "echo $* >> cancelled; rm -f queued",
-    "sacct": "[ -e queued ] || exit 0; echo asked >> asked; sleep 2; echo 'JobID|State|NodeList'; echo '77|RUNNING|n'",
+    "sacct": "exit 1",
     "srun": "exit 1",
 }
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SubmititWorkflow, str]]:
-    """A job of two minutes, interrupted while SLURM's accounting takes its time to say how it stands."""
+    """A job of two minutes, interrupted while SLURM takes its time to say how it stands."""
     workflow = SubmititWorkflow(tmp_path_factory.mktemp("slurm"), gated("a"), "slurm")
     programs = workflow.directory / "bin"
     programs.mkdir()
@@ -289,7 +335,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Subm
     workflow.environment["PATH"] = f"{programs}{os.pathsep}{workflow.environment['PATH']}"
     try:
         process = workflow.start("--submitit-on-interrupt", "cancel", "--set-resources", "make:runtime=2")
-        workflow.wait(lambda: workflow.lines("asked") == ["asked"], "accounting is being asked")
+        workflow.wait(lambda: workflow.lines("asked") == ["asked"], "the queue is being asked")
         process.send_signal(signal.SIGINT)
         yield workflow, workflow.end(process, status=1)
     finally:
@@ -299,6 +345,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Subm
 def test_an_interrupt_while_states_are_asked_for_cancels_too(interrupted: tuple[SubmititWorkflow, str]) -> None:
     workflow, said = interrupted
     assert workflow.lines("cancelled") == ["77"], said
+    assert not list((workflow.directory / ".snakemake" / "submitit" / "jobs").iterdir())
 
 
 def test_a_short_job_is_not_told_to_stop_as_it_begins(interrupted: tuple[SubmititWorkflow, str]) -> None:
