@@ -55,10 +55,6 @@ class Outcomes:
         except (OSError, ValueError):
             return None
 
-    def forget(self, token: str) -> None:
-        """Remove an outcome that has been taken note of."""
-        (self.directory / token).unlink(missing_ok=True)
-
     def tokens(self) -> Iterator[str]:
         """List the jobs that have begun; listing makes network file systems look anew."""
         if self.directory.is_dir():

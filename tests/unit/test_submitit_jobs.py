@@ -86,14 +86,6 @@ def test_an_outcome_that_is_being_written_is_not_seen(tmp_path: Path) -> None:
     assert list(Outcomes(tmp_path).tokens()) == []
 
 
-def test_an_outcome_is_forgotten_once_or_twice(tmp_path: Path) -> None:
-    outcomes = Outcomes(tmp_path)
-    outcomes.write("train-1", DONE)
-    outcomes.forget("train-1")
-    outcomes.forget("train-1")
-    assert outcomes.read("train-1") is None
-
-
 @pytest.mark.parametrize("text", ["", '{"state": "do', "\udcff"])
 def test_an_outcome_that_a_shared_file_system_half_shows_is_not_known_yet(tmp_path: Path, text: str) -> None:
     (tmp_path / "train-1").write_bytes(text.encode(errors="surrogateescape"))
