@@ -210,12 +210,49 @@ def test_continuations_differ_and_begin_with_a_space(grammar: Grammar) -> None:
             assert not pair.prefix.startswith(" ")
 
 
-@pytest.mark.parametrize(("language", "digest"), [("english", "98b293d6506aa862"), ("french", "177b13f9a784d218")])
+@pytest.mark.parametrize(("language", "digest"), [("english", "bd6c5f9ab810e5e6"), ("french", "44ab09c4a8b19ba8")])
 def test_pairs_are_those_that_published_results_rest_on(language: str, digest: str) -> None:
     grammar = Grammar.load(language)
     pairs = [pair for task in grammar.task_names for pair in grammar.minimal_pairs(task, 200, 2)]
-    texts = ["|".join((pair.prefix, pair.right, pair.wrong, pair.condition)) for pair in pairs]
+    texts = ["|".join((pair.prefix, pair.right, pair.wrong, pair.condition, pair.counterfactual)) for pair in pairs]
     assert blake2b("\n".join(texts).encode(), digest_size=8).hexdigest() == digest
+
+
+@pytest.mark.parametrize(("language", "task"), TASKS)
+def test_roles_are_of_the_noun_that_the_answer_agrees_with_and_of_the_other(language: str, task: str) -> None:
+    for pair in Grammar.load(language).minimal_pairs(task, 60, 0):
+        nouns = [word for word in pair.prefix.split() if word in numbers_of(language, *NOUNS)]
+        names = ["attractor", "subject"] if "within" in task else ["subject", "attractor"][: len(nouns)]
+        expected = [] if task == "determiner_noun" else list(zip(names, nouns, strict=True))
+        assert [(role.name, pair.prefix[role.start : role.stop]) for role in pair.roles] == expected
+
+
+def test_roles_are_where_their_nouns_are(english: Grammar) -> None:
+    for pair in english.minimal_pairs("agreement_across_prepositional_phrase", 300, 0):
+        subject, attractor = pair.roles
+        assert pair.prefix[: subject.start].count(" ") == 1
+        assert attractor.stop == len(pair.prefix) and attractor.start > subject.stop
+
+
+def test_roles_make_no_pair_distinct() -> None:
+    """Of the three words `ox ox ox` the first may be the subject, or the first two."""
+    prefix = {"prefix": "nouns[number=?head] nouns[number=singular]", "agrees": "number=?head"}
+    language = tiny_language(
+        rules={"nouns[number]": {"noun[number]": 1, "noun[number] noun[number]": 1}},
+        tasks={"number": {**tiny_task(), **prefix, "condition": "{head}", "roles": {"head": "subject"}}},
+    )
+    grammar = Grammar(language)
+    singular = {pair.prefix for pair in grammar.minimal_pairs("number", 6, 0) if pair.condition == "singular"}
+    assert singular == {"ox ox", "ox ox ox", "ox ox ox ox"}
+    with pytest.raises(TaskError, match=r"only 6 distinct ones were found \(no more with singular\)"):
+        grammar.minimal_pairs("number", 7, 0)
+
+
+def test_role_of_a_variable_that_the_prefix_does_not_have_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"roles: the prefix 'noun\[number\]' has no variable 'haed'; choose from number, or leave"
+    ):
+        tiny_language(tasks={"number": {**tiny_task(), "roles": {"haed": "subject"}}})
 
 
 @cache

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import blake2b
-from itertools import accumulate, cycle, islice, pairwise, product
+from itertools import accumulate, chain, cycle, islice, pairwise, product
 from math import prod
 from random import Random
 from typing import Literal
@@ -21,7 +21,7 @@ from chronocoder.suites.nursery.language import (
     parse_symbols,
     read_language,
 )
-from chronocoder.tasks.pairs import MinimalPair
+from chronocoder.tasks.pairs import MinimalPair, Role
 
 Split = Literal["pretraining", "train", "validation"]
 
@@ -72,13 +72,15 @@ class _Condition:
 
     Attributes:
         description: of the condition.
-        prefix: the choices that make a prefix.
-        counterfactual: those that make the counterfactual prefix; none where there is no such prefix.
+        prefix: the choices that make a prefix, the last one first.
+        roles: of the nouns that each of them leads to, from left to right; empty where they have none.
+        counterfactual: the choices that make the counterfactual prefix; none where there is no such prefix.
         answers: the weight of each right continuation with its wrong twin.
     """
 
     description: str
     prefix: tuple[_Choice, ...]
+    roles: tuple[str, ...]
     counterfactual: tuple[_Choice, ...]
     answers: dict[tuple[str, str], float]
 
@@ -148,16 +150,16 @@ class Grammar:
         """
         template = self._template(task)
         random = Random(f"{self._language.language} {task} {seed}")
-        pairs: dict[MinimalPair, MinimalPair] = {}  # by what has to be distinct: all but the counterfactual
+        pairs: dict[MinimalPair, MinimalPair] = {}  # by what has to be distinct
         for condition in islice(cycle(self._conditions(template)), count):
             draws = islice(self._draw_pairs(condition, template.reserved, random), _DRAWS_PER_PAIR)
-            pair = next((pair for pair in draws if replace(pair, counterfactual="") not in pairs), None)
+            pair = next((pair for pair in draws if _distinct_part(pair) not in pairs), None)
             if pair is None:
                 raise TaskError(
                     f"task '{task}': {count} pairs were asked for, but only {len(pairs)} distinct ones were"
                     f" found (no more with {condition.description}); ask for fewer"
                 )
-            pairs[replace(pair, counterfactual="")] = pair
+            pairs[_distinct_part(pair)] = pair
         return list(pairs.values())
 
     def _template(self, task: str) -> TaskTemplate:
@@ -170,10 +172,12 @@ class Grammar:
 
     def _conditions(self, template: TaskTemplate) -> list[_Condition]:
         symbols = parse_symbols(template.prefix)
+        roles = tuple(_role_of(symbol, template.roles) for symbol in symbols)
         return [
             _Condition(
                 template.condition.format(**values),
                 self._ground(symbols, values),
+                roles,
                 self._counterfactual(template, symbols, values),
                 self._answers(template, bind(parse_features(template.agrees), values)),
             )
@@ -210,12 +214,24 @@ class Grammar:
 
         while True:
             draws.clear()
-            words = _expand(condition.prefix, draw)
+            parts = [_expand((choice,), draw) for choice in reversed(condition.prefix)]
+            words = list(chain.from_iterable(parts))
             if not reserved or self.is_reserved(words):
                 right, wrong = random.choices(answers, weights)[0]
                 others = _expand_again(condition.counterfactual, condition.prefix, draws)
                 counterfactual = " ".join(others) if not reserved or self.is_reserved(others) else ""
-                yield MinimalPair(" ".join(words), right, wrong, condition.description, counterfactual)
+                roles = self._noun_roles(parts, condition.roles)
+                yield MinimalPair(" ".join(words), right, wrong, condition.description, counterfactual, roles)
+
+    def _noun_roles(self, parts: Sequence[Sequence[str]], names: Sequence[str]) -> tuple[Role, ...]:
+        """Return where in the prefix the nouns with a role are, given the words of its parts and the role of each."""
+        found, start = [], 0
+        for words, name in zip(parts, names, strict=True):
+            for word in words:
+                if name and word in self._lemmas:
+                    found.append(Role(name, start, start + len(word)))
+                start += len(word) + 1
+        return tuple(found)
 
     def _bindings(self, symbols: Sequence[Symbol], bound: Mapping[str, str]) -> Iterator[tuple[dict[str, str], float]]:
         """Yield all values of the symbols' variables that are not bound yet, with their probability."""
@@ -338,6 +354,16 @@ def _expand_again(start: Sequence[_Choice], model: Sequence[_Choice], draws: Seq
         else:
             return []
     return words
+
+
+def _distinct_part(pair: MinimalPair) -> MinimalPair:
+    """Return what no two pairs of a task have in common: all but the counterfactual and the roles."""
+    return replace(pair, counterfactual="", roles=())
+
+
+def _role_of(symbol: Symbol, roles: Mapping[str, str]) -> str:
+    """Return the role that belongs to a symbol's variables; empty where none does."""
+    return next((roles[variable] for variable in symbol.variables if variable in roles), "")
 
 
 def _contrasting(word: Word, others: Sequence[Word], agreement: Mapping[str, str], contrast: str) -> list[Word]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from chronocoder.errors import ConfigError
 
@@ -89,6 +89,7 @@ class TaskTemplate(_Part):
         differ: variables whose values must all differ.
         reserved: whether only pairs of nouns are used that no generated text contains in succession.
         condition: describes a pair; `{variable}` stands for its value. The pairs are balanced over it.
+        roles: by variable of the prefix, the role of the nouns among the words of the symbols that have it.
     """
 
     prefix: str
@@ -98,6 +99,17 @@ class TaskTemplate(_Part):
     differ: list[str] = []
     reserved: bool = False
     condition: str
+    roles: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _roles_are_of_the_prefix(self) -> "TaskTemplate":
+        known = {variable: None for symbol in parse_symbols(self.prefix) for variable in symbol.variables}
+        if unknown := [variable for variable in self.roles if variable not in known]:
+            raise ConfigError(
+                f"roles: the prefix '{self.prefix}' has no variable '{unknown[0]}';"
+                f" choose from {', '.join(known)}, or leave the role out"
+            )
+        return self
 
 
 class Language(_Part):
