@@ -3,20 +3,22 @@
 import copy
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, PythonBackend
 
 from chronocoder.config import NurseryTask
 from chronocoder.config.suites import BlimpTask, PairsTask
 from chronocoder.errors import TaskError
-from chronocoder.suites.nursery.tokenizer import SEPARATOR
+from chronocoder.suites.nursery.grammar import Grammar
+from chronocoder.suites.nursery.tokenizer import SEPARATOR, train_tokenizer
 from chronocoder.tasks.blimp import read_blimp
-from chronocoder.tasks.pairs import MinimalPair
+from chronocoder.tasks.pairs import MinimalPair, Role
 from chronocoder.tasks.pairs_file import read_pairs_file
 from chronocoder.tasks.sources import read_pairs
 from chronocoder.tasks.tokenise import prefix_batches, prefix_ids, tokenise_pairs
@@ -251,6 +253,127 @@ def test_pairs_of_unequal_length_are_counted(tokenizer: PreTrainedTokenizerFast)
     dataset = tokenise_pairs([usable, unequal, unequal], tokenizer, 0, "t")
     assert dataset.sizes["example"] == 1
     assert dataset.attrs["pairs_given"] == 3 and dataset.attrs["left_out_length"] == 2
+
+
+def roles_of(dataset: xr.Dataset, number: int) -> list[str]:
+    """Return the role of each token of an example's prefix; there are none behind it."""
+    length = int(dataset["length"].values[number])
+    roles = [str(role) for role in dataset["role"].values[number]]
+    assert "" not in roles[:length] and set(roles[length:]) <= {""}
+    return roles[:length]
+
+
+def roles_by_bytes(pair: MinimalPair, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return the roles of the text's tokens by counting bytes: each character of a byte-level token is one."""
+    names, start = [], 0
+    for token in tokenizer.tokenize(pair.prefix):
+        stop = start + len(token)
+        words = [
+            role.name
+            for role in pair.roles
+            for byte in range(*(len(pair.prefix[:place].encode()) for place in (role.start, role.stop)))
+            if start <= byte < stop
+        ]
+        names.append(words[0] if words else "other")
+        start = stop
+    return names
+
+
+def test_tokens_of_a_word_have_its_role_and_the_last_token_its_own(tokenizer: PreTrainedTokenizerFast) -> None:
+    across = MinimalPair(
+        "the xyz near the zyx near", " see", " walk", roles=(Role("subject", 4, 7), Role("attractor", 17, 20))
+    )
+    within = MinimalPair("the boy", " see", " walk", roles=(Role("subject", 4, 7),))
+    split = MinimalPair("the xyz", " see", " walk", roles=(Role("subject", 4, 7),))
+    assert tokenizer.tokenize(" xyz") == ["Ġ", "x", "y", "z"]
+    dataset = tokenise_pairs([across, within, split], tokenizer, 0, "t")
+    expected = ["other", "other", *["subject"] * 3, "other", "other", "other", *["attractor"] * 3]
+    assert roles_of(dataset, 0) == ["separator", *expected, "last token"]
+    assert roles_of(dataset, 1) == ["separator", "other", "last token"]
+    assert roles_of(dataset, 2) == ["separator", "other", "other", "subject", "subject", "last token"]
+    for number, pair in enumerate((across, within, split)):
+        assert roles_of(dataset, number)[1:-1] == roles_by_bytes(pair, tokenizer)[:-1]
+
+
+def test_shared_tokens_that_moved_to_the_prefix_are_other_but_for_the_last(tokenizer: PreTrainedTokenizerFast) -> None:
+    assert tokenizer.tokenize(" xya") == ["Ġ", "x", "y", "a"]
+    pair = MinimalPair("the boy", " xya", " xyb", roles=(Role("subject", 4, 7),))
+    dataset = tokenise_pairs([pair], tokenizer, 0, "t")
+    assert roles_of(dataset, 0) == ["separator", "other", "subject", "other", "other", "last token"]
+
+
+DISTANCES = ["separator", "earlier", "earlier", *[f"last token \u2212 {number}" for number in (3, 2, 1)], "last token"]
+
+
+def test_without_known_words_roles_are_distances_from_the_end(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    good, bad = "the cat near the dogs the sees", "the cat near the dogs the see"
+    pairs = read_blimp(blimp_file(tmp_path / "a.jsonl", (good, bad), ("the cat", "the dogs")))
+    dataset = tokenise_pairs(pairs, tokenizer, 0, "t")
+    assert roles_of(dataset, 0) == DISTANCES
+    assert roles_of(dataset, 1) == ["separator", "last token"]
+    moved = tokenise_pairs([MinimalPair("the", " xa", " xb")], tokenizer, 0, "t")
+    assert roles_of(moved, 0)[-2:] == ["last token \u2212 1", "last token"]
+
+
+class SlowTokenizer(PythonBackend):
+    """A token for each word."""
+
+    words = ("the", "cat", "near", "a", "boy", "dogs", "sees", "see")
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.words)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words)}
+
+    def _tokenize(self, text: str, **_: object) -> list[str]:
+        return text.split()
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self.words.index(token)
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return self.words[index]
+
+
+def test_tokenizer_without_offsets_has_roles_by_distance() -> None:
+    pair = MinimalPair("the cat near the boy near", " sees", " see", roles=(Role("subject", 4, 7),))
+    dataset = tokenise_pairs([pair], SlowTokenizer(), 0, "t")
+    assert roles_of(dataset, 0) == DISTANCES
+
+
+@pytest.mark.parametrize("language", ["english", "french"])
+def test_roles_of_generated_pairs_are_those_of_their_words(language: str) -> None:
+    """With a tokenizer that splits nearly every word, and characters of several bytes."""
+    grammar = Grammar.load(language)
+    small = train_tokenizer(islice(grammar.sentences("pretraining", 0), 50), 280)
+    for task in grammar.task_names:
+        pairs = grammar.minimal_pairs(task, 40, 0)
+        by_text = {(pair.prefix, pair.right, pair.wrong): pair for pair in pairs}
+        dataset = tokenise_pairs(pairs, small, 0, task)
+        for number in range(dataset.sizes["example"]):
+            pair = by_text[tuple(str(dataset[name].values[number]) for name in ("prefix", "right", "wrong"))]
+            found = roles_of(dataset, number)
+            if task == "determiner_noun":
+                assert found == DISTANCES[:1] + ["earlier"] * (len(found) - 5) + DISTANCES[-4:]
+            else:
+                expected = ["separator", *roles_by_bytes(pair, small)]
+                expected += ["other"] * (len(found) - len(expected))
+                assert found == [*expected[:-1], "last token"] and "subject" in found
+
+
+@pytest.mark.parametrize(("count", "usable"), [(32, True), (33, False)])
+def test_number_of_conditions_is_limited(tokenizer: PreTrainedTokenizerFast, count: int, usable: bool) -> None:
+    pairs = [MinimalPair("the", " cat", " dogs", condition=str(number)) for number in range(count)]
+    if usable:
+        assert tokenise_pairs(pairs, tokenizer, 0, "t").sizes["example"] == count
+    else:
+        message = r"task 't': its pairs name 33 conditions, .*; name at most 32, each with many pairs"
+        with pytest.raises(TaskError, match=message):
+            tokenise_pairs(pairs, tokenizer, 0, "t")
 
 
 def test_no_usable_pair_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:

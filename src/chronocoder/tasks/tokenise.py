@@ -15,8 +15,11 @@ from chronocoder.errors import TaskError
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.tokenizers import token_texts
 from chronocoder.tasks.pairs import MinimalPair
+from chronocoder.tasks.roles import token_roles
 
 PADDING = -1
+MOST_CONDITIONS = 32
+"""Conditions that a task may have: effects are reported for each of them."""
 _log = logging.getLogger(__name__)
 
 
@@ -75,11 +78,13 @@ def tokenise_pairs(
     Returns:
         Dims (example, position); `token_id` is padded with -1 to the right, `length` counts the prefix's tokens.
         `counterfactual_id` is as long as `token_id`; it is -1 throughout where `has_counterfactual` is false.
+        `role` is what `token_roles` says of each token.
 
     Raises:
-        TaskError: a pair's continuations are the same, its prefix is empty or its own counterfactual, or no pair is
-            usable.
+        TaskError: a pair's continuations are the same, its prefix is empty or its own counterfactual, there are more
+            than `MOST_CONDITIONS` conditions, or no pair is usable.
     """
+    _check_conditions(pairs, where)
     usable: list[TokenisedPair] = []
     left_out: Counter[str] = Counter()
     for number, pair in enumerate(pairs, 1):
@@ -98,6 +103,10 @@ def tokenise_pairs(
     task = _to_dataset(usable)
     texts = token_texts(task["token_id"].values, tokenizer)
     task["token"] = labelled(("example", "position"), texts, "text of the token, empty where the prefix has ended")
+    roles = [token_roles(entry.pair, len(entry.prefix_ids), tokenizer) for entry in usable]
+    padded = [[*row, *[""] * (task.sizes["position"] - len(row))] for row in roles]
+    description = "role of the token, empty where the prefix has ended"
+    task["role"] = labelled(("example", "position"), strings(padded), description)
     return task.assign_attrs(
         pairs_given=len(pairs),
         left_out_length=left_out["length"],
@@ -126,6 +135,15 @@ def prefix_ids(task: xr.Dataset, examples: np.ndarray, variable: str = "token_id
     length = int(task["length"].values[examples[0]])
     ids: np.ndarray = task[variable].values[examples, :length].astype(np.int64)
     return ids
+
+
+def _check_conditions(pairs: Sequence[MinimalPair], where: str) -> None:
+    count = len({pair.condition for pair in pairs})
+    if count > MOST_CONDITIONS:
+        raise TaskError(
+            f"task '{where}': its pairs name {count} conditions, and effects are reported for each;"
+            f" name at most {MOST_CONDITIONS}, each with many pairs"
+        )
 
 
 def _check_pair(pair: MinimalPair, where: str) -> None:
