@@ -8,7 +8,7 @@ from tiny import tiny_model
 from transformers import PreTrainedModel
 
 from chronocoder.behaviour.collect import collect_behaviour
-from chronocoder.behaviour.scores import logit_differences, score_task, wilson_interval
+from chronocoder.behaviour.scores import logit_differences, score_tasks, wilson_interval
 from chronocoder.behaviour.similarity import compare_activations, cosine, linear_cka, pearson
 from chronocoder.errors import NonFiniteError
 from chronocoder.tasks.tokenise import prefix_ids
@@ -42,7 +42,7 @@ def test_damaged_checkpoint_is_named(task: xr.Dataset) -> None:
 
 def test_summary_of_known_differences(task: xr.Dataset) -> None:
     models = [("step0", tiny_model("gpt2", 0)), ("step1", tiny_model("gpt2", 1))]
-    scores = score_task(models, {"step0": 0, "step1": 100}, task)
+    [scores] = score_tasks(models, {"step0": 0, "step1": 100}, [task])
     right = (scores["logit_difference"] > 0).mean("example")
     np.testing.assert_allclose(scores["accuracy"], right)
     assert (scores["accuracy_low"] <= scores["accuracy"]).all() and (
@@ -51,6 +51,16 @@ def test_summary_of_known_differences(task: xr.Dataset) -> None:
     joined = collect_behaviour({"a": scores, "b": scores})
     assert joined["accuracy"].dims == ("task", "checkpoint") and joined["accuracy"].attrs["units"] == "1"
     np.testing.assert_array_equal(joined["tokens_seen"], [0, 100])
+
+
+def test_several_tasks_are_scored_like_each_alone_with_each_model_loaded_once(task: xr.Dataset) -> None:
+    tasks, tokens_seen = [task, task.isel(example=[4, 1]), task.isel(example=[2])], {"step0": 0, "step1": 100}
+    given = [(f"step{seed}", tiny_model("gpt2", seed)) for seed in (0, 1)]
+    together = score_tasks(iter(given), tokens_seen, tasks)
+    for scores, of_task in zip(together, tasks, strict=True):
+        [alone] = score_tasks(given, tokens_seen, [of_task])
+        xr.testing.assert_identical(scores, alone)
+        assert scores.sizes == {"checkpoint": 2, "example": of_task.sizes["example"]}
 
 
 def test_wilson_interval_against_published_values() -> None:

@@ -243,15 +243,17 @@ def stats(directory: Path, experiment: Experiment) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for line in table.group(1).splitlines():
         name, number = line.split()
-        counts[re.sub(r"^(attribute_tasks|ablate_tasks)_.*", r"\1", name)] += int(number)
+        counts[re.sub(r"^(score_tasks|attribute_tasks|ablate_tasks)_.*", r"\1", name)] += int(number)
     return dict(counts)
 
 
 EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
     "default": lambda _: changed(),
     "streaming": lambda _: changed(training__activations="streaming", seeds=[0, 3]),
-    "groups": lambda _: changed(attribution_jobs={"tasks_per_job": 4}),
-    "single tasks": lambda _: changed(attribution_jobs={"tasks_per_job": 1}, seeds=[0, 1]),
+    "groups": lambda _: changed(attribution_jobs={"tasks_per_job": 4}, behaviour={"tasks_per_job": 5}),
+    "single tasks": lambda _: changed(
+        attribution_jobs={"tasks_per_job": 1}, behaviour={"tasks_per_job": 1}, seeds=[0, 1]
+    ),
     "local": local_experiment,
     "hub": hub_experiment,
 }
@@ -449,7 +451,7 @@ def plan() -> Plan:
 
 def test_plan_adds_up(plan: Plan) -> None:
     document = plan_document(plan)
-    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 71
+    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 63
     assert document["stored_bytes"] == sum(stored["size_bytes"] for stored in document["stores"])
     assert document["flops"] == pytest.approx(sum(rule["flops"] for rule in document["rules"]))
     training = next(rule for rule in plan.rules if rule.rule == "train_crosscoder")
@@ -459,7 +461,7 @@ def test_plan_adds_up(plan: Plan) -> None:
 
 def test_page_states_totals_and_assumptions(plan: Plan) -> None:
     page = plan_text(plan)
-    assert re.search(r"\n  attribute_tasks +12 ", page) and re.search(r"\n  total +71 ", page)
+    assert re.search(r"\n  attribute_tasks +12 ", page) and re.search(r"\n  total +63 ", page)
     assert "at 1.00 GB/s" in page and "50% of that" in page
 
 

@@ -214,6 +214,8 @@ def test_tasks_are_cut_into_jobs_in_order() -> None:
     run = [job for job in jobs_of(experiment) if (job.comparison, job.variant) == ("onset", "batchtopk")]
     for rule in ("attribute_tasks", "ablate_tasks"):
         assert [job.tasks for job in run if job.rule == rule] == [tasks[:4], tasks[4:8], tasks[8:]]
+    scored = [job.tasks for job in jobs_of(changed(behaviour={"tasks_per_job": 5})) if job.rule == "score_tasks"]
+    assert scored == [tasks[:5], tasks[5:]]
 
 
 def test_seeds_are_matched_where_there_are_several() -> None:
@@ -236,6 +238,13 @@ def test_tasks_in_a_job_add_work_and_no_memory(rule: str) -> None:
     assert three.work.disk_bytes == pytest.approx(3 * one.work.disk_bytes - 2 * models)
     assert three.memory.device == one.memory.device
     assert three.memory.host < 1.01 * one.memory.host
+
+
+def test_scored_tasks_in_a_job_add_work_and_neither_memory_nor_loading() -> None:
+    one, three = (cost(changed(behaviour={"tasks_per_job": number}), "score_tasks") for number in (1, 3))
+    assert three.work.flops == 3 * one.work.flops
+    assert three.work.disk_bytes == one.work.disk_bytes == 17 * SMALL.checkpoint_bytes
+    assert three.memory == one.memory
 
 
 @pytest.mark.parametrize("rule", ["attribute_tasks", "ablate_tasks"])

@@ -94,7 +94,7 @@ def test_a_changed_text_file_is_harvested_anew(local: Workflow) -> None:
     text.write_text(content)
     os.utime(text, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert planned["build_corpus"] == 2 and planned["harvest_activations"] == 2 and planned["train_crosscoder"] == 1
-    assert "score_task" not in planned
+    assert "score_tasks" not in planned
     assert local.planned() == {}
 
 
@@ -103,7 +103,7 @@ def test_a_new_checkpoint_adds_its_own_jobs(local: Workflow) -> None:
     config = local.changed("suites.llama.source.checkpoints.last", checkpoint)
     config["suites"]["llama"]["comparisons"]["end"] = {"checkpoints": ["late", "last"], "variants": ["batchtopk"]}
     assert local.planned(config) == {
-        "score_task": 1,
+        "score_tasks": 1,
         "collect_behaviour": 1,
         "compare_checkpoints": 1,
         "list_comparisons": 1,

@@ -63,7 +63,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(nursery: Workflow) -> None:
     results = nursery.directory / "results/small"
     logs = {path.relative_to(results / "logs").with_suffix("") for path in (results / "logs").rglob("*.log")}
     benchmarks = {path.relative_to(results / "benchmarks").with_suffix("") for path in results.rglob("*.tsv")}
-    assert logs == benchmarks and len(logs) == 39
+    assert logs == benchmarks and len(logs) == 38
 
 
 def test_nothing_is_left_to_do(nursery: Workflow) -> None:
@@ -93,7 +93,7 @@ def test_a_new_task_adds_its_own_jobs(nursery: Workflow) -> None:
     config = nursery.changed("suites.small.tasks.reflexive_number", {"kind": "nursery", "pairs": 40})
     assert nursery.planned(config) == {
         "build_task": 1,
-        "score_task": 1,
+        "score_tasks": 1,
         "collect_behaviour": 1,
         "attribute_tasks": 3,
         "ablate_tasks": 3,
@@ -101,6 +101,21 @@ def test_a_new_task_adds_its_own_jobs(nursery: Workflow) -> None:
         "find_examples": 3,
         "write_report": 1,
     }
+
+
+def test_scores_of_a_task_are_made_with_those_of_its_group(nursery: Workflow) -> None:
+    target = "results/small/behaviour/agreement_simple.zarr"
+    assert nursery.planned(None, "--force", target) == {"score_tasks": 1}
+    alone = nursery.changed("behaviour", {"tasks_per_job": 1})
+    assert nursery.planned(alone) == {"score_tasks": 2, "collect_behaviour": 1, "write_report": 1}
+
+
+def test_roles_are_in_the_tasks_stores(nursery: Workflow) -> None:
+    task = xr.open_zarr(nursery.directory / "results/small/tasks/agreement_across_prepositional_phrase.zarr").load()
+    assert task["role"].dims == ("example", "position") and (task["role"][:, 0] == "separator").all()
+    np.testing.assert_array_equal(task["role"] == "", task["token_id"] == -1)
+    last = task["role"].isel(position=task["length"] - 1)
+    assert (last == "last token").all() and (task["role"] == "subject").any("position").all()
 
 
 def test_a_new_comparison_adds_its_own_jobs(nursery: Workflow) -> None:

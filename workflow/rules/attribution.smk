@@ -3,7 +3,7 @@
 Tasks of a crosscoder may share a job, which loads the models once: a rule for each group of tasks of a suite.
 """
 
-for group_suite, group, tasks in task_groups():
+for group_suite, group, tasks in task_groups(EXPERIMENT.attribution_jobs.tasks_per_job):
 
     rule:
         name:

@@ -146,9 +146,8 @@ def of_every_run(suite, pattern):
     ]
 
 
-def task_groups():
-    """Return the groups of tasks that share a job: suite, number of the group, tasks."""
-    size = EXPERIMENT.attribution_jobs.tasks_per_job
+def task_groups(size):
+    """Return the groups of so many tasks that share a job: suite, number of the group, tasks."""
     return [
         (name, first // size, list(suite.tasks)[first : first + size])
         for name, suite in EXPERIMENT.suites.items()

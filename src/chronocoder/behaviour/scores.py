@@ -1,6 +1,6 @@
 """Accuracy of checkpoints on minimal pairs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -43,30 +43,37 @@ def right_minus_wrong(logits: torch.Tensor, task: xr.Dataset, examples: np.ndarr
     return (logits.gather(1, right) - logits.gather(1, wrong))[:, 0]
 
 
-def score_task(
-    models: Iterable[tuple[str, PreTrainedModel]], tokens_seen: Mapping[str, int], task: xr.Dataset
-) -> xr.Dataset:
-    """Score checkpoints on a task.
+def score_tasks(
+    models: Iterable[tuple[str, PreTrainedModel]], tokens_seen: Mapping[str, int], tasks: Sequence[xr.Dataset]
+) -> list[xr.Dataset]:
+    """Score checkpoints on tasks.
 
     Args:
         models: (revision, model) in order of training; taken one at a time.
         tokens_seen: tokens seen by revision.
-        task: as `tokenise_pairs` returns it.
+        tasks: as `tokenise_pairs` returns them.
 
     Returns:
-        Dims (checkpoint, example); see `summarise_scores` for the summary variables.
+        For each task dims (checkpoint, example); see `summarise_scores` for the summary variables.
     """
-    scores = {revision: logit_differences(model, task) for revision, model in models}
+    scores = {revision: [logit_differences(model, task) for task in tasks] for revision, model in models}
+    seen = {revision: tokens_seen[revision] for revision in scores}
+    of_tasks = (np.stack(differences) for differences in zip(*scores.values(), strict=True))
+    return [_scores_of_task(task, seen, differences) for task, differences in zip(tasks, of_tasks, strict=True)]
+
+
+def _scores_of_task(task: xr.Dataset, tokens_seen: Mapping[str, int], differences: np.ndarray) -> xr.Dataset:
+    """Return the scores of a task from logit(right) - logit(wrong), shape (checkpoint, example)."""
     dataset = xr.Dataset(
         {
             "logit_difference": labelled(
-                ("checkpoint", "example"), np.stack(list(scores.values())), "logit(right) - logit(wrong)", "logit"
+                ("checkpoint", "example"), differences, "logit(right) - logit(wrong)", "logit"
             ),
             "condition": task["condition"].variable,
         },
         coords={
-            "checkpoint": strings(list(scores)),
-            "tokens_seen": ("checkpoint", [tokens_seen[revision] for revision in scores]),
+            "checkpoint": strings(list(tokens_seen)),
+            "tokens_seen": ("checkpoint", list(tokens_seen.values())),
             "example": task["example"].values,
         },
     )

@@ -77,6 +77,15 @@ class AttributionSettings(Settings):
     seed: NonNegativeInt = Field(0, description="Seed of resampling and swaps, and of what is ablated for comparison.")
 
 
+class BehaviourJobSettings(Settings):
+    """How checkpoints are scored on the tasks; nothing here changes a result."""
+
+    tasks_per_job: PositiveInt = Field(
+        8,
+        description="Tasks that share a job, so that each model is loaded once for all of them; a change reruns them.",
+    )
+
+
 class AttributionJobSettings(Settings):
     """How attributions and ablations are run; nothing here changes a result but by rounding."""
 

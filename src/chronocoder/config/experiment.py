@@ -11,6 +11,7 @@ from chronocoder.config.analysis import (
     AblationSettings,
     AttributionJobSettings,
     AttributionSettings,
+    BehaviourJobSettings,
     EvaluationSettings,
     FeatureSettings,
     HarvestSettings,
@@ -31,6 +32,9 @@ class Experiment(Settings):
     seeds: list[int] = Field([0], min_length=1, description="Seeds; each trains every crosscoder anew.")
     suites: dict[Name, Suite] = Field(min_length=1, description="Pretraining runs, by name.")
     variants: dict[Name, Variant] = Field(min_length=1, description="Crosscoders, by name.")
+    behaviour: BehaviourJobSettings = Field(
+        default_factory=BehaviourJobSettings, description="Scoring checkpoints on tasks."
+    )
     harvest: HarvestSettings = Field(default_factory=HarvestSettings, description="Reading activations.")
     similarity: SimilaritySettings = Field(default_factory=SimilaritySettings, description="Comparing checkpoints.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Judging crosscoders.")

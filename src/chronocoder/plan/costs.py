@@ -95,7 +95,7 @@ def _harvest(place: Place) -> Cost:
 
 
 def _score(place: Place) -> Cost:
-    """Run every prefix through every checkpoint, to the logits of its last token.
+    """Run every prefix of the job's tasks through every checkpoint, to the logits of its last token.
 
     A checkpoint's model is held until the next one is loaded.
     """
@@ -181,7 +181,7 @@ COSTS: dict[str, Callable[[Place], Cost]] = {
     "download_checkpoint": _download,
     "build_corpus": _corpus,
     "harvest_activations": _harvest,
-    "score_task": _score,
+    "score_tasks": _score,
     "compare_checkpoints": _compare,
     "train_crosscoder": _train,
     "evaluate_crosscoder": _evaluate,

@@ -21,7 +21,7 @@ class Job(NamedTuple):
         comparison: the comparison.
         variant: the variant.
         seed: the seed.
-        tasks: the tasks, in the suite's order; one, but for attribution and ablation.
+        tasks: the tasks, in the suite's order; one, but for scoring, attribution and ablation.
         revision: the checkpoint.
         site: the site.
         split: the split.
@@ -55,7 +55,8 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
         yield Job("build_corpus", suite, split=split)
     for task in experiment.suites[suite].tasks:
         yield Job("build_task", suite, tasks=(task,))
-        yield Job("score_task", suite, tasks=(task,))
+    for tasks in _groups(experiment, suite, experiment.behaviour.tasks_per_job):
+        yield Job("score_tasks", suite, tasks=tasks)
     for rule in ("collect_behaviour", "compare_checkpoints", "list_comparisons"):
         yield Job(rule, suite)
     yield from _harvests(experiment, suite)
@@ -94,9 +95,14 @@ def _jobs_of_run(experiment: Experiment, training: Job) -> Iterator[Job]:
     """Yield a training and the jobs about its crosscoder."""
     yield training
     yield training._replace(rule="evaluate_crosscoder")
-    tasks, size = tuple(experiment.suites[training.suite].tasks), experiment.attribution_jobs.tasks_per_job
     for rule in ("attribute_tasks", "ablate_tasks"):
-        for first in range(0, len(tasks), size):
-            yield training._replace(rule=rule, tasks=tasks[first : first + size])
+        for tasks in _groups(experiment, training.suite, experiment.attribution_jobs.tasks_per_job):
+            yield training._replace(rule=rule, tasks=tasks)
     for rule in ("collect_attributions", "find_examples"):
         yield training._replace(rule=rule)
+
+
+def _groups(experiment: Experiment, suite: str, size: int) -> list[tuple[str, ...]]:
+    """Return the tasks of a suite in the groups of so many that share a job."""
+    tasks = tuple(experiment.suites[suite].tasks)
+    return [tasks[first : first + size] for first in range(0, len(tasks), size)]
