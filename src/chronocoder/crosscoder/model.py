@@ -171,6 +171,10 @@ class Crosscoder(nn.Module):
         flat = torch.addmm(self.b_dec.flatten(), f, self.decoder_rows.flatten(1))
         return flat.view(len(f), *self.b_dec.shape)
 
+    def decode_at(self, f: Float[Tensor, "token feature"], checkpoint: int) -> Float[Tensor, "token d_model"]:
+        """Return the reconstruction at one checkpoint."""
+        return torch.addmm(self.b_dec[checkpoint], f, self.decoder_rows[:, checkpoint])
+
     @torch.no_grad()
     def fold_scale(self, scale: Float[Tensor, " checkpoint"]) -> "Crosscoder":
         """Return a crosscoder of raw activations a, equal to this one of normalised x^m = s_m a^m.

@@ -1,6 +1,7 @@
 """Running statistics of a crosscoder over a split: blocks may come in any order, and parts measured apart merge."""
 
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,11 +11,23 @@ from chronocoder.crosscoder.model import Crosscoder
 
 ULTRA_DENSE = 0.1
 PRESENT_RATIO = 0.2
+CONSTANT_RATIO = 1e-6
+"""Variance over mean square below which codes count as constant: float32 knows no better."""
 FREQUENCY_EDGES = [10 ** (exponent / 2) for exponent in range(-12, 1)]
 
 
 @dataclass
-class Statistics:
+class Sums:
+    """Sums over tokens: those of other tokens may be added."""
+
+    def merge(self, other: Self) -> None:
+        """Add the sums of other tokens."""
+        for field in fields(self):
+            getattr(self, field.name).add_(getattr(other, field.name))
+
+
+@dataclass
+class Statistics(Sums):
     """Sums over tokens, in float64 but for the two large ones.
 
     Activations are in normalised units, x^m = s_m a^m; `coded` and `decoded` are what latent scaling needs.
@@ -25,7 +38,9 @@ class Statistics:
         square: sum of ||x||^2, shape (checkpoint,).
         total: sum of x, shape (checkpoint, d_model).
         active: tokens each latent is active on, shape (feature,).
+        summed: sum of f_i, shape (feature,).
         power: sum of f_i^2, shape (feature,).
+        driven: sum of W_enc,i^m a^m over tokens that latent i is active on, shape (checkpoint, feature).
         coded: sum of f_i (x - x_hat), shape (feature, checkpoint * d_model), float32.
         decoded: sum of f_i (x_hat - b_dec), shape (feature, checkpoint * d_model), float32.
     """
@@ -35,7 +50,9 @@ class Statistics:
     square: Float[Tensor, " checkpoint"]
     total: Float[Tensor, "checkpoint d_model"]
     active: Float[Tensor, " feature"]
+    summed: Float[Tensor, " feature"]
     power: Float[Tensor, " feature"]
+    driven: Float[Tensor, "checkpoint feature"]
     coded: Float[Tensor, "feature n"]
     decoded: Float[Tensor, "feature n"]
 
@@ -54,20 +71,39 @@ class Statistics:
             square=normalised.pow(2).sum(dim=(0, 2), dtype=wide),
             total=normalised.sum(dim=0, dtype=wide),
             active=(codes > 0).sum(dim=0, dtype=wide),
+            summed=codes.sum(dim=0, dtype=wide),
             power=codes.pow(2).sum(dim=0, dtype=wide),
+            driven=_driven(crosscoder, x, codes),
             coded=codes.T @ error.flatten(1),
             decoded=codes.T @ decoded.flatten(1),
         )
 
-    def merge(self, other: "Statistics") -> None:
-        """Add the statistics of other tokens."""
-        for field in fields(self):
-            getattr(self, field.name).add_(getattr(other, field.name))
+    @property
+    def variance(self) -> Float[Tensor, " checkpoint"]:
+        """Sum of ||x - x_bar||^2, x_bar over all tokens."""
+        return self.square - self.total.pow(2).sum(dim=1) / self.tokens
 
     @property
     def explained_variance(self) -> Float[Tensor, " checkpoint"]:
-        """1 - sum ||x - x_hat||^2 / sum ||x - x_bar||^2, x_bar over all tokens: a ratio of sums."""
-        return 1 - self.error / (self.square - self.total.pow(2).sum(dim=1) / self.tokens)
+        """1 - sum ||x - x_hat||^2 / sum ||x - x_bar||^2: a ratio of sums."""
+        return 1 - self.error / self.variance
+
+    @property
+    def code_variance(self) -> Float[Tensor, " feature"]:
+        """Sum of (f_i - f_bar_i)^2 over all tokens; NaN where f is constant, as that of a latent never active."""
+        variance = self.power - self.summed.pow(2) / self.tokens
+        return variance.where(variance > CONSTANT_RATIO * self.power, torch.nan)
+
+    @property
+    def preactivation(self) -> Float[Tensor, "checkpoint feature"]:
+        """Mean of W_enc,i^m a^m over the tokens each latent is active on; NaN for latents never active."""
+        return self.driven / self.active
+
+    @property
+    def preactivation_share(self) -> Float[Tensor, "checkpoint feature"]:
+        """Each checkpoint's part of `preactivation` summed over checkpoints; NaN where that is zero or undefined."""
+        total = self.driven.sum(dim=0)
+        return self.driven / total.where(total != 0, torch.nan)
 
     @property
     def frequency(self) -> Float[Tensor, " feature"]:
@@ -86,6 +122,15 @@ class Statistics:
         alive = self.frequency[self.active > 0]
         places = torch.bucketize(alive, edges).clamp(1, len(edges) - 1) - 1
         return torch.bincount(places, minlength=len(edges) - 1).double()
+
+
+@torch.no_grad()
+def _driven(
+    crosscoder: Crosscoder, x: Float[Tensor, "token checkpoint d_model"], codes: Float[Tensor, "token feature"]
+) -> Float[Tensor, "checkpoint feature"]:
+    """Return each checkpoint's part of the preactivations, summed over active tokens; one at a time, to save memory."""
+    parts = (torch.where(codes > 0, x[:, m] @ crosscoder.encoder_rows[:, m].T, 0) for m in range(x.shape[1]))
+    return torch.stack([part.sum(dim=0).double() for part in parts])
 
 
 @dataclass(frozen=True)
