@@ -30,6 +30,7 @@ def main() -> None:
         measure_reconstruction,
     )
     from chronocoder.crosscoder.model import load_crosscoder
+    from chronocoder.crosscoder.own_codes import fit_maps, measure_own_codes, odd_sequences
     from chronocoder.devices import default_device
     from chronocoder.suites.checkpoints import load_model
     from chronocoder.suites.sites import resolve_site
@@ -38,10 +39,13 @@ def main() -> None:
     crosscoder = load_crosscoder(arguments.crosscoder, default_device())
     stores = ActivationStores(arguments.activations)
     check_origin(crosscoder.config, origin_of(stores), list(given.paths))
+    odd = odd_sequences(stores)
     quality = measure_reconstruction(crosscoder, stores.blocks())
+    maps = fit_maps(crosscoder, stores.blocks(), odd)
+    own = measure_own_codes(crosscoder, maps, stores.blocks(), odd)
     sites = [resolve_site(load_model(path), crosscoder.config.site) for path in given.paths.values()]
-    entropies = measure_cross_entropy(crosscoder, sites, corpus["token_ids"].values, settings)
-    evaluation = evaluation_dataset(crosscoder, quality, entropies, given.tokens_seen)
+    entropies = measure_cross_entropy(crosscoder, maps, sites, corpus["token_ids"].values, settings)
+    evaluation = evaluation_dataset(crosscoder, quality, own, entropies, settings, given.tokens_seen)
     write_store(evaluation, arguments.output, provenance(settings, **crosscoder.facts))
 
 

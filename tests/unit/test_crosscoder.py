@@ -10,19 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import VOCABULARY, WIDTH, tiny_config, tiny_crosscoder, tiny_model
+from tiny import WIDTH, tiny_config, tiny_crosscoder
 
 import chronocoder
 from chronocoder.activations.loader import ActivationStores
-from chronocoder.config import EvaluationSettings
 from chronocoder.crosscoder.batch import TrainingBatch
 from chronocoder.crosscoder.codes import Codes
-from chronocoder.crosscoder.evaluation import evaluation_dataset, measure_cross_entropy, measure_reconstruction
+from chronocoder.crosscoder.evaluation import measure_reconstruction
 from chronocoder.crosscoder.model import Crosscoder, load_crosscoder
 from chronocoder.crosscoder.statistics import FREQUENCY_EDGES, Statistics, latent_scaling, present, refitted_rows
 from chronocoder.crosscoder.training import auxiliary_loss
 from chronocoder.errors import StoreError
-from chronocoder.suites.sites import resolve_site
 from chronocoder.variants import VARIANTS
 from chronocoder.variants.base import CrosscoderSettings, Selection
 
@@ -295,6 +293,35 @@ def test_statistics_of_parts_merge_to_those_of_the_whole() -> None:
 
 
 @pytest.mark.parametrize("variant", ALL)
+def test_parts_of_the_preactivation_equal_sums_over_active_tokens(variant: str) -> None:
+    crosscoder = tiny_crosscoder(variant, 3).fold_scale(torch.tensor([0.5, 2.0, 1.0]))
+    crosscoder.b_enc[5] = -1e3
+    x = activations(200, 3)
+    statistics, codes = Statistics.of(crosscoder, x), crosscoder.encode(x)
+    for latent in range(24):
+        seen = x[codes[:, latent] > 0]
+        parts = torch.tensor([(seen[:, m] @ crosscoder.W_enc[m, :, latent]).double().mean() for m in range(3)])
+        torch.testing.assert_close(
+            statistics.preactivation[:, latent], parts, rtol=1e-4, atol=1e-4, equal_nan=True, check_dtype=False
+        )
+        share = statistics.preactivation_share[:, latent]
+        torch.testing.assert_close(share, parts / parts.sum(), rtol=1e-3, atol=1e-3, equal_nan=True, check_dtype=False)
+    assert torch.isnan(statistics.preactivation_share[:, 5]).all()
+
+
+def test_variance_of_codes_is_undefined_where_they_are_constant() -> None:
+    crosscoder, x = tiny_crosscoder("l1").fold_scale(torch.ones(2)), activations(3000)
+    crosscoder.encoder_rows[[3, 4]] = 0
+    crosscoder.b_enc[3], crosscoder.b_enc[4] = 7.3, -1.0
+    variance = Statistics.of(crosscoder, x).code_variance
+    codes = crosscoder.encode(x).double()
+    expected = (codes - codes.mean(dim=0)).pow(2).sum(dim=0)
+    assert torch.isnan(variance).nonzero().flatten().tolist() == [3, 4]
+    kept = ~torch.isnan(variance)
+    torch.testing.assert_close(variance[kept], expected[kept], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ALL)
 def test_latent_scaling_equals_least_squares_per_latent(variant: str) -> None:
     scale = torch.tensor([0.5, 2.0, 1.0])
     crosscoder = tiny_crosscoder(variant, 3).fold_scale(scale)
@@ -336,31 +363,3 @@ def test_latent_scaling_sees_through_a_shrunk_decoder_row() -> None:
     assert present(refitted_rows(crosscoder, statistics).norm(dim=-1).T)[:, 3].tolist() == [True, True]
     torch.testing.assert_close(scaling.error[:, 3], torch.ones(2), rtol=1e-4, atol=1e-4)
     assert torch.isnan(scaling.error[:, 4]).all()
-
-
-def test_cross_entropy_of_a_perfect_and_of_no_reconstruction(monkeypatch: pytest.MonkeyPatch) -> None:
-    sites = [resolve_site(tiny_model("gpt_neox", seed), "residual.1") for seed in (0, 1)]
-    ids = np.random.default_rng(0).integers(0, VOCABULARY, (6, 9))
-    crosscoder = tiny_crosscoder("l1")
-    monkeypatch.setattr(crosscoder, "encode", lambda x: x.flatten(1))
-    monkeypatch.setattr(crosscoder, "decode", lambda f: f.unflatten(1, (2, WIDTH)))
-    perfect = measure_cross_entropy(crosscoder, sites, ids, EvaluationSettings(sequences=6, batch_size=4))
-    np.testing.assert_allclose(perfect.recovered, 1, atol=1e-5)
-    logits = sites[0].model(input_ids=torch.from_numpy(ids)).logits[:, 1:-1].flatten(0, 1)
-    expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(ids[:, 2:]).flatten())
-    assert perfect.clean[0] == pytest.approx(expected.item(), rel=1e-5)
-    monkeypatch.setattr(crosscoder, "decode", lambda f: torch.zeros(len(f), 2, WIDTH))
-    nothing = measure_cross_entropy(crosscoder, sites, ids, EvaluationSettings(sequences=6, batch_size=4))
-    np.testing.assert_allclose(nothing.recovered, 0, atol=1e-5)
-
-
-def test_evaluation_records_what_became_of_first_tokens(activation_store: Callable[..., Path]) -> None:
-    crosscoder = tiny_crosscoder("l1").fold_scale(torch.ones(2))
-    sites = [resolve_site(tiny_model("gpt_neox", seed), "residual.1") for seed in (0, 1)]
-    ids = np.random.default_rng(0).integers(0, VOCABULARY, (6, 9))
-    entropies = measure_cross_entropy(crosscoder, sites, ids, EvaluationSettings(sequences=6, batch_size=4))
-    statistics = measure_reconstruction(crosscoder, stores(activation_store).blocks())
-    evaluation = evaluation_dataset(crosscoder, statistics, entropies, {"step0": 0, "step1": 1})
-    assert crosscoder.facts["first_token"] == "left_out"
-    assert evaluation["latent_scaling_error"].dims == ("checkpoint", "feature")
-    assert int(evaluation["frequency_histogram"].sum()) == int((evaluation["activation_frequency"] > 0).sum())

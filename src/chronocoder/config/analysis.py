@@ -48,6 +48,9 @@ class EvaluationSettings(Settings):
 
     sequences: PositiveInt = Field(256, description="Validation sequences whose cross-entropy is measured.")
     batch_size: PositiveInt = Field(64, description="Sequences in a forward pass.")
+    supported_r2: float = Field(
+        0.5, ge=0, le=1, description="R2 of a checkpoint's own code from which on the code counts as supported by it."
+    )
 
 
 class AttributionSettings(Settings):

@@ -1,17 +1,19 @@
 """How well a crosscoder stands for the activations it was trained on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from chronocoder.activations.origin import Origin
 from chronocoder.config import EvaluationSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
+from chronocoder.crosscoder.own_codes import OwnErrors, OwnMaps, reconstruct_from_own
 from chronocoder.crosscoder.statistics import (
     FREQUENCY_EDGES,
     PRESENT_RATIO,
@@ -24,6 +26,8 @@ from chronocoder.crosscoder.statistics import (
 from chronocoder.errors import StoreError
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.sites import Site
+
+_log = logging.getLogger(__name__)
 
 
 def measure_reconstruction(
@@ -62,104 +66,215 @@ class CrossEntropies(NamedTuple):
         clean: of the unchanged model.
         spliced: with the site's activation replaced by its reconstruction.
         zero: with it replaced by zero.
+        own: with it replaced by the reconstruction from the checkpoint's own code.
+        mean: with it replaced by the checkpoint's mean activation.
     """
 
     clean: Float[np.ndarray, " checkpoint"]
     spliced: Float[np.ndarray, " checkpoint"]
     zero: Float[np.ndarray, " checkpoint"]
+    own: Float[np.ndarray, " checkpoint"]
+    mean: Float[np.ndarray, " checkpoint"]
 
     @property
     def recovered(self) -> Float[np.ndarray, " checkpoint"]:
         """1 - (spliced - clean) / (zero - clean): one if splicing costs nothing, zero if as much as zeroing."""
-        recovered: np.ndarray = 1 - (self.spliced - self.clean) / (self.zero - self.clean)
+        return self._recovered(self.spliced, self.zero)
+
+    @property
+    def recovered_own(self) -> Float[np.ndarray, " checkpoint"]:
+        """The same of the reconstruction from the own code."""
+        return self._recovered(self.own, self.zero)
+
+    @property
+    def recovered_from_mean(self) -> Float[np.ndarray, " checkpoint"]:
+        """1 - (spliced - clean) / (mean - clean): zero if splicing costs as much as the mean activation."""
+        return self._recovered(self.spliced, self.mean)
+
+    @property
+    def recovered_above_one(self) -> Bool[np.ndarray, " checkpoint"]:
+        """Whether more than everything is recovered."""
+        above: np.ndarray = self.recovered > 1
+        return above
+
+    def _recovered(self, replaced: np.ndarray, nothing: np.ndarray) -> Float[np.ndarray, " checkpoint"]:
+        recovered: np.ndarray = 1 - (replaced - self.clean) / (nothing - self.clean)
         return recovered
 
 
 @torch.no_grad()
 def measure_cross_entropy(
-    crosscoder: Crosscoder, sites: Sequence[Site], token_ids: np.ndarray, settings: EvaluationSettings
+    crosscoder: Crosscoder, maps: OwnMaps, sites: Sequence[Site], token_ids: np.ndarray, settings: EvaluationSettings
 ) -> CrossEntropies:
     """Splice reconstructions into every checkpoint's model and measure its cross-entropy.
 
     The first token of a sequence keeps its activation and its prediction is not counted: the crosscoder has never
-    seen such tokens.
+    seen such tokens. A warning names each checkpoint whose cross-entropy splicing lowers.
 
     Args:
         crosscoder: folded.
+        maps: predictions fitted on the activations of the same text.
         sites: the site in each checkpoint's model, in the crosscoder's order.
         token_ids: shape (sequence, position); the first `settings.sequences` are used.
         settings: how many sequences, and how many at once.
     """
-    used = torch.from_numpy(token_ids[: settings.sequences].astype(np.int64))
-    sums = torch.zeros(3, len(sites), dtype=torch.float64)
-    for ids in used.to(sites[0].model.device).split(settings.batch_size):
+    used = torch.from_numpy(token_ids[: settings.sequences].astype(np.int64)).to(sites[0].model.device)
+    odd = torch.arange(len(used), device=used.device) % 2 == 1
+    sums = torch.zeros(len(CrossEntropies._fields), len(sites), dtype=torch.float64)
+    for ids, is_odd in zip(used.split(settings.batch_size), odd.split(settings.batch_size), strict=True):
         states = [site.read(ids) for site in sites]
         x = torch.stack([state.activation for state in states], dim=2)
-        replacement = x.clone()
-        flat = x[:, 1:].flatten(0, 1)
-        replacement[:, 1:] = crosscoder.decode(crosscoder.encode(flat)).unflatten(0, x[:, 1:].shape[:2])
-        zeroed = torch.zeros_like(x)
-        zeroed[:, :1] = x[:, :1]
-        for kind, activations in enumerate((x, replacement, zeroed)):
+        for kind, activations in enumerate(_replacements(crosscoder, maps, x, is_odd)):
             for number, (site, state) in enumerate(zip(sites, states, strict=True)):
                 logits = site.resume(ids, activations[:, :, number], state.entry, last_only=False)
                 sums[kind, number] += _summed_cross_entropy(logits, ids)
     predictions = len(used) * (used.shape[1] - 2)
-    return CrossEntropies(*(sums / predictions).numpy())
+    entropies = CrossEntropies(*(sums / predictions).numpy())
+    _warn_of_gains(crosscoder.config.checkpoints, entropies, predictions)
+    return entropies
+
+
+def _replacements(
+    crosscoder: Crosscoder,
+    maps: OwnMaps,
+    x: Float[Tensor, "batch position checkpoint d_model"],
+    odd: Bool[Tensor, " batch"],
+) -> Iterator[Float[Tensor, "batch position checkpoint d_model"]]:
+    """Yield what the site is set to, in the order of `CrossEntropies`; first tokens keep their activation."""
+    seen = x[:, 1:]
+    flat, is_odd = seen.flatten(0, 1), odd.repeat_interleave(seen.shape[1])
+    yield x
+    spliced = crosscoder.decode(crosscoder.encode(flat))
+    own = reconstruct_from_own(crosscoder, maps, flat, is_odd)
+    for replacement in (spliced, torch.zeros_like(flat), own, maps.mean.expand_as(flat)):
+        yield torch.cat([x[:, :1], replacement.unflatten(0, seen.shape[:2])], dim=1)
+
+
+def _warn_of_gains(checkpoints: Sequence[str], entropies: CrossEntropies, predictions: int) -> None:
+    for number in np.flatnonzero(entropies.recovered_above_one & (entropies.spliced < entropies.clean)).tolist():
+        _log.warning(
+            "%s: splicing lowers the cross-entropy below that of the unchanged model, %.4f < %.4f nat (recovered %.4f,"
+            " over %d predictions): the code brings in what other checkpoints know, or it is noise;"
+            " cross_entropy_own is without their knowledge",
+            checkpoints[number],
+            entropies.spliced[number],
+            entropies.clean[number],
+            entropies.recovered[number],
+            predictions,
+        )
 
 
 def evaluation_dataset(
-    crosscoder: Crosscoder, statistics: Statistics, entropies: CrossEntropies, tokens_seen: Mapping[str, int]
+    crosscoder: Crosscoder,
+    statistics: Statistics,
+    own: OwnErrors,
+    entropies: CrossEntropies,
+    settings: EvaluationSettings,
+    tokens_seen: Mapping[str, int],
 ) -> xr.Dataset:
     """Return the evaluation with dims (checkpoint,), (feature,), both, and (frequency_bin,)."""
-    dims, both = ("checkpoint",), ("checkpoint", "feature")
     checkpoints = crosscoder.config.checkpoints
-    norms = crosscoder.decoder_norms.cpu().numpy()
-    frequency = statistics.frequency.cpu().numpy()
-    scaling = latent_scaling(crosscoder, statistics)
-    refitted = refitted_rows(crosscoder, statistics).norm(dim=-1).T
-    histogram = statistics.frequency_histogram.cpu().numpy()
     return xr.Dataset(
         {
-            "explained_variance": labelled(
-                dims, statistics.explained_variance.cpu().numpy(), "explained variance on validation"
-            ),
-            "cross_entropy_clean": labelled(dims, entropies.clean, "cross-entropy of the model", "nat"),
-            "cross_entropy_spliced": labelled(dims, entropies.spliced, "cross-entropy, site reconstructed", "nat"),
-            "cross_entropy_zero": labelled(dims, entropies.zero, "cross-entropy, site set to zero", "nat"),
-            "cross_entropy_recovered": labelled(dims, entropies.recovered, "cross-entropy recovered by splicing"),
-            "l0": labelled((), float(statistics.l0), "mean number of active latents a token"),
-            "dead_fraction": labelled((), float((frequency == 0).mean()), "latents never active"),
-            "ultra_dense_fraction": labelled(
-                (), float((frequency > ULTRA_DENSE).mean()), f"latents active on more than {ULTRA_DENSE:.0%} of tokens"
-            ),
-            "frequency_histogram": labelled(
-                ("frequency_bin",), histogram, "latents by activation frequency, from the bin's coordinate up"
-            ),
-            "activation_frequency": labelled(("feature",), frequency, "part of tokens with the latent active"),
-            "decoder_norm": labelled(both, norms, "decoder norm in normalised units"),
-            "refitted_decoder_norm": labelled(
-                both, refitted.cpu().numpy(), "norm of the decoder row that fits best while all others stay"
-            ),
-            "present": labelled(
-                both,
-                present(refitted).cpu().numpy(),
-                f"refitted norm above {PRESENT_RATIO} of the latent's largest; nowhere if never active",
-            ),
-            "latent_scaling_error": labelled(
-                both, scaling.error.cpu().numpy(), "latent scaling, target: error with the latent left out"
-            ),
-            "latent_scaling_reconstruction": labelled(
-                both, scaling.reconstruction.cpu().numpy(), "latent scaling, target: what other latents supply"
-            ),
+            **_of_split(statistics),
+            **_of_cross_entropy(entropies),
+            **_of_decoder(crosscoder, statistics),
+            **_of_own_codes(statistics, own, settings),
         },
         coords={
             "checkpoint": strings(checkpoints),
             "tokens_seen": ("checkpoint", [tokens_seen[revision] for revision in checkpoints]),
-            "feature": np.arange(norms.shape[1]),
+            "feature": np.arange(len(crosscoder.b_enc)),
             "frequency_bin": FREQUENCY_EDGES[:-1],
         },
     )
+
+
+def _of_split(statistics: Statistics) -> dict[str, xr.Variable]:
+    frequency = statistics.frequency.cpu().numpy()
+    return {
+        "explained_variance": labelled(
+            ("checkpoint",), statistics.explained_variance.cpu().numpy(), "explained variance on validation"
+        ),
+        "l0": labelled((), float(statistics.l0), "mean number of active latents a token"),
+        "dead_fraction": labelled((), float((frequency == 0).mean()), "latents never active"),
+        "ultra_dense_fraction": labelled(
+            (), float((frequency > ULTRA_DENSE).mean()), f"latents active on more than {ULTRA_DENSE:.0%} of tokens"
+        ),
+        "frequency_histogram": labelled(
+            ("frequency_bin",),
+            statistics.frequency_histogram.cpu().numpy(),
+            "latents by activation frequency, from the bin's coordinate up",
+        ),
+        "activation_frequency": labelled(("feature",), frequency, "part of tokens with the latent active"),
+    }
+
+
+def _of_cross_entropy(entropies: CrossEntropies) -> dict[str, xr.Variable]:
+    in_nats = {
+        "clean": "cross-entropy of the model",
+        "spliced": "cross-entropy, site reconstructed",
+        "zero": "cross-entropy, site set to zero",
+        "own": "cross-entropy, site reconstructed from the checkpoint's own code",
+        "mean": "cross-entropy, site set to its mean activation",
+    }
+    ratios = {
+        "cross_entropy_recovered": "cross-entropy recovered by splicing",
+        "cross_entropy_recovered_own": "cross-entropy recovered by splicing, from the checkpoint's own code",
+        "cross_entropy_recovered_from_mean": "cross-entropy recovered by splicing, against the mean activation",
+        "recovered_above_one": "cross-entropy recovered above one: splicing helps the model",
+    }
+    dims = ("checkpoint",)
+    return {
+        f"cross_entropy_{kind}": labelled(dims, getattr(entropies, kind), text, "nat") for kind, text in in_nats.items()
+    } | {
+        name: labelled(dims, getattr(entropies, name.removeprefix("cross_entropy_")), text)
+        for name, text in ratios.items()
+    }
+
+
+def _of_decoder(crosscoder: Crosscoder, statistics: Statistics) -> dict[str, xr.Variable]:
+    scaling = latent_scaling(crosscoder, statistics)
+    refitted = refitted_rows(crosscoder, statistics).norm(dim=-1).T
+    values = {
+        "decoder_norm": (crosscoder.decoder_norms, "decoder norm in normalised units"),
+        "refitted_decoder_norm": (refitted, "norm of the decoder row that fits best while all others stay"),
+        "present": (
+            present(refitted),
+            f"refitted norm above {PRESENT_RATIO} of the latent's largest; nowhere if never active",
+        ),
+        "latent_scaling_error": (scaling.error, "latent scaling, target: error with the latent left out"),
+        "latent_scaling_reconstruction": (
+            scaling.reconstruction,
+            "latent scaling, target: what other latents supply",
+        ),
+    }
+    return _of_features(values)
+
+
+def _of_own_codes(statistics: Statistics, own: OwnErrors, settings: EvaluationSettings) -> dict[str, xr.Variable]:
+    r2 = own.code_r2(statistics)
+    values = {
+        "preactivation": (
+            statistics.preactivation.float(),
+            "mean of the checkpoint's part of the preactivation where the latent is active",
+        ),
+        "preactivation_share": (
+            statistics.preactivation_share.float(),
+            "the checkpoint's part of the preactivation over that of all checkpoints",
+        ),
+        "own_code_r2": (r2.float(), "R2 of the code that the checkpoint's activation alone tells"),
+        "code_supported": (r2 >= settings.supported_r2, f"R2 of the own code at least {settings.supported_r2:g}"),
+    }
+    explained = labelled(
+        ("checkpoint",), own.explained_variance(statistics).cpu().numpy(), "explained variance from own codes"
+    )
+    return {"explained_variance_own": explained, **_of_features(values)}
+
+
+def _of_features(values: Mapping[str, tuple[Tensor, str]]) -> dict[str, xr.Variable]:
+    both = ("checkpoint", "feature")
+    return {name: labelled(both, tensor.cpu().numpy(), text) for name, (tensor, text) in values.items()}
 
 
 def _summed_cross_entropy(
