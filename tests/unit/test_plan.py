@@ -29,7 +29,9 @@ from chronocoder.activations.pieces import sequences_per_piece
 from chronocoder.activations.writer import ActivationWriter, Rows
 from chronocoder.config import Experiment, TextCorpus, TrainingSettings, load_experiment, parse_experiment
 from chronocoder.crosscoder.batch import TrainingBatch
+from chronocoder.crosscoder.evaluation import measure_reconstruction
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
+from chronocoder.crosscoder.own_codes import fit_maps, measure_own_codes, reconstruct_from_own
 from chronocoder.crosscoder.sparse import BACKENDS
 from chronocoder.errors import ConfigError
 from chronocoder.plan import models
@@ -37,7 +39,9 @@ from chronocoder.plan.compute import (
     Prompts,
     blocks_flops,
     cross_entropy_flops,
+    evaluation_flops,
     logits_flops,
+    own_codes_flops,
     streaming_flops,
     training_flops,
 )
@@ -193,9 +197,27 @@ def test_annealing_counts_with_its_mean() -> None:
 def test_flops_of_cross_entropy_by_hand() -> None:
     crosscoder, prompts = CrosscoderShape(2, 8, 24), Prompts(10, 4)
     block, logits = 40 * (2 * 768 + 4 * 4 * 8), 2 * 8 * 100
-    expected = 2 * (2 * block + 3 * (block + 40 * logits)) + 40 * 2 * (2 * 2 * 8 * 24)
+    own = 40 * (2 * 2 * 8 * 16 + 3 * (2 * 2 * 8 * 24))
+    expected = 2 * (2 * block + 5 * (block + 40 * logits)) + 40 * 2 * (2 * 2 * 8 * 24) + own
     assert cross_entropy_flops(SMALL, crosscoder, prompts, "residual.1") == expected
     assert blocks_after("residual.1", 3) == 1 and blocks_after("attention_out.1", 3) == 2
+
+
+def test_flops_of_an_evaluation_are_those_of_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(BACKENDS, "cpu")  # oneDNN's products are not counted
+    variant = settings("l1", dictionary_size=32)
+    config = CrosscoderConfig("s", "c", "v", ("a", "b", "c"), "residual.0", 16, variant, 0, ("",) * 3, True)
+    crosscoder = Crosscoder(config, torch.Generator().manual_seed(0))
+    x, odd, shape = torch.randn(64, 3, 16), torch.arange(64) % 2 == 1, CrosscoderShape(3, 16, 32)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        measure_reconstruction(crosscoder, [x])
+        maps = fit_maps(crosscoder, [x], odd)
+        measure_own_codes(crosscoder, maps, [x], odd)
+    moments = 64 * 2 * 48**2  # products added in place are not counted
+    assert counter.get_total_flops() + moments == evaluation_flops(shape, 64)
+    with FlopCounterMode(display=False) as counter:
+        reconstruct_from_own(crosscoder, maps, x, odd)
+    assert counter.get_total_flops() == own_codes_flops(shape, 64)
 
 
 def test_hours_by_hand() -> None:

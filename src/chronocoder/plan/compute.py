@@ -155,10 +155,30 @@ def ablation_flops(
     return prompts_flops(settings, shape, crosscoder, prompts, site) + crosscoder.checkpoints * of_checkpoint
 
 
-def cross_entropy_flops(shape: ModelShape, crosscoder: CrosscoderShape, text: Prompts, site: str) -> float:
-    """Return the FLOPs of measuring cross-entropy with the site clean, spliced and zero.
+def own_codes_flops(crosscoder: CrosscoderShape, tokens: float) -> float:
+    """Return the FLOPs of the own codes of some tokens, and of the reconstructions from them.
 
-    For each checkpoint one pass up to the site and three from there to all logits; once encode and decode.
+    For each checkpoint the prediction of all activations from its own, 2 d M d, and encode; decode at that one alone.
+    """
+    M, d, _ = crosscoder
+    return tokens * (2 * (M * d) ** 2 + (M + 1) * crosscoder.product_flops())
+
+
+def evaluation_flops(crosscoder: CrosscoderShape, tokens: float) -> float:
+    """Return the FLOPs of measuring a crosscoder on some tokens, without cross-entropy.
+
+    Six products of 2 M d D: encode, decode, each checkpoint's part of the preactivations, latent scaling's two sums;
+    encode again, beside the own codes. Second moments take 2 (M d)^2 in float64.
+    """
+    M, d, _ = crosscoder
+    moments = 2 * (M * d) ** 2
+    return tokens * (6 * crosscoder.product_flops() + moments) + own_codes_flops(crosscoder, tokens)
+
+
+def cross_entropy_flops(shape: ModelShape, crosscoder: CrosscoderShape, text: Prompts, site: str) -> float:
+    """Return the FLOPs of measuring cross-entropy with the site clean, spliced, zero, from own codes, and at its mean.
+
+    For each checkpoint one pass up to the site and five from there to all logits; once encode, decode and own codes.
 
     Args:
         shape: of the models.
@@ -170,4 +190,5 @@ def cross_entropy_flops(shape: ModelShape, crosscoder: CrosscoderShape, text: Pr
     tokens = sequences * length
     before = blocks_flops(shape, tokens, length, blocks_up_to(site))
     after = blocks_flops(shape, tokens, length, blocks_after(site, shape.blocks)) + logits_flops(shape, tokens)
-    return crosscoder.checkpoints * (before + 3 * after) + 2 * tokens * crosscoder.product_flops()
+    spliced = 2 * tokens * crosscoder.product_flops() + own_codes_flops(crosscoder, tokens)
+    return crosscoder.checkpoints * (before + 5 * after) + spliced

@@ -7,6 +7,7 @@ from chronocoder.plan.compute import (
     Prompts,
     blocks_flops,
     cross_entropy_flops,
+    evaluation_flops,
     logits_flops,
     streaming_flops,
     training_flops,
@@ -30,6 +31,8 @@ from chronocoder.plan.sizes import blocks_up_to, rows_of, sequences_of
 
 BLOCK_TOKENS = 4096
 """Tokens of which evaluation and examples hold the codes at once."""
+OWN_CODE_MATRICES = 5.25
+"""Matrices (token, feature) of float32 alive while own codes are made beside the codes; measured on a CPU."""
 COMPARED_SEQUENCES = 64
 """Sequences in a forward pass of the comparison of checkpoints."""
 DOCUMENTS_AT_ONCE, DOCUMENT_TOKENS = 1024, 1000
@@ -145,24 +148,29 @@ def _train(place: Place) -> Cost:
 
 
 def _evaluate(place: Place) -> Cost:
-    """Measure by four products of each validation token (encode, decode, latent scaling's sums), and cross-entropy."""
+    """Measure on all validation tokens, read three times: sums, second moments, own codes; then cross-entropy."""
     corpus, shape, crosscoder = place.suite.corpus, place.shape, place.crosscoder
     sequences = min(place.experiment.evaluation.sequences, sequences_of(corpus, "validation"))
     rows = rows_of(corpus, "validation")
     spliced = cross_entropy_flops(shape, crosscoder, Prompts(sequences, corpus.sequence_length), place.site)
-    moved = place.rows_bytes(rows) + crosscoder.checkpoints * shape.checkpoint_bytes + crosscoder.saved_bytes
+    moved = 3 * place.rows_bytes(rows) + crosscoder.checkpoints * shape.checkpoint_bytes + crosscoder.saved_bytes
     tokens = min(sequences, place.experiment.evaluation.batch_size) * corpus.sequence_length
     logits = 4.0 * tokens * shape.vocabulary_size
-    sums = 8.0 * crosscoder.parameters  # two matrices of the decoder's size for all blocks so far, two for the next
-    codes = 4.0 * BLOCK_TOKENS * (3 * crosscoder.latents + 4 * crosscoder.checkpoints * crosscoder.d_model)
+    width = crosscoder.checkpoints * crosscoder.d_model
+    sums = 4.0 * crosscoder.parameters  # two matrices of the decoder's size: of all blocks so far, and of the next
+    coded = 4.0 * (OWN_CODE_MATRICES * crosscoder.latents + 5 * width)
+    maps = 8.0 * crosscoder.d_model * width * crosscoder.checkpoints  # of two folds
+    moments = 8.0 * (5 * width**2 + 2 * BLOCK_TOKENS * width)  # of two folds, and what the maps of one are fitted by
+    with_maps = max(moments, coded * max(BLOCK_TOKENS, tokens), 2 * logits)
     held = (
         crosscoder.checkpoints * model_bytes(shape)
         + crosscoder.saved_bytes
-        + max(sums + codes, 2 * logits)
+        + sums
+        + max(sums + coded * BLOCK_TOKENS, maps + with_maps)
         + pass_bytes(shape, tokens)
     )
     memory = on(place.accelerated, held, loading=place.loading(crosscoder.checkpoints, with_crosscoder=True))
-    return Cost(Work(4 * rows * crosscoder.product_flops() + spliced, disk_bytes=moved), memory)
+    return Cost(Work(evaluation_flops(crosscoder, rows) + spliced, disk_bytes=moved), memory)
 
 
 def _examples(place: Place) -> Cost:

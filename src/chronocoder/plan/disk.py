@@ -155,7 +155,7 @@ def _of_runs(
     found = _crosscoders(experiment, shape, jobs, "train_crosscoder")
     effects = sum(len(examples) * attribution_bytes(one) + attribution_bytes(one, len(examples)) for one in found)
     ablations = [ablation_bytes(experiment.ablation, one, number) for one in found for number in examples]
-    measures = sum(3 * STORE_BYTES + one.latents * (16 + 20 * one.checkpoints) for one in found)
+    measures = sum(4 * STORE_BYTES + one.latents * (16 + 33 * one.checkpoints) for one in found)
     seeds = len(set(experiment.seeds))
     matches = [match_bytes(one, seeds) for one in _crosscoders(experiment, shape, jobs, "match_seeds")]
     return [
