@@ -23,6 +23,7 @@ include: "workflow/rules/activations.smk"
 include: "workflow/rules/crosscoder.smk"
 include: "workflow/rules/attribution.smk"
 include: "workflow/rules/seeds.smk"
+include: "workflow/rules/baselines.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/plan.smk"
@@ -37,4 +38,4 @@ localrules:
 rule all:
     default_target: True
     input:
-        expand(LAYOUT.report, suite=EXPERIMENT.suites),
+        [path for suite in EXPERIMENT.suites for path in results_of_suite(suite)],

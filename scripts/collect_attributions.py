@@ -7,6 +7,7 @@ from chronocoder.attribution.collect import collect_attributions
 from chronocoder.command_line import add_flags, from_flags, run_script
 from chronocoder.config import TrajectorySettings
 from chronocoder.errors import ConfigError
+from chronocoder.labels import control_of
 from chronocoder.stores import common_provenance, load_store, write_store
 
 
@@ -24,7 +25,8 @@ def main() -> None:
     if len(by_task) < len(attributions):
         raise ConfigError(f"--attributions has a task more than once, of {', '.join(by_task)}; give each of them once")
     joined = collect_attributions(by_task, settings)
-    write_store(joined, arguments.output, facts)
+    control = control_of([str(label) for label in joined["checkpoint"].values])
+    write_store(joined, arguments.output, {**facts, "control": control})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from chronocoder.command_line import add_checkpoints, add_flags, checkpoints_from, from_flags, run_script
 from chronocoder.config import EvaluationSettings
+from chronocoder.labels import control_of
 from chronocoder.stores import load_store, provenance, write_store
 
 
@@ -46,7 +47,8 @@ def main() -> None:
     sites = [resolve_site(load_model(path), crosscoder.config.site) for path in given.paths.values()]
     entropies = measure_cross_entropy(crosscoder, maps, sites, corpus["token_ids"].values, settings)
     evaluation = evaluation_dataset(crosscoder, quality, own, entropies, settings, given.tokens_seen)
-    write_store(evaluation, arguments.output, provenance(settings, **crosscoder.facts))
+    control = control_of(crosscoder.config.checkpoints)
+    write_store(evaluation, arguments.output, provenance(settings, **crosscoder.facts, control=control))
 
 
 if __name__ == "__main__":

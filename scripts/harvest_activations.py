@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--site", required=True, help="for instance residual.2")
     parser.add_argument("--corpora", type=Path, nargs="+", required=True, help="stores of the text, one a split")
     parser.add_argument("--outputs", type=Path, nargs="+", required=True, help="stores to write, in the same order")
+    parser.add_argument("--tokenizer", type=Path, help="directory of the text's tokenizer, to compare the checkpoint's")
     add_flags(parser, HarvestSettings)
     arguments = parser.parse_args()
     settings = from_flags(arguments, HarvestSettings)
@@ -26,7 +27,10 @@ def main() -> None:
     from chronocoder.activations.origin import text_digest
     from chronocoder.suites.checkpoints import checkpoint_commit, load_model
     from chronocoder.suites.sites import resolve_site
+    from chronocoder.suites.tokenizers import check_same_tokenizer
 
+    if arguments.tokenizer is not None:
+        check_same_tokenizer(arguments.checkpoint, arguments.tokenizer)
     site = resolve_site(load_model(arguments.checkpoint), arguments.site)
     commit = checkpoint_commit(arguments.checkpoint)
     for corpus, output in zip(corpora, arguments.outputs, strict=True):

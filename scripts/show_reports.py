@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="the configuration")
     experiment = load_experiment(parser.parse_args().config)
-    for suite in experiment.suites:
+    for suite in [name for name, settings in experiment.suites.items() if settings.examined]:
         report = Path(Layout(experiment.results).report.format(suite=suite)).resolve()
         sys.stdout.write(f"Report of {suite}: {report}\n")
 

@@ -7,11 +7,24 @@ from pathlib import Path
 import yaml
 
 from chronocoder.command_line import run_script
-from chronocoder.report.inputs import ReportInputs, match_runs, match_seeds, names, read_contrasts
+from chronocoder.report.inputs import (
+    ReportInputs,
+    examined_comparisons,
+    match_runs,
+    match_seeds,
+    names,
+    read_contrasts,
+)
 from chronocoder.report.page import write_page
 from chronocoder.stores import load_store
 
 KINDS = ("trainings", "evaluations", "relies", "features", "ablations")
+OPTIONAL = {
+    "seed-matches": "stores of comparisons between seeds",
+    "controls": "stores of effects of the controls",
+    "control-evaluations": "stores of their evaluations, same order",
+    "baselines": "stores of comparisons with dictionaries of single checkpoints",
+}
 
 
 def main() -> None:
@@ -23,9 +36,8 @@ def main() -> None:
     parser.add_argument("--comparisons", type=Path, required=True, help="YAML file of its comparisons")
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=Path, nargs="+", required=True, help=f"stores of all runs: {kind}")
-    parser.add_argument(
-        "--seed-matches", type=Path, nargs="*", default=[], help="stores of comparisons between seeds, if there are any"
-    )
+    for flag, text in OPTIONAL.items():
+        parser.add_argument(f"--{flag}", type=Path, nargs="*", default=[], help=f"{text}, if there are any")
     parser.add_argument("--contrasts", required=True, help="tasks that a surface rule tells apart, as JSON")
     parser.add_argument("--output", type=Path, required=True, help="HTML file to write")
     arguments = parser.parse_args()
@@ -33,15 +45,19 @@ def main() -> None:
     comparisons = yaml.safe_load(arguments.comparisons.read_text(encoding="utf-8"))
     stores = {kind: [load_store(path) for path in getattr(arguments, kind)] for kind in KINDS}
     runs = match_runs(**stores)
+    others = {flag: [load_store(path) for path in getattr(arguments, flag.replace("-", "_"))] for flag in OPTIONAL}
     inputs = ReportInputs(
         suite=arguments.suite,
         behaviour=behaviour,
         similarity=load_store(arguments.similarity),
-        comparisons={name: comparison["checkpoints"] for name, comparison in comparisons.items()},
+        comparisons=examined_comparisons(comparisons),
         runs=runs,
         contrasts=read_contrasts(json.loads(arguments.contrasts), names(behaviour, "task")),
-        seed_matches=match_seeds([load_store(path) for path in arguments.seed_matches], runs),
+        seed_matches=match_seeds(others["seed-matches"], runs),
         example_path=str(arguments.relies[0]),
+        controls=others["controls"],
+        control_evaluations=others["control-evaluations"],
+        baselines=others["baselines"],
     )
     write_page(inputs, arguments.output)
 

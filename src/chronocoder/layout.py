@@ -112,6 +112,11 @@ class Layout:
         return f"{self.run}/features.zarr"
 
     @property
+    def baseline(self) -> str:
+        """What the joint dictionary is worth, beside dictionaries of single checkpoints matched afterwards."""
+        return f"{self.run}/baseline.zarr"
+
+    @property
     def seeds(self) -> str:
         """Features of every seed matched with those of the first, and the stability of their effects."""
         return f"{self.suite}/{{comparison}}/{{variant}}/seeds.zarr"

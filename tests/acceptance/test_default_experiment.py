@@ -74,6 +74,14 @@ def test_estimates_agree_with_exact_ablation(path: Path) -> None:
     assert (shares.drop_sel(measure="relative_decoder_norm") > shares.sel(measure="relative_decoder_norm")).all()
 
 
+def test_nothing_emerges_between_a_checkpoint_and_itself() -> None:
+    relie = xr.open_zarr(RESULTS / "identity/batchtopk/seed0/relie.zarr").load()
+    assert relie.attrs["control"] == "identity" and list(relie["checkpoint"].values) == ["step320", "step320#2"]
+    classes = relie["feature_class"]
+    false = classes.isin(["emerged", "discontinued"]).sum()
+    assert (classes == "maintained").sum() > 500 and false <= 0.02 * (classes == "maintained").sum()
+
+
 def test_report_says_so() -> None:
     page = REPORT.read_text(encoding="utf-8")
     assert "Surface phase" in page and "It changes sides" in page and "Of the features that took over" in page

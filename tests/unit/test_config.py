@@ -47,7 +47,48 @@ WRONG = [
         r"comparisons\.onset: checkpoints \['step64', 'step16'\] must be in order of training",
     ),
     ("suites.nursery.comparisons.onset.variants", ["l2"], r"variant 'l2' is not defined; choose from l1, batchtopk"),
-    ("suites.nursery.comparisons.onset.checkpoints", ["step16"], r"onset\.checkpoints: List should have at least 2"),
+    ("suites.nursery.comparisons.onset.checkpoints", [], r"onset\.checkpoints: List should have at least 1 item"),
+    (
+        "suites.nursery.comparisons.onset.checkpoints",
+        ["step16", "step16", "step64"],
+        r"onset: checkpoints \['step16', 'step16', 'step64'\] must be in order of .* repetition, or all the same",
+    ),
+    (
+        "suites.nursery.comparisons.onset.checkpoints",
+        ["step16@"],
+        r"onset\.checkpoints\.0: String should match pattern",
+    ),
+    (
+        "suites.nursery.comparisons.onset.checkpoints",
+        ["step16", "step16@nursery"],
+        r"onset: checkpoint 'step16@nursery' is of the suite itself; write 'step16'",
+    ),
+    (
+        "suites.nursery.comparisons.onset.checkpoints",
+        ["step16", "step16@twin"],
+        r"onset: checkpoint 'step16@twin' is of no suite that is defined; the others are none: define one",
+    ),
+    (
+        "suites.nursery.comparisons",
+        {},
+        r"suites\.nursery\.comparisons: empty, and no comparison of another suite .* as revision@nursery; add one",
+    ),
+    (
+        "suites.nursery.comparisons.onset.baseline",
+        ["early", "late"],
+        r"comparisons\.onset: baseline 'early' is not among the suite's comparisons; choose from onset, abstraction",
+    ),
+    (
+        "suites.nursery.comparisons.onset.baseline",
+        ["course", "abstraction"],
+        r"onset: baseline \['course', 'abstraction'\] is of checkpoints \[\['step64', 'step112', 'step320'\],"
+        r" \['step64', 'step320'\]\]; name a comparison of one checkpoint for each of \['step16', 'step64'\], in this",
+    ),
+    (
+        "suites.nursery.comparisons.identity.baseline",
+        ["onset"],
+        r"identity: baseline \['onset'\] is given to a control or a single checkpoint; remove it",
+    ),
     ("suites.nursery.site", "residual.4", r"site 'residual\.4' is outside the model: it has blocks 0 to 3"),
     ("suites.nursery.site", "block.1", r"suites\.nursery\.site: String should match pattern"),
     ("suites.nursery.source.steps", [4, 2], r"steps \[4, 2\] must ascend"),
@@ -81,6 +122,99 @@ def test_message_names_key_and_remedy(path: str, value: Any, message: str) -> No
     with pytest.raises(ConfigError, match=message) as caught:
         parse_experiment(changed(path, value), "config.yaml")
     assert str(caught.value).startswith("config.yaml: 1 wrong:")
+
+
+def with_twin(pair: dict[str, Any] | None = None, **source: Any) -> dict[str, Any]:
+    """Return the default configuration with a second suite, with another seed, and a comparison of both."""
+    config = copy.deepcopy(DEFAULT)
+    twin = {**copy.deepcopy(config["suites"]["nursery"]), "comparisons": {}}
+    twin["source"] |= {"seed": 1, "tokenizer_seed": 0, **source}
+    config["suites"]["twin"] = twin
+    config["suites"]["nursery"]["comparisons"]["twins"] = pair or {"checkpoints": ["step320", "step320@twin"]}
+    return config
+
+
+def test_controls_are_found() -> None:
+    nursery = parse_experiment(with_twin(), "config.yaml").suites["nursery"]
+    found = {name: comparison.control for name, comparison in nursery.comparisons.items() if comparison.control}
+    assert found == {"identity": "identity", "twins": "pretraining seed"}
+    assert nursery.examined == ["onset", "abstraction", "course"]
+    config = with_twin({"checkpoints": ["step320@twin"]}, steps=[0, 5, 320])
+    experiment = parse_experiment(config, "config.yaml")
+    alone = experiment.suites["nursery"].comparisons["twins"]
+    assert alone.single and not alone.control and not alone.examined
+    assert experiment.tokens_seen_of("nursery", "step5@twin") == 5 * 24 * 64
+
+
+def test_tokens_of_twins_need_not_ascend() -> None:
+    parse_experiment(with_twin({"checkpoints": ["step64", "step320", "step320@twin"]}), "config.yaml")
+    parse_experiment(with_twin({"checkpoints": ["step320@twin", "step320@twin"]}), "config.yaml")
+
+
+WRONG_TWINS: list[tuple[list[str], dict[str, Any], str]] = [
+    (["step320", "step321@twin"], {}, r"'step321@twin' does not exist in suite 'twin'; choose from step0, step1, "),
+    (
+        ["step320", "step64@twin"],
+        {},
+        r"\['step320', 'step64@twin'\] with tokens_seen \[491520, 98304\] must be in order",
+    ),
+    (
+        ["step64", "step320@twin", "step320@twin"],
+        {},
+        r"tokens_seen .* in order of training, without repetition, or all",
+    ),
+    (
+        ["step320", "step320@twin"],
+        {"tokenizer_seed": None},
+        r"'step320@twin' cannot be compared, since source\.tokenizer_seed is 0 in suite 'nursery' and 1 in suite"
+        r" 'twin'; set suites\.twin\.source\.tokenizer_seed to 0",
+    ),
+    (["step320", "step320@twin"], {"language": "french"}, r"source\.language is english in suite 'nursery' and french"),
+    (["step320", "step320@twin"], {"vocabulary_size": 700}, r"set suites\.twin\.source\.vocabulary_size to 768"),
+    (["step320", "step320@twin"], {"hidden_size": 64}, r"set suites\.twin\.source\.hidden_size to 128"),
+]
+
+
+@pytest.mark.parametrize(("checkpoints", "source", "message"), WRONG_TWINS)
+def test_checkpoints_that_cannot_be_compared_are_refused(
+    checkpoints: list[str], source: dict[str, Any], message: str
+) -> None:
+    config = with_twin({"checkpoints": checkpoints}, **source)
+    with pytest.raises(ConfigError, match=rf"suites\.nursery\.comparisons\.twins: .*{message}"):
+        parse_experiment(config, "config.yaml")
+
+
+def test_a_site_has_to_be_in_the_other_suites_model_too() -> None:
+    config = with_twin({"checkpoints": ["step320", "step320@twin"], "site": "residual.3"}, blocks=3)
+    config["suites"]["twin"]["site"] = "residual.0"
+    with pytest.raises(
+        ConfigError, match=r"site 'residual\.3' is outside the model of 'step320@twin': it has blocks 0 to 2"
+    ):
+        parse_experiment(config, "config.yaml")
+
+
+def with_baseline(**late: Any) -> dict[str, Any]:
+    """Return the default configuration with single checkpoints as the baseline of its comparison `abstraction`."""
+    config = changed("suites.nursery.comparisons.abstraction.baseline", ["early", "late"])
+    config["suites"]["nursery"]["comparisons"]["early"] = {"checkpoints": ["step64"]}
+    config["suites"]["nursery"]["comparisons"]["late"] = {"checkpoints": ["step320"], **late}
+    return config
+
+
+def test_a_baseline_is_at_the_same_site_and_of_the_same_variants() -> None:
+    assert parse_experiment(with_baseline(), "config.yaml").suites["nursery"].examined == [
+        "onset",
+        "abstraction",
+        "course",
+    ]
+    message = r"abstraction: baseline 'late' is at site residual\.1, not residual\.2; give both the same site"
+    with pytest.raises(ConfigError, match=message):
+        parse_experiment(with_baseline(site="residual.1"), "config.yaml")
+    message = (
+        r"abstraction: baseline 'late' has no variant 'l1'; add it to suites\.nursery\.comparisons\.late\.variants"
+    )
+    with pytest.raises(ConfigError, match=message):
+        parse_experiment(with_baseline(variants=["batchtopk"]), "config.yaml")
 
 
 def test_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -1,15 +1,22 @@
 """What a crosscoder is judged on has to be what it was trained on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tiny import tiny_config
+import torch
+import xarray as xr
+from tiny import tiny_config, tiny_model
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from chronocoder.activations.loader import ActivationStores
-from chronocoder.activations.origin import Origin, origin_of
+from chronocoder.activations.origin import Origin, origin_of, stream_checkpoints
+from chronocoder.activations.writer import ActivationWriter, Rows
+from chronocoder.config import HarvestSettings
 from chronocoder.crosscoder.evaluation import check_origin
-from chronocoder.errors import StoreError
+from chronocoder.errors import ConfigError, StoreError
 
 ORIGIN = Origin("tiny", "residual.1", ("step0", "step1"), ("", ""), "t", "float32")
 REVISIONS = ["step0", "step1"]
@@ -44,7 +51,47 @@ def test_other_checkpoints_are_refused() -> None:
         check_origin(tiny_config("l1"), ORIGIN, ["step0", "step2"])
 
 
-def test_a_checkpoint_that_is_given_twice_is_refused(activation_store: Callable[..., Path]) -> None:
+def test_one_checkpoint_throughout_is_an_identity(activation_store: Callable[..., Path]) -> None:
     path = activation_store("step0")
-    with pytest.raises(StoreError, match="stores of step0, step0: one checkpoint is there twice; give each once"):
-        origin_of(ActivationStores([path, path]))
+    stores = ActivationStores([path] * 3)
+    origin = origin_of(stores)
+    assert origin.revisions == ("step0", "step0#2", "step0#3") and origin.commits == ("c",) * 3
+    blocks = stores.read(0, 50)
+    assert (blocks[:, 0] == blocks[:, 1]).all() and (blocks[:, 0] == blocks[:, 2]).all()
+    config = replace(tiny_config("l1", 3), checkpoints=origin.revisions, commits=origin.commits)
+    check_origin(config, origin, ["step0", "step0#2", "step0#3"])
+
+
+def test_a_checkpoint_that_is_given_twice_among_others_is_refused(activation_store: Callable[..., Path]) -> None:
+    first, other = activation_store("step0"), activation_store("step1")
+    message = "stores of step0, step0, step1: one checkpoint is there twice, but not throughout; give each once, or the"
+    with pytest.raises(StoreError, match=message):
+        origin_of(ActivationStores([first, first, other]))
+
+
+def test_stores_of_other_widths_are_refused(activation_store: Callable[..., Path], tmp_path: Path) -> None:
+    first, narrow = activation_store("step0"), tmp_path / "narrow.zarr"
+    columns = Rows(torch.zeros(3000, 8), *(np.zeros(3000, dtype=np.int32),) * 3)
+    facts = {"suite": "tiny", "revision": "step1", "site": "residual.1", "commit": "c", "tokens_digest": "t"}
+    with ActivationWriter(narrow, 3000, 8, "float32", 100, facts) as writer:
+        writer.append(columns)
+    with pytest.raises(StoreError, match=r"narrow\.zarr: width 8 differs from 16 of .*; give stores of one width"):
+        ActivationStores([first, narrow])
+
+
+def test_models_of_other_widths_or_vocabularies_are_refused(tmp_path: Path) -> None:
+    paths = {"step0": tmp_path / "model", "step0@twin": tmp_path / "other"}
+    tiny_model("gpt_neox").save_pretrained(paths["step0"])
+    sizes = {"intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=200, hidden_size=8, **sizes)).save_pretrained(paths["step0@twin"])
+
+    def stream(token: int) -> None:
+        corpus = xr.Dataset({"token_ids": (("sequence", "position"), np.full((4, 9), token, dtype=np.int32))})
+        stream_checkpoints("tiny", paths, "residual.1", corpus, HarvestSettings())
+
+    with pytest.raises(StoreError, match="other: width 8 differs from 16 of .*model; give models of one width"):
+        stream(199)
+    with pytest.raises(
+        ConfigError, match="other: the text has token 200, but the model knows only 200 tokens; compare"
+    ):
+        stream(200)

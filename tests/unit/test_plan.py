@@ -118,6 +118,31 @@ def local_experiment(directory: Path) -> Experiment:
     return blimp_experiment({"kind": "local", "checkpoints": checkpoints}, directory)
 
 
+def controlled(seeds: tuple[int, ...] = (0, 1)) -> Experiment:
+    """Return the default experiment with a twin that only supplies a checkpoint, and a baseline."""
+    config = copy.deepcopy(DEFAULT)
+    nursery = config["suites"]["nursery"]
+    nursery["comparisons"]["abstraction"]["baseline"] = ["early", "late"]
+    nursery["comparisons"] |= {
+        "early": {"checkpoints": ["step64"]},
+        "late": {"checkpoints": ["step320"]},
+        "twins": {"checkpoints": ["step320", "step320@twin"]},
+    }
+    twin = {**copy.deepcopy(nursery), "comparisons": {}}
+    twin["source"] |= {"seed": 1, "tokenizer_seed": 0}
+    return parse_experiment({**config, "suites": {"nursery": nursery, "twin": twin}, "seeds": list(seeds)}, "test")
+
+
+def hub_controlled(directory: Path) -> Experiment:
+    """Return two suites of the hub; one has nothing but a control and a single checkpoint, the other nothing at all."""
+    config = hub_experiment(directory).model_dump(mode="json", exclude_none=True)
+    suite = config["suites"].pop("llama")
+    suite["source"]["checkpoints"] = {"early": 0, "middle": 1, "late": 2}
+    comparisons = {"twins": {"checkpoints": ["late", "late@twin"]}, "single": {"checkpoints": ["late"]}}
+    config["suites"] = {"llama": {**suite, "comparisons": comparisons}, "twin": {**suite, "comparisons": {}}}
+    return parse_experiment(config, "test")
+
+
 def hub_experiment(directory: Path) -> Experiment:
     checkpoints = {"early": 0, "late": 1}
     return blimp_experiment({"kind": "hub", "repository": "some/model", "checkpoints": checkpoints}, directory)
@@ -276,6 +301,8 @@ EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
     "single tasks": lambda _: changed(
         attribution_jobs={"tasks_per_job": 1}, behaviour={"tasks_per_job": 1}, seeds=[0, 1]
     ),
+    "controls": lambda _: controlled(),
+    "controls alone": hub_controlled,
     "local": local_experiment,
     "hub": hub_experiment,
 }
@@ -291,7 +318,7 @@ def test_jobs_are_those_of_the_dag(name: str, tmp_path: Path) -> None:
 
 def test_target_plans_what_would_be_run(tmp_path: Path) -> None:
     output = snakemake(tmp_path, changed(), "plan", "--config", "seeds=[0,1]")
-    assert re.search(r"\n  train_crosscoder +8 ", output), output
+    assert re.search(r"\n  train_crosscoder +10 ", output), output
 
 
 def test_target_shows_why_it_fails(tmp_path: Path) -> None:
@@ -473,17 +500,17 @@ def plan() -> Plan:
 
 def test_plan_adds_up(plan: Plan) -> None:
     document = plan_document(plan)
-    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 63
+    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 69
     assert document["stored_bytes"] == sum(stored["size_bytes"] for stored in document["stores"])
     assert document["flops"] == pytest.approx(sum(rule["flops"] for rule in document["rules"]))
     training = next(rule for rule in plan.rules if rule.rule == "train_crosscoder")
     assert training.flops == sum(entry.flops for entry in plan.trainings)
-    assert {entry.comparison for entry in plan.trainings} == {"onset", "abstraction", "course"}
+    assert {entry.comparison for entry in plan.trainings} == {"onset", "abstraction", "course", "identity"}
 
 
 def test_page_states_totals_and_assumptions(plan: Plan) -> None:
     page = plan_text(plan)
-    assert re.search(r"\n  attribute_tasks +12 ", page) and re.search(r"\n  total +63 ", page)
+    assert re.search(r"\n  attribute_tasks +15 ", page) and re.search(r"\n  total +69 ", page)
     assert "at 1.00 GB/s" in page and "50% of that" in page
 
 
@@ -494,6 +521,51 @@ def test_streaming_stores_validation_alone(plan: Plan) -> None:
     assert "activations, validation" in kinds and "activations, train" not in kinds
     assert streaming.stored_bytes < 0.5 * plan.stored_bytes
     assert sum(entry.flops for entry in streaming.trainings) > sum(entry.flops for entry in plan.trainings)
+
+
+def test_an_identity_needs_no_more_activations_and_no_ablations(plan: Plan) -> None:
+    config = copy.deepcopy(DEFAULT)
+    del config["suites"]["nursery"]["comparisons"]["identity"]
+    config["attribution_jobs"] = {"tasks_per_job": 4}
+    experiment = parse_experiment(config, "test")
+    without = make_plan(experiment, {"nursery": shape_of("nursery", experiment.suites["nursery"])}, ANY)
+    stored, before = ({entry.kind: entry for entry in of.stores} for of in (plan, without))
+    assert {kind for kind in stored if stored[kind] != before[kind]} == {
+        "crosscoders",
+        "attributions, relie",
+        "training, evaluation, features",
+    }
+    assert stored["crosscoders"].number == 5 and stored["training, evaluation, features"].number == 14
+    more, fewer = ({rule.rule: rule.jobs for rule in of.rules} for of in (plan, without))
+    assert {rule: jobs - fewer[rule] for rule, jobs in more.items() if jobs != fewer[rule]} == {
+        "train_crosscoder": 1,
+        "evaluate_crosscoder": 1,
+        "attribute_tasks": 3,
+        "collect_attributions": 1,
+    }
+
+
+def test_a_twin_costs_its_pretraining_and_a_baseline_its_dictionaries() -> None:
+    experiment = controlled(seeds=(0,))
+    plan = make_plan(experiment, {name: shape_of(name, suite) for name, suite in experiment.suites.items()}, ANY)
+    assert {entry.kind for entry in plan.stores if entry.suite == "twin"} == {"checkpoints"}
+    stored = {entry.kind: entry for entry in plan.stores if entry.suite == "nursery"}
+    assert stored["activations, train"].number == 5  # of steps 16, 64, 112 and 320, and the twin's
+    assert stored["baselines"].number == 2
+    jobs = {rule.rule: rule.jobs for rule in plan.rules}
+    assert jobs["pretrain_twin"] == 1 and jobs["train_tokenizer"] == 2 and jobs["compare_baseline"] == 2
+    flops = {(entry.comparison, entry.variant): entry.flops for entry in plan.trainings}
+    assert flops["early", "l1"] == pytest.approx(flops["abstraction", "l1"] / 2, rel=0.01)
+
+
+def test_only_checkpoints_that_are_compared_are_downloaded(tmp_path: Path) -> None:
+    experiment = hub_controlled(tmp_path)
+    downloaded = {(job.suite, job.revision) for job in jobs_of(experiment) if job.rule == "download_checkpoint"}
+    assert downloaded == {("llama", "early"), ("llama", "late"), ("twin", "late")}  # the first one for its tokenizer
+    plan = make_plan(experiment, dict.fromkeys(experiment.suites, parse_shape(LLAMA, "here")), ANY)
+    kinds = {(entry.suite, entry.kind): entry.number for entry in plan.stores}
+    assert kinds["llama", "checkpoints"] == 2 and kinds["twin", "checkpoints"] == 1
+    assert ("llama", "tasks") in kinds and ("llama", "tasks, scores, report") not in kinds
 
 
 @pytest.fixture

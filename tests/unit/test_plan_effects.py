@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from test_plan import ROOT, SMALL, changed
+from test_baseline import baseline_flags, given
+from test_plan import ROOT, SMALL, changed, controlled
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
@@ -29,6 +30,7 @@ from chronocoder.plan.disk import (
     ATTRIBUTION_METADATA_BYTES,
     EFFECT_BYTES,
     ablation_bytes,
+    baseline_bytes,
     match_bytes,
 )
 from chronocoder.plan.effects import ASSIGNMENT_S, CORE_FLOPS, RESAMPLED_ARRAYS
@@ -278,6 +280,15 @@ def test_matching_is_work_of_the_cpu() -> None:
     assert match_bytes(CrosscoderShape(2, 8, 512), 3) - match_bytes(CrosscoderShape(2, 8, 512), 2) < 12 * 512
 
 
+def test_a_baseline_is_matched_once_for_each_checkpoint() -> None:
+    found = cost(controlled(seeds=(0,)), "compare_baseline")
+    assert found.work.flops == found.memory.device == 0
+    cosines_s = 512**2 * 2 * (1 + 2) * 8 / CORE_FLOPS
+    assert found.work.cpu_s == pytest.approx(cosines_s + 2 * ASSIGNMENT_S * 512**3)
+    assert found.memory.host > PROCESS_BYTES + 12 * 512**2
+    assert baseline_bytes(CrosscoderShape(3, 8, 512)) - baseline_bytes(CrosscoderShape(2, 8, 512)) < 12 * 512
+
+
 def test_effects_by_position_fill_the_store_of_ablations() -> None:
     few, many = (ablation_bytes(AblationSettings(), CrosscoderShape(2, 8, 512), number) for number in (100, 1100))
     assert many - few == pytest.approx(0.12 * 2 * 40 * 1000 * PREFIX_TOKENS * 4)
@@ -307,6 +318,24 @@ def test_memory_of_a_real_attribution(tmp_path: Path) -> None:
     peak = peak_of("attribute_tasks.py", *flags, *to_flags(experiment.attribution))
     assert planned.device == 0 and planned.host > 1.3 * PROCESS_BYTES
     assert peak == pytest.approx(planned.host, rel=0.2)
+
+
+def test_memory_and_bytes_of_a_real_baseline(tmp_path: Path) -> None:
+    width, features = 64, 4096
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(features, 2, width)).astype(np.float32)
+    effects = generator.normal(size=(2, 2, features)).astype(np.float32)
+    singles, own = [rows[:, number] for number in (0, 1)], [effects[:, number] for number in (0, 1)]
+    flags = baseline_flags(given(rows, singles, effects, own, effects, np.arange(100)), tmp_path)
+    peak = peak_of("compare_baseline.py", *flags)
+    experiment = controlled(seeds=(0,))
+    variants = {name: one.model_copy(update={"dictionary_size": features}) for name, one in experiment.variants.items()}
+    shape = replace(SMALL, d_model=width)
+    planned = cost(experiment.model_copy(update={"variants": variants}), "compare_baseline", shape, accelerated=False)
+    assert planned.memory.host > 1.3 * PROCESS_BYTES
+    assert peak == pytest.approx(planned.memory.host, rel=0.2)
+    written = sum(file.stat().st_size for file in (tmp_path / "baseline.zarr").rglob("*") if file.is_file())
+    assert written == pytest.approx(baseline_bytes(CrosscoderShape(2, width, features)), rel=0.2)
 
 
 def peak_of(script: str, *flags: str) -> int:

@@ -20,7 +20,16 @@ from chronocoder.report.contrasts import ContrastFeatures, Ranked, clearest_run,
 from chronocoder.report.courses import course_counts, draw_courses
 from chronocoder.report.data import CLASSES, class_counts, feature_words, measurable, shown_features
 from chronocoder.report.feature_figures import effect_scale, share_spread, thresholds
-from chronocoder.report.inputs import Contrast, ReportInputs, Run, RunKey, match_runs, match_seeds, read_contrasts
+from chronocoder.report.inputs import (
+    Contrast,
+    ReportInputs,
+    Run,
+    RunKey,
+    examined_comparisons,
+    match_runs,
+    match_seeds,
+    read_contrasts,
+)
 from chronocoder.report.page import key_numbers, render_page, write_page
 from chronocoder.report.stability import seed_table
 from chronocoder.report.suite_figures import log_axis, place_on_log
@@ -601,11 +610,59 @@ def test_key_numbers(inputs: ReportInputs) -> None:
     assert numbers["crosscoders"] == "1"
 
 
+def control_stores(suite: str = "toy", **facts: str) -> dict[str, list[xr.Dataset]]:
+    """Return effects, evaluation and baseline as a suite's controls leave them; only their attributes are looked at."""
+    of_control = {"suite": suite, "comparison": "same", "variant": "l1", "seed": 0, "control": "identity", **facts}
+    names = ("controls", "control_evaluations", "baselines")
+    return {name: [xr.Dataset(attrs=of_control)] for name in names}
+
+
+def test_controls_and_baselines_are_held(inputs: ReportInputs) -> None:
+    given = ReportInputs(**{**vars(inputs), **control_stores()})
+    assert given.controls[0].attrs["control"] == "identity" and len(given.baselines) == 1
+    assert (inputs.controls, inputs.control_evaluations, inputs.baselines) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            control_stores(suite="other"),
+            "store of same · l1 · seed 0 is of suite 'other', not 'toy'; give controls and",
+        ),
+        (control_stores(control=""), "a store of same · l1 · seed 0 is no control's; give it among the runs"),
+        (
+            control_stores() | {"control_evaluations": control_stores(comparison="twins")["controls"]},
+            "controls do not match: same · l1 · seed 0, twins · l1 · seed 0; give both in the same order",
+        ),
+        (control_stores() | {"control_evaluations": []}, "controls do not match: same · l1 · seed 0; give both"),
+    ],
+)
+def test_controls_of_another_suite_or_without_counterpart_are_refused(
+    changed: dict[str, list[xr.Dataset]], message: str, inputs: ReportInputs
+) -> None:
+    with pytest.raises(StoreError, match=message):
+        ReportInputs(**{**vars(inputs), **changed})
+
+
+def test_controls_and_single_checkpoints_are_not_marked() -> None:
+    document = {
+        "pair": {"checkpoints": ["step0", "step1"]},
+        "same": {"checkpoints": ["step1", "step1"]},
+        "twins": {"checkpoints": ["step1", "step1@twin"]},
+        "only": {"checkpoints": ["step1"]},
+    }
+    assert examined_comparisons(document) == {"pair": ["step0", "step1"]}
+
+
 def test_script_writes_the_page_whole_and_without_torch(inputs: ReportInputs, tmp_path: Path) -> None:
     run = inputs.runs[0]
     stores = {"behaviour": inputs.behaviour, "similarity": inputs.similarity}
     stores |= {"trainings": run.training, "evaluations": run.evaluation, "relies": run.relie, "features": run.features}
     stores |= {"seed-matches": inputs.seed_matches[0]}
+    facts = {"comparison": "same", "variant": "l1", "seed": 0, "control": "identity"}
+    stores |= {"controls": with_facts(run.relie.drop_attrs(deep=False), **facts)}
+    stores |= {"control-evaluations": with_facts(run.evaluation.drop_attrs(deep=False), **facts)}
     flags = ["--suite", "toy", "--contrasts", json.dumps({"near": ["far"]})]
     for name, dataset in stores.items():
         write_store(dataset, tmp_path / f"{name}.zarr", dataset.attrs)

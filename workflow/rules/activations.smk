@@ -5,6 +5,7 @@ rule harvest_activations:
     input:
         checkpoint=lambda wildcards: checkpoint_path(wildcards.suite, wildcards.revision),
         corpora=expand(LAYOUT.corpus, split=HARVESTED, allow_missing=True),
+        tokenizer=tokenizer_to_agree_with,
     output:
         stores=directory(expand(LAYOUT.activations, split=HARVESTED, allow_missing=True)),
     log:
@@ -19,7 +20,7 @@ rule harvest_activations:
         runtime=720,
         gpus=1,
     params:
-        settings=to_flags(EXPERIMENT.harvest),
+        settings=harvest_flags,
         script=SCRIPTS / "harvest_activations.py",
     message:
         "Harvest {wildcards.suite} {wildcards.revision} at {wildcards.site}"

@@ -16,6 +16,7 @@ shell.prefix(f"export PYTHONPATH={shlex.quote(str(SOURCE_DIRECTORY))}:${{{{PYTHO
 from chronocoder.command_line import to_flags
 from chronocoder.config import parse_experiment
 from chronocoder.errors import ConfigError
+from chronocoder.labels import distinct_labels, is_foreign, place_of
 from chronocoder.layout import Layout
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
@@ -46,13 +47,19 @@ def names_in(attribute):
     return {name for suite in EXPERIMENT.suites.values() for name in getattr(suite, attribute)}
 
 
+def checkpoint_names():
+    """Return what activations may be of: the revisions of all suites, and those that comparisons take from others."""
+    comparisons = [one for suite in EXPERIMENT.suites.values() for one in suite.comparisons.values()]
+    return names_in("tokens_seen") | {checkpoint for one in comparisons for checkpoint in one.checkpoints}
+
+
 def suites_from(*kinds):
     return [name for name, suite in EXPERIMENT.suites.items() if suite.source.kind in kinds]
 
 
 wildcard_constraints:
     suite=one_of(EXPERIMENT.suites),
-    revision=one_of(names_in("tokens_seen")),
+    revision=one_of(checkpoint_names()),
     task=one_of(names_in("tasks")),
     comparison=one_of(names_in("comparisons")),
     variant=one_of(EXPERIMENT.variants),
@@ -66,8 +73,9 @@ def as_json(settings):
     return settings.model_dump_json()
 
 
-def checkpoint_path(suite, revision):
-    """Return the directory of a checkpoint: made here, or given."""
+def checkpoint_path(suite, checkpoint):
+    """Return the directory of a checkpoint that a suite's comparison names: made here, or given."""
+    suite, revision = place_of(checkpoint, suite)
     source = EXPERIMENT.suites[suite].source
     if source.kind == "local":
         return source.checkpoints[revision].path
@@ -81,7 +89,7 @@ def tokenizer_path(wildcards):
     return checkpoint_path(wildcards.suite, list(suite_of(wildcards).tokens_seen)[0])
 
 
-def revisions(wildcards):
+def names_of(wildcards):
     """Return the checkpoints of a comparison, or of the whole suite where the wildcards name no comparison."""
     suite = suite_of(wildcards)
     if "comparison" in wildcards.keys():
@@ -89,12 +97,28 @@ def revisions(wildcards):
     return list(suite.tokens_seen)
 
 
+def revisions(wildcards):
+    """Return what tells the checkpoints of `names_of` apart in stores."""
+    return list(distinct_labels(names_of(wildcards)))
+
+
 def checkpoints(wildcards):
-    return [checkpoint_path(wildcards.suite, revision) for revision in revisions(wildcards)]
+    return [checkpoint_path(wildcards.suite, name) for name in names_of(wildcards)]
 
 
 def tokens_seen(wildcards):
-    return [suite_of(wildcards).tokens_seen[revision] for revision in revisions(wildcards)]
+    return [EXPERIMENT.tokens_seen_of(wildcards.suite, name) for name in names_of(wildcards)]
+
+
+def tokenizer_to_agree_with(wildcards):
+    """Return the directory of the tokenizer that made the text which another suite's checkpoint is to read."""
+    return tokenizer_path(wildcards) if is_foreign(wildcards.revision) else []
+
+
+def harvest_flags(wildcards, input):
+    """Return the settings of a harvest, and the tokenizer that another suite's checkpoint has to agree with."""
+    tokenizer = ["--tokenizer", input.tokenizer] if is_foreign(wildcards.revision) else []
+    return [*to_flags(EXPERIMENT.harvest), *tokenizer]
 
 
 def activations(split):
@@ -103,8 +127,8 @@ def activations(split):
     def of_comparison(wildcards):
         site = suite_of(wildcards).site_of(wildcards.comparison)
         return [
-            LAYOUT.activations.format(suite=wildcards.suite, site=site, revision=revision, split=split)
-            for revision in revisions(wildcards)
+            LAYOUT.activations.format(suite=wildcards.suite, site=site, revision=name, split=split)
+            for name in names_of(wildcards)
         ]
 
     return of_comparison
@@ -136,11 +160,11 @@ def of_every_task(pattern):
     return paths
 
 
-def of_every_run(suite, pattern):
-    """Return one path for each crosscoder of a suite."""
+def of_every_run(suite, pattern, comparisons):
+    """Return one path for each crosscoder of some comparisons of a suite."""
     return [
         pattern.format(suite=suite, comparison=comparison, variant=variant, seed=seed)
-        for comparison in EXPERIMENT.suites[suite].comparisons
+        for comparison in comparisons
         for variant in EXPERIMENT.variants_of(suite, comparison)
         for seed in EXPERIMENT.seeds
     ]
@@ -179,21 +203,53 @@ def language(wildcards):
 
 
 def of_every_run_of(pattern):
-    """Return an input function: one path for each crosscoder of the suite."""
-    return lambda wildcards: of_every_run(wildcards.suite, pattern)
+    """Return an input function: one path for each crosscoder of the suite that the report is about."""
+    return lambda wildcards: of_every_run(wildcards.suite, pattern, suite_of(wildcards).examined)
+
+
+def of_every_control(pattern):
+    """Return an input function: one path for each crosscoder of the suite's controls."""
+
+    def paths(wildcards):
+        controls = [name for name, comparison in suite_of(wildcards).comparisons.items() if comparison.control]
+        return of_every_run(wildcards.suite, pattern, controls)
+
+    return paths
 
 
 def ablations_of_suite(wildcards):
-    """Return the ablations of every crosscoder of the suite, on every task."""
+    """Return the ablations of every crosscoder of the suite that the report is about, on every task."""
     patterns = of_tasks(LAYOUT.ablation, list(suite_of(wildcards).tasks))
-    return [path for pattern in patterns for path in of_every_run(wildcards.suite, pattern)]
+    return [path for pattern in patterns for path in of_every_run_of(pattern)(wildcards)]
 
 
 def seeds_of_suite(wildcards):
     """Return the comparisons between seeds; none where there is one seed."""
     if len(EXPERIMENT.seeds) == 1:
         return []
-    return list(dict.fromkeys(of_every_run(wildcards.suite, LAYOUT.seeds)))
+    return list(dict.fromkeys(of_every_run_of(LAYOUT.seeds)(wildcards)))
+
+
+def with_baseline(suite):
+    """Return the comparisons of a suite that have a baseline."""
+    return [name for name, comparison in EXPERIMENT.suites[suite].comparisons.items() if comparison.baseline]
+
+
+def of_baseline(pattern):
+    """Return an input function: one path for each crosscoder of a comparison's baseline."""
+    return lambda wildcards: [
+        pattern.format(**{**wildcards, "comparison": single})
+        for single in suite_of(wildcards).comparisons[wildcards.comparison].baseline
+    ]
+
+
+def results_of_suite(suite):
+    """Return all that a run makes of a suite: its report, and what is measured of controls and single checkpoints."""
+    settings = EXPERIMENT.suites[suite]
+    others = [name for name in settings.comparisons if name not in settings.examined]
+    reports = [LAYOUT.report.format(suite=suite)] if settings.examined else []
+    measured = [of_every_run(suite, pattern, others) for pattern in (LAYOUT.evaluation, LAYOUT.relie)]
+    return [*reports, *(path for paths in measured for path in paths)]
 
 
 def memory(base_mb):

@@ -17,7 +17,7 @@ rule train_tokenizer:
         pack=10,
     params:
         language=lambda wildcards: suite_of(wildcards).source.language,
-        seed=lambda wildcards: suite_of(wildcards).source.seed,
+        seed=lambda wildcards: suite_of(wildcards).source.text_seed,
         vocabulary_size=lambda wildcards: suite_of(wildcards).source.vocabulary_size,
         script=SCRIPTS / "train_tokenizer.py",
     message:
@@ -72,6 +72,7 @@ rule download_checkpoint:
         LAYOUT.benchmark("download_checkpoint", "{revision}")
     wildcard_constraints:
         suite=one_of(suites_from("hub")),
+        revision=one_of(names_in("tokens_seen")),
     conda:
         ENVIRONMENT
     threads: 1

@@ -17,7 +17,7 @@ from chronocoder.activations.formats import largest_size
 from chronocoder.activations.pieces import sequences_per_piece
 from chronocoder.activations.writer import ActivationWriter, Rows
 from chronocoder.config import HarvestSettings
-from chronocoder.errors import NonFiniteError
+from chronocoder.errors import ConfigError, NonFiniteError
 from chronocoder.suites.sites import Site, resolve_site
 
 SAMPLE_BATCH = 64
@@ -57,6 +57,20 @@ def read_sequences(site: Site, token_ids: np.ndarray, numbers: Int[np.ndarray, "
     return Rows(activation, batch[:, 1:].reshape(-1), np.repeat(numbers, length - 1), positions)
 
 
+def check_vocabulary(site: Site, token_ids: np.ndarray) -> None:
+    """Check that a model knows all tokens of a text.
+
+    Raises:
+        ConfigError: it does not, so that the text was made by another tokenizer than its own.
+    """
+    known, largest = site.model.get_input_embeddings().weight.shape[0], int(token_ids.max())
+    if largest >= known:
+        raise ConfigError(
+            f"{site.model.name_or_path}: the text has token {largest}, but the model knows only {known} tokens;"
+            " compare checkpoints that share their tokenizer"
+        )
+
+
 def sample_activations(
     models: Iterable[tuple[str, PreTrainedModel]], sites: Sequence[str], token_ids: np.ndarray, tokens: int
 ) -> dict[str, dict[str, Float[np.ndarray, "token d_model"]]]:
@@ -88,9 +102,11 @@ def harvest(site: Site, corpus: xr.Dataset, settings: HarvestSettings, path: Pat
         attributes: its provenance.
 
     Raises:
+        ConfigError: the text has tokens that the model does not know.
         NonFiniteError: an activation is not finite, or does not fit the number format.
     """
     token_ids = corpus["token_ids"].values
+    check_vocabulary(site, token_ids)
     tokens_a_sequence = token_ids.shape[1] - 1
     rows, width = len(token_ids) * tokens_a_sequence, site.model.config.hidden_size
     piece_rows = sequences_per_piece(token_ids.shape[1]) * tokens_a_sequence

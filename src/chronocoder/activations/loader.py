@@ -44,7 +44,8 @@ class ActivationStores(ActivationSource):
         """Open the stores and check that they fit each other.
 
         Raises:
-            StoreError: a store is damaged, or differs from the first in its tokens, its site or its number format.
+            StoreError: a store is damaged, or differs from the first in its tokens, its site, its width or its number
+                format.
         """
         self.paths = list(paths)
         self.name = str(self.paths[0])
@@ -108,6 +109,7 @@ class ActivationStores(ActivationSource):
         arrays = [dataset["activations"] for dataset in self._datasets]
         self._check_same("site", "site", [attributes["site"] for attributes in self.attributes])
         self._check_same("number format", "harvest.dtype", [array.dtype.name for array in arrays])
+        self._check_same("width", "width", [array.shape[1] for array in arrays])
         self._check_same(
             "number of rows a chunk", "length of sequence", [c["activations"].chunk_rows for c in self._chunks]
         )

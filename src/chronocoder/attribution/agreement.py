@@ -1,5 +1,8 @@
 """How well one measure of features predicts another: labelled arrays in, labelled arrays out."""
 
+from typing import NamedTuple
+
+import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
@@ -24,6 +27,30 @@ def spearman(first: xr.DataArray, second: xr.DataArray, dim: str) -> xr.DataArra
     """Return the rank correlation along a dimension, with mean ranks for ties; undefined as `pearson`."""
     one, other = (_ranks(values, dim) for values in _paired(first, second))
     return pearson(one, other, dim)
+
+
+class ClassAgreement(NamedTuple):
+    """How far two classifications agree.
+
+    Attributes:
+        fraction: of the places compared, those of the same class; NaN where none are compared.
+        kappa: Cohen's kappa, agreement beyond chance; NaN also where chance alone makes all agree.
+    """
+
+    fraction: xr.DataArray
+    kappa: xr.DataArray
+
+
+def class_agreement(first: xr.DataArray, second: xr.DataArray, compared: xr.DataArray, dim: str) -> ClassAgreement:
+    """Compare two classifications along a dimension, where `compared` is true."""
+    count = compared.sum(dim)
+    fraction = ((first == second) & compared).sum(dim) / count
+    chance = xr.zeros_like(fraction)
+    for name in np.union1d(first.values, second.values):
+        own, other = (((classes == name) & compared).sum(dim) / count for classes in (first, second))
+        chance = chance + own * other
+    kappa = (fraction - chance) / (1 - chance)
+    return ClassAgreement(fraction, kappa.where(chance < 1))
 
 
 def _paired(first: xr.DataArray, second: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:

@@ -13,8 +13,8 @@ import torch
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
-from chronocoder.attribution.agreement import pearson, spearman
-from chronocoder.attribution.measures import CLASSES, UNDECIDED
+from chronocoder.attribution.agreement import class_agreement, pearson, spearman
+from chronocoder.attribution.measures import UNDECIDED
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.errors import ConfigError, StoreError
 
@@ -58,6 +58,17 @@ def read_run(crosscoder: Crosscoder, relie: xr.Dataset) -> SeedRun:
     Raises:
         StoreError: the effects are not this crosscoder's.
     """
+    check_effects(crosscoder, relie)
+    active = (relie["activation_frequency"] > 0).any("task").values
+    return SeedRun(crosscoder.config, decoder_rows(crosscoder, np.flatnonzero(active)), relie)
+
+
+def check_effects(crosscoder: Crosscoder, relie: xr.Dataset) -> None:
+    """Check that effects are those of a crosscoder's features.
+
+    Raises:
+        StoreError: they are not; the message names what differs.
+    """
     config = crosscoder.config
     expected = {
         **{key: crosscoder.facts[key] for key in ("suite", "comparison", "variant", "site", "seed", "commits")},
@@ -73,8 +84,6 @@ def read_run(crosscoder: Crosscoder, relie: xr.Dataset) -> SeedRun:
                 f" crosscoder and {found.get(key)} in the effects; give the relie.zarr beside each crosscoder, in the"
                 " same order"
             )
-    active = (relie["activation_frequency"] > 0).any("task").values
-    return SeedRun(config, decoder_rows(crosscoder, np.flatnonzero(active)), relie)
 
 
 @torch.no_grad()
@@ -208,20 +217,13 @@ def _compare_classes(first: xr.DataArray, second: xr.DataArray) -> xr.Dataset:
     decided = ~(first.isin(UNDECIDED) | second.isin(UNDECIDED))
     count = decided.sum("feature")
     either = (~first.isin(UNDECIDED) | ~second.isin(UNDECIDED)).sum("feature")
-    agreement = ((first == second) & decided).sum("feature") / count
-    parts = [
-        [((classes == name) & decided).sum("feature") / count for classes in (first, second)]
-        for name in CLASSES
-        if name not in UNDECIDED
-    ]
-    chance = sum(own * other for own, other in parts)
-    kappa = (agreement - chance) / (1 - chance)
+    agreement, kappa = class_agreement(first, second, decided, "feature")
     return xr.Dataset(
         {
             "classes_compared": count,
             "classes_in_either": either,
             "class_agreement": agreement,
-            "class_kappa": kappa.where(chance < 1),
+            "class_kappa": kappa,
         }
     )
 

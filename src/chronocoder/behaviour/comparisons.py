@@ -15,6 +15,7 @@ def given_comparisons(comparisons: Mapping[str, Comparison], site: str) -> dict[
     return {
         name: {
             "checkpoints": comparison.checkpoints,
+            "control": comparison.control,
             "site": comparison.site or site,
             "chosen": "given in the configuration",
             "why": comparison.why,

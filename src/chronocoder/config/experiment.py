@@ -19,8 +19,14 @@ from chronocoder.config.analysis import (
     TrainingSettings,
     TrajectorySettings,
 )
+from chronocoder.config.controls import (
+    check_baseline_variants,
+    check_every_suite_is_used,
+    check_foreign_checkpoints,
+)
 from chronocoder.config.suites import Suite
 from chronocoder.errors import ConfigError
+from chronocoder.labels import place_of
 from chronocoder.settings import Name, Settings
 from chronocoder.variants import Variant
 
@@ -50,6 +56,11 @@ class Experiment(Settings):
     def variants_of(self, suite: str, comparison: str) -> list[str]:
         """Return the names of the variants that are trained on a comparison."""
         return self.suites[suite].comparisons[comparison].variants or list(self.variants)
+
+    def tokens_seen_of(self, suite: str, checkpoint: str) -> int:
+        """Return the tokens seen by a checkpoint that a comparison of `suite` names."""
+        place = place_of(checkpoint, suite)
+        return self.suites[place.suite].tokens_seen[place.revision]
 
     @model_validator(mode="after")
     def _dictionaries_can_be_cut(self) -> "Experiment":
@@ -91,6 +102,14 @@ class Experiment(Settings):
                             f"suites.{suite_name}.comparisons.{name}: variant '{variant}' is not defined;"
                             f" choose from {', '.join(self.variants)}"
                         )
+        return self
+
+    @model_validator(mode="after")
+    def _suites_fit_each_other(self) -> "Experiment":
+        check_foreign_checkpoints(self.suites)
+        check_every_suite_is_used(self.suites)
+        pairs = [(suite, name) for suite, settings in self.suites.items() for name in settings.comparisons]
+        check_baseline_variants(self.suites, {pair: self.variants_of(*pair) for pair in pairs})
         return self
 
 

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from chronocoder.settings import Name, Settings, Site
+from chronocoder.labels import Control, control_of, is_examined, is_foreign, is_identity
+from chronocoder.settings import CheckpointName, Name, Settings, Site
 
 
 class NurserySource(Settings):
@@ -13,6 +14,11 @@ class NurserySource(Settings):
     kind: Literal["nursery"] = Field("nursery", description="Train the checkpoints here.")
     language: Literal["english", "french"] = Field("english", description="The grammar that makes the text.")
     seed: int = Field(0, description="Seed of the weights and of the text.")
+    tokenizer_seed: int | None = Field(
+        None,
+        description="Seed of the text that the tokenizer is trained on, where it is not `seed`; suites that share a"
+        " comparison need the same.",
+    )
     steps: list[int] = Field(
         [0, 1, 2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320],
         min_length=2,
@@ -33,6 +39,11 @@ class NurserySource(Settings):
         if steps != sorted(set(steps)) or steps[0] < 0:
             raise ValueError(f"steps {steps} must ascend from 0 or later without repetition; sort the list")
         return steps
+
+    @property
+    def text_seed(self) -> int:
+        """Seed of the text that the tokenizer is trained on."""
+        return self.seed if self.tokenizer_seed is None else self.tokenizer_seed
 
     @property
     def tokens_seen(self) -> dict[str, int]:
@@ -165,10 +176,34 @@ Task = Annotated[NurseryTask | BlimpTask | PairsTask, Field(discriminator="kind"
 class Comparison(Settings):
     """The checkpoints that one crosscoder is trained on."""
 
-    checkpoints: list[Name] = Field(min_length=2, description="Two or more revisions, in order of training.")
+    checkpoints: list[CheckpointName] = Field(
+        min_length=1,
+        description="Revisions in order of training. As a control, one revision twice or more often, or beside it"
+        " `revision@suite`, that of a suite with another seed. A single one makes a dictionary of its own.",
+    )
     site: Site | None = Field(None, description="Site of this comparison, where it is not the suite's.")
     variants: list[Name] | None = Field(None, description="Crosscoder variants to train; all where not given.")
+    baseline: list[Name] | None = Field(
+        None,
+        description="Comparisons of a single checkpoint, one for each checkpoint here in order: their dictionaries are"
+        " matched afterwards, to show what training one for all of them is worth.",
+    )
     why: str = Field("", description="The reason for this choice, shown in the report.")
+
+    @property
+    def control(self) -> Control:
+        """Which control it is: `identity`, `pretraining seed`, or none."""
+        return control_of(self.checkpoints)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is of one checkpoint alone."""
+        return len(self.checkpoints) == 1
+
+    @property
+    def examined(self) -> bool:
+        """Whether it is neither a control nor single: its features are ablated, matched between seeds and reported."""
+        return is_examined(self.checkpoints)
 
 
 class Suite(Settings):
@@ -178,7 +213,9 @@ class Suite(Settings):
     corpus: Corpus = Field(description="Where the text for the activations comes from.")
     site: Site = Field(description="Where activations are read: `residual.N`, `mlp_out.N` or `attention_out.N`.")
     tasks: dict[Name, Task] = Field(min_length=1, description="Sets of minimal pairs, by name.")
-    comparisons: dict[Name, Comparison] = Field(min_length=1, description="Crosscoder inputs, by name.")
+    comparisons: dict[Name, Comparison] = Field(
+        description="Crosscoder inputs, by name; none where the suite only supplies checkpoints to others."
+    )
     contrasts: dict[Name, list[Name]] = Field(
         default_factory=dict,
         description="A task where a surface rule suffices, and those where the same rule fails: the report looks"
@@ -190,6 +227,11 @@ class Suite(Settings):
         """Tokens trained on before each checkpoint, by revision, in order of training."""
         return self.source.tokens_seen
 
+    @property
+    def examined(self) -> list[str]:
+        """Names of the comparisons that the report is about: neither controls nor of a single checkpoint."""
+        return [name for name, comparison in self.comparisons.items() if comparison.examined]
+
     def site_of(self, comparison: str) -> str:
         """Return the site that a comparison's activations are read at."""
         return self.comparisons[comparison].site or self.site
@@ -198,6 +240,7 @@ class Suite(Settings):
     def _consistent(self) -> "Suite":
         self._check_order()
         self._check_comparisons()
+        self._check_baselines()
         self._check_nursery()
         self._check_contrasts()
         return self
@@ -212,17 +255,45 @@ class Suite(Settings):
     def _check_comparisons(self) -> None:
         order = list(self.tokens_seen)
         for name, comparison in self.comparisons.items():
-            for revision in comparison.checkpoints:
+            own = [revision for revision in comparison.checkpoints if not is_foreign(revision)]
+            for revision in own:
                 if revision not in order:
                     raise ValueError(
                         f"comparisons.{name}: checkpoint '{revision}' does not exist in the suite;"
                         f" choose from {', '.join(order)}"
                     )
-            places = [order.index(revision) for revision in comparison.checkpoints]
-            if places != sorted(set(places)):
+            places = [order.index(revision) for revision in own]
+            if places != sorted(set(places)) and not is_identity(comparison.checkpoints):
                 raise ValueError(
                     f"comparisons.{name}: checkpoints {comparison.checkpoints} must be in order of training,"
-                    " without repetition"
+                    " without repetition, or all the same"
+                )
+
+    def _check_baselines(self) -> None:
+        for name, comparison in self.comparisons.items():
+            if comparison.baseline is not None:
+                self._check_baseline(f"comparisons.{name}", name, comparison.baseline)
+
+    def _check_baseline(self, key: str, name: str, baseline: list[str]) -> None:
+        comparison = self.comparisons[name]
+        if not comparison.examined:
+            raise ValueError(f"{key}: baseline {baseline} is given to a control or a single checkpoint; remove it")
+        if unknown := [single for single in baseline if single not in self.comparisons]:
+            raise ValueError(
+                f"{key}: baseline '{unknown[0]}' is not among the suite's comparisons;"
+                f" choose from {', '.join(self.comparisons)}"
+            )
+        found = [self.comparisons[single].checkpoints for single in baseline]
+        if found != [[checkpoint] for checkpoint in comparison.checkpoints]:
+            raise ValueError(
+                f"{key}: baseline {baseline} is of checkpoints {found}; name a comparison of one checkpoint for each of"
+                f" {comparison.checkpoints}, in this order"
+            )
+        for single in baseline:
+            if self.site_of(single) != self.site_of(name):
+                raise ValueError(
+                    f"{key}: baseline '{single}' is at site {self.site_of(single)}, not {self.site_of(name)};"
+                    " give both the same site"
                 )
 
     def _check_nursery(self) -> None:

@@ -30,7 +30,7 @@ class CrosscoderConfig:
         suite: the pretraining run.
         comparison: name of the comparison.
         variant: name of the variant.
-        checkpoints: revisions, in order of training; index m of the weights.
+        checkpoints: their labels, in order of training; index m of the weights.
         site: where the activations are read.
         d_model: width of an activation.
         settings: the variant.

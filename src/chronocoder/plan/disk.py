@@ -24,7 +24,8 @@ REPORT_BYTES = 5_500_000
 """A report, nearly all of it the plotting library."""
 ATTRIBUTION_METADATA_BYTES = 42_000
 ABLATION_METADATA_BYTES = 63_000
-"""Metadata of stores of 22 and of 32 variables, measured."""
+BASELINE_METADATA_BYTES = 32_000
+"""Metadata of stores of 22, 32 and 17 variables, measured."""
 EFFECT_BYTES = 53
 """Bytes for each checkpoint and latent before compression: effect, its share and the decoder's as float32, the ends of
 two intervals and the null band as float64, and whether the effect is measurable."""
@@ -101,6 +102,11 @@ def match_bytes(crosscoder: CrosscoderShape, seeds: int) -> float:
     return (seeds - 1) * crosscoder.latents * 12 * COMPRESSED + STORE_BYTES
 
 
+def baseline_bytes(crosscoder: CrosscoderShape) -> float:
+    """Return the bytes of a comparison with a baseline: for each latent a track and its cosines, and a match."""
+    return crosscoder.latents * 12 * (crosscoder.checkpoints + 1) * COMPRESSED + BASELINE_METADATA_BYTES
+
+
 def disk_of(experiment: Experiment, shapes: Mapping[str, ModelShape]) -> list[Stored]:
     """Return what the outputs of an experiment take, suite by suite; logs and benchmarks are left out."""
     jobs = jobs_of(experiment)
@@ -114,20 +120,27 @@ def disk_of(experiment: Experiment, shapes: Mapping[str, ModelShape]) -> list[St
 def _of_suite(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job]) -> list[Stored]:
     settings = experiment.suites[suite]
     corpus, vocabulary = settings.corpus, shape.vocabulary_size
+    found = [] if isinstance(settings.source, LocalSource) else [_checkpoints(suite, experiment, shape, jobs)]
+    if not settings.comparisons:
+        return found
     corpora = [corpus_bytes(corpus, split, vocabulary) for split in ("train", "validation")]
-    found = [] if isinstance(settings.source, LocalSource) else [_checkpoints(suite, experiment, shape)]
     found += [Stored(suite, "corpus", 2, sum(corpora)), *_activations(experiment, suite, shape, jobs)]
     examples = [examples_of(suite, settings, task) for task in settings.tasks]
     found += _of_runs(experiment, suite, shape, jobs, examples)
+    if not settings.examined:
+        pairs = len(settings.tasks)
+        return [*found, Stored(suite, "tasks", pairs, pairs * STORE_BYTES + 50 * sum(examples))]
     scores = sum(examples) * (50 + 4 * len(settings.tokens_seen))
     small = 2 * len(settings.tasks) + 3
     return [*found, Stored(suite, "tasks, scores, report", small, small * STORE_BYTES + scores + REPORT_BYTES)]
 
 
-def _checkpoints(suite: str, experiment: Experiment, shape: ModelShape) -> Stored:
+def _checkpoints(suite: str, experiment: Experiment, shape: ModelShape, jobs: list[Job]) -> Stored:
+    """Return the checkpoints that are trained here, or downloaded."""
     source = experiment.suites[suite].source
     tokenizer = 50 * shape.vocabulary_size  # a saved tokenizer takes 40 to 60 bytes an entry
-    count = len(source.tokens_seen)
+    downloaded = sum(job.rule == "download_checkpoint" for job in jobs)
+    count = len(source.tokens_seen) if isinstance(source, NurserySource) else downloaded
     extra = tokenizer if isinstance(source, NurserySource) else 0  # one more, that the checkpoints' are copies of
     return Stored(suite, "checkpoints", count, count * (shape.checkpoint_bytes + tokenizer) + extra)
 
@@ -153,17 +166,21 @@ def _of_runs(
 ) -> list[Stored]:
     """Return what every crosscoder leaves: weights, effects of each task and of all together, and the rest."""
     found = _crosscoders(experiment, shape, jobs, "train_crosscoder")
+    examined = _crosscoders(experiment, shape, jobs, "find_examples")
     effects = sum(len(examples) * attribution_bytes(one) + attribution_bytes(one, len(examples)) for one in found)
-    ablations = [ablation_bytes(experiment.ablation, one, number) for one in found for number in examples]
-    measures = sum(4 * STORE_BYTES + one.latents * (16 + 33 * one.checkpoints) for one in found)
+    ablations = [ablation_bytes(experiment.ablation, one, number) for one in examined for number in examples]
+    stores = 2 * len(found) + len(examined)
+    measures = stores * STORE_BYTES + sum(one.latents * (16 + 33 * one.checkpoints) for one in found)
     seeds = len(set(experiment.seeds))
     matches = [match_bytes(one, seeds) for one in _crosscoders(experiment, shape, jobs, "match_seeds")]
+    baselines = [baseline_bytes(one) for one in _crosscoders(experiment, shape, jobs, "compare_baseline")]
     return [
         Stored(suite, "crosscoders", len(found), sum(one.saved_bytes for one in found)),
         Stored(suite, "attributions, relie", len(found) * (len(examples) + 1), effects),
         Stored(suite, "ablations", len(ablations), sum(ablations)),
-        Stored(suite, "training, evaluation, features", 3 * len(found), measures),
+        Stored(suite, "training, evaluation, features", stores, measures),
         *([Stored(suite, "comparisons of seeds", len(matches), sum(matches))] if matches else []),
+        *([Stored(suite, "baselines", len(baselines), sum(baselines))] if baselines else []),
     ]
 
 

@@ -1,7 +1,7 @@
 """What the jobs about the effects of features compute, move and hold."""
 
 from chronocoder.plan.compute import ablation_flops, attribution_flops
-from chronocoder.plan.disk import ablation_bytes, attribution_bytes, effects_bytes, match_bytes
+from chronocoder.plan.disk import ablation_bytes, attribution_bytes, baseline_bytes, effects_bytes, match_bytes
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import LIGHT_PROCESS_BYTES, PROCESS_BYTES, Memory, model_bytes, on, pass_bytes
 from chronocoder.plan.place import Cost, Place
@@ -113,3 +113,25 @@ def matching_cost(place: Place) -> Cost:
     held = seeds * (row_bytes + tasks * effects_bytes(crosscoder))
     working = max(12.0 * pairs + 2 * row_bytes, 2.0 * crosscoder.saved_bytes)
     return Cost(Work(disk_bytes=moved, cpu_s=cpu_s), Memory(0.0, PROCESS_BYTES + held + working))
+
+
+def baseline_cost(place: Place) -> Cost:
+    """Match the dictionaries of single checkpoints with each other and with the joint one, on the CPU.
+
+    M assignments as in `matching_cost`: all but the last dictionary with the last one, d wide, and then the joint one,
+    M d wide. Held are all crosscoders and effects, the rows of the joint one, of the single ones and of the tracks, and
+    unit rows of both sides while they are matched. Of the ablations little is read.
+    """
+    crosscoder, tasks = place.crosscoder, len(place.suite.tasks)
+    single = crosscoder._replace(checkpoints=1)
+    pairs = crosscoder.latents**2
+    width = (2 * crosscoder.checkpoints - 1) * crosscoder.d_model
+    cpu_s = pairs * 2 * width / CORE_FLOPS + crosscoder.checkpoints * ASSIGNMENT_S * crosscoder.latents**3
+    effects = attribution_bytes(crosscoder, tasks) + crosscoder.checkpoints * attribution_bytes(single, tasks)
+    weights = crosscoder.saved_bytes + crosscoder.checkpoints * single.saved_bytes
+    row_bytes = 4.0 * crosscoder.checkpoints * crosscoder.d_model * crosscoder.latents
+    loaded = tasks * (effects_bytes(crosscoder) + crosscoder.checkpoints * effects_bytes(single))
+    held = weights + loaded + 3 * row_bytes
+    moved = effects + weights + baseline_bytes(crosscoder)
+    host = PROCESS_BYTES + held + 12.0 * pairs + 2 * row_bytes
+    return Cost(Work(disk_bytes=moved, cpu_s=cpu_s), Memory(0.0, host))

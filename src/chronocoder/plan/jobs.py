@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from chronocoder.config import Experiment, HubSource, NurserySource
+from chronocoder.labels import place_of
 
 
 class Job(NamedTuple):
@@ -22,7 +23,7 @@ class Job(NamedTuple):
         variant: the variant.
         seed: the seed.
         tasks: the tasks, in the suite's order; one, but for scoring, attribution and ablation.
-        revision: the checkpoint.
+        revision: the checkpoint, as the suite's comparisons name it.
         site: the site.
         split: the split.
     """
@@ -50,55 +51,70 @@ def count_by_rule(jobs: list[Job]) -> dict[str, int]:
 
 
 def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
-    yield from _jobs_of_source(experiment, suite)
+    """Yield the jobs of a suite, and those that make what it takes from others; none if it only supplies to others."""
+    settings = experiment.suites[suite]
+    if not settings.comparisons:
+        return
+    # The tokenizer is that of the first checkpoint; where there is a report, all of them are scored.
+    for revision in list(settings.tokens_seen)[: None if settings.examined else 1]:
+        yield from _jobs_of_checkpoint(experiment, suite, revision)
     for split in ("train", "validation"):
         yield Job("build_corpus", suite, split=split)
-    for task in experiment.suites[suite].tasks:
+    for task in settings.tasks:
         yield Job("build_task", suite, tasks=(task,))
-    for tasks in _groups(experiment, suite, experiment.behaviour.tasks_per_job):
-        yield Job("score_tasks", suite, tasks=tasks)
-    for rule in ("collect_behaviour", "compare_checkpoints", "list_comparisons"):
-        yield Job(rule, suite)
     yield from _harvests(experiment, suite)
     yield from _jobs_of_runs(experiment, suite)
-    yield Job("write_report", suite)
+    if settings.examined:
+        yield from _jobs_of_report(experiment, suite)
 
 
-def _jobs_of_source(experiment: Experiment, suite: str) -> Iterator[Job]:
-    source = experiment.suites[suite].source
+def _jobs_of_checkpoint(experiment: Experiment, suite: str, checkpoint: str) -> Iterator[Job]:
+    """Yield what makes a checkpoint that a suite's comparison names."""
+    place = place_of(checkpoint, suite)
+    source = experiment.suites[place.suite].source
     if isinstance(source, NurserySource):
-        yield Job("train_tokenizer", suite)
-        yield Job(f"pretrain_{suite}", suite)
+        yield Job("train_tokenizer", place.suite)
+        yield Job(f"pretrain_{place.suite}", place.suite)
     if isinstance(source, HubSource):
-        for revision in source.checkpoints:
-            yield Job("download_checkpoint", suite, revision=revision)
+        yield Job("download_checkpoint", place.suite, revision=place.revision)
+
+
+def _jobs_of_report(experiment: Experiment, suite: str) -> Iterator[Job]:
+    for tasks in _groups(experiment, suite, experiment.behaviour.tasks_per_job):
+        yield Job("score_tasks", suite, tasks=tasks)
+    for rule in ("collect_behaviour", "compare_checkpoints", "list_comparisons", "write_report"):
+        yield Job(rule, suite)
 
 
 def _harvests(experiment: Experiment, suite: str) -> Iterator[Job]:
-    """Yield a harvest for each checkpoint and site of each comparison; comparisons share them."""
+    """Yield a harvest for each checkpoint and site of each comparison, and what makes it; comparisons share them."""
     settings = experiment.suites[suite]
     for name, comparison in settings.comparisons.items():
         for revision in comparison.checkpoints:
+            yield from _jobs_of_checkpoint(experiment, suite, revision)
             yield Job("harvest_activations", suite, revision=revision, site=settings.site_of(name))
 
 
 def _jobs_of_runs(experiment: Experiment, suite: str) -> Iterator[Job]:
-    for comparison in experiment.suites[suite].comparisons:
+    for comparison, settings in experiment.suites[suite].comparisons.items():
         for variant in experiment.variants_of(suite, comparison):
             for seed in experiment.seeds:
                 yield from _jobs_of_run(experiment, Job("train_crosscoder", suite, comparison, variant, seed))
-            if len(set(experiment.seeds)) > 1:
+                if settings.baseline:
+                    yield Job("compare_baseline", suite, comparison, variant, seed)
+            if settings.examined and len(set(experiment.seeds)) > 1:
                 yield Job("match_seeds", suite, comparison, variant)
 
 
 def _jobs_of_run(experiment: Experiment, training: Job) -> Iterator[Job]:
-    """Yield a training and the jobs about its crosscoder."""
+    """Yield a training and the jobs about its crosscoder; controls and single checkpoints are measured, no more."""
+    examined = experiment.suites[training.suite].comparisons[training.comparison].examined
     yield training
     yield training._replace(rule="evaluate_crosscoder")
-    for rule in ("attribute_tasks", "ablate_tasks"):
+    for rule in ("attribute_tasks", "ablate_tasks") if examined else ("attribute_tasks",):
         for tasks in _groups(experiment, training.suite, experiment.attribution_jobs.tasks_per_job):
             yield training._replace(rule=rule, tasks=tasks)
-    for rule in ("collect_attributions", "find_examples"):
+    for rule in ("collect_attributions", "find_examples") if examined else ("collect_attributions",):
         yield training._replace(rule=rule)
 
 

@@ -136,7 +136,7 @@ def _notes(hardware: Hardware) -> str:
         f"Times are an estimate for {hardware.accelerator} ({peak}):\n"
         f"{hardware.utilisation:.0%} of that, or what moving the bytes at {rate} takes, whichever is longer, and"
         f" {STARTUP_S:g} s to start a job.\n"
-        "Tokenising, resampling and matching seeds are timed on one core of a CPU.\n"
+        "Tokenising, resampling and matching features are timed on one core of a CPU.\n"
         "Queues are not in them, nor what is bound by memory: sparse variants take longer.\n"
         "Memory is of one process, the largest of the rule; that of CUDA itself is not in it.\n"
         "B: bytes; k, M, G: powers of 1000."

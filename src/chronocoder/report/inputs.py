@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from chronocoder.errors import ConfigError, StoreError
+from chronocoder.labels import is_examined
 from chronocoder.report.text import in_words
 
 
@@ -91,11 +92,15 @@ class ReportInputs:
         suite: name of the suite.
         behaviour: accuracy, dims (task, checkpoint).
         similarity: dims (site, checkpoint, other_checkpoint).
-        comparisons: checkpoints by name of the comparison.
-        runs: trained crosscoders.
+        comparisons: checkpoints by name of the comparison; without controls and single checkpoints.
+        runs: trained crosscoders of these comparisons.
         contrasts: pairs of tasks; may be empty.
         seed_matches: how stable effects are between seeds, for each comparison and variant; may be empty.
         example_path: path of one run's effects, for the note on how to read the stores.
+        controls: effects of the crosscoders of control comparisons, dims (task, checkpoint, feature), each with an
+            attribute `control` that says which; may be empty.
+        control_evaluations: their quality, in the same order.
+        baselines: what joint dictionaries are worth beside those of single checkpoints; may be empty.
     """
 
     suite: str
@@ -106,11 +111,37 @@ class ReportInputs:
     contrasts: Sequence[Contrast]
     seed_matches: Sequence[xr.Dataset]
     example_path: str
+    controls: Sequence[xr.Dataset] = ()
+    control_evaluations: Sequence[xr.Dataset] = ()
+    baselines: Sequence[xr.Dataset] = ()
+
+    def __post_init__(self) -> None:
+        """Check that controls and baselines are of the suite, and controls whole.
+
+        Raises:
+            StoreError: a store is of another suite, is no control's, or lacks its counterpart.
+        """
+        for store in (*self.controls, *self.control_evaluations, *self.baselines):
+            if _attribute(store, "suite") != self.suite:
+                raise StoreError(
+                    f"a store of {_key_of(store).label} is of suite '{store.attrs['suite']}', not '{self.suite}';"
+                    " give controls and baselines of the report's suite"
+                )
+        effects, quality = ([_control_key(store) for store in of] for of in (self.controls, self.control_evaluations))
+        if effects != quality:
+            odd = ", ".join(sorted({key.label for key in (*effects, *quality)}))
+            raise StoreError(f"effects and evaluations of controls do not match: {odd}; give both in the same order")
 
 
 def names(dataset: xr.Dataset | xr.DataArray, coordinate: str) -> list[str]:
     """Return a coordinate of names as plain strings."""
     return [str(name) for name in dataset[coordinate].values]
+
+
+def examined_comparisons(document: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the checkpoints of the comparisons in a `comparisons.yaml`, without controls and single checkpoints."""
+    found = {name: list(comparison["checkpoints"]) for name, comparison in document.items()}
+    return {name: checkpoints for name, checkpoints in found.items() if is_examined(checkpoints)}
 
 
 def match_runs(
@@ -179,6 +210,13 @@ def _checked(run: Run) -> Run:
             " give the ablation of every task"
         )
     return run
+
+
+def _control_key(dataset: xr.Dataset) -> RunKey:
+    key = _key_of(dataset)
+    if not dataset.attrs.get("control"):
+        raise StoreError(f"a store of {key.label} is no control's; give it among the runs")
+    return key
 
 
 def _key_of(dataset: xr.Dataset) -> RunKey:

@@ -1,0 +1,114 @@
+"""What comparisons may refer to beyond their own suite and their own variants."""
+
+from collections.abc import Mapping, Sequence
+
+from chronocoder.config.suites import Comparison, NurserySource, Suite
+from chronocoder.labels import is_foreign, is_identity, place_of
+
+SHARED = {
+    "language": "language",
+    "vocabulary_size": "vocabulary_size",
+    "text_seed": "tokenizer_seed",
+    "hidden_size": "hidden_size",
+}
+"""What two nurseries have to agree in so that both read one text and fit one crosscoder: attribute, and key to set."""
+
+
+def check_foreign_checkpoints(suites: Mapping[str, Suite]) -> None:
+    """Check that the checkpoints that comparisons take from other suites exist and can be compared.
+
+    Raises:
+        ValueError: names the comparison, the checkpoint and what is possible.
+    """
+    for suite, settings in suites.items():
+        for name, comparison in settings.comparisons.items():
+            key = f"suites.{suite}.comparisons.{name}"
+            for checkpoint in filter(is_foreign, comparison.checkpoints):
+                _check_exists(key, checkpoint, suite, suites)
+                _check_agrees(key, checkpoint, settings.site_of(name), suite, suites)
+            if any(map(is_foreign, comparison.checkpoints)):
+                _check_order(key, comparison, suite, suites)
+
+
+def check_every_suite_is_used(suites: Mapping[str, Suite]) -> None:
+    """Check that every suite has comparisons or supplies a checkpoint to those of another.
+
+    Raises:
+        ValueError: names the one that does not.
+    """
+    supplying = {
+        place_of(checkpoint, suite).suite
+        for suite, settings in suites.items()
+        for comparison in settings.comparisons.values()
+        for checkpoint in comparison.checkpoints
+    }
+    for suite in suites:
+        if suite not in supplying:
+            raise ValueError(
+                f"suites.{suite}.comparisons: empty, and no comparison of another suite names a checkpoint of it as"
+                f" revision@{suite}; add one, or remove the suite"
+            )
+
+
+def check_baseline_variants(suites: Mapping[str, Suite], variants: Mapping[tuple[str, str], Sequence[str]]) -> None:
+    """Check that what a comparison's baseline is made of is trained with all variants of the comparison.
+
+    Args:
+        suites: the suites.
+        variants: names of the variants, by suite and comparison.
+
+    Raises:
+        ValueError: names the baseline and the variant that it lacks.
+    """
+    for suite, settings in suites.items():
+        for name, comparison in settings.comparisons.items():
+            for single in comparison.baseline or []:
+                if missing := [own for own in variants[suite, name] if own not in variants[suite, single]]:
+                    raise ValueError(
+                        f"suites.{suite}.comparisons.{name}: baseline '{single}' has no variant '{missing[0]}';"
+                        f" add it to suites.{suite}.comparisons.{single}.variants"
+                    )
+
+
+def _check_exists(key: str, checkpoint: str, suite: str, suites: Mapping[str, Suite]) -> None:
+    other, revision = place_of(checkpoint, suite)
+    if other == suite:
+        raise ValueError(f"{key}: checkpoint '{checkpoint}' is of the suite itself; write '{revision}'")
+    if other not in suites:
+        choices = ", ".join(name for name in suites if name != suite) or "none: define one"
+        raise ValueError(f"{key}: checkpoint '{checkpoint}' is of no suite that is defined; the others are {choices}")
+    if revision not in suites[other].tokens_seen:
+        raise ValueError(
+            f"{key}: checkpoint '{checkpoint}' does not exist in suite '{other}';"
+            f" choose from {', '.join(suites[other].tokens_seen)}"
+        )
+
+
+def _check_agrees(key: str, checkpoint: str, site: str, suite: str, suites: Mapping[str, Suite]) -> None:
+    other = place_of(checkpoint, suite).suite
+    own, source = suites[suite].source, suites[other].source
+    if not isinstance(own, NurserySource) or not isinstance(source, NurserySource):
+        return
+    for name, setting in SHARED.items():
+        expected, found = getattr(own, name), getattr(source, name)
+        if expected != found:
+            raise ValueError(
+                f"{key}: checkpoint '{checkpoint}' cannot be compared, since source.{setting} is {expected} in suite"
+                f" '{suite}' and {found} in suite '{other}'; set suites.{other}.source.{setting} to {expected}"
+            )
+    if int(site.partition(".")[2]) >= source.blocks:
+        raise ValueError(
+            f"{key}: site '{site}' is outside the model of '{checkpoint}': it has blocks 0 to {source.blocks - 1};"
+            " choose one of them"
+        )
+
+
+def _check_order(key: str, comparison: Comparison, suite: str, suites: Mapping[str, Suite]) -> None:
+    places = [place_of(checkpoint, suite) for checkpoint in comparison.checkpoints]
+    tokens = [suites[place.suite].tokens_seen[place.revision] for place in places]
+    repeated = len(set(places)) < len(places) and not is_identity(comparison.checkpoints)
+    if repeated or tokens != sorted(tokens):
+        raise ValueError(
+            f"{key}: checkpoints {comparison.checkpoints} with tokens_seen {tokens} must be in order of training,"
+            " without repetition, or all the same"
+        )
