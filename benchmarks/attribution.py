@@ -133,7 +133,7 @@ def prepare(setting: Setting, sequences: int) -> Works:
     models = [random_model(setting, seed) for seed in range(CHECKPOINTS)]
     task = random_task(setting)
     crosscoder = random_crosscoder(setting, models, task)
-    settings = AttributionSettings(steps=STEPS, batch_size=sequences)
+    settings = AttributionSettings(steps=STEPS, batch_size=sequences, random_directions=0)
 
     def straightforward() -> np.ndarray:
         for model in models:

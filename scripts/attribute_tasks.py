@@ -15,13 +15,15 @@ def main() -> None:
 
     from accelerate import PartialState
 
-    from chronocoder.attribution.attribute import measure_effects, summarise_effects
+    from chronocoder.attribution.attribute import measure_effects, measure_shuffled
+    from chronocoder.attribution.summary import summarise_effects
 
     norms = job.crosscoder.decoder_norms.cpu().numpy()
     for output, task in job.tasks.items():
         measured = measure_effects(job.crosscoder, job.sites, task, job.settings)
+        shuffled = measure_shuffled(job.crosscoder, job.sites, task, job.settings)
         if PartialState().is_main_process:
-            attribution = summarise_effects(measured, norms, job.tokens_seen, job.settings)
+            attribution = summarise_effects(measured, task, norms, job.tokens_seen, job.settings, shuffled)
             write_store(attribution, output, provenance(job.settings, **job.facts(task)))
 
 

@@ -8,8 +8,10 @@ import xarray as xr
 from scipy import stats
 from slow_attribution import folded_crosscoder, slow_effects, slow_logits, slow_metric, tiny_sites
 
-from chronocoder.attribution.ablation import choose_features, choose_sets, measure_ablations, summarise_ablations
-from chronocoder.attribution.attribute import measure_effects, summarise_effects
+from chronocoder.attribution.ablation import measure_ablations, summarise_ablations
+from chronocoder.attribution.attribute import measure_effects
+from chronocoder.attribution.choices import choose_features, choose_sets
+from chronocoder.attribution.summary import summarise_effects
 from chronocoder.config import AblationSettings, AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.suites.sites import Site
@@ -31,7 +33,7 @@ def measured(task: xr.Dataset) -> Measured:
     crosscoder, where = folded_crosscoder(0.1), tiny_sites()
     effects = measure_effects(crosscoder, where, task, SETTINGS)
     norms = crosscoder.decoder_norms.numpy()
-    attribution = summarise_effects(effects, norms, {"step0": 0, "step1": 10}, SETTINGS)
+    attribution = summarise_effects(effects, task, norms, {"step0": 0, "step1": 10}, SETTINGS)
     found = measure_ablations(crosscoder, where, task, attribution, SETTINGS, ABLATION)
     return Measured(crosscoder, where, task, attribution, summarise_ablations(found, task, attribution, SETTINGS))
 
@@ -56,6 +58,45 @@ def test_positions_after_the_prefix_are_undefined(measured: Measured) -> None:
     effect = measured.ablation["position_effect"].isel(checkpoint=0, top_feature=0)
     inside = effect["position"] < measured.task["length"]
     assert (effect.notnull() == inside).all() and (effect.isel(position=0) == 0).all()
+
+
+def test_effects_by_role_add_up_over_its_tokens(measured: Measured) -> None:
+    """A mean over the pairs, of which each has another number of tokens of a role; the first token has none."""
+    found, by_position = measured.ablation["role_effect"], measured.ablation["position_effect"].fillna(0)
+    roles = measured.task["role"]
+    expected = [
+        by_position.where(roles == name, 0).sum("position").mean("example") for name in found["position_role"].values
+    ]
+    assert found["condition"].values.tolist() == ["all"] and "separator" not in found["position_role"].values
+    for place, of_role in enumerate(expected):
+        own = found.isel(condition=0, position_role=place).transpose(*of_role.dims)
+        np.testing.assert_allclose(own, of_role, rtol=1e-3, atol=1e-7)
+    assert (measured.ablation["role_effect_low"] <= found + 1e-6).all()
+    assert (found <= measured.ablation["role_effect_high"] + 1e-6).all() and abs(found).max() > 0
+
+
+def test_effects_are_means_of_conditions(measured: Measured) -> None:
+    task = measured.task.assign(condition=("example", ["x", "y", "x", "x", "x", "x"]))
+    found = measure_ablations(measured.crosscoder, measured.sites, task, measured.attribution, SETTINGS, ABLATION)
+    summary = summarise_ablations(found, task, measured.attribution, SETTINGS)
+    exact = found["effects"].sel(estimator="exact")
+    of_x, of_y = exact.isel(example=[0, 2, 3, 4, 5]).mean("example"), exact.isel(example=1)
+    by_condition = summary["condition_indirect_effect"]
+    np.testing.assert_allclose(by_condition.sel(condition="x"), of_x, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(by_condition.sel(condition="y"), of_y, rtol=1e-3, atol=1e-7)
+    overall = summary["indirect_effect"].sel(estimator="exact")
+    np.testing.assert_allclose(overall, (of_x + of_y) / 2, rtol=1e-3, atol=1e-7)
+    assert summary["example_condition"].values.tolist() == task["condition"].values.tolist()
+
+
+def test_features_that_matter_in_one_condition_only_are_chosen(measured: Measured) -> None:
+    """Its effects in two conditions cancel, so that the mean over them says nothing."""
+    attribution = measured.attribution.copy(deep=True)
+    (feature, *_) = choose_features(attribution, ABLATION.model_copy(update={"top_features": 1}), 0).top
+    attribution["indirect_effect"].loc[{"feature": feature}] = 0
+    assert feature in choose_features(attribution, ABLATION, 0).top
+    attribution["condition_indirect_effect"].loc[{"feature": feature}] = 0
+    assert feature not in choose_features(attribution, ABLATION, 0).top
 
 
 def test_exact_positions_are_changed_one_at_a_time(measured: Measured, task: xr.Dataset) -> None:
@@ -156,7 +197,7 @@ def test_task_without_active_features_has_empty_results(task: xr.Dataset) -> Non
     crosscoder.b_enc.fill_(-1e9)
     effects = measure_effects(crosscoder, tiny_sites(), task, SETTINGS)
     tokens = {"step0": 0, "step1": 10}
-    attribution = summarise_effects(effects, crosscoder.decoder_norms.numpy(), tokens, SETTINGS)
+    attribution = summarise_effects(effects, task, crosscoder.decoder_norms.numpy(), tokens, SETTINGS)
     found = measure_ablations(crosscoder, tiny_sites(), task, attribution, SETTINGS, ABLATION)
     summary = summarise_ablations(found, task, attribution, SETTINGS)
     assert summary.sizes["feature"] == 0 and summary["spearman"].isnull().all()
@@ -173,7 +214,7 @@ def test_patching_towards_a_counterfactual(task: xr.Dataset) -> None:
     crosscoder, where = folded_crosscoder(0.1), tiny_sites()
     effects = measure_effects(crosscoder, where, two, settings)
     norms = crosscoder.decoder_norms.numpy()
-    attribution = summarise_effects(effects, norms, {"step0": 0, "step1": 10}, settings)
+    attribution = summarise_effects(effects, two, norms, {"step0": 0, "step1": 10}, settings)
     found = measure_ablations(crosscoder, where, two, attribution, settings, ABLATION)
     exact = found["effects"].sel(estimator="exact")
     np.testing.assert_allclose(exact.isel(example=1), 0, atol=1e-5)

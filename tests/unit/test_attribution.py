@@ -16,9 +16,10 @@ from slow_attribution import FEATURES, folded_crosscoder, slow_effects, slow_met
 from tiny import ARCHITECTURES, tiny_crosscoder, tiny_model
 from transformers import PreTrainedTokenizerFast
 
-from chronocoder.attribution.attribute import completeness_gap, measure_effects, summarise_effects
+from chronocoder.attribution.attribute import completeness_gap, measure_effects
 from chronocoder.attribution.collect import collect_attributions
 from chronocoder.attribution.prompts import check_checkpoints, check_suite, usable_examples
+from chronocoder.attribution.summary import summarise_effects
 from chronocoder.config import AttributionSettings, TrajectorySettings
 from chronocoder.errors import NonFiniteError, StoreError, TaskError
 from chronocoder.suites.sites import Site, resolve_site
@@ -130,13 +131,13 @@ def test_gap_above_the_tolerance_is_warned_of(task: xr.Dataset, caplog: pytest.L
     crosscoder = folded_crosscoder(0.3)
     found = measure_effects(crosscoder, tiny_sites(), task, settings)
     with caplog.at_level(logging.WARNING):
-        summarise_effects(found, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 1}, settings)
+        summarise_effects(found, task, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 1}, settings)
     assert "effects at checkpoint step1 miss the true change by" in caplog.text
     assert "raise attribution.steps above 1" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         patient = settings.model_copy(update={"completeness_tolerance": 1e9})
-        summarise_effects(found, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 1}, patient)
+        summarise_effects(found, task, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 1}, patient)
     assert not caplog.text
 
 
@@ -279,8 +280,10 @@ def test_summary_and_collection(task: xr.Dataset) -> None:
     crosscoder = folded_crosscoder()
     settings = AttributionSettings(bootstrap_samples=200)
     found = measure_effects(crosscoder, tiny_sites(), task, settings)
-    summary = summarise_effects(found, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 10}, settings)
-    np.testing.assert_allclose(summary["indirect_effect"].values, found["effects"].mean("example"))
+    summary = summarise_effects(found, task, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 10}, settings)
+    np.testing.assert_allclose(
+        summary["indirect_effect"].values, found["effects"].mean("example"), rtol=1e-4, atol=1e-9
+    )
     assert (summary["indirect_effect_low"] <= summary["indirect_effect"] + 1e-6).all()
     assert (summary["indirect_effect"] <= summary["indirect_effect_high"] + 1e-6).all()
     shares = abs(found["effects"].mean("example"))
@@ -291,7 +294,7 @@ def test_summary_and_collection(task: xr.Dataset) -> None:
     np.testing.assert_allclose(summary["relative_indirect_effect"].sum("checkpoint").values[defined[0]], 1, rtol=1e-5)
     unused = (found["effects"] == 0).all(("checkpoint", "example"))
     assert (summary["feature_class"].values[unused] == "no effect").all()
-    assert (summary["null_band"].values[:, ~unused] > 0).all()
+    assert (summary["p_value"].values[:, unused] == 1).all() and (summary["p_value"].values[:, ~unused] < 1).any()
     joined = collect_attributions({"a": summary, "b": summary}, TrajectorySettings())
     assert joined["indirect_effect"].dims == ("task", "checkpoint", "feature")
     assert joined["relative_decoder_norm"].dims == ("checkpoint", "feature")
@@ -307,27 +310,32 @@ def test_three_checkpoints_are_clustered_when_collected(task: xr.Dataset) -> Non
     settings = AttributionSettings(bootstrap_samples=50, steps=2)
     found = measure_effects(crosscoder, where, task, settings)
     tokens = {"step0": 0, "step1": 1, "step2": 2}
-    summary = summarise_effects(found, crosscoder.decoder_norms.numpy(), tokens, settings)
+    summary = summarise_effects(found, task, crosscoder.decoder_norms.numpy(), tokens, settings)
     joined = collect_attributions({"a": summary, "b": summary}, TrajectorySettings())
     assert joined["trajectory_cluster"].dims == ("task", "feature")
     decided = ~joined["feature_class"].isin(["no effect", "uncertain"])
     assert ((joined["trajectory_cluster"] >= 0) == decided).all()
 
 
-def test_task_on_which_no_feature_is_active() -> None:
+def test_task_on_which_no_feature_is_active(task: xr.Dataset) -> None:
     coordinates = {"checkpoint": ["step0", "step1"], "feature": np.arange(FEATURES)}
     nothing = xr.Dataset(
         {
             "effects": (("checkpoint", "example", "feature"), np.zeros((2, 5, FEATURES), dtype=np.float32)),
             "error_effects": (("checkpoint", "example"), np.zeros((2, 5))),
             "total_effects": (("checkpoint", "example"), np.zeros((2, 5))),
+            "changes": (("example", "feature"), np.zeros((5, FEATURES))),
+            "clean_metric": (("checkpoint", "example"), np.ones((2, 5))),
+            "control_effects": (("control", "checkpoint", "example", "control_feature"), np.zeros((2, 2, 5, 3))),
+            "control_features": (("control", "control_feature"), np.arange(6).reshape(2, 3)),
             "activation_frequency": ("feature", np.zeros(FEATURES)),
             "mean_activation": ("feature", np.zeros(FEATURES)),
         },
-        coords=coordinates,
+        coords={**coordinates, "control": ["one", "other"], "control_feature": np.arange(3)},
     )
     norms = folded_crosscoder().decoder_norms.numpy()
-    summary = summarise_effects(nothing, norms, {"step0": 0, "step1": 1}, AttributionSettings(bootstrap_samples=20))
+    settings = AttributionSettings(bootstrap_samples=20)
+    summary = summarise_effects(nothing, task.isel(example=slice(5)), norms, {"step0": 0, "step1": 1}, settings)
     assert (summary["feature_class"] == "no effect").all() and (summary["indirect_effect_high"] == 0).all()
     assert summary["relative_indirect_effect"].isnull().all() and not summary["measurable"].any()
     assert summary["measurable"].dtype == bool and summary["completeness_gap"].isnull().all()

@@ -46,7 +46,7 @@ WRONG = [
         ["step64", "step16"],
         r"comparisons\.onset: checkpoints \['step64', 'step16'\] must be in order of training",
     ),
-    ("suites.nursery.comparisons.onset.variants", ["l2"], r"variant 'l2' is not defined; choose from l1, batchtopk"),
+    ("suites.nursery.comparisons.onset.variants", ["l2"], r"variant 'l2' is not defined; choose from batchtopk, l1"),
     ("suites.nursery.comparisons.onset.checkpoints", [], r"onset\.checkpoints: List should have at least 1 item"),
     (
         "suites.nursery.comparisons.onset.checkpoints",
@@ -76,7 +76,7 @@ WRONG = [
     (
         "suites.nursery.comparisons.onset.baseline",
         ["early", "late"],
-        r"comparisons\.onset: baseline 'early' is not among the suite's comparisons; choose from onset, abstraction",
+        r"comparisons\.onset: baseline 'early' is not among the suite's comparisons; choose from abstraction, onset",
     ),
     (
         "suites.nursery.comparisons.onset.baseline",
@@ -110,6 +110,12 @@ WRONG = [
         r"dictionary_size 512 is no multiple of training",
     ),
     ("seeds", [0, 1, 0], r"seeds: seeds \[0, 1, 0\] repeat; list each of them once"),
+    (
+        "attribution.swaps",
+        10,
+        r"attribution: swaps 10: no p-value can be below 0\.091; take at least 19, or a false_discovery_rate larger",
+    ),
+    ("attribution.swaps", 18, r"attribution: swaps 18: no p-value can be below 0\.053; take at least 19"),
     ("ablation.set_sizes", [1, 5, 2], r"set_sizes \[1, 5, 2\] must ascend without repetition; sort the list"),
     ("training", {"processes": 3, "nodes": 2}, r"training: processes 3 is no multiple of nodes 2; change one"),
     ("training.nodes", 0, r"training\.nodes: Input should be greater than 0 \(found 0\)"),
@@ -138,7 +144,7 @@ def test_controls_are_found() -> None:
     nursery = parse_experiment(with_twin(), "config.yaml").suites["nursery"]
     found = {name: comparison.control for name, comparison in nursery.comparisons.items() if comparison.control}
     assert found == {"identity": "identity", "twins": "pretraining seed"}
-    assert nursery.examined == ["onset", "abstraction", "course"]
+    assert nursery.examined == ["abstraction", "onset", "course"]
     config = with_twin({"checkpoints": ["step320@twin"]}, steps=[0, 5, 320])
     experiment = parse_experiment(config, "config.yaml")
     alone = experiment.suites["nursery"].comparisons["twins"]
@@ -146,9 +152,12 @@ def test_controls_are_found() -> None:
     assert experiment.tokens_seen_of("nursery", "step5@twin") == 5 * 24 * 64
 
 
-def test_tokens_of_twins_need_not_ascend() -> None:
-    parse_experiment(with_twin({"checkpoints": ["step64", "step320", "step320@twin"]}), "config.yaml")
-    parse_experiment(with_twin({"checkpoints": ["step320@twin", "step320@twin"]}), "config.yaml")
+def test_a_suite_may_examine_checkpoints_of_another_alone() -> None:
+    for checkpoints in (["step320@twin", "step320@twin"], ["step320@twin"]):
+        config = with_twin({"checkpoints": checkpoints})
+        nursery = config["suites"]["nursery"]
+        nursery["comparisons"] = {"twins": nursery["comparisons"]["twins"]}
+        parse_experiment(config, "config.yaml")
 
 
 WRONG_TWINS: list[tuple[list[str], dict[str, Any], str]] = [
@@ -156,12 +165,22 @@ WRONG_TWINS: list[tuple[list[str], dict[str, Any], str]] = [
     (
         ["step320", "step64@twin"],
         {},
-        r"\['step320', 'step64@twin'\] with tokens_seen \[491520, 98304\] must be in order",
+        r"\['step320', 'step64@twin'\] with tokens_seen \[491520, 98304\] differ in more than the pretraining seed;"
+        r" take checkpoints of equal tokens_seen",
+    ),
+    (["step64", "step320@twin"], {}, r"with tokens_seen \[98304, 491520\] differ in more"),
+    (["step64", "step320", "step320@twin"], {}, r"with tokens_seen \[98304, 491520, 491520\] differ in more"),
+    (["step320", "step320@twin", "step320@twin"], {}, r"checkpoints \[.*\] repeat step320@twin; list it once"),
+    (
+        ["step64@twin", "step320@twin"],
+        {},
+        r"checkpoints \['step64@twin', 'step320@twin'\] are all of other suites; add one of suite 'nursery'",
     ),
     (
-        ["step64", "step320@twin", "step320@twin"],
-        {},
-        r"tokens_seen .* in order of training, without repetition, or all",
+        ["step320", "step320@twin"],
+        {"seed": 0},
+        r"source\.seed is 0 in suite 'nursery' and in suite 'twin', which makes them the same run; set"
+        r" suites\.twin\.source\.seed to another",
     ),
     (
         ["step320", "step320@twin"],
@@ -203,8 +222,8 @@ def with_baseline(**late: Any) -> dict[str, Any]:
 
 def test_a_baseline_is_at_the_same_site_and_of_the_same_variants() -> None:
     assert parse_experiment(with_baseline(), "config.yaml").suites["nursery"].examined == [
-        "onset",
         "abstraction",
+        "onset",
         "course",
     ]
     message = r"abstraction: baseline 'late' is at site residual\.1, not residual\.2; give both the same site"
@@ -271,6 +290,10 @@ def test_checkpoints_out_of_order_are_refused() -> None:
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))])
 def test_shipped_configurations_are_valid(path: Path) -> None:
     assert load_experiment(path).suites
+
+
+def test_fewest_swaps_that_can_find_effects_are_accepted() -> None:
+    assert parse_experiment(changed("attribution.swaps", 19), "config.yaml").attribution.swaps == 19
 
 
 def test_schema_and_reference_page_agree_with_the_models() -> None:

@@ -1,6 +1,7 @@
 """Cross-entropy of spliced models, and the dataset that an evaluation writes."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,18 +63,21 @@ def test_cross_entropy_of_a_perfect_and_of_no_reconstruction(
     monkeypatch.setattr(crosscoder, "decode", lambda f: f.unflatten(1, (2, WIDTH)))
     monkeypatch.setattr(crosscoder, "decode_at", lambda f, checkpoint: f.unflatten(1, (2, WIDTH))[:, checkpoint])
     perfect = measure_cross_entropy(crosscoder, maps, sites, IDS, SETTINGS)
-    for recovered in (perfect.recovered, perfect.recovered_own, perfect.recovered_from_mean):
-        np.testing.assert_allclose(recovered, 1, atol=1e-5)
+    worse = perfect.zero > perfect.clean  # a random model may do better without its site
+    assert worse.any()
+    for recovered in (perfect.recovered, perfect.recovered_own):
+        np.testing.assert_allclose(recovered, np.where(worse, 1, np.nan), atol=1e-5)
+    worse_by_mean = perfect.mean > perfect.clean
+    np.testing.assert_allclose(perfect.recovered_from_mean, np.where(worse_by_mean, 1, np.nan), atol=1e-5)
     logits = sites[0].model(input_ids=torch.from_numpy(IDS)).logits[:, 1:-1].flatten(0, 1)
     expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(IDS[:, 2:]).flatten())
     assert perfect.clean[0] == pytest.approx(expected.item(), rel=1e-5)
     monkeypatch.setattr(crosscoder, "decode", lambda f: torch.zeros(len(f), 2, WIDTH))
     nothing = measure_cross_entropy(crosscoder, maps, sites, IDS, SETTINGS)
-    np.testing.assert_allclose(nothing.recovered, 0, atol=1e-5)
+    np.testing.assert_allclose(nothing.recovered, np.where(worse, 0, np.nan), atol=1e-5)
     monkeypatch.setattr(crosscoder, "decode", lambda f: maps.mean.expand(len(f), 2, WIDTH))
-    np.testing.assert_allclose(
-        measure_cross_entropy(crosscoder, maps, sites, IDS, SETTINGS).recovered_from_mean, 0, atol=1e-5
-    )
+    average = measure_cross_entropy(crosscoder, maps, sites, IDS, SETTINGS)
+    np.testing.assert_allclose(average.recovered_from_mean, np.where(worse_by_mean, 0, np.nan), atol=1e-5)
 
 
 def test_cross_entropy_of_own_codes_and_of_means_one_sequence_at_a_time(sites: list[Site]) -> None:
@@ -95,10 +99,16 @@ def test_cross_entropy_of_own_codes_and_of_means_one_sequence_at_a_time(sites: l
 
 def test_ratios_by_hand() -> None:
     one = np.ones(1)
-    entropies = CrossEntropies(clean=2 * one, spliced=3 * one, zero=6 * one, own=4 * one, mean=4 * one)
+    entropies = CrossEntropies(
+        clean=2 * one, spliced=3 * one, zero=6 * one, own=4 * one, mean=4 * one, splice_error=one
+    )
     assert (entropies.recovered, entropies.recovered_own, entropies.recovered_from_mean) == (0.75, 0.5, 0.5)
     assert not entropies.recovered_above_one
     assert entropies._replace(spliced=1.9 * one).recovered_above_one
+    # Where zeroing helps the model, the ratio says nothing, and the flag goes by the change alone.
+    helped = entropies._replace(zero=1.8 * one)
+    assert np.isnan(helped.recovered) and not helped.recovered_above_one
+    assert helped._replace(spliced=1.9 * one).recovered_above_one
 
 
 def test_a_splice_that_helps_a_model_is_told_of(
@@ -123,7 +133,23 @@ def test_a_splice_that_helps_a_model_is_told_of(
     assert entropies.recovered_above_one.tolist() == [False, True]
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith("step1: splicing lowers the cross-entropy below that of the unchanged model, ")
-    assert "over 42 predictions): the code brings in what other checkpoints know, or it is noise" in warning
+    assert re.search(r"by 0\.\d{4}, standard error 0\.\d{4}\): the code brings in what other checkpoints know", warning)
+
+
+def test_standard_error_is_that_of_the_sequences(sites: list[Site]) -> None:
+    crosscoder = tiny_crosscoder("l1")
+    x = torch.stack([site.read(torch.from_numpy(IDS)).activation for site in sites], dim=2)
+    maps = maps_of(crosscoder, x)
+    alone = [
+        measure_cross_entropy(
+            crosscoder, maps, sites, np.repeat(IDS[place : place + 1], 2, axis=0), EvaluationSettings()
+        ).splice_change
+        for place in range(0, len(IDS), 2)
+    ]
+    together = measure_cross_entropy(crosscoder, maps, sites, IDS[::2], EvaluationSettings(batch_size=2))
+    expected = np.std(alone, axis=0, ddof=1) / np.sqrt(len(alone))
+    np.testing.assert_allclose(together.splice_change, np.mean(alone, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(together.splice_error, expected, rtol=1e-4)
 
 
 def evaluate(activation_store: Callable[..., Path], sites: list[Site], settings: EvaluationSettings) -> xr.Dataset:

@@ -13,20 +13,19 @@ from chronocoder.attribution.agreement import pearson, spearman
 from chronocoder.attribution.measures import (
     CLASSES,
     Interval,
+    changes_sign,
     classify,
     course,
     course_support,
     mean_interval,
     measurable,
-    null_band,
     peak,
-    resample_means,
-    reverses,
     share,
     share_interval,
 )
+from chronocoder.attribution.sampling import bootstrap_draws, resampled_means, sampling_units, unit_sums
 from chronocoder.attribution.trajectories import cluster_trajectories
-from chronocoder.config import TrajectorySettings
+from chronocoder.config import AttributionSettings, TrajectorySettings
 
 
 def known_effects(values: np.ndarray) -> xr.DataArray:
@@ -38,6 +37,12 @@ def known_effects(values: np.ndarray) -> xr.DataArray:
 def shares_of(*courses: list[float]) -> xr.DataArray:
     """Return shares (checkpoint, feature), one feature for each course."""
     return known_effects(np.array(courses).T[:, None, :]).isel(example=0)
+
+
+def resample_means(effects: xr.DataArray, samples: int, generator: np.random.Generator) -> xr.DataArray:
+    units = sampling_units([""] * effects.sizes["example"], range(effects.sizes["example"]))
+    draws = bootstrap_draws(units, samples, generator)
+    return resampled_means(draws, unit_sums(effects, units), units).isel(condition=0)
 
 
 def seen(shares: xr.DataArray) -> xr.DataArray:
@@ -59,23 +64,15 @@ def test_bootstrap_covers_the_mean_of_a_normal_sample() -> None:
     assert width == pytest.approx(2 * 1.96 / 20, rel=0.1)
 
 
-def test_null_band_is_what_chance_gives() -> None:
-    generator = np.random.default_rng(1)
-    noise = known_effects(generator.normal(0, 2, size=(2, 400, 300)).astype(np.float32))
-    band = null_band(noise, 800, 0.95, generator)
-    assert band.dims == ("checkpoint", "feature")
-    assert float(band.mean()) == pytest.approx(1.96 * 2 / 20, rel=0.05)
-    outside = (abs(noise.mean("example")) > band).mean()
-    assert 0.02 < float(outside) < 0.08
-
-
-def test_effect_is_measurable_outside_the_null_band_and_away_from_zero() -> None:
-    effect = xr.DataArray([0.5, 0.5, 0.5, -0.5], dims="feature")
-    interval = Interval(
-        xr.DataArray([0.1, -0.1, 0.1, -0.9], dims="feature"), xr.DataArray([1, 1, 1, -0.1], dims="feature")
-    )
-    band = xr.DataArray([0.2, 0.2, 0.6, 0.4], dims="feature")
-    assert measurable(effect, interval, band).values.tolist() == [True, False, False, True]
+def test_effect_is_measurable_where_nothing_else_explains_it() -> None:
+    """Each of the last five fails one condition: the interval, the rate, the smallest effect, the level."""
+    effect = xr.DataArray([0.5, -0.5, 0.5, 0.5, 0.01, 0.5, 0.5], dims="feature")
+    low = xr.DataArray([0.1, -0.9, -0.1, 0.1, 0.005, 0.1, 0.1], dims="feature")
+    high = xr.DataArray([0.9, -0.1, 0.9, 0.9, 0.02, 0.9, 0.9], dims="feature")
+    rates = xr.DataArray([0.05, 0.01, 0.01, 0.06, 0.01, 0.01, 0.01], dims="feature")
+    level = xr.DataArray([0.4, 0.4, 0.4, 0.4, 0.0, 0.5, np.nan], dims="feature")
+    found = measurable(effect, Interval(low, high), rates, level, AttributionSettings())
+    assert found.values.tolist() == [True, True, False, False, False, False, True]
 
 
 def test_feature_that_acts_in_one_example_gets_the_widest_share_interval() -> None:
@@ -128,9 +125,10 @@ def test_feature_is_not_present_where_its_effect_is_not_measurable() -> None:
     assert [classes[key].values[0] for key in ("feature_class", "onset", "kept")] == ["uncertain", "", False]
 
 
-def test_effect_reverses_where_its_intervals_lie_on_both_sides_of_zero() -> None:
-    low, high = shares_of([0.1, -0.4], [-0.1, -0.4], [0.1, -0.1]), shares_of([0.3, -0.2], [0.3, -0.2], [0.3, 0.1])
-    assert reverses(Interval(low, high)).values.tolist() == [True, False, False]
+def test_effect_changes_sign_where_both_signs_are_measurable() -> None:
+    effect = shares_of([0.2, -0.3], [-0.2, -0.3], [0.2, -0.3])
+    measured = xr.DataArray([[True, True, True], [True, True, False]], dims=("checkpoint", "feature"))
+    assert changes_sign(effect, measured, "checkpoint").values.tolist() == [True, False, False]
 
 
 def test_last_checkpoint_may_be_certain_though_the_course_is_not() -> None:

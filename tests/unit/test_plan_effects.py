@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from chronocoder.attribution.ablation import measure_ablations, summarise_ablations
-from chronocoder.attribution.attribute import measure_effects, summarise_effects
+from chronocoder.attribution.attribute import measure_effects
+from chronocoder.attribution.summary import summarise_effects
 from chronocoder.command_line import to_flags
 from chronocoder.config import AblationSettings, AttributionSettings, Experiment
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
@@ -83,7 +84,9 @@ def pairs(examples: int = EXAMPLES) -> xr.Dataset:
     def column(values: Any) -> xr.Variable:
         return labelled(("example",), values, "of the pair")
 
-    texts = {name: column(strings(["x"] * examples)) for name in ("right", "wrong", "condition")}
+    texts = {name: column(strings(["x"] * examples)) for name in ("right", "wrong")}
+    texts["condition"] = column(strings([f"number {number % 2}" for number in range(examples)]))
+    roles = [[("subject", "attractor", "other", "last token")[place % 4] for place in range(LENGTH)]] * examples
     numbers = {"right_id": np.arange(examples), "wrong_id": np.arange(examples) + 1, "length": [LENGTH] * examples}
     return xr.Dataset(
         {
@@ -91,6 +94,7 @@ def pairs(examples: int = EXAMPLES) -> xr.Dataset:
             "counterfactual_id": tokens(),
             "has_counterfactual": column([True] * examples),
             "token": labelled(("example", "position"), strings([["x"] * LENGTH] * examples), "text of the token"),
+            "role": labelled(("example", "position"), strings(roles), "role of the token"),
             **texts,
             **{name: column(values) for name, values in numbers.items()},
         },
@@ -104,7 +108,7 @@ def attribute(sites: list[Site], settings: AttributionSettings) -> tuple[int, xr
     found = crosscoder(sites[0].name)
     with FlopCounterMode(display=False) as counter:
         measured = measure_effects(found, sites, pairs(), settings)
-    attribution = summarise_effects(measured, found.decoder_norms.numpy(), REVISIONS, settings)
+    attribution = summarise_effects(measured, pairs(), found.decoder_norms.numpy(), REVISIONS, settings)
     return counter.get_total_flops(), attribution
 
 
@@ -148,11 +152,16 @@ def test_flops_of_attribution_by_hand() -> None:
     products = 40 * 2 * (2 * 2 * 8 * 24)
     path = AttributionSettings(steps=5)
     expected = 2 * (2 * block + (2 + 5 * 2) * (block - behind)) + products
-    assert attribution_flops(path, SMALL, crosscoder, prompts, "residual.1") == expected
+    directions = 3 * 24
+    mixing, projecting = directions * 2 * (2 * 8 * 24), products / 2 * directions / 24
+    assert attribution_flops(path, SMALL, crosscoder, prompts, "residual.1") == expected + mixing + projecting
     exact = AttributionSettings(estimator="exact")
-    expected = 2 * (2 * block + (2 + 2 + 24) * (2 * block - behind)) + products
+    expected = 2 * (2 * block + (2 + 2 + 24 + directions) * (2 * block - behind)) + products + mixing
     assert attribution_flops(exact, SMALL, crosscoder, prompts, "mlp_out.1") == expected
-    patched = AttributionSettings(estimator="attribution_patching", intervention="counterfactual")
+    shuffled = exact.model_copy(update={"random_directions": 0, "shuffled_tokens": True})
+    expected = 2 * (2 * (2 * block + (2 + 2 + 24) * (2 * block - behind)) + products)
+    assert attribution_flops(shuffled, SMALL, crosscoder, prompts, "mlp_out.1") == expected
+    patched = AttributionSettings(estimator="attribution_patching", intervention="counterfactual", random_directions=0)
     reading = 2 * (2 * 3 * block) + products  # nothing comes after the last block
     assert attribution_flops(patched, SMALL, crosscoder, prompts, "residual.2") == reading + products / 2
 
@@ -173,8 +182,9 @@ def test_numbers_that_are_stored(sites: list[Site], tmp_path: Path) -> None:
     settings = AttributionSettings(steps=1, bootstrap_samples=10)
     _, attribution = attribute(sites, settings)
     _, ablation = ablate(sites, attribution, settings)
-    effects = [values for values in attribution.values() if values.dims == ("checkpoint", "feature")]
-    assert sum(values.dtype.itemsize for values in effects) == EFFECT_BYTES
+    effects = [values for values in attribution.values() if {"checkpoint", "feature"} <= set(values.dims)]
+    of_one = [values.isel(checkpoint=0, feature=0).nbytes for values in effects]
+    assert sum(of_one) == EFFECT_BYTES
     assert ablation["position_effect"].dtype.itemsize == 4
     for store, planned in ((attribution, ATTRIBUTION_METADATA_BYTES), (ablation, ABLATION_METADATA_BYTES)):
         write_store(store, tmp_path / "store.zarr", {"suite": "s"})
@@ -189,16 +199,24 @@ def test_resampled_means_are_held_several_times() -> None:
     measured = xr.Dataset(
         {
             "effects": (("checkpoint", "example", "feature"), effects),
+            "control_effects": (("control", "checkpoint", "example", "control_feature"), effects[None, :, :, :0]),
+            "control_features": (("control", "control_feature"), np.empty((1, 0), dtype=int)),
+            "changes": (("example", "feature"), abs(effects[0])),
+            "clean_metric": (("checkpoint", "example"), effects[:, :, 0]),
             "error_effects": (("checkpoint", "example"), effects[:, :, 0]),
             "total_effects": (("checkpoint", "example"), effects.sum(axis=2) + effects[:, :, 0]),
             "activation_frequency": ("feature", np.ones(features)),
             "mean_activation": ("feature", np.ones(features)),
         },
-        coords={"checkpoint": strings(list(revisions)), "feature": np.arange(features)},
+        coords={
+            "checkpoint": strings(list(revisions)),
+            "feature": np.arange(features),
+            "control": strings(["random directions 0"]),
+        },
     )
     norms = np.ones((checkpoints, features), dtype=np.float32)
     tracemalloc.start()
-    summarise_effects(measured, norms, revisions, AttributionSettings(bootstrap_samples=samples))
+    summarise_effects(measured, pairs(examples), norms, revisions, AttributionSettings(bootstrap_samples=samples))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak == pytest.approx(effects.nbytes + 4 * RESAMPLED_ARRAYS * samples * checkpoints * features, rel=0.15)
@@ -223,9 +241,9 @@ def test_tasks_are_cut_into_jobs_in_order() -> None:
 def test_seeds_are_matched_where_there_are_several() -> None:
     matched = [job for job in jobs_of(changed(seeds=[0, 1, 2])) if job.rule == "match_seeds"]
     assert [job[1:4] for job in matched] == [
-        ("nursery", "onset", "batchtopk"),
-        ("nursery", "abstraction", "l1"),
         ("nursery", "abstraction", "batchtopk"),
+        ("nursery", "abstraction", "l1"),
+        ("nursery", "onset", "batchtopk"),
         ("nursery", "course", "batchtopk"),
     ]
     assert not [job for job in jobs_of(changed(seeds=[0])) if job.rule == "match_seeds"]

@@ -1,289 +1,71 @@
 import json
 import re
-import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from report_stores import (
+    CONTRAST,
+    DRAWS,
+    FEATURES,
+    HOSTILE,
+    REVISIONS,
+    ablation_store,
+    behaviour_store,
+    example_store,
+    longer,
+    make_run,
+    relie_store,
+    seed_store,
+    six_features,
+    toy_inputs,
+    with_classes,
+    with_clusters,
+    with_facts,
+)
 
 from chronocoder.attribution import measures
-from chronocoder.config import AttributionSettings
+from chronocoder.attribution.surface import SurfaceFeature
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.ablations import ablation_data
 from chronocoder.report.compact import Vocabulary
-from chronocoder.report.contrasts import ContrastFeatures, Ranked, clearest_run, find_contrast_features
+from chronocoder.report.contrast_figures import contrast_panels, draw_contrast, effect_scale, random_level
+from chronocoder.report.contrasts import ContrastFeatures, contrast_data, find_all_features, find_contrast_features
+from chronocoder.report.controls import SHUFFLED
 from chronocoder.report.courses import course_counts, draw_courses
-from chronocoder.report.data import CLASSES, class_counts, feature_words, measurable, shown_features
-from chronocoder.report.feature_figures import effect_scale, share_spread, thresholds
-from chronocoder.report.inputs import (
-    Contrast,
-    ReportInputs,
-    Run,
-    RunKey,
-    examined_comparisons,
-    match_runs,
-    match_seeds,
-    read_contrasts,
-)
-from chronocoder.report.page import key_numbers, render_page, write_page
+from chronocoder.report.data import CLASSES, feature_words, measurable, shown_features
+from chronocoder.report.feature_figures import share_spread, thresholds
+from chronocoder.report.inputs import ReportInputs, examined_comparisons, match_runs, match_seeds, read_contrasts
+from chronocoder.report.page import key_numbers, render_page
+from chronocoder.report.phases import clearest_checkpoint, find_surface_phase
 from chronocoder.report.stability import seed_table
 from chronocoder.report.suite_figures import log_axis, place_on_log
-from chronocoder.report.summary import find_surface_phase, summarise
+from chronocoder.report.summary import summarise
 from chronocoder.report.text import listed, peak_words, short_count, signed
-from chronocoder.report.trust import trust_finding, trust_rows, trust_sentences
-from chronocoder.stores import labelled, provenance, strings, write_store
+from chronocoder.report.trust import measurable_note, trust_finding, trust_rows, trust_sentences
+from chronocoder.stores import write_store
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "write_report.py"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CONTRAST = Contrast("near", "far")
-REVISIONS = ["step0", "step10", "step20"]
-TOKENS_SEEN = [0, 1_000, 50_000]
-HOSTILE = " </script><b>&amp;"
-FEATURES = 6
-
-
-def behaviour_store(near: list[float], far: list[float], tokens_seen: list[int] = TOKENS_SEEN) -> xr.Dataset:
-    accuracy = np.array([near, far])
-    dims = ("task", "checkpoint")
-    return xr.Dataset(
-        {
-            "accuracy": labelled(dims, accuracy, "accuracy"),
-            "accuracy_low": labelled(dims, np.clip(accuracy - 0.05, 0, 1), "low"),
-            "accuracy_high": labelled(dims, np.clip(accuracy + 0.05, 0, 1), "high"),
-        },
-        coords={
-            "task": strings(CONTRAST),
-            "checkpoint": strings(REVISIONS),
-            "tokens_seen": ("checkpoint", tokens_seen),
-        },
-    )
-
-
-def relie_store(near: list[list[float]], far: list[list[float]], classes: list[str], margin: float = 0.1) -> xr.Dataset:
-    """Effects by task, dims (checkpoint, feature), of the last checkpoints; the same classes for both tasks."""
-    effect = np.array([near, far])
-    dims = ("task", "checkpoint", "feature")
-    with np.errstate(invalid="ignore"):
-        share = abs(effect) / abs(effect).sum(axis=1, keepdims=True)
-    revisions = REVISIONS[-effect.shape[1] :]
-    return xr.Dataset(
-        {
-            "indirect_effect": labelled(dims, effect, "IE", "logit"),
-            "indirect_effect_low": labelled(dims, effect - margin, "low", "logit"),
-            "indirect_effect_high": labelled(dims, effect + margin, "high", "logit"),
-            "null_band": labelled(dims, np.full(effect.shape, margin / 2), "band", "logit"),
-            "measurable": labelled(dims, abs(effect) > margin, "measurable"),
-            "reverses": labelled(
-                ("task", "feature"), (effect > margin).any(axis=1) & (effect < -margin).any(axis=1), "reverses"
-            ),
-            "relative_indirect_effect": labelled(dims, share, "RelIE"),
-            "relative_indirect_effect_low": labelled(dims, share, "low"),
-            "relative_indirect_effect_high": labelled(dims, share, "high"),
-            "relative_decoder_norm": labelled(dims[1:], np.full(effect.shape[1:], 0.5), "RelDec"),
-            "activation_frequency": labelled(("task", "feature"), np.full((2, effect.shape[2]), 0.25), "frequency"),
-            "feature_class": labelled(("task", "feature"), strings([classes, classes]), "class"),
-            "class_support": labelled(("task", "feature"), np.full((2, effect.shape[2]), 0.97), "support"),
-            "kept": labelled(("task", "feature"), np.array([[name == "emerged" for name in classes]] * 2), "kept"),
-            **{
-                name: labelled(("task", "feature"), strings([[revisions[-1]] * len(classes)] * 2), name)
-                for name in ("onset", "peak")
-            },
-            **{
-                name: labelled(dims[:2], np.full(effect.shape[:2], value), name)
-                for name, value in {"error_effect": 0.1, "total_effect": -2.0, "completeness_gap": 0.03}.items()
-            },
-        },
-        coords={
-            "task": strings(CONTRAST),
-            "checkpoint": strings(revisions),
-            "tokens_seen": ("checkpoint", TOKENS_SEEN[-len(revisions) :]),
-            "feature": np.arange(effect.shape[2]),
-        },
-    )
 
 
 @pytest.fixture
 def relie() -> xr.Dataset:
-    """Feature 0: surface rule; 1: took over; 2: changed sides; 3: surface, undecided; 4: emerged and harms; 5: none."""
-    near = [[1.0, 0.0, 0.5, 0.05, 0.0, 0.0], [0.0, 0.0, 0.6, 0.0, 0.0, 0.0]]
-    far = [[-0.8, 0.0, -0.3, -1.0, 0.0, 0.0], [0.0, 2.0, 0.7, 0.0, -1.0, 0.0]]
-    return relie_store(near, far, ["discontinued", "emerged", "emerged", "discontinued", "emerged", "no effect"])
-
-
-def longer(relie: xr.Dataset) -> xr.Dataset:
-    """The same effects with a checkpoint before them at which there are none."""
-    three = relie.reindex(checkpoint=strings(REVISIONS), fill_value=0)
-    return three.assign(measurable=three["measurable"].astype(bool))
-
-
-def with_clusters(relie: xr.Dataset) -> xr.Dataset:
-    """All decided features in one cluster, dims as `cluster_trajectories` gives them."""
-    decided = ~relie["feature_class"].isin(["no effect", "uncertain"])
-    clusters = xr.where(decided, 0, -1).transpose("task", "feature").values
-    return relie.assign(
-        trajectory_cluster=labelled(("task", "feature"), clusters, "cluster"),
-        cluster_trajectory=labelled(("cluster", "checkpoint"), np.array([[0.0, 0.2, 0.8]]), "mean share"),
-        cluster_size=labelled(("cluster",), np.array([int(decided.sum())]), "features"),
-    )
-
-
-def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
-    """Features 0, 1 and 2 at the top, 4 as control; the exact effect is half the estimate."""
-    chosen = [feature for feature in (0, 1, 2, 4) if feature < relie.sizes["feature"]]
-    effect = relie["indirect_effect"].sel(task=task, feature=chosen).values
-    count = len(effect)
-    effects = np.stack([0.6 * effect, effect, 0.5 * effect])
-    spearman = np.full((3, count), 0.95)
-    spearman[1, -1] = 0.8
-    shares = np.tile([[0.7], [0.5], [0.2]], count)
-    position = np.zeros((count, len(chosen[:3]), 2, 4))
-    position[:, 0] = [[0.0, 0.5, -0.25, np.nan], [0.0, 0.0, 0.75, 0.25]]
-    position[:, 1:, 0, 3] = np.nan
-    draws, sets, alone = ("checkpoint", "set_size", "draw"), ("checkpoint", "set_size"), ("checkpoint", "feature")
-    ends = ("", "_low", "_high")
-    values = {
-        **{f"indirect_effect{end}": (("estimator", *alone), effects) for end in ends},
-        "accuracy": (alone, np.full(effect.shape, 0.6)),
-        "logit_difference": (alone, 1.5 - effects[2]),
-        "log_probability_change": (alone, np.full(effect.shape, -0.3)),
-        "clean_accuracy": (alone[:1], np.full(count, 0.9)),
-        "clean_logit_difference": (alone[:1], np.full(count, 1.5)),
-        "spearman": (("estimator", "checkpoint"), spearman),
-        "pearson": (("estimator", "checkpoint"), spearman.copy()),
-        "completeness_gap": (alone[:1], np.full(count, 0.03)),
-        "share_spearman": (("measure", "checkpoint"), shares),
-        "share_pearson": (("measure", "checkpoint"), shares.copy()),
-        "top_set_effect": (sets, np.tile([0.5, 1.0, np.nan], (count, 1))),
-        "top_set_estimate": (sets, np.tile([1.0, 1.25, np.nan], (count, 1))),
-        "top_set_accuracy": (sets, np.tile([0.8, 0.6, np.nan], (count, 1))),
-        "random_set_effect": (draws, np.tile([[0.0, 0.1], [0.1, 0.3], [np.nan, np.nan]], (count, 1, 1))),
-        "random_set_accuracy": (draws, np.tile([[0.9, 0.9], [0.9, 0.8], [np.nan, np.nan]], (count, 1, 1))),
-        "position_effect": (("checkpoint", "top_feature", "example", "position"), position),
-        "role": (("feature",), strings(["top", "top", "top", "control"][: len(chosen)])),
-        "token": (
-            ("example", "position"),
-            strings([["<|eos|>", " the", HOSTILE, ""], ["<|eos|>", "two", " ox", "en"]]),
-        ),
-        "right": (("example",), strings([" is", " are"])),
-        "wrong": (("example",), strings([" are", " is"])),
-    }
-    return xr.Dataset(
-        {name: labelled(dims, of, name) for name, (dims, of) in values.items()},
-        coords={
-            "checkpoint": relie["checkpoint"],
-            "feature": chosen,
-            "top_feature": chosen[:3],
-            "estimator": strings(["attribution_patching", "integrated_gradients", "exact"]),
-            "measure": strings(["attribution_patching", "integrated_gradients", "relative_decoder_norm"]),
-            "set_size": [1, 2, 5],
-            "draw": [1, 2],
-        },
-    )
-
-
-def seed_store(tasks: tuple[str, ...] = CONTRAST) -> xr.Dataset:
-    dims = ("seed", "cosine_at_least", "task", "checkpoint")
-    shape = (2, 2, len(tasks), 2)
-    spearman = np.full(shape, 0.5)
-    spearman[:, 1] = [[0.7, 0.9]] * 2
-    return xr.Dataset(
-        {
-            "indirect_effect_spearman": labelled(dims, spearman, "spearman"),
-            "relative_indirect_effect_difference": labelled(dims, np.full(shape, 0.125), "difference"),
-            "class_agreement": labelled(dims[:3], np.full(shape[:3], 0.75), "agreement"),
-            "class_kappa": labelled(dims[:3], np.full(shape[:3], np.nan), "kappa"),
-            "classes_compared": labelled(dims[:3], np.full(shape[:3], 40), "compared"),
-            "features_matched": labelled(dims[:2], np.full(shape[:2], 60), "matched"),
-        },
-        coords={"seed": [1, 2], "cosine_at_least": [0.0, 0.7], "task": strings(tasks)},
-    )
-
-
-def example_store() -> xr.Dataset:
-    tokens = [["<|eos|>", " the", " ch", "ild", "ren", HOSTILE], ["", "", "", " two", " ox", "en"]]
-    token_id = [[0, 1, 2, 3, 4, 5], [-1, -1, -1, 6, 7, 8]]
-    activation = [[0.0, 0.1, 0.5, 2.0, 0.0, 1.5], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]
-    dims = ("feature", "example", "position")
-    return xr.Dataset(
-        {
-            "token_id": labelled(dims, np.array([token_id]), "token"),
-            "token": labelled(dims, strings([tokens]), "text"),
-            "activation": labelled(dims, np.array([activation], dtype=np.float32), "activation"),
-            "activation_frequency": labelled(("feature",), np.array([0.1]), "frequency"),
-        },
-        coords={"feature": [0], "example": [0, 1], "position": np.arange(6) - 3},
-    )
-
-
-def training_store(revisions: list[str]) -> xr.Dataset:
-    steps, falling = [0, 10, 20], np.array([3.0, 2.0, 1.0])
-    return xr.Dataset(
-        {
-            "explained_variance": labelled(("step", "checkpoint"), np.ones((3, len(revisions))), "explained"),
-            **{name: labelled(("step",), falling, name) for name in ("l0", "dead_fraction", "loss")},
-        },
-        coords={"step": steps, "checkpoint": strings(revisions)},
-    )
-
-
-def evaluation_store(revisions: list[str]) -> xr.Dataset:
-    return xr.Dataset(
-        {
-            "explained_variance": labelled(("checkpoint",), np.full(len(revisions), 0.9), "explained"),
-            "cross_entropy_recovered": labelled(("checkpoint",), np.full(len(revisions), 0.95), "recovered"),
-            "l0": labelled((), 12.0, "l0"),
-            "dead_fraction": labelled((), 0.25, "dead"),
-        },
-        coords={"checkpoint": strings(revisions)},
-    )
-
-
-def similarity_store() -> xr.Dataset:
-    values = np.eye(len(REVISIONS))[None]
-    dims = ("site", "checkpoint", "other_checkpoint")
-    return xr.Dataset(
-        {name: labelled(dims, values, name) for name in ("cosine", "pearson", "linear_cka")},
-        coords={
-            "site": strings(["residual.2"]),
-            "checkpoint": strings(REVISIONS),
-            "other_checkpoint": strings(REVISIONS),
-        },
-    )
-
-
-def with_facts(dataset: xr.Dataset, **facts: str | int | list[int]) -> xr.Dataset:
-    return dataset.assign_attrs(provenance(AttributionSettings(), suite="toy", **facts))
-
-
-def make_run(relie: xr.Dataset, comparison: str = "pair") -> Run:
-    revisions = [str(name) for name in relie["checkpoint"].values]
-    stores = (training_store(revisions), evaluation_store(revisions), relie, example_store())
-    facts = {"comparison": comparison, "variant": "l1", "seed": 0, "site": "residual.2"}
-    ablations = {task: with_facts(ablation_store(relie, task), task=task, **facts) for task in CONTRAST}
-    return Run(RunKey(comparison, "l1", 0), *(with_facts(store, **facts) for store in stores), ablations)
+    return six_features()
 
 
 @pytest.fixture
 def inputs(relie: xr.Dataset) -> ReportInputs:
-    return ReportInputs(
-        suite="toy",
-        behaviour=with_facts(behaviour_store([0.5, 0.9, 1.0], [0.5, 0.1, 0.9])),
-        similarity=with_facts(similarity_store()),
-        comparisons={"pair": REVISIONS[1:]},
-        runs=[make_run(relie)],
-        contrasts=[CONTRAST],
-        seed_matches=[with_facts(seed_store(), comparison="pair", variant="l1", seeds=[0, 1, 2])],
-        example_path="results/toy/pair/l1/seed0/relie.zarr",
-    )
+    return toy_inputs(relie)
 
 
 def without_contrasts(inputs: ReportInputs) -> ReportInputs:
-    return ReportInputs(**{**vars(inputs), "contrasts": []})
+    return replace(inputs, contrasts=[])
 
 
 def embedded(page: str) -> dict:
@@ -294,7 +76,7 @@ def embedded(page: str) -> dict:
 def test_surface_phase_is_found_where_one_task_is_above_and_the_other_below_chance() -> None:
     phase = find_surface_phase(behaviour_store([0.5, 0.9, 1.0], [0.5, 0.1, 0.9]), CONTRAST)
     assert phase is not None
-    assert phase.checkpoints == ["step10"]
+    assert phase.gaps == {"step10": pytest.approx(0.8)}
     assert phase.clearest == "step10"
     assert (phase.surface_accuracy, phase.conflicting_accuracy) == pytest.approx((0.9, 0.1))
     assert phase.end == "step20"
@@ -312,69 +94,190 @@ def test_no_surface_phase_where_intervals_hold_chance(far: list[float]) -> None:
     assert find_surface_phase(behaviour_store([0.5, 0.9, 1.0], far), CONTRAST) is None
 
 
-def test_summary_names_phase_and_features(inputs: ReportInputs) -> None:
-    found = [{CONTRAST: find_contrast_features(inputs.runs[0].relie, CONTRAST)}]
-    labels, texts = zip(*summarise(inputs, found), strict=True)
-    assert labels == ("Ability", "Surface phase", "Features", "Exact ablation")
-    assert "0.90 on “near” but 0.10 on “far”" in texts[1]
-    assert "feature 0 (most active on: children, oxen)" in texts[2]
-    assert "(IE +1.00, exact +0.50 logits)" in texts[2] and "(−0.80, exact −0.40)" in texts[2]
-    assert "feature 1 helps “far” most at step20 (+2.00, exact +1.00)" in texts[2]
+@pytest.mark.parametrize(
+    ("checkpoints", "chosen"),
+    [(REVISIONS[:1], "step0"), (REVISIONS[:2], "step10"), (REVISIONS[1:], "step20"), (["step0", "step30"], "step0")],
+)
+def test_features_are_looked_for_where_the_phase_is_clearest(checkpoints: list[str], chosen: str) -> None:
+    phase = find_surface_phase(behaviour_store([0.5, 0.9, 1.0], [0.5, 0.4, 0.1]), CONTRAST)
+    assert clearest_checkpoint(phase, checkpoints) == chosen
+    assert clearest_checkpoint(None, checkpoints) == checkpoints[0]
 
 
-def test_summary_is_silent_without_a_surface_phase(inputs: ReportInputs, relie: xr.Dataset) -> None:
-    quiet = ReportInputs(
-        **{
-            **vars(inputs),
-            "behaviour": with_facts(behaviour_store([0.5, 0.9, 1.0], [0.5, 0.8, 0.9])),
-            "runs": [make_run(relie_store([[1.0]] * 2, [[1.0]] * 2, ["maintained"]))],
-        }
+def texts_of(inputs: ReportInputs) -> dict[str, str]:
+    return dict(summarise(inputs, find_all_features(inputs, inputs.runs[0])))
+
+
+def with_run(inputs: ReportInputs, relie: xr.Dataset) -> ReportInputs:
+    return replace(inputs, runs=[make_run(relie)])
+
+
+def test_summary_tells_what_becomes_of_surface_features(inputs: ReportInputs) -> None:
+    texts = texts_of(inputs)
+    labels = ["Ability", "Surface phase", "Surface features", "Classes", "False classes", "Codes", "Exact ablation"]
+    assert list(texts) == labels
+    assert "0.90 on “near” but 0.10 on “far”" in texts["Surface phase"]
+    assert texts["Surface features"] == (
+        "In the crosscoder configured first, pair · l1 · seed 0, 2 features help “near” and harm “far” at step10, as"
+        " judged on one half of the prefixes. On the other half, 2 of 2 harm there in the same condition, and 1 of"
+        " these still at step20, mean IE of all −0.55\u00a0→\u00a0−0.10 logits; 1 comes to help in another condition,"
+        " +0.000\u00a0→\u00a0+0.90 (95\u00a0% of random directions that write as much stay within ±0.05). The"
+        " strongest, feature 0 (most active on: children,"
+        " oxen), has IE −0.80\u00a0→\u00a0+0.000 in “far one” and +0.000\u00a0→\u00a0+0.000 in “far two”."
     )
-    found = [{CONTRAST: find_contrast_features(quiet.runs[0].relie, CONTRAST)}]
-    assert [finding.label for finding in summarise(quiet, found)] == ["Ability", "Exact ablation"]
 
 
-def test_contrast_features_are_told_apart(relie: xr.Dataset) -> None:
-    found = find_contrast_features(relie, CONTRAST)
-    assert found.surface == {"step10": Ranked([0, 2], [0.8, 0.3]), "step20": Ranked([], [])}
-    assert found.took_over == Ranked([1, 2], [2.0, 0.7])
-    assert found.newcomers == [1]
-    assert found.changed_sides == {2}
-    roles = [found.role(feature) for feature in range(FEATURES)]
-    assert roles == ["surface rule", "took over", "changed sides", "other", "other", "other"]
+def test_summary_tells_the_effects_of_the_strongest_feature_by_token(inputs: ReportInputs) -> None:
+    helping = relie_store([[1.0], [1.0]], [[-0.8], [-0.9]], ["maintained"], other=[[0.0], [0.7]])
+    text = texts_of(with_run(inputs, helping))["Surface features"]
+    assert "1 feature helps “near” and harms “far”" in text
+    assert "1 of 1 harms there in the same condition, and 1 of these still at step20" in text
+    assert text.endswith(
+        "+0.000\u00a0→\u00a0+0.70 in “far two”; of the latter at step20, by token (all prefixes): subject +0.70, last"
+        " token +0.070."
+    )
 
 
-@pytest.mark.parametrize(("later", "gone"), [(0.0, [0]), (0.4, [0]), (-0.4, [])])
-def test_feature_gives_way_once_it_harms_no_more(later: float, gone: list[int]) -> None:
-    relie = relie_store([[1.0], [0.0]], [[-0.8], [later]], ["discontinued"])
-    assert find_contrast_features(relie, CONTRAST).gave_way.features == gone
+def test_summary_tells_the_effects_by_token_where_there_is_one_condition(inputs: ReportInputs) -> None:
+    nothing = [[float("nan")]] * 2
+    helping = relie_store([[1.0], [1.0]], [[-0.8], [-0.9]], ["maintained"], other=nothing)
+    helping["prefixes"].loc[{"task": "far", "condition": "far two"}] = 0
+    assert texts_of(with_run(inputs, helping))["Surface features"].endswith(
+        "has IE −0.80\u00a0→\u00a0−0.90 in “far one”; of this at step20, by token (all prefixes): subject −0.90, last"
+        " token −0.090."
+    )
+
+
+def test_summary_believes_the_other_half(inputs: ReportInputs, relie: xr.Dataset) -> None:
+    for end in ("", "_low", "_high"):
+        relie[f"half_indirect_effect{end}"][:, 1] = 0.0
+    text = texts_of(with_run(inputs, relie))["Surface features"]
+    assert "0 of 2 harm there in the same condition, and 0 of these still at step20" in text
+    assert "none comes to help in another condition" in text
+
+
+def test_summary_tells_no_fate_where_the_phase_is_last(inputs: ReportInputs, relie: xr.Dataset) -> None:
+    late = replace(
+        with_run(inputs, relie.isel(checkpoint=[1, 0]).assign_coords(relie.coords)),
+        behaviour=with_facts(behaviour_store([0.5, 0.5, 1.0], [0.5, 0.5, 0.1])),
+    )
+    assert texts_of(late)["Surface features"].endswith(
+        "On the other half, 2 of 2 harm there in the same condition. What becomes of them is not seen: step20 is its"
+        " last checkpoint."
+    )
+
+
+def test_summary_says_where_nothing_is_found(inputs: ReportInputs) -> None:
+    quiet = replace(
+        with_run(inputs, relie_store([[1.0]] * 2, [[1.0]] * 2, ["maintained"])),
+        behaviour=with_facts(behaviour_store([0.5, 0.9, 1.0], [0.5, 0.8, 0.9])),
+    )
+    texts = texts_of(quiet)
+    assert "Surface phase" not in texts
+    assert texts["Surface features"] == (
+        "In the crosscoder configured first, pair · l1 · seed 0, no feature helps “near” and harms “far” at step10 by"
+        " more than random directions do."
+    )
+
+
+def test_contrast_features_are_those_of_the_checkpoint(relie: xr.Dataset) -> None:
+    found = find_contrast_features(relie, CONTRAST, "step10")
+    assert found.features == [
+        SurfaceFeature(0, "far one", "far two", 0.8),
+        SurfaceFeature(2, "far one", "far two", 0.3),
+    ]
+    assert [found.role(feature) for feature in range(3)] == ["surface rule", "other", "surface rule"]
+    rows = contrast_data(found)["rows"]
+    assert [(row["feature"], row["condition"], row["note"]) for row in rows] == [
+        (0, "far one", "less than half of the harm is left at step20"),
+        (0, "far two", ""),
+        (2, "far one", "harms at step20"),
+        (2, "far two", "comes to help at step20"),
+    ]
+    assert contrast_data(found)["checkpoints"] == ["step10", "step20"]
+    assert rows[3]["effect"] == [0.0, 0.9] and rows[3]["low"] == [-0.1, 0.8] and rows[3]["level"] == [0.05, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("harm", "note"),
+    [
+        (-0.5, "harms at step20"),
+        (-0.39, "less than half of the harm is left at step20"),
+        (0.2, "less than half of the harm is left at step20"),
+    ],
+)
+def test_contrast_table_tells_how_much_harm_is_left(harm: float, note: str) -> None:
+    relie = relie_store([[1.0]] * 2, [[-0.8], [harm]], ["maintained"])
+    assert contrast_data(find_contrast_features(relie, CONTRAST, "step10"))["rows"][0]["note"] == note
+
+
+def test_contrast_table_tells_where_harm_is_no_longer_certain() -> None:
+    relie = relie_store([[1.0]] * 2, [[-0.8], [-0.6]], ["maintained"])
+    relie["half_indirect_effect_high"].loc[{"checkpoint": "step20"}] = 0.0
+    row = contrast_data(find_contrast_features(relie, CONTRAST, "step10"))["rows"][0]
+    assert row["note"] == "no longer harms for certain at step20"
+
+
+def test_contrast_table_tells_no_fate_at_the_last_checkpoint(relie: xr.Dataset) -> None:
+    found = find_contrast_features(relie, CONTRAST, "step20")
+    data = contrast_data(found)
+    assert found.numbers == [2] and data["checkpoints"] == ["step20"]
+    assert [(row["effect"], row["note"]) for row in data["rows"]] == [([-0.2], ""), ([0.9], "")]
+
+
+def test_features_are_followed_from_the_checkpoint_on(relie: xr.Dataset) -> None:
+    found = find_contrast_features(longer(relie), CONTRAST, "step10")
+    assert contrast_data(found) == contrast_data(find_contrast_features(relie, CONTRAST, "step10"))
 
 
 def test_wide_intervals_leave_no_contrast_features(relie: xr.Dataset) -> None:
     near, far = (relie["indirect_effect"].sel(task=task).values.tolist() for task in CONTRAST)
     wide = relie_store(near, far, ["emerged"] * FEATURES, margin=3.0)
-    assert not find_contrast_features(wide, CONTRAST).strength
-    assert not find_contrast_features(wide, CONTRAST).took_over.features
+    found = find_contrast_features(wide, CONTRAST, "step10")
+    assert found == ContrastFeatures("step10", [], None)
+    assert contrast_data(found) == {"checkpoints": ["step10"], "rows": []}
 
 
-def test_clearest_run_prefers_one_that_shows_both() -> None:
-    def of_run(strength: float, newcomers: list[int], gone: float = 0.0) -> ContrastFeatures:
-        surface = Ranked([9], [strength]) if strength else Ranked([], [])
-        gave_way = Ranked([9], [gone]) if gone else Ranked([], [])
-        return ContrastFeatures({"a": surface}, gave_way, Ranked(newcomers, [1.0] * len(newcomers)))
-
-    assert clearest_run([of_run(5.0, []), of_run(1.0, [3]), of_run(2.0, [3])]) == 2
-    assert clearest_run([of_run(5.0, [3]), of_run(1.0, [3], gone=0.5), of_run(2.0, [], gone=0.3)]) == 1
-    assert clearest_run([of_run(5.0, []), of_run(0.0, [3])]) == 0
-    assert clearest_run([of_run(0.0, [3])]) is None
-    assert clearest_run([]) is None
+def test_contrast_figures_are_within_a_condition(relie: xr.Dataset) -> None:
+    (first, second), (_, other) = contrast_panels(make_run(relie), [0, 2], CONTRAST)
+    assert (first.condition, second.checkpoint, other.condition) == ("far one", "step20", "far two")
+    np.testing.assert_allclose(first.effects, [[1.0, 0.5], [-0.8, -0.3]])
+    np.testing.assert_allclose(other.effects, [[0.0, 0.6], [0.0, 0.9]])
+    np.testing.assert_allclose(first.levels, [0.05, 0.05])
 
 
-def test_class_counts_hold_every_feature_and_all_of_the_effect(relie: xr.Dataset) -> None:
+def test_level_of_random_directions_is_over_all_of_them(relie: xr.Dataset) -> None:
+    classes = dict.fromkeys(("published", "total_effect", "metric_size"), CLASSES[:6])
+    of_task = with_classes(relie, classes, controls=(*DRAWS, SHUFFLED)).sel(task="far")
+    effects = np.linspace(-1, 0.5, 12).reshape(2, 6)
+    of_task["control_indirect_effect"].loc[{"control": list(DRAWS), "condition": "far two", "checkpoint": "step20"}] = (
+        effects
+    )
+    of_task["control_indirect_effect"].loc[{"control": DRAWS[0], "feature": 3}] = np.nan
+    level = random_level(of_task, 0.95)
+    assert level.dims == ("condition", "checkpoint") and list(level["condition"]) == ["far one", "far two"]
+    left = abs(np.delete(effects.ravel(), 3))
+    np.testing.assert_allclose(level.values, [[0.05, 0.05], [0.05, np.quantile(left, 0.95)]])
+    of_task["control_indirect_effect"][:] = np.nan
+    assert random_level(of_task, 0.95).isnull().all()
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_contrast_figures_shade_the_level_of_random_directions(relie: xr.Dataset, random: bool) -> None:
+    if not random:
+        relie = with_classes(
+            relie, dict.fromkeys(("published", "total_effect", "metric_size"), CLASSES[:6]), controls=()
+        )
+    found = find_contrast_features(relie, CONTRAST, "step10")
+    rows = draw_contrast(make_run(relie), [0, 1, 2], CONTRAST, found, {})
+    assert [row["condition"] for row in rows] == ["far one", "far two"]
+    figure = rows[0]["figures"][0]
+    assert [trace["name"] for trace in figure["data"]] == ["other", "surface rule"]
+    assert len(figure["layout"]["shapes"]) == (2 if random else 1)
+
+
+def test_classes_are_those_of_the_measures() -> None:
     assert set(CLASSES) == set(measures.CLASSES)
-    counts = np.array(class_counts(relie))
-    assert (counts[:, :, 0].sum(axis=1) == FEATURES).all()
-    np.testing.assert_allclose(counts[:, :, 1].sum(axis=1), 1, atol=0.01)
 
 
 def test_shares_are_weighed_by_effect_and_leave_out_what_is_not_measurable(relie: xr.Dataset) -> None:
@@ -399,8 +302,18 @@ def test_trust_rows_hold_means_and_the_lowest_task(relie: xr.Dataset) -> None:
     ]
     assert rows["RelDec and share of exact effect: Pearson"] == 2 * [("0.20", "lowest 0.20: near")]
     assert rows["Completeness gap of integrated gradients"] == 2 * [("3.0\u00a0%", "highest 3.0\u00a0%: near")]
-    assert rows["Error term’s part of all effects"] == 2 * [("5.0\u00a0%", "")]
-    assert rows["Active features beyond the null band"][0] == ("42\u00a0%", "lowest 33\u00a0%: near")
+    assert rows["Error term’s fraction of all effects"] == 2 * [("5.0\u00a0%", "")]
+    assert rows["Feature–task pairs with a measurable effect"] == [
+        ("42\u00a0%", "random directions 20\u00a0%"),
+        ("33\u00a0%", "random directions 10\u00a0%"),
+    ]
+    assert measurable_note(run) == "By construction, about 5 % of random directions exceed the level."
+
+
+def test_measurable_features_without_random_directions(relie: xr.Dataset) -> None:
+    alone = with_classes(relie, dict.fromkeys(("published", "total_effect", "metric_size"), CLASSES[:6]), controls=())
+    assert trust_rows(make_run(alone))[-1].cells == [("42\u00a0%", ""), ("33\u00a0%", "")]
+    assert measurable_note(make_run(alone)) == ""
 
 
 def test_trust_is_undefined_where_nothing_correlates(relie: xr.Dataset) -> None:
@@ -442,6 +355,12 @@ def test_ablation_data_hold_what_the_store_holds(relie: xr.Dataset) -> None:
     assert found["features"] == [0, 2, 4]
     assert found["strongest"] == [0, 1, 0]
     assert found["exact"] == [[0.5, 0.25, 0.0], [0.0, 0.3, 0.0]]
+    assert found["exactOfConditions"] == [[[0.5, 0.25, 0.0], [0.0, 0.3, 0.0]]]
+    roles = found["roles"]
+    assert roles["features"] == [0, 2] and roles["conditions"] == ["near one"]
+    assert roles["names"] == ["subject", "last token"]
+    assert roles["effect"] == [[[[1.0, 0.5], [0.0, 0.6]], [[0.1, 0.05], [0.0, 0.06]]]]
+    assert roles["low"][0][0] == [[0.95, 0.45], [-0.05, 0.55]]
     assert found["acts"] == {0: [[1, [0.0, 0.0, 0.75, 0.25]], [0, [0.0, 0.5, -0.25]]], 2: []}
     assert [vocabulary.texts[place] for place in found["prefixes"][0][0]] == ["<|eos|>", " the", HOSTILE]
     assert found["prefixes"][1][1:] == [" are", " is"]
@@ -464,7 +383,7 @@ def test_courses_count_classes_by_cluster(relie: xr.Dataset) -> None:
     three = with_clusters(longer(relie))
     assert course_counts(three) == [[10, *(6, 0, 4, 0, 0)]]
     (figure,) = draw_courses(three)
-    assert [trace["name"] for trace in figure["data"]] == ["1 (10 features)"]
+    assert [trace["name"] for trace in figure["data"]] == ["1 (10 feature–task pairs)"]
 
 
 def test_seed_table_averages_over_seeds_and_checkpoints() -> None:
@@ -591,11 +510,17 @@ def test_page_holds_the_numbers_of_the_shown_features(inputs: ReportInputs) -> N
     document = embedded(render_page(inputs))
     (run,) = document["runs"]
     assert run["features"] == shown_features(inputs.runs[0], {}) == [0, 1, 2, 3, 4]
-    assert run["effect"][1][1] == [0.0, 2.0, 0.7, 0.0, -1.0]
+    assert run["effect"][1][1] == [0.0, 2.0, -0.2, 0.0, -1.0]
     assert run["share"][0][0][1] is None
-    assert run["contrasts"][0]["tookOver"] == [[1, 2], 2]
+    assert run["level"] == [[[0.05] * 5] * 2] * 2
+    assert [row["feature"] for row in run["contrasts"][0]["rows"]] == [0, 0, 2, 2]
+    assert run["conditions"][0] == {"names": []}
+    assert run["conditions"][1]["names"] == ["far one", "far two"]
+    assert run["conditions"][1]["effect"][1][1] == [0.0, 0.0, 0.9, 0.0, 0.0]
+    assert [CLASSES[places[0][1]] for places in run["class"]] == ["emerged", "maintained", "maintained"]
+    assert run["codes"]["supported"] == [[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
     assert run["examples"]["0"]["rows"][0][2] == [3]
-    assert len(document["contrastFigures"][0][0]) == 2
+    assert [len(row["figures"]) for row in document["contrastFigures"][0][0]] == [2, 2]
 
 
 def test_page_without_contrasts(inputs: ReportInputs) -> None:
@@ -682,62 +607,3 @@ def test_script_writes_the_page_whole_and_without_torch(inputs: ReportInputs, tm
     assert not re.search(r"\b(torch|transformers)$", trace, re.MULTILINE)
     assert [path.name for path in output.parent.iterdir()] == ["index.html"]
     assert embedded(output.read_text(encoding="utf-8"))["runs"][0]["label"] == "pair · l1 · seed 0"
-
-
-def body_in_browser(page: Path, profile: Path) -> str:
-    """Return what the page's script made of it; fail if it wrote to the console."""
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=10000"]
-    command = [str(CHROMIUM), *flags, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
-    browser = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert "CONSOLE" not in browser.stderr
-    return re.sub(r"<script.*?</script>", "", browser.stdout, flags=re.DOTALL)
-
-
-def section(body: str, name: str) -> str:
-    (found,) = re.findall(rf'<section id="{name}">.*?</section>', body, flags=re.DOTALL)
-    return found
-
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the page's script is not run")
-
-
-@needs_browser
-@pytest.mark.parametrize("contrasts", [True, False])
-def test_page_draws_itself_in_a_browser(inputs: ReportInputs, tmp_path: Path, contrasts: bool) -> None:
-    write_page(inputs if contrasts else without_contrasts(inputs), tmp_path / "index.html")
-    body = body_in_browser(tmp_path / "index.html", tmp_path / "profile")
-    assert body.count("js-plotly-plot") == (8 if contrasts else 6)
-    assert body.count('<article class="card">') == 3
-    assert "Feature 0" in body and ("Took over" in body) == contrasts
-    assert "&lt;/script&gt;&lt;b&gt;" in body and "<b>" not in body
-    assert 'id="courses"' not in body
-    assert "seed 0 against 1, 2" in section(body, "seeds")
-
-
-@needs_browser
-def test_browser_shows_how_far_effects_can_be_trusted(inputs: ReportInputs, tmp_path: Path) -> None:
-    write_page(inputs, tmp_path / "index.html")
-    body = body_in_browser(tmp_path / "index.html", tmp_path / "profile")
-    trust, top = section(body, "trust"), section(body, "top")
-    assert "RelIE by attribution patching predicts the share of the exact effect better than" in trust
-    assert "lowest 0.80: near" in trust
-    assert "IE here comes from integrated gradients." in trust
-    assert trust.count("js-plotly-plot") == 2 and "At step20, where accuracy is 0.90" in trust
-    assert "discontinued (97 % of resamples)" in top and "onset" not in top
-    assert "null band ±0.050; exact 0.500" in top and top.count('class="exact"') == 4
-    assert "(0.000)" in top
-    assert 'title="0.750 logits"' in top and 'title="−0.250 logits"' in top
-    assert "<strong>are</strong> / <s>is</s>" in top
-    assert "accuracy 0.90 → 0.60" in top
-
-
-@needs_browser
-def test_browser_shows_courses_of_longer_comparisons(inputs: ReportInputs, tmp_path: Path) -> None:
-    runs = [make_run(with_clusters(longer(inputs.runs[0].relie)), "course"), *inputs.runs]
-    write_page(ReportInputs(**{**vars(inputs), "runs": runs, "seed_matches": []}), tmp_path / "index.html")
-    body = body_in_browser(tmp_path / "index.html", tmp_path / "profile")
-    courses, top = section(body, "courses"), section(body, "top")
-    assert courses.count("js-plotly-plot") == 1 and "Share of |IE| over training" in courses
-    assert '<td class="number">10</td>' in courses
-    assert "onset step20 · peak step20" in top and "kept to the end" in top
-    assert 'id="seeds"' not in body

@@ -302,7 +302,7 @@ def test_shared_tokens_that_moved_to_the_prefix_are_other_but_for_the_last(token
     assert roles_of(dataset, 0) == ["separator", "other", "subject", "other", "other", "last token"]
 
 
-DISTANCES = ["separator", "earlier", "earlier", *[f"last token \u2212 {number}" for number in (3, 2, 1)], "last token"]
+DISTANCES = ["separator", "earlier", "earlier", *[f"last token - {number}" for number in (3, 2, 1)], "last token"]
 
 
 def test_without_known_words_roles_are_distances_from_the_end(
@@ -314,7 +314,7 @@ def test_without_known_words_roles_are_distances_from_the_end(
     assert roles_of(dataset, 0) == DISTANCES
     assert roles_of(dataset, 1) == ["separator", "last token"]
     moved = tokenise_pairs([MinimalPair("the", " xa", " xb")], tokenizer, 0, "t")
-    assert roles_of(moved, 0)[-2:] == ["last token \u2212 1", "last token"]
+    assert roles_of(moved, 0)[-2:] == ["last token - 1", "last token"]
 
 
 class SlowTokenizer(PythonBackend):

@@ -1,6 +1,8 @@
 """The DAG with an identity, a second pretraining seed, and dictionaries of single checkpoints as a baseline."""
 
 import copy
+import json
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -128,7 +130,9 @@ def test_comparisons_are_all_written_down_and_the_report_shows_one(controls: Wor
     assert {name: entry["control"] for name, entry in written.items() if entry["control"]} == CONTROLS
     assert set(written) == {"pair", *LABELS}
     page = (results / "report/index.html").read_text(encoding="utf-8")
-    assert "pair · batchtopk · seed 0" in page and "twins" not in page
+    (text,) = re.findall(r'<script type="application/json" id="document">(.*?)</script>', page, re.DOTALL)
+    assert [run["comparison"] for run in json.loads(text)["runs"]] == ["pair"]
+    assert "twins · batchtopk · seed 0" in page
 
 
 def test_a_control_trains_on_streamed_activations_too(controls: Workflow, tmp_path: Path) -> None:
@@ -142,6 +146,19 @@ def test_a_control_trains_on_streamed_activations_too(controls: Workflow, tmp_pa
         cached, streamed = (load_crosscoder(run_of(flow, name) / "crosscoder") for flow in (controls, streaming))
         assert streamed.config == cached.config
         np.testing.assert_allclose(streamed.decoder_rows, cached.decoder_rows, rtol=1e-2, atol=1e-2)
+
+
+def test_another_order_of_comparisons_rewrites_the_report(controls: Workflow) -> None:
+    comparisons = controls.config["suites"]["small"]["comparisons"]
+    order = [name for name in comparisons if name != "same"]
+    planned = controls.planned(
+        controls.changed("suites.small.comparisons", {name: comparisons[name] for name in (*order, "same")})
+    )
+    assert planned == {"list_comparisons": 1, "write_report": 1}
+
+
+def test_a_tokenizer_seed_that_is_the_sources_own_repeats_nothing(controls: Workflow) -> None:
+    assert controls.planned(controls.changed("suites.small.source.tokenizer_seed", 0)) == {}
 
 
 def test_several_seeds_match_no_controls(controls: Workflow) -> None:

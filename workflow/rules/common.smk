@@ -82,6 +82,11 @@ def checkpoint_path(suite, checkpoint):
     return LAYOUT.checkpoint.format(suite=suite, revision=revision)
 
 
+def pretraining_flags(suite):
+    """Return the settings of a pretraining: without the tokenizer's seed, since the tokenizer is an input."""
+    return to_flags(EXPERIMENT.suites[suite].source.model_copy(update={"tokenizer_seed": None}))
+
+
 def tokenizer_path(wildcards):
     """Return the directory of a suite's tokenizer: that of the first checkpoint unless it is trained here."""
     if suite_of(wildcards).source.kind == "nursery":

@@ -28,6 +28,7 @@ rule write_report:
         mem_mb=memory(4000),
         runtime=20,
     params:
+        order=lambda wildcards: of_every_run(wildcards.suite, RUN, suite_of(wildcards).comparisons),  # of what it shows
         contrasts=lambda wildcards: json.dumps(suite_of(wildcards).contrasts),
         script=SCRIPTS / "write_report.py",
     message:

@@ -53,7 +53,7 @@ for nursery in suites_from("nursery"):
             mem_mb=memory(3000),
             runtime=60,
         params:
-            source=to_flags(EXPERIMENT.suites[nursery].source),
+            source=pretraining_flags(nursery),
             script=SCRIPTS / "pretrain_nursery.py",
             parent=lambda wildcards, output: str(Path(output.checkpoints[0]).parent),
         message:

@@ -11,20 +11,29 @@ from torch import Tensor
 
 from chronocoder.attribution.agreement import pearson, spearman
 from chronocoder.attribution.attribute import gap_of
+from chronocoder.attribution.choices import (
+    Chosen,
+    FeatureSets,
+    active_features,
+    choose_features,
+    choose_sets,
+    ranked_features,
+)
 from chronocoder.attribution.effects import (
     GRADIENTS,
     Prompts,
     changed_alone,
     changed_at_positions,
+    clean_and_changed,
     difference,
     effects_along,
     effects_by_position,
     logits,
     metric,
-    total_change,
 )
-from chronocoder.attribution.measures import mean_interval, resample_means, share
+from chronocoder.attribution.measures import mean_interval, share
 from chronocoder.attribution.prompts import joined, read_prompts
+from chronocoder.attribution.sampling import Units, average, bootstrap_draws, resampled_means, unit_sums, units_of
 from chronocoder.config import AblationSettings, AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.errors import NonFiniteError
@@ -36,22 +45,7 @@ PATH = "integrated_gradients"
 ESTIMATORS = [*GRADIENTS, EXACT]
 RELDEC = "relative_decoder_norm"
 TOP, CONTROL = "top", "control"
-WORDS = ["token", "right", "wrong", "condition"]
-
-FeatureSets = dict[tuple[int, int], np.ndarray]
-"""Features to change together, by place of the size and number of the draw; draw 0 is that of the top features."""
-
-
-class Chosen(NamedTuple):
-    """Features to change alone.
-
-    Attributes:
-        features: numbers, ascending.
-        top: those among them of largest |IE| at some checkpoint; the others are controls.
-    """
-
-    features: np.ndarray
-    top: np.ndarray
+WORDS = ["token", "role", "right", "wrong", "condition"]
 
 
 class Outcome(NamedTuple):
@@ -64,38 +58,6 @@ class Outcome(NamedTuple):
 
     metric: Float[Tensor, "copy batch"]
     log_probability: Float[Tensor, "copy batch"]
-
-
-def choose_features(attribution: xr.Dataset, settings: AblationSettings, seed: int) -> Chosen:
-    """Return the features of largest |IE| at any checkpoint, and as many random active ones.
-
-    Args:
-        attribution: the effects on a task, dims (checkpoint, feature).
-        settings: how many.
-        seed: of the controls.
-    """
-    size = _size(attribution)
-    largest = np.argsort(-size, axis=1, kind="stable")[:, : settings.top_features]
-    top = np.unique(largest[np.take_along_axis(size, largest, axis=1) > 0])
-    others = np.setdiff1d(_active(attribution), top)
-    control = np.random.default_rng(seed).choice(others, min(len(top), len(others)), replace=False)
-    return Chosen(np.sort(np.concatenate([top, control])), top)
-
-
-def choose_sets(attribution: xr.Dataset, settings: AblationSettings, seed: int) -> list[FeatureSets]:
-    """Return for each checkpoint the sets of its top and of random active features, as far as there are enough."""
-    generator = np.random.default_rng([seed, 1])
-    active = _active(attribution)
-    places = [place for place, count in enumerate(settings.set_sizes) if count <= len(active)]
-    random = {
-        (place, draw): generator.choice(active, settings.set_sizes[place], replace=False)
-        for place in places
-        for draw in range(1, settings.random_sets + 1)
-    }
-    return [
-        {**{(place, 0): order[: settings.set_sizes[place]] for place in places}, **random}
-        for order in _ranked(attribution)
-    ]
 
 
 def measure_ablations(
@@ -161,19 +123,20 @@ def summarise_ablations(
     Returns:
         The store `ablation/<task>.zarr`.
     """
-    effect = measured["effects"].mean("example")
-    generator = np.random.default_rng(settings.seed)
-    interval = mean_interval(
-        resample_means(measured["effects"], settings.bootstrap_samples, generator), settings.confidence
-    )
+    units = units_of(task)
+    draws = bootstrap_draws(units, settings.bootstrap_samples, np.random.default_rng(settings.seed))
+    effects = _averaged("indirect_effect", measured["effects"], units, draws, settings)
+    exact = {f"condition_{name}": values[1:].sel(estimator=EXACT, drop=True) for name, values in effects.items()}
+    of_roles = _averaged("role_effect", _role_effects(measured, task), units, draws, settings)
+    effect = effects["indirect_effect"].isel(condition=0, drop=True)
     of_chosen = attribution.sel(feature=measured["feature"])
     top = of_chosen["feature"].isin(measured["top_feature"])
     after = measured["clean_metric"] + measured["effects"].sel(estimator=EXACT, drop=True)
     variables = {
         "role": xr.DataArray(np.where(top, TOP, CONTROL), dims="feature"),
-        "indirect_effect": effect,
-        "indirect_effect_low": interval.low,
-        "indirect_effect_high": interval.high,
+        **{name: values.isel(condition=0, drop=True) for name, values in effects.items()},
+        **exact,
+        **{name: values[1:] for name, values in of_roles.items()},
         "accuracy": (after < 0).mean("example"),
         "logit_difference": -after.mean("example"),
         "log_probability_change": measured["log_probability_changes"].mean("example"),
@@ -181,12 +144,34 @@ def summarise_ablations(
         "clean_logit_difference": -measured["clean_metric"].mean("example"),
         "completeness_gap": gap_of(measured["path_effects"], measured["total_effects"]),
         **_agreement(effect, of_chosen, top),
-        **_curves(measured, attribution),
+        **_curves(measured, attribution, units),
         "position_effect": measured["position_effects"].where(task["position"] < task["length"]),
     }
     described = {name: _described(values, name, settings) for name, values in variables.items()}
-    summary = xr.Dataset(variables).drop_attrs().assign(described).merge(task[WORDS], join="exact")
+    words = task[WORDS].rename(condition="example_condition", role="token_role")
+    summary = xr.Dataset(variables).drop_attrs().assign(described).merge(words, join="exact")
     return summary.assign_coords(tokens_seen=attribution["tokens_seen"])
+
+
+def _averaged(
+    name: str, effects: xr.DataArray, units: Units, draws: np.ndarray, settings: AttributionSettings
+) -> dict[str, xr.DataArray]:
+    """Return mean effects and both ends of their interval; the mean of conditions first, then each condition."""
+    sums = unit_sums(effects, units)
+    interval = mean_interval(resampled_means(draws, sums, units), settings.confidence)
+    return {name: average(sums, units), f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _role_effects(measured: xr.Dataset, task: xr.Dataset) -> xr.DataArray:
+    """Return the effects of top features by the role of the tokens after the first, in the order in which they occur.
+
+    Returns:
+        Dims (position_role, checkpoint, top_feature, example).
+    """
+    roles = task["role"].transpose("example", "position").values
+    names = [name for name in dict.fromkeys(roles[:, 1:].ravel().tolist()) if name]
+    effects = [measured["position_effects"].where(task["role"] == name, 0.0).sum("position") for name in names]
+    return xr.concat(effects, "position_role").assign_coords(position_role=strings(names))
 
 
 class _Place(NamedTuple):
@@ -220,7 +205,8 @@ def _measure_alone(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Data
         effects[ESTIMATORS.index(name), examples] = estimate.features.cpu().numpy()
         if name == PATH:
             found["path_effects"].values[number, examples] = (estimate.features.sum(1) + estimate.error).cpu().numpy()
-            found["total_effects"].values[number, examples] = total_change(site, prompts).cpu().numpy()
+            total = clean_and_changed(site, prompts).diff(dim=0)[0]
+            found["total_effects"].values[number, examples] = total.cpu().numpy()
         if name == settings.estimator:
             top = _index(np.flatnonzero(np.isin(chosen.features, chosen.top)), everything)
             by_position = effects_by_position(gradient, prompts)[..., top].permute(2, 0, 1).cpu().numpy()
@@ -309,16 +295,16 @@ def _agreement(effect: xr.DataArray, attribution: xr.Dataset, top: xr.DataArray)
     }
 
 
-def _curves(measured: xr.Dataset, attribution: xr.Dataset) -> Mapping[str, xr.DataArray]:
+def _curves(measured: xr.Dataset, attribution: xr.Dataset, units: Units) -> Mapping[str, xr.DataArray]:
     """Return what sets of features do together; NaN where fewer features are active than the set has."""
-    enough = measured["set_size"] <= len(_active(attribution))
+    enough = measured["set_size"] <= len(active_features(attribution))
     effects = measured["set_effects"]
     accuracy = (measured["clean_metric"] + effects < 0).mean("example").where(enough)
-    effect = effects.mean("example").where(enough)
+    effect = average(unit_sums(effects, units), units).isel(condition=0, drop=True).where(enough)
     effects_of = attribution["indirect_effect"].transpose("checkpoint", "feature").values
     sums = [
         [own[order[:count]].sum() for count in measured["set_size"].values]
-        for own, order in zip(effects_of, _ranked(attribution), strict=True)
+        for own, order in zip(effects_of, ranked_features(attribution), strict=True)
     ]
     estimate = xr.DataArray(sums, dims=("checkpoint", "set_size")).where(enough.drop_vars("set_size"))
     random = slice(1, None)
@@ -352,31 +338,21 @@ LONG_NAMES = {
     "random_set_effect": ("effect of changing random active features, top ones among them, together", "logit"),
     "random_set_accuracy": ("accuracy with the same random features changed together", "1"),
     "position_effect": ("effect of changing the feature at one position alone, by {estimator}", "logit"),
+    "condition_indirect_effect": ("indirect effect of changing the feature, by condition", "logit"),
+    "condition_indirect_effect_low": ("lower end of its {percent} interval", "logit"),
+    "condition_indirect_effect_high": ("upper end of its {percent} interval", "logit"),
+    "role_effect": ("effects of changing the feature at one position alone, summed over a role", "logit"),
+    "role_effect_low": ("lower end of its {percent} interval", "logit"),
+    "role_effect_high": ("upper end of its {percent} interval", "logit"),
 }
 
 
 def _described(values: xr.DataArray, name: str, settings: AttributionSettings) -> xr.Variable:
     long_name, units = LONG_NAMES[name]
-    words = long_name.format(percent=f"{settings.confidence:.0%}", estimator=settings.estimator.replace("_", " "))
+    estimator = "exact ablation" if settings.estimator == EXACT else settings.estimator.replace("_", " ")
+    words = long_name.format(percent=f"{settings.confidence:.0%}", estimator=estimator)
     return labelled(tuple(map(str, values.dims)), values.values, words, units)
 
 
 def _index(features: np.ndarray, prompts: Prompts) -> Tensor:
     return torch.from_numpy(features).to(prompts.change.device)
-
-
-def _active(attribution: xr.Dataset) -> np.ndarray:
-    """Return the features that are active on the task, or that a counterfactual changes."""
-    used = (attribution["activation_frequency"].values > 0) | (_size(attribution) > 0).any(axis=0)
-    return np.flatnonzero(used)
-
-
-def _ranked(attribution: xr.Dataset) -> list[np.ndarray]:
-    """Return the active features of each checkpoint, those of largest |IE| first."""
-    active = _active(attribution)
-    return [active[np.argsort(-size[active], kind="stable")] for size in _size(attribution)]
-
-
-def _size(attribution: xr.Dataset) -> np.ndarray:
-    size: np.ndarray = abs(attribution["indirect_effect"]).transpose("checkpoint", "feature").values
-    return size

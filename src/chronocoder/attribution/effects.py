@@ -28,6 +28,8 @@ class Prompts(NamedTuple):
         change: what the intervention adds to each of some features, shape (batch, position, feature); zero at the first
             position, whose whole activation stays as it is, since crosscoders are not trained on it.
         weight: how these features write to the site, shape (feature, d_model).
+        controls: the last so many of the features are controls: they are changed as the others are, and are no part of
+            the site's activation.
     """
 
     token_ids: Int[Tensor, "batch position"]
@@ -36,6 +38,12 @@ class Prompts(NamedTuple):
     end: Float[Tensor, "batch position d_model"]
     change: Float[Tensor, "batch position feature"]
     weight: Float[Tensor, "feature d_model"]
+    controls: int = 0
+
+    @property
+    def own(self) -> slice:
+        """The features that are no controls."""
+        return slice(len(self.weight) - self.controls)
 
     def restricted(self, features: Int[Tensor, " feature"]) -> "Prompts":
         """Return the same with some features only."""
@@ -162,13 +170,13 @@ def effects_along(gradient: Float[Tensor, "batch position d_model"], prompts: Pr
     """Return the effects to first order in the gradient, summed over positions."""
     features = effects_by_position(gradient, prompts).sum(dim=1)
     whole = torch.einsum("bpd,bpd->b", (prompts.end - prompts.state.activation).float(), gradient)
-    return Effects(features, whole - features.sum(dim=1))
+    return Effects(features, whole - features[:, prompts.own].sum(dim=1))
 
 
 @torch.no_grad()
-def total_change(site: Site, prompts: Prompts) -> Float[Tensor, " batch"]:
-    """Return the true change of the metric when all features and the error term are changed."""
-    return metric(site, prompts, torch.stack([prompts.state.activation, prompts.end])).diff(dim=0)[0]
+def clean_and_changed(site: Site, prompts: Prompts) -> Float[Tensor, "2 batch"]:
+    """Return the metric as it is, and with all features and the error term changed."""
+    return metric(site, prompts, torch.stack([prompts.state.activation, prompts.end]))
 
 
 def metric(
@@ -211,7 +219,7 @@ def _gradient(
 
 def _error_change(prompts: Prompts) -> Float[Tensor, "batch position d_model"]:
     x = prompts.state.activation
-    return prompts.end - x - (prompts.change @ prompts.weight).to(x.dtype)
+    return prompts.end - x - (prompts.change[..., prompts.own] @ prompts.weight[prompts.own]).to(x.dtype)
 
 
 def _copies(prompts: Prompts, sequences: int) -> int:

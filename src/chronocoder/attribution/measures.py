@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from chronocoder.config import AttributionSettings
 from chronocoder.stores import strings
 
 CLASSES = ("no effect", "uncertain", "emerged", "maintained", "discontinued", "transient", "intermittent")
@@ -17,7 +18,7 @@ PRESENT_SHARE = 0.6
 
 
 class Interval(NamedTuple):
-    """A bootstrap interval, each end with dims (checkpoint, feature).
+    """A bootstrap interval; both ends have the same dims, (checkpoint, feature) or more.
 
     Attributes:
         low: lower end.
@@ -39,46 +40,22 @@ def share(values: xr.DataArray, dim: str = "checkpoint") -> xr.DataArray:
     return shares
 
 
-def resample_means(effects: xr.DataArray, samples: int, generator: np.random.Generator) -> xr.DataArray:
-    """Return bootstrap means of effects.
+def measurable(
+    effect: xr.DataArray, interval: Interval, rates: xr.DataArray, level: xr.DataArray, settings: AttributionSettings
+) -> xr.DataArray:
+    """Return where a mean effect stands out: all of four conditions have to hold.
 
     Args:
-        effects: dims (..., example, ...); one example is drawn for all other dims together.
-        samples: resamples.
-        generator: draws the examples.
-
-    Returns:
-        Dims (sample, ...).
+        effect: mean effects, dims (..., checkpoint, feature), in logits.
+        interval: their bootstrap interval; zero must lie outside.
+        rates: what `false_discovery_rates` returns; at most `settings.false_discovery_rate`.
+        level: the |IE| that random directions stay below, in logits, dims among those of `effect`; NaN where there are
+            none, and then it does not count.
+        settings: the false discovery rate, and the smallest effect of interest, which |effect| must reach.
     """
-    count = effects.sizes["example"]
-    return _weighted(generator.multinomial(count, np.full(count, 1 / count), size=samples) / count, effects)
-
-
-def null_band(effects: xr.DataArray, samples: int, confidence: float, generator: np.random.Generator) -> xr.DataArray:
-    """Return the size of mean effect that chance gives: right and wrong are swapped in random examples.
-
-    A swap changes the sign of an example's effect. An effect of either sign on single examples that has nothing to do
-    with what is right stays within the band.
-
-    Args:
-        effects: dims (checkpoint, example, feature), in logits; one example is swapped at all checkpoints together.
-        samples: random swaps.
-        confidence: part of the swaps whose |mean effect| the band holds.
-        generator: draws the swaps.
-
-    Returns:
-        Dims (checkpoint, feature), in logits.
-    """
-    count = effects.sizes["example"]
-    signs = generator.integers(0, 2, size=(samples, count)) * 2 - 1
-    sizes = abs(_weighted(signs / count, effects))
-    band: xr.DataArray = sizes.quantile(confidence, dim="sample", skipna=False).drop_vars("quantile")
-    return band
-
-
-def measurable(effect: xr.DataArray, interval: Interval, band: xr.DataArray) -> xr.DataArray:
-    """Return where a mean effect lies outside the null band and its whole interval on one side of zero."""
-    found: xr.DataArray = (abs(effect) > band) & ((interval.low > 0) | (interval.high < 0))
+    size = abs(effect)
+    certain = ((interval.low > 0) | (interval.high < 0)) & (rates <= settings.false_discovery_rate)
+    found: xr.DataArray = certain & (size >= settings.smallest_effect) & ~(size <= level)
     return found
 
 
@@ -95,8 +72,11 @@ def share_interval(means: xr.DataArray, confidence: float) -> Interval:
     interval and not a spuriously narrow one. NaN where the feature never has an effect.
     """
     shares = share(means)
+    defined = shares.notnull()
+    if defined.all():
+        return mean_interval(shares, confidence)
     low, high = _percentiles(shares.fillna(0.0), shares.fillna(1.0), confidence)
-    ever = shares.notnull().any("sample")
+    ever = defined.any("sample")
     return Interval(low.where(ever), high.where(ever))
 
 
@@ -117,35 +97,36 @@ def classify(relative: Interval, seen: xr.DataArray) -> xr.Dataset:
       measurable;
     - no effect: the effect is measurable at no checkpoint.
 
-    Shares have no sign: a feature that first helps and then harms as much is maintained (see `reverses`).
+    Shares have no sign: a feature that first helps and then harms as much is maintained (see `changes_sign`).
 
     Args:
-        relative: the interval of the share, dims (checkpoint, feature).
-        seen: what `measurable` returns.
+        relative: the interval of the share, dims (checkpoint, feature) or more.
+        seen: what `measurable` returns, of the same dims.
 
     Returns:
         `feature_class`, `onset` (the first revision at which the feature is present; empty where the class is not
-        decided) and `kept` (present at the last checkpoint for certain), dims (feature,).
+        decided) and `kept` (present at the last checkpoint for certain), without the dimension `checkpoint`.
     """
-    low, high, seen = (values.transpose("checkpoint", "feature") for values in (*relative, seen))
+    low, high = relative
     present = low > threshold_of(low)
     effective = seen.any("checkpoint") & low.notnull().all("checkpoint")
     decided = effective & (present & seen | (high < threshold_of(low))).all("checkpoint")
-    names = np.where(decided, course(present), np.where(effective, UNCERTAIN, NO_EFFECT))
+    undecided = xr.full_like(course(present), NO_EFFECT).where(~effective, UNCERTAIN)
+    names = course(present).where(decided, undecided)
     revisions = np.append(low["checkpoint"].values.astype(object), "")
-    onset = revisions[np.where(decided, present.argmax("checkpoint"), -1)]
-    kept = effective & (present & seen).isel(checkpoint=-1, drop=True)
-    variables = {
-        "feature_class": ("feature", strings(np.array(CLASSES)[names])),
-        "onset": ("feature", strings(onset)),
-        "kept": ("feature", kept.values),
-    }
-    return xr.Dataset(variables, coords={"feature": low["feature"].values})
+    onset = revisions[present.argmax("checkpoint").where(decided, -1).values]
+    return xr.Dataset(
+        {
+            "feature_class": names.copy(data=strings(np.array(CLASSES)[names.values])),
+            "onset": names.copy(data=strings(onset)),
+            "kept": effective & (present & seen).isel(checkpoint=-1, drop=True),
+        }
+    )
 
 
-def reverses(interval: Interval) -> xr.DataArray:
-    """Return where an effect is certainly positive at one checkpoint and certainly negative at another, (feature,)."""
-    found: xr.DataArray = (interval.low > 0).any("checkpoint") & (interval.high < 0).any("checkpoint")
+def changes_sign(effect: xr.DataArray, seen: xr.DataArray, dim: str) -> xr.DataArray:
+    """Return where an effect is measurable with either sign along a dimension, which the result lacks."""
+    found: xr.DataArray = (seen & (effect > 0)).any(dim) & (seen & (effect < 0)).any(dim)
     return found
 
 
@@ -190,18 +171,15 @@ def peak(relative: Interval) -> xr.DataArray:
     return xr.DataArray(strings(names), dims="feature", coords={"feature": relative.low["feature"].values})
 
 
-def _weighted(weights: np.ndarray, effects: xr.DataArray) -> xr.DataArray:
-    """Return the sums over examples with weights (sample, example); one product, which `xr.dot` would not make."""
-    first = effects.transpose("example", ...)
-    sums = np.tensordot(weights.astype(np.float32), first.values, axes=1)
-    coordinates = {name: values for name, values in first.coords.items() if "example" not in values.dims}
-    return xr.DataArray(sums, dims=("sample", *first.dims[1:]), coords=coordinates)
-
-
 def _percentiles(
     low_values: xr.DataArray, high_values: xr.DataArray, confidence: float
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    tail = (1 - confidence) / 2
-    low = low_values.quantile(tail, dim="sample", skipna=False).drop_vars("quantile")
-    high = high_values.quantile(1 - tail, dim="sample", skipna=False).drop_vars("quantile")
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    if low_values is high_values:  # sorted once for both ends
+        both = low_values.quantile(tails, dim="sample", skipna=False).drop_vars("quantile")
+        return both.isel(quantile=0), both.isel(quantile=1)
+    low, high = (
+        values.quantile(tail, dim="sample", skipna=False).drop_vars("quantile")
+        for values, tail in zip((low_values, high_values), tails, strict=True)
+    )
     return low, high

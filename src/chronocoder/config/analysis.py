@@ -1,8 +1,17 @@
 """How crosscoders are trained, and how their features are measured."""
 
+import math
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from chronocoder.settings import Settings
 
@@ -67,17 +76,60 @@ class AttributionSettings(Settings):
     steps: PositiveInt = Field(10, description="Steps of the integration path.")
     completeness_tolerance: PositiveFloat = Field(
         0.05,
-        description="Completeness gap of integrated gradients, as a part of the true change, above which a warning says"
-        " to take more steps.",
+        description="Completeness gap of integrated gradients, as a fraction of the true change, above which a warning"
+        " says to take more steps.",
     )
     batch_size: PositiveInt = Field(
         64, description="Sequences in one pass from the site on: examples times steps of the path, or times features."
     )
-    bootstrap_samples: PositiveInt = Field(
-        1000, description="Resamples of the examples behind an interval, and random swaps behind the null band."
+    bootstrap_samples: PositiveInt = Field(1000, description="Resamples of the prefixes behind an interval.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
+    swaps: PositiveInt = Field(
+        10_000, description="Random swaps of right and wrong behind a p-value, which is at least 1 / (1 + swaps)."
     )
-    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals and of the null band.")
-    seed: NonNegativeInt = Field(0, description="Seed of resampling and swaps, and of what is ablated for comparison.")
+    false_discovery_rate: float = Field(
+        0.05, gt=0, lt=1, description="Of the measurable effects on a task, over all features and checkpoints together."
+    )
+    smallest_effect: NonNegativeFloat = Field(
+        0.02, description="Smallest effect of interest, in logits: 0.02 changes the odds of an answer by two percent."
+    )
+    random_directions: NonNegativeInt = Field(
+        3,
+        description="Draws of random directions, the control of every effect and class: a feature's code writes along a"
+        " random mix of decoder rows of the same norm. 0: no such control.",
+    )
+    random_features: PositiveInt = Field(
+        128, description="Features of each draw, at random; all of the dictionary if it has no more."
+    )
+    random_level: float = Field(
+        0.95, gt=0, lt=1, description="Fraction of random directions whose |IE| a measurable effect has to exceed."
+    )
+    shuffled_tokens: bool = Field(
+        False,
+        description="Another control: the effects once the tokens of each prefix, but for the first, are shuffled.",
+    )
+    seed: NonNegativeInt = Field(
+        0, description="Seed of resampling and swaps, of random directions, and of what is ablated for comparison."
+    )
+
+    @field_validator("random_directions")
+    @classmethod
+    def _draws_have_others(cls, draws: int) -> int:
+        if draws == 1:
+            raise ValueError(
+                "random_directions 1: each draw is judged by the level of the others; take 0, or 2 and more"
+            )
+        return draws
+
+    @model_validator(mode="after")
+    def _swaps_can_find_effects(self) -> "AttributionSettings":
+        smallest, rate = 1 / (1 + self.swaps), self.false_discovery_rate
+        if smallest > rate:
+            raise ValueError(
+                f"swaps {self.swaps}: no p-value can be below {smallest:.2g}; take at least {math.ceil(1 / rate) - 1},"
+                f" or a false_discovery_rate larger than {rate:g}"
+            )
+        return self
 
 
 class BehaviourJobSettings(Settings):

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from chronocoder.config.suites import Comparison, NurserySource, Suite
-from chronocoder.labels import is_foreign, is_identity, place_of
+from chronocoder.config.suites import NurserySource, Suite
+from chronocoder.labels import control_of, is_foreign, place_of
 
 SHARED = {
     "language": "language",
@@ -26,8 +26,8 @@ def check_foreign_checkpoints(suites: Mapping[str, Suite]) -> None:
             for checkpoint in filter(is_foreign, comparison.checkpoints):
                 _check_exists(key, checkpoint, suite, suites)
                 _check_agrees(key, checkpoint, settings.site_of(name), suite, suites)
-            if any(map(is_foreign, comparison.checkpoints)):
-                _check_order(key, comparison, suite, suites)
+            if control_of(comparison.checkpoints) == "pretraining seed":
+                _check_pretraining_seeds(key, comparison.checkpoints, suite, suites)
 
 
 def check_every_suite_is_used(suites: Mapping[str, Suite]) -> None:
@@ -42,8 +42,8 @@ def check_every_suite_is_used(suites: Mapping[str, Suite]) -> None:
         for comparison in settings.comparisons.values()
         for checkpoint in comparison.checkpoints
     }
-    for suite in suites:
-        if suite not in supplying:
+    for suite, settings in suites.items():
+        if not settings.comparisons and suite not in supplying:
             raise ValueError(
                 f"suites.{suite}.comparisons: empty, and no comparison of another suite names a checkpoint of it as"
                 f" revision@{suite}; add one, or remove the suite"
@@ -103,12 +103,31 @@ def _check_agrees(key: str, checkpoint: str, site: str, suite: str, suites: Mapp
         )
 
 
-def _check_order(key: str, comparison: Comparison, suite: str, suites: Mapping[str, Suite]) -> None:
-    places = [place_of(checkpoint, suite) for checkpoint in comparison.checkpoints]
+def _check_pretraining_seeds(key: str, checkpoints: Sequence[str], suite: str, suites: Mapping[str, Suite]) -> None:
+    """Check that checkpoints differ in the seed of their pretraining alone."""
+    if all(map(is_foreign, checkpoints)):
+        raise ValueError(f"{key}: checkpoints {checkpoints} are all of other suites; add one of suite '{suite}'")
+    if repeated := [checkpoint for checkpoint in checkpoints if checkpoints.count(checkpoint) > 1]:
+        raise ValueError(f"{key}: checkpoints {checkpoints} repeat {repeated[0]}; list it once")
+    places = [place_of(checkpoint, suite) for checkpoint in checkpoints]
     tokens = [suites[place.suite].tokens_seen[place.revision] for place in places]
-    repeated = len(set(places)) < len(places) and not is_identity(comparison.checkpoints)
-    if repeated or tokens != sorted(tokens):
+    if len(set(tokens)) > 1:
         raise ValueError(
-            f"{key}: checkpoints {comparison.checkpoints} with tokens_seen {tokens} must be in order of training,"
-            " without repetition, or all the same"
+            f"{key}: checkpoints {checkpoints} with tokens_seen {tokens} differ in more than the pretraining seed;"
+            " take checkpoints of equal tokens_seen"
         )
+    _check_seeds_differ(key, [place.suite for place in places], suites)
+
+
+def _check_seeds_differ(key: str, names: Sequence[str], suites: Mapping[str, Suite]) -> None:
+    of_seed: dict[int, str] = {}
+    for name in names:
+        source = suites[name].source
+        if not isinstance(source, NurserySource):
+            continue
+        if source.seed in of_seed:
+            raise ValueError(
+                f"{key}: source.seed is {source.seed} in suite '{of_seed[source.seed]}' and in suite '{name}', which"
+                f" makes them the same run; set suites.{name}.source.seed to another"
+            )
+        of_seed[source.seed] = name

@@ -179,7 +179,8 @@ class Comparison(Settings):
     checkpoints: list[CheckpointName] = Field(
         min_length=1,
         description="Revisions in order of training. As a control, one revision twice or more often, or beside it"
-        " `revision@suite`, that of a suite with another seed. A single one makes a dictionary of its own.",
+        " `revision@suite`, that of a suite with another seed at the same step. A single one makes a dictionary of its"
+        " own.",
     )
     site: Site | None = Field(None, description="Site of this comparison, where it is not the suite's.")
     variants: list[Name] | None = Field(None, description="Crosscoder variants to train; all where not given.")
@@ -188,7 +189,7 @@ class Comparison(Settings):
         description="Comparisons of a single checkpoint, one for each checkpoint here in order: their dictionaries are"
         " matched afterwards, to show what training one for all of them is worth.",
     )
-    why: str = Field("", description="The reason for this choice, shown in the report.")
+    why: str = Field("", description="The reason for this choice, kept in `comparisons.yaml`.")
 
     @property
     def control(self) -> Control:

@@ -27,6 +27,8 @@ from chronocoder.errors import StoreError
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.sites import Site
 
+REPLACEMENTS = 5
+"""Things that the site is set to, the clean activation among them."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +70,7 @@ class CrossEntropies(NamedTuple):
         zero: with it replaced by zero.
         own: with it replaced by the reconstruction from the checkpoint's own code.
         mean: with it replaced by the checkpoint's mean activation.
+        splice_error: standard error of spliced - clean, over sequences.
     """
 
     clean: Float[np.ndarray, " checkpoint"]
@@ -75,6 +78,13 @@ class CrossEntropies(NamedTuple):
     zero: Float[np.ndarray, " checkpoint"]
     own: Float[np.ndarray, " checkpoint"]
     mean: Float[np.ndarray, " checkpoint"]
+    splice_error: Float[np.ndarray, " checkpoint"]
+
+    @property
+    def splice_change(self) -> Float[np.ndarray, " checkpoint"]:
+        """What splicing adds to the cross-entropy, spliced - clean, in nats."""
+        change: np.ndarray = self.spliced - self.clean
+        return change
 
     @property
     def recovered(self) -> Float[np.ndarray, " checkpoint"]:
@@ -93,12 +103,14 @@ class CrossEntropies(NamedTuple):
 
     @property
     def recovered_above_one(self) -> Bool[np.ndarray, " checkpoint"]:
-        """Whether more than everything is recovered."""
-        above: np.ndarray = self.recovered > 1
+        """Whether splicing lowers the cross-entropy, so that more than everything is recovered."""
+        above: np.ndarray = self.splice_change < 0
         return above
 
     def _recovered(self, replaced: np.ndarray, nothing: np.ndarray) -> Float[np.ndarray, " checkpoint"]:
-        recovered: np.ndarray = 1 - (replaced - self.clean) / (nothing - self.clean)
+        """Return the fraction recovered; NaN where the reference does no worse than the unchanged model."""
+        loss = np.where(nothing > self.clean, nothing - self.clean, np.nan)
+        recovered: np.ndarray = 1 - (replaced - self.clean) / loss
         return recovered
 
 
@@ -120,17 +132,21 @@ def measure_cross_entropy(
     """
     used = torch.from_numpy(token_ids[: settings.sequences].astype(np.int64)).to(sites[0].model.device)
     odd = torch.arange(len(used), device=used.device) % 2 == 1
-    sums = torch.zeros(len(CrossEntropies._fields), len(sites), dtype=torch.float64)
+    batches = []
     for ids, is_odd in zip(used.split(settings.batch_size), odd.split(settings.batch_size), strict=True):
+        sums = torch.empty(REPLACEMENTS, len(sites), len(ids), dtype=torch.float64)
         states = [site.read(ids) for site in sites]
         x = torch.stack([state.activation for state in states], dim=2)
         for kind, activations in enumerate(_replacements(crosscoder, maps, x, is_odd)):
             for number, (site, state) in enumerate(zip(sites, states, strict=True)):
                 logits = site.resume(ids, activations[:, :, number], state.entry, last_only=False)
-                sums[kind, number] += _summed_cross_entropy(logits, ids)
-    predictions = len(used) * (used.shape[1] - 2)
-    entropies = CrossEntropies(*(sums / predictions).numpy())
-    _warn_of_gains(crosscoder.config.checkpoints, entropies, predictions)
+                sums[kind, number] = _summed_cross_entropy(logits, ids)
+        batches.append(sums)
+    of_sequences = (torch.cat(batches, dim=2) / (used.shape[1] - 2)).numpy()
+    change = of_sequences[1] - of_sequences[0]
+    error = change.std(axis=1, ddof=1) / np.sqrt(len(used)) if len(used) > 1 else np.full(len(sites), np.nan)
+    entropies = CrossEntropies(*[*of_sequences.mean(axis=2), error])
+    _warn_of_gains(crosscoder.config.checkpoints, entropies)
     return entropies
 
 
@@ -150,17 +166,17 @@ def _replacements(
         yield torch.cat([x[:, :1], replacement.unflatten(0, seen.shape[:2])], dim=1)
 
 
-def _warn_of_gains(checkpoints: Sequence[str], entropies: CrossEntropies, predictions: int) -> None:
-    for number in np.flatnonzero(entropies.recovered_above_one & (entropies.spliced < entropies.clean)).tolist():
+def _warn_of_gains(checkpoints: Sequence[str], entropies: CrossEntropies) -> None:
+    for number in np.flatnonzero(entropies.recovered_above_one).tolist():
         _log.warning(
-            "%s: splicing lowers the cross-entropy below that of the unchanged model, %.4f < %.4f nat (recovered %.4f,"
-            " over %d predictions): the code brings in what other checkpoints know, or it is noise;"
+            "%s: splicing lowers the cross-entropy below that of the unchanged model, %.4f < %.4f nat (by %.4f,"
+            " standard error %.4f): the code brings in what other checkpoints know, or it is noise;"
             " cross_entropy_own is without their knowledge",
             checkpoints[number],
             entropies.spliced[number],
             entropies.clean[number],
-            entropies.recovered[number],
-            predictions,
+            -entropies.splice_change[number],
+            entropies.splice_error[number],
         )
 
 
@@ -222,15 +238,26 @@ def _of_cross_entropy(entropies: CrossEntropies) -> dict[str, xr.Variable]:
         "cross_entropy_recovered": "cross-entropy recovered by splicing",
         "cross_entropy_recovered_own": "cross-entropy recovered by splicing, from the checkpoint's own code",
         "cross_entropy_recovered_from_mean": "cross-entropy recovered by splicing, against the mean activation",
-        "recovered_above_one": "cross-entropy recovered above one: splicing helps the model",
+        "recovered_above_one": "whether splicing lowers the cross-entropy, so that more than everything is recovered",
     }
     dims = ("checkpoint",)
-    return {
-        f"cross_entropy_{kind}": labelled(dims, getattr(entropies, kind), text, "nat") for kind, text in in_nats.items()
-    } | {
-        name: labelled(dims, getattr(entropies, name.removeprefix("cross_entropy_")), text)
-        for name, text in ratios.items()
+    change = {
+        "splice_change": labelled(
+            dims, entropies.splice_change, "cross-entropy, site reconstructed, less clean", "nat"
+        ),
+        "splice_change_error": labelled(dims, entropies.splice_error, "its standard error over sequences", "nat"),
     }
+    return (
+        change
+        | {
+            f"cross_entropy_{kind}": labelled(dims, getattr(entropies, kind), text, "nat")
+            for kind, text in in_nats.items()
+        }
+        | {
+            name: labelled(dims, getattr(entropies, name.removeprefix("cross_entropy_")), text)
+            for name, text in ratios.items()
+        }
+    )
 
 
 def _of_decoder(crosscoder: Crosscoder, statistics: Statistics) -> dict[str, xr.Variable]:
@@ -279,6 +306,6 @@ def _of_features(values: Mapping[str, tuple[Tensor, str]]) -> dict[str, xr.Varia
 
 def _summed_cross_entropy(
     logits: Float[Tensor, "batch position vocabulary"], token_ids: Int[Tensor, "batch position"]
-) -> Tensor:
-    predicted, target = logits[:, 1:-1].flatten(0, 1).float(), token_ids[:, 2:].flatten()
-    return torch.nn.functional.cross_entropy(predicted, target, reduction="sum").double().cpu()
+) -> Float[Tensor, " batch"]:
+    predicted, target = logits[:, 1:-1].transpose(1, 2).float(), token_ids[:, 2:]
+    return torch.nn.functional.cross_entropy(predicted, target, reduction="none").sum(dim=1, dtype=torch.float64).cpu()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from chronocoder.config import AblationSettings, AttributionSettings
 from chronocoder.plan.models import CrosscoderShape, ModelShape
-from chronocoder.plan.sizes import blocks_after, blocks_up_to, chosen_features
+from chronocoder.plan.sizes import blocks_after, blocks_up_to, chosen_features, control_directions
 from chronocoder.variants.base import CrosscoderSettings
 
 DENSE_PRODUCTS = 5
@@ -105,7 +105,9 @@ def attribution_flops(
     Reading the prompts; for each checkpoint the projection on the decoder, 2 d D, and the blocks after the site: two
     copies for the true change, and those of the estimator. A gradient takes a copy forward and as much backward, since
     the weights are frozen: one with `attribution_patching`, `steps` with `integrated_gradients`. `exact` takes a clean
-    copy, one without the error term, and at most one for each latent. The logits of two answers are left out.
+    copy, one without the error term, and at most one for each latent and random direction. Gradients are projected on
+    random directions too; those are D-long mixes of rows. Shuffled prefixes take all but the directions once more. The
+    logits of two answers are left out.
 
     Args:
         settings: estimator, intervention and steps.
@@ -114,15 +116,19 @@ def attribution_flops(
         prompts: the task's.
         site: where the activations are read.
     """
-    of_estimator = {
-        "integrated_gradients": 2 * settings.steps,
-        "attribution_patching": 2,
-        "exact": 2 + crosscoder.latents,
-    }
-    copies = 2 + of_estimator[settings.estimator]
+    directions = control_directions(settings, crosscoder)
     reading = prompts_flops(settings, shape, crosscoder, prompts, site)
-    projection = prompts.number * prompts.length * crosscoder.product_flops()
-    return reading + crosscoder.checkpoints * copies * resumed_flops(shape, prompts, site) + projection
+    resumed = crosscoder.checkpoints * resumed_flops(shape, prompts, site)
+    projected = prompts.number * prompts.length * crosscoder.product_flops()
+    mixing = directions * crosscoder.product_flops()
+
+    def estimating(changed: int) -> float:
+        copies = {"integrated_gradients": 2 * settings.steps, "attribution_patching": 2, "exact": 2 + changed}
+        products = 1 if settings.estimator == "exact" else changed / crosscoder.latents
+        return reading + (2 + copies[settings.estimator]) * resumed + products * projected
+
+    shuffled = estimating(crosscoder.latents) if settings.shuffled_tokens else 0.0
+    return mixing + estimating(crosscoder.latents + directions) + shuffled
 
 
 def ablation_flops(

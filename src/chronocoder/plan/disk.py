@@ -20,17 +20,18 @@ from chronocoder.plan.sizes import (
 NUMBER_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 STORE_BYTES = 25_000
 """Metadata of a Zarr store of ten to twenty variables, measured; that of an activation store is about half."""
-REPORT_BYTES = 5_500_000
-"""A report, nearly all of it the plotting library."""
-ATTRIBUTION_METADATA_BYTES = 42_000
-ABLATION_METADATA_BYTES = 63_000
+REPORT_BYTES = 7_800_000
+"""A report of four crosscoders, measured; most of it is the plotting library."""
+ATTRIBUTION_METADATA_BYTES = 145_000
+ABLATION_METADATA_BYTES = 80_000
 BASELINE_METADATA_BYTES = 32_000
-"""Metadata of stores of 22, 32 and 17 variables, measured."""
-EFFECT_BYTES = 53
-"""Bytes for each checkpoint and latent before compression: effect, its share and the decoder's as float32, the ends of
-two intervals and the null band as float64, and whether the effect is measurable."""
-FEATURE_BYTES = 40
-"""Bytes for each latent before compression: frequency, mean activation, support of the class, class, onset and peak."""
+"""Metadata of stores of 66, 39 and 17 variables, measured."""
+EFFECT_BYTES = 263
+"""Bytes for each checkpoint and latent before compression, of a task with two conditions and three draws of random
+directions: effects with their ends, p-values, rates and shares as float32, and whether they are measurable; of the mean
+of conditions, of each condition, and of each half of it."""
+FEATURE_BYTES = 314
+"""Bytes for each latent before compression: frequency, mean activation, and what its course is called."""
 COMPRESSED = 0.55
 """What compression leaves of effects and intervals: 0.4 to 0.7 in the nursery, by the share of features in use."""
 COMPRESSED_POSITIONS = 0.12
@@ -89,11 +90,13 @@ def attribution_bytes(crosscoder: CrosscoderShape, tasks: int = 1) -> float:
 def ablation_bytes(ablation: AblationSettings, crosscoder: CrosscoderShape, examples: int) -> float:
     """Return the bytes of the ablations on one task, at most: no two checkpoints have a top feature in common.
 
-    For each checkpoint and top feature a compressed float32 of each example and position; for each checkpoint and
-    chosen feature 76 bytes: effect and interval by three estimators, and what the answers become.
+    For each checkpoint and top feature a compressed float32 of each example and position, and 192 bytes of effects by
+    the role of a token; for each checkpoint and chosen feature 124 bytes: effect and interval by three estimators and
+    by condition, and what the answers become.
     """
-    of_positions = 4 * PREFIX_TOKENS * examples * top_features(ablation, crosscoder) * COMPRESSED_POSITIONS
-    of_features = 76 * chosen_features(ablation, crosscoder)
+    top = top_features(ablation, crosscoder)
+    of_positions = top * (4 * PREFIX_TOKENS * examples * COMPRESSED_POSITIONS + 192)
+    of_features = 124 * chosen_features(ablation, crosscoder)
     return crosscoder.checkpoints * (of_positions + of_features) + ABLATION_METADATA_BYTES
 
 

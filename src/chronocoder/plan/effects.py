@@ -5,12 +5,12 @@ from chronocoder.plan.disk import ablation_bytes, attribution_bytes, baseline_by
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import LIGHT_PROCESS_BYTES, PROCESS_BYTES, Memory, model_bytes, on, pass_bytes
 from chronocoder.plan.place import Cost, Place
-from chronocoder.plan.sizes import PREFIX_TOKENS, blocks_after, chosen_features, top_features
+from chronocoder.plan.sizes import PREFIX_TOKENS, blocks_after, chosen_features, control_directions, top_features
 
-RESAMPLED_ARRAYS = 5
-"""Float32 arrays of all resampled means alive at the peak, measured."""
-RESAMPLED_S, DRAWN_S = 1.4e-7, 1.4e-10
-"""Seconds for each resampled mean, and for each example in it, measured."""
+RESAMPLED_ARRAYS = 9
+"""Float32 arrays of the resampled means of a condition alive at the peak of a task with two conditions, measured."""
+RESAMPLED_S, DRAWN_S = 6e-7, 7e-10
+"""Seconds for each resampled mean, swaps included, and for each example in it, measured with two conditions."""
 ASSIGNMENT_S = 2.5e-11
 """Seconds of an assignment, for each cubed feature: measured with up to 4,096 features, half of them found again."""
 CORE_FLOPS = 5e10
@@ -20,19 +20,24 @@ CORE_FLOPS = 5e10
 def attribution_cost(place: Place) -> Cost:
     """Measure the effects on each of the job's tasks.
 
-    In main memory the effects of every example of one task, 4 bytes for each checkpoint and latent, and those of the
-    latents in use once more; then `RESAMPLED_ARRAYS` of their means in every resample. Where several processes share
-    the examples, their effects are added up on the device. Every latent counts as used.
+    In main memory the effects of every example of one task, 4 bytes for each checkpoint and latent, and how much each
+    latent changes; the effects of the latents in use once more; then `RESAMPLED_ARRAYS` of their means in every
+    resample. Where several processes share the examples, their effects are added up on the device. Every latent counts
+    as used; random directions and shuffled tokens are measured as latents are.
     """
     crosscoder, settings, tasks = place.crosscoder, place.experiment.attribution, place.prompts
     flops = sum(attribution_flops(settings, place.shape, crosscoder, prompts, place.site) for prompts in tasks)
     largest, numbers = max(prompts.number for prompts in tasks), crosscoder.checkpoints * crosscoder.latents
-    copies = {"integrated_gradients": settings.steps, "attribution_patching": 1, "exact": crosscoder.latents}
+    changed = crosscoder.latents + control_directions(settings, crosscoder)
+    copies = {"integrated_gradients": settings.steps, "attribution_patching": 1, "exact": changed}
     sequences = min(settings.batch_size, copies[settings.estimator] * largest)
     passing = _resumed_bytes(place, sequences, gradient=settings.estimator != "exact")
     joined = 8.0 * largest * numbers if place.experiment.attribution_jobs.processes > 1 else 0.0
-    host = numbers * (8.0 * largest + 4 * RESAMPLED_ARRAYS * settings.bootstrap_samples)
-    means = settings.bootstrap_samples * numbers
+    runs = 2 if settings.shuffled_tokens else 1
+    host = largest * (4.0 * numbers + runs * 4.0 * (numbers + crosscoder.latents))
+    host += 4.0 * RESAMPLED_ARRAYS * settings.bootstrap_samples * numbers
+    summarised = changed + (crosscoder.latents if settings.shuffled_tokens else 0)
+    means = settings.bootstrap_samples * crosscoder.checkpoints * summarised
     cpu_s = sum(means * (RESAMPLED_S + DRAWN_S * prompts.number) for prompts in tasks)
     moved = len(tasks) * attribution_bytes(crosscoder)
     work = Work(flops, disk_bytes=moved, cpu_s=cpu_s)

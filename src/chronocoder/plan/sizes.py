@@ -4,7 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 from chronocoder.activations.pieces import sequences_per_piece
-from chronocoder.config import AblationSettings, CorpusSettings, NurseryTask, Suite
+from chronocoder.config import AblationSettings, AttributionSettings, CorpusSettings, NurseryTask, Suite
 from chronocoder.errors import ConfigError
 from chronocoder.plan.models import CrosscoderShape
 
@@ -90,3 +90,8 @@ def check_sites(name: str, suite: Suite, blocks: int) -> None:
         raise ConfigError(
             f"{', '.join(outside)}: outside the model, which has blocks 0 to {blocks - 1}; choose one of them"
         )
+
+
+def control_directions(settings: AttributionSettings, crosscoder: CrosscoderShape) -> int:
+    """Return the random directions that are tried on a task, over all draws."""
+    return settings.random_directions * min(settings.random_features, crosscoder.latents)

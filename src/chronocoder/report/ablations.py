@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.report.compact import Vocabulary, nested
+from chronocoder.report.inputs import names
 
 PREFIXES = 3
 OUTCOMES = ("accuracy", "logit_difference", "log_probability_change")
@@ -34,11 +35,27 @@ def ablation_data(ablation: xr.Dataset, effect: xr.DataArray, vocabulary: Vocabu
         "features": shown.tolist(),
         "strongest": strongest.tolist(),
         "exact": nested(exact["indirect_effect"].values),
+        "exactOfConditions": nested(exact["condition_indirect_effect"].transpose("condition", ...).values),
         "outcomes": [nested(exact[name].values) for name in OUTCOMES],
         "clean": [nested(ablation[f"clean_{name}"].values) for name in OUTCOMES[:2]],
         "actsBy": position_effect.attrs["long_name"],
         "acts": acts,
+        "roles": _role_data(ablation.sel(top_feature=[feature for feature in shown if feature in traced])),
         "prefixes": _prefixes(ablation, {place for lines in acts.values() for place, _ in lines}, vocabulary),
+    }
+
+
+def _role_data(ablation: xr.Dataset) -> dict[str, Any]:
+    """Return effects by role of the token, dims (condition, role, checkpoint, feature); without roles of no effect."""
+    dims = ("condition", "position_role", "checkpoint", "top_feature")
+    acting = (ablation["role_effect"] != 0).any([dim for dim in dims if dim != "position_role"]).values
+    chosen = ablation.isel(position_role=np.flatnonzero(acting))
+    ends = {"effect": "role_effect", "low": "role_effect_low", "high": "role_effect_high"}
+    return {
+        "features": chosen["top_feature"].values.tolist(),
+        "names": names(chosen, "position_role"),
+        "conditions": names(chosen, "condition"),
+        **{end: nested(chosen[variable].transpose(*dims).values) for end, variable in ends.items()},
     }
 
 

@@ -1,111 +1,95 @@
-"""Which features stand for a surface rule, and which take over from them."""
+"""Which features of a run stand for a surface rule, and what becomes of them."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 
-from chronocoder.report.inputs import Contrast
+from chronocoder.attribution.surface import KEPT, SurfaceFeature, find_surface_features, follow
+from chronocoder.report.compact import nested
+from chronocoder.report.inputs import Contrast, ReportInputs, Run, names
+from chronocoder.report.phases import clearest_checkpoint, find_surface_phase
 
-NEGLIGIBLE = 0.05
-ROLES = ("other", "surface rule", "took over", "changed sides")
-
-
-class Ranked(NamedTuple):
-    """Features in falling order of strength.
-
-    Attributes:
-        features: their numbers.
-        strengths: what they are ranked by, in logits.
-    """
-
-    features: list[int]
-    strengths: list[float]
+OTHER, SURFACE = ROLES = ("other", "surface rule")
 
 
 class ContrastFeatures(NamedTuple):
     """The features of one run that a contrast brings out.
 
     Attributes:
-        surface: by checkpoint, features that help the surface task and harm the conflicting one there.
-        gave_way: those of them that stand for it no more at the last checkpoint: their effect on the surface task is
-            discontinued and they harm the other no more, or they changed sides.
-        took_over: features that help the conflicting task at the last checkpoint, where they emerged or reversed.
+        checkpoint: where they are looked for.
+        features: those that stand for the surface rule there, chosen on one half of the prefixes, the strongest first.
+        followed: what `follow` tells of them by the other half, from that checkpoint on; None if there are none.
     """
 
-    surface: dict[str, Ranked]
-    gave_way: Ranked
-    took_over: Ranked
+    checkpoint: str
+    features: list[SurfaceFeature]
+    followed: xr.Dataset | None
 
     @property
-    def clearest(self) -> str:
-        """The checkpoint at which a feature stands for the surface rule most strongly."""
-        return max(self.surface, key=lambda checkpoint: max(self.surface[checkpoint].strengths, default=0.0))
-
-    @property
-    def strength(self) -> float:
-        """How strongly the strongest feature stands for the surface rule, in logits; zero if none does."""
-        return max(self.surface[self.clearest].strengths, default=0.0)
-
-    @property
-    def newcomers(self) -> list[int]:
-        """Features that took over and never stood for the surface rule."""
-        return [feature for feature in self.took_over.features if feature not in self.changed_sides]
-
-    @property
-    def changed_sides(self) -> set[int]:
-        """Features that stood for the surface rule at some checkpoint and took over later."""
-        surface = {feature for ranked in self.surface.values() for feature in ranked.features}
-        return surface & set(self.took_over.features)
+    def numbers(self) -> list[int]:
+        """The features' numbers."""
+        return [of.feature for of in self.features]
 
     def role(self, feature: int) -> str:
         """Return what a feature is to this contrast, one of `ROLES`."""
-        surface = any(feature in ranked.features for ranked in self.surface.values())
-        later = feature in self.took_over.features
-        return ROLES[int(surface) + 2 * int(later)]
+        return SURFACE if feature in self.numbers else OTHER
 
 
-def find_contrast_features(relie: xr.Dataset, contrast: Contrast) -> ContrastFeatures:
-    """Find the features of a run that stand for the surface rule, and those that take over.
-
-    A feature stands for the surface rule at a checkpoint where it measurably helps the surface task and harms the
-    conflicting task, unless that is negligible: less than a twentieth of its largest |IE| on either task at any
-    checkpoint. Its strength is the smaller of the two |IE|, and the largest of these at any checkpoint if it gives way:
-    if its class is `discontinued` on the surface task, and it does not measurably harm the conflicting one at the last
-    checkpoint, or if it takes over. A feature takes over if its class on the conflicting task is `emerged`, or its
-    effect there reverses, and it measurably helps that task at the last checkpoint; its strength is that IE.
-    """
-    near, far = relie.sel(task=contrast.surface), relie.sel(task=contrast.conflicting)
-    opposed = near["measurable"] & (near["indirect_effect"] > 0) & far["measurable"] & (far["indirect_effect"] < 0)
-    size = abs(relie["indirect_effect"].sel(task=list(contrast)))
-    strength = size.min("task")
-    opposed &= strength >= NEGLIGIBLE * size.max(("task", "checkpoint"))
-    strength = strength.where(opposed, 0.0)
-    surface = {str(name): _ranked(strength.sel(checkpoint=name)) for name in relie["checkpoint"].values}
-    last = far.isel(checkpoint=-1)
-    arrived = (far["feature_class"] == "emerged") | far["reverses"]
-    took_over = arrived & last["measurable"] & (last["indirect_effect"] > 0)
-    harmless = ~(last["measurable"] & (last["indirect_effect"] < 0))
-    gone = ((near["feature_class"] == "discontinued") & harmless) | took_over
-    gave_way = _ranked(strength.max("checkpoint").where(gone, 0.0))
-    return ContrastFeatures(surface, gave_way, _ranked(last["indirect_effect"].where(took_over, 0.0)))
+Found = Mapping[Contrast, ContrastFeatures]
 
 
-def clearest_run(found: Sequence[ContrastFeatures]) -> int | None:
-    """Return the place of the run that shows a contrast most clearly, or None if no run shows a surface rule.
+def find_contrast_features(relie: xr.Dataset, contrast: Contrast, checkpoint: str) -> ContrastFeatures:
+    """Find the features of a run that stand for the surface rule at a checkpoint, and follow them."""
+    features = find_surface_features(relie, *contrast, checkpoint)
+    later = relie.isel(checkpoint=slice(names(relie, "checkpoint").index(checkpoint), None))
+    return ContrastFeatures(checkpoint, features, follow(later, contrast.conflicting, features) if features else None)
 
-    Runs in which a feature gave way go first, then those in which others took over, and then those in which the
-    surface rule has the strongest feature.
-    """
-    ranked = [
-        (max(of_run.gave_way.strengths, default=0.0), bool(of_run.newcomers), of_run.strength, -place)
-        for place, of_run in enumerate(found)
+
+def find_all_features(inputs: ReportInputs, run: Run) -> Found:
+    """Return what each contrast brings out in a run, at the checkpoint where the surface phase is clearest."""
+    return {
+        contrast: find_contrast_features(
+            run.relie,
+            contrast,
+            clearest_checkpoint(find_surface_phase(inputs.behaviour, contrast), run.checkpoints),
+        )
+        for contrast in inputs.contrasts
+    }
+
+
+def contrast_data(found: ContrastFeatures) -> dict[str, Any]:
+    """Return what the page's table of a contrast shows: for each feature, a line for each of its two conditions."""
+    if found.followed is None:
+        return {"checkpoints": [found.checkpoint], "rows": []}
+    rows = [
+        _line(found.followed.isel(place=place, where=where))
+        for place, feature in enumerate(found.features)
+        for where in range(1 if feature.condition == feature.other_condition else 2)
     ]
-    best = max((rank for rank in ranked if rank[2] > 0), default=None)
-    return None if best is None else -best[3]
+    return {"checkpoints": names(found.followed, "checkpoint"), "rows": rows}
 
 
-def _ranked(strength: xr.DataArray) -> Ranked:
-    order = np.argsort(-strength.values, kind="stable")[: int((strength.values > 0).sum())]
-    return Ranked(strength["feature"].values[order].tolist(), strength.values[order].tolist())
+def _line(told: xr.Dataset) -> dict[str, Any]:
+    last = str(told["checkpoint"].values[-1])
+    if str(told["where"].values) == "harmed":
+        note = f"harms at {last}" if told["kept"] else _lost(told, last)
+    else:
+        note = f"comes to help at {last}" if told["helps_newly"] else ""
+    ends = {"effect": "effect", "low": "effect_low", "high": "effect_high", "level": "level"}
+    return {
+        "feature": int(told["feature"]),
+        "condition": str(told["condition"].values),
+        **{name: nested(told[variable].values) for name, variable in ends.items()},
+        "note": note if told.sizes["checkpoint"] > 1 else "",
+    }
+
+
+def _lost(told: xr.Dataset, last: str) -> str:
+    """Return why the harm of a feature does not count as kept."""
+    if not told["confirmed"]:
+        return "not confirmed by this half"
+    first_effect, *_, last_effect = told["effect"].values
+    if last_effect > KEPT * first_effect:
+        return f"less than half of the harm is left at {last}"
+    return f"no longer harms for certain at {last}"

@@ -35,7 +35,7 @@ def draw_courses(relie: xr.Dataset) -> list[Json]:
 
 
 def course_counts(relie: xr.Dataset) -> list[list[int]]:
-    """Return for each cluster its size, and how many of its features are of each class in `DECIDED`."""
+    """Return for each cluster its size, and how many of its feature–task pairs are of each class in `DECIDED`."""
     if "cluster_size" not in relie:
         return []
     cluster = relie["trajectory_cluster"].transpose("task", "feature").values
@@ -50,7 +50,7 @@ def _course(number: int, size: int, checkpoints: list[str], shares: np.ndarray) 
     return go.Scatter(
         x=checkpoints,
         y=short(shares),
-        name=f"{number + 1} ({size} features)",
+        name=f"{number + 1} ({size} feature–task pairs)",
         mode="lines+markers",
         line={"color": PALETTE[number % len(PALETTE)], "width": 2.2},
         marker={"size": 8, "symbol": SYMBOLS[number % len(SYMBOLS)]},

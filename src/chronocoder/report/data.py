@@ -1,6 +1,5 @@
 """What the page shows of each run, as plain lists and dicts that become JSON."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,13 +7,13 @@ import xarray as xr
 
 from chronocoder.report.ablations import ablation_data
 from chronocoder.report.compact import Vocabulary, nested, rounded
-from chronocoder.report.contrasts import ContrastFeatures
-from chronocoder.report.inputs import Contrast, Run
+from chronocoder.report.conditions import condition_data
+from chronocoder.report.contrasts import Found, contrast_data
+from chronocoder.report.inputs import EXACT_ABLATION, Run
 from chronocoder.report.text import peak_words
 
 CLASSES = ("emerged", "maintained", "discontinued", "transient", "intermittent", "uncertain", "no effect")
 SHOWN_PER_TASK = 24
-LISTED = 8
 WORDS = 4
 ACTIVATION_LEVELS = 9
 NUMBERS = {
@@ -22,10 +21,9 @@ NUMBERS = {
     "low": "indirect_effect_low",
     "high": "indirect_effect_high",
     "share": "relative_indirect_effect",
-    "band": "null_band",
+    "q": "q_value",
+    "level": "random_level",
 }
-
-Found = Mapping[Contrast, ContrastFeatures]
 
 
 def measurable(relie: xr.Dataset) -> xr.DataArray:
@@ -42,23 +40,9 @@ def shown_features(run: Run, found: Found) -> list[int]:
     largest = np.argsort(-size, axis=1)[:, :SHOWN_PER_TASK]
     kept = set(run.relie["feature"].values[largest[np.take_along_axis(size, largest, axis=1) > 0]].tolist())
     kept |= set(run.features["feature"].values.tolist())
-    for features in found.values():
-        for ranked in (*features.surface.values(), features.took_over):
-            kept |= set(ranked.features[:LISTED])
+    for of_contrast in found.values():
+        kept |= set(of_contrast.numbers)
     return sorted(kept)
-
-
-def class_counts(relie: xr.Dataset) -> list[list[list[float | None]]]:
-    """Return, for each task and each of `CLASSES`, the number of features and their part of the summed |IE|."""
-    size = abs(relie["indirect_effect"]).sum("checkpoint").transpose("task", "feature").values
-    classes = relie["feature_class"].transpose("task", "feature").values
-    total = np.maximum(size.sum(axis=1), np.finfo(np.float32).tiny)
-    counts = np.stack([(classes == name).sum(axis=1) for name in CLASSES], axis=1)
-    parts = np.stack([(size * (classes == name)).sum(axis=1) / total for name in CLASSES], axis=1)
-    return [
-        [[int(count), rounded(part)] for count, part in zip(*row, strict=True)]
-        for row in zip(counts, parts.tolist(), strict=True)
-    ]
 
 
 def run_data(run: Run, found: Found, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -78,24 +62,46 @@ def run_data(run: Run, found: Found, vocabulary: Vocabulary) -> dict[str, Any]:
         "site": run.relie.attrs["site"],
         "checkpoints": checkpoints,
         "tasks": run.tasks,
+        "isExact": run.estimator == EXACT_ABLATION,
         "features": features,
         **{name: nested(relie[variable].values) for name, variable in NUMBERS.items()},
         "measurable": relie["measurable"].values.astype(int).tolist(),
         "norm": nested(relie["relative_decoder_norm"].values),
         "frequency": nested(relie["activation_frequency"].values),
-        "class": [[CLASSES.index(str(name)) for name in row] for row in relie["feature_class"].values],
+        "class": class_places(relie).tolist(),
         "support": nested(relie["class_support"].values),
-        "reverses": relie["reverses"].values.tolist(),
+        "reverses": relie["reverses"].values.astype(int).tolist(),
+        "disagree": relie["conditions_disagree"].values.astype(int).tolist(),
         "kept": relie["kept"].values.astype(int).tolist(),
         **{name: [[str(revision) for revision in row] for row in relie[name].values] for name in ("onset", "peak")},
-        "counts": class_counts(run.relie),
+        "conditions": [condition_data(relie.sel(task=task)) for task in run.tasks],
+        "codes": code_data(run.evaluation, features),
         "examples": _examples_by_feature(run.features, vocabulary),
         "words": feature_words(run.features),
-        "contrasts": [_contrast_data(features) for features in found.values()],
+        "contrasts": [contrast_data(of_contrast) for of_contrast in found.values()],
         "ablations": [
             ablation_data(run.ablations[task], relie["indirect_effect"].sel(task=task), vocabulary)
             for task in run.tasks
         ],
+    }
+
+
+def class_places(relie: xr.Dataset) -> np.ndarray:
+    """Return the class of each feature by each basis as a place in `CLASSES`, shape (basis, task, feature)."""
+    normalised = relie["normalised_class"].transpose("normalisation", "task", "feature")
+    published = relie["feature_class"].transpose("task", "feature").values[None]
+    classes = np.concatenate([published, normalised.values]).astype(object)
+    places: np.ndarray = np.vectorize(CLASSES.index, otypes=[int])(classes)
+    return places
+
+
+def code_data(evaluation: xr.Dataset, features: list[int]) -> dict[str, Any]:
+    """Return how far each checkpoint supports the codes of features."""
+    codes = evaluation.sel(feature=features).transpose(..., "checkpoint", "feature")
+    return {
+        "supported": codes["code_supported"].values.astype(int).tolist(),
+        "r2": nested(codes["own_code_r2"].values),
+        "preactivation": nested(codes["preactivation_share"].values),
     }
 
 
@@ -138,11 +144,3 @@ def _example_rows(
         places = [vocabulary.place(str(token)) for token in tokens[number][inside]]
         rows.append([places, levels[number][inside].tolist(), [int(activation[number][inside].argmax())]])
     return rows
-
-
-def _contrast_data(found: ContrastFeatures) -> dict[str, Any]:
-    return {
-        "surface": [[ranked.features[:LISTED], len(ranked.features)] for ranked in found.surface.values()],
-        "tookOver": [found.took_over.features[:LISTED], len(found.took_over.features)],
-        "changedSides": sorted(found.changed_sides),
-    }

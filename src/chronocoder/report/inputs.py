@@ -1,5 +1,6 @@
 """What a report is made of: the stores of a suite, with those of one run brought together."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,7 +9,9 @@ import xarray as xr
 
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
-from chronocoder.report.text import in_words
+from chronocoder.report.text import in_words, percent
+
+EXACT, EXACT_ABLATION = "exact", "exact ablation"
 
 
 class RunKey(NamedTuple):
@@ -71,6 +74,26 @@ class Run:
         """Names of the tasks."""
         return names(self.relie, "task")
 
+    @property
+    def estimator(self) -> str:
+        """What the effects come from, in words."""
+        name = str(self._settings["estimator"])
+        return EXACT_ABLATION if name == EXACT else in_words(name)
+
+    @property
+    def random_fraction(self) -> float:
+        """Which fraction of random directions stays below their level."""
+        return float(self._settings["random_level"])
+
+    @property
+    def random_level(self) -> str:
+        """The same as a percentage."""
+        return percent(self.random_fraction)
+
+    @property
+    def _settings(self) -> Any:
+        return json.loads(self.relie.attrs["settings"])
+
 
 class Contrast(NamedTuple):
     """Two tasks that a surface rule tells apart.
@@ -124,7 +147,7 @@ class ReportInputs:
         for store in (*self.controls, *self.control_evaluations, *self.baselines):
             if _attribute(store, "suite") != self.suite:
                 raise StoreError(
-                    f"a store of {_key_of(store).label} is of suite '{store.attrs['suite']}', not '{self.suite}';"
+                    f"a store of {key_of(store).label} is of suite '{store.attrs['suite']}', not '{self.suite}';"
                     " give controls and baselines of the report's suite"
                 )
         effects, quality = ([_control_key(store) for store in of] for of in (self.controls, self.control_evaluations))
@@ -136,6 +159,16 @@ class ReportInputs:
 def names(dataset: xr.Dataset | xr.DataArray, coordinate: str) -> list[str]:
     """Return a coordinate of names as plain strings."""
     return [str(name) for name in dataset[coordinate].values]
+
+
+def key_of(dataset: xr.Dataset) -> RunKey:
+    """Return which run a store is of.
+
+    Raises:
+        StoreError: it does not say.
+    """
+    comparison, variant, seed = (_attribute(dataset, name) for name in RunKey._fields)
+    return RunKey(str(comparison), str(variant), int(seed))
 
 
 def examined_comparisons(document: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -156,10 +189,10 @@ def match_runs(
     Raises:
         StoreError: a store does not say which run it is of, or a run lacks a store.
     """
-    by_key = [{_key_of(dataset): dataset for dataset in kind} for kind in (trainings, evaluations, relies, features)]
+    by_key = [{key_of(dataset): dataset for dataset in kind} for kind in (trainings, evaluations, relies, features)]
     by_task: dict[RunKey, dict[str, xr.Dataset]] = {}
     for dataset in ablations:
-        by_task.setdefault(_key_of(dataset), {})[str(_attribute(dataset, "task"))] = dataset
+        by_task.setdefault(key_of(dataset), {})[str(_attribute(dataset, "task"))] = dataset
     keys = list(by_key[2])
     odd = {key for given in (*map(set, by_key), set(by_task)) for key in given ^ set(keys)}
     if odd:
@@ -213,15 +246,10 @@ def _checked(run: Run) -> Run:
 
 
 def _control_key(dataset: xr.Dataset) -> RunKey:
-    key = _key_of(dataset)
+    key = key_of(dataset)
     if not dataset.attrs.get("control"):
         raise StoreError(f"a store of {key.label} is no control's; give it among the runs")
     return key
-
-
-def _key_of(dataset: xr.Dataset) -> RunKey:
-    comparison, variant, seed = (_attribute(dataset, name) for name in RunKey._fields)
-    return RunKey(str(comparison), str(variant), int(seed))
 
 
 def _attribute(dataset: xr.Dataset, name: str) -> Any:

@@ -1,6 +1,6 @@
 """Putting the page together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,20 +10,21 @@ import xarray as xr
 from plotly.offline import get_plotlyjs
 
 from chronocoder.report.ablation_figures import draw_faithfulness
+from chronocoder.report.baselines import baseline_table
 from chronocoder.report.compact import Vocabulary
-from chronocoder.report.contrasts import ContrastFeatures, clearest_run, find_contrast_features
+from chronocoder.report.contrast_figures import draw_contrast
+from chronocoder.report.contrasts import Found, find_all_features
+from chronocoder.report.controls import BASES, COLUMNS, control_data, control_tables
 from chronocoder.report.courses import DECIDED, course_counts, draw_courses
 from chronocoder.report.data import CLASSES, feature_words, run_data, shown_features
-from chronocoder.report.feature_figures import draw_contrast, draw_shares
-from chronocoder.report.inputs import Contrast, ReportInputs, Run
+from chronocoder.report.feature_figures import draw_shares
+from chronocoder.report.inputs import EXACT_ABLATION, ReportInputs, Run, key_of
 from chronocoder.report.stability import seed_table
 from chronocoder.report.suite_figures import draw_ability, draw_similarities, draw_trainings
 from chronocoder.report.summary import summarise
 from chronocoder.report.text import short_count
-from chronocoder.report.trust import estimator_of, trust_rows, trust_sentences
+from chronocoder.report.trust import measurable_note, trust_rows, trust_sentences
 from chronocoder.stores import write_text
-
-Found = Mapping[Contrast, ContrastFeatures]
 
 
 class KeyNumber(NamedTuple):
@@ -45,17 +46,21 @@ def write_page(inputs: ReportInputs, path: Path) -> None:
 
 def render_page(inputs: ReportInputs) -> str:
     """Return the report as HTML."""
-    found = [
-        {contrast: find_contrast_features(run.relie, contrast) for contrast in inputs.contrasts} for run in inputs.runs
-    ]
+    found = [find_all_features(inputs, run) for run in inputs.runs]
     return _template().render(
         inputs=inputs,
         key_numbers=key_numbers(inputs),
-        summary=summarise(inputs, found),
+        summary=summarise(inputs, found[0]),
         provenance=provenance_rows(inputs),
         packages=package_versions(inputs),
         long_comparisons=any(run.relie.sizes["checkpoint"] > 2 for run in inputs.runs),
-        estimator=estimator_of(inputs.runs[0]),
+        any_above_one=any(run.evaluation["recovered_above_one"].any() for run in inputs.runs),
+        estimator=inputs.runs[0].estimator,
+        is_exact=inputs.runs[0].estimator == EXACT_ABLATION,
+        random_level=inputs.runs[0].random_level,
+        control_columns=[" or ".join(classes) for classes in COLUMNS],
+        control_tables=control_tables(inputs),
+        baseline_tables=[baseline_table(baseline) for baseline in inputs.baselines],
         seed_tables=[seed_table(matches) for matches in inputs.seed_matches],
         document=page_data(inputs, found),
         style=_resource("report.css"),
@@ -71,7 +76,7 @@ def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
     emphasised = [task for contrast in inputs.contrasts for task in contrast]
     return {
         "classes": CLASSES,
-        "first": _first_run(found),
+        "bases": list(BASES.values()),
         "contrasts": [contrast._asdict() for contrast in inputs.contrasts],
         "runs": runs,
         "vocabulary": vocabulary.texts,
@@ -82,6 +87,7 @@ def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
         },
         "shares": [draw_shares(run) for run in inputs.runs],
         "trust": [_trust(run) for run in inputs.runs],
+        "controls": [control_data(run.relie) for run in inputs.runs],
         "decided": DECIDED,
         "courses": [{"figures": draw_courses(run.relie), "counts": course_counts(run.relie)} for run in inputs.runs],
         "contrastFigures": [_contrast_figures(run, of_run) for run, of_run in zip(inputs.runs, found, strict=True)],
@@ -136,6 +142,9 @@ def _all_stores(inputs: ReportInputs) -> dict[str, xr.Dataset]:
     stores = {"behaviour": inputs.behaviour, "similarity": inputs.similarity}
     for run in inputs.runs:
         stores |= {f"{run.key.label}: {name}": dataset for name, dataset in run.stores.items()}
+    of_others = {"control": inputs.controls, "evaluation": inputs.control_evaluations, "baseline": inputs.baselines}
+    for kind, others in of_others.items():
+        stores |= {f"{key_of(dataset).label}: {kind}": dataset for dataset in others}
     return stores | {
         f"{matches.attrs['comparison']} · {matches.attrs['variant']}: seeds": matches for matches in inputs.seed_matches
     }
@@ -145,14 +154,9 @@ def _trust(run: Run) -> dict[str, Any]:
     return {
         "sentences": trust_sentences(run),
         "rows": trust_rows(run),
+        "note": measurable_note(run),
         "curves": [draw_faithfulness(run.ablations[task]) for task in run.tasks],
     }
-
-
-def _first_run(found: Sequence[Found]) -> int:
-    """Return the place of the run to show first: the one that shows the first contrast most clearly."""
-    first = next(iter(found[0]), None)
-    return 0 if first is None else clearest_run([of_run[first] for of_run in found]) or 0
 
 
 def _contrast_figures(run: Run, found: Found) -> list[list[dict[str, Any]]]:

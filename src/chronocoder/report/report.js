@@ -4,6 +4,7 @@
 const data = JSON.parse(document.getElementById("document").textContent);
 const PAGE = 10;
 const LEVELS = 9;
+const SHOWN_LOGITS = 0.005;
 const NARROW_PX = 600;
 const LEGEND_LINE_PX = 24;
 const HELPS = "0 114 178";
@@ -52,6 +53,12 @@ function scrolling(label, content) {
   return box;
 }
 
+function wholly(label, content) {
+  const box = scrolling(label, content);
+  box.classList.add("whole");
+  return box;
+}
+
 // Figures
 
 function draw(container, figures) {
@@ -92,12 +99,26 @@ function drawSelections() {
 
 // Tables of a run
 
-function classTable(run) {
-  const heads = [{ text: "Task" }, ...data.classes.map((text) => ({ text, numeric: true }))];
-  const part = (value) => element("span", { className: "part" }, ` (${percent(value)})`);
-  const entry = ([count, value]) => (count ? [String(count), part(value)] : "–");
-  const rows = run.counts.map((counts, task) => [inWords(run.tasks[task]), ...counts.map(entry)]);
-  return table(heads, rows);
+function classesBeside(label, { heads, classes }) {
+  const head = element("tr", {}, ...["Class", ...heads].map((text) => element("th", {}, text)));
+  const bodies = classes.map(([name, lines]) => {
+    const rows = lines.map(([cells, beyond], place) => {
+      const first = place ? [] : [element("th", { rowSpan: lines.length }, name)];
+      return element("tr", { className: beyond ? "beyond" : "" }, ...first, ...cells.map((text) => element("td", {}, text)));
+    });
+    return element("tbody", {}, ...rows);
+  });
+  return wholly(label, [element("thead", {}, head), ...bodies]);
+}
+
+function showControls() {
+  const { differ, tasks } = data.controls[byId("run").value];
+  const { tested, bases, conditions, reversals } = tasks[byId("control-task").value];
+  byId("control-tested").textContent = tested;
+  byId("control-differ").textContent = differ;
+  byId("control-reversals").textContent = reversals;
+  byId("control-bases").replaceChildren(classesBeside("Classes by basis", bases));
+  byId("control-conditions").replaceChildren(classesBeside("Classes by condition", conditions));
 }
 
 function featureLink(run, feature, task) {
@@ -112,7 +133,7 @@ function featureLink(run, feature, task) {
   return link;
 }
 
-function effectBar({ effect, low, high, band, exact }, largest) {
+function effectBar({ effect, low, high, level, exact }, largest) {
   const place = (value) => 50 + (50 * value) / largest;
   const span = (name, from, to) => {
     const part = element("i", { className: name });
@@ -121,89 +142,104 @@ function effectBar({ effect, low, high, band, exact }, largest) {
     return part;
   };
   const value = span(effect < 0 ? "value harms" : "value", 0, effect);
-  const parts = [span("band", -band, band), value, span("whisker", low, high)];
+  const parts = [span("level", -level, level), value, span("whisker", low, high)];
   if (exact !== null) parts.push(span("exact", exact, exact));
   return element("span", { className: "bar" }, ...parts);
 }
 
 function labelledBar(values, largest) {
-  const { effect, low, high, band, exact, measurable } = values;
+  const { effect, low, high, level, exact, q, measurable } = values;
   const bar = effectBar(values, largest);
-  const facts = [`${number(low)} to ${number(high)}`, `null band ±${number(band)}`];
-  bar.title = [...facts, ...(exact === null ? [] : [`exact ${number(exact)}`])].join("; ");
+  const facts = [`${number(low)} to ${number(high)}`];
+  if (level !== null) facts.push(`random directions ±${number(level)}`);
+  if (q !== undefined) facts.push(`q ${number(q)}`);
+  if (exact !== null) facts.push(`exact ${number(exact)}`);
+  bar.title = facts.join("; ");
   return [bar, measurable ? number(effect) : `(${number(effect)})`];
 }
 
 function effectAt(run, task, checkpoint, place) {
-  const names = ["effect", "low", "high", "band", "measurable"];
+  const names = ["effect", "low", "high", "level", "q", "measurable"];
   const values = Object.fromEntries(names.map((name) => [name, run[name][task][checkpoint][place]]));
   const { features, exact } = run.ablations[task];
-  return { ...values, exact: exact[checkpoint][features.indexOf(run.features[place])] ?? null };
+  const measured = run.isExact ? null : (exact[checkpoint][features.indexOf(run.features[place])] ?? null);
+  return { ...values, exact: measured };
+}
+
+function effectIn(run, task, condition, checkpoint, place) {
+  const names = ["effect", "low", "high", "level", "q", "measurable"];
+  const own = run.conditions[task];
+  const values = Object.fromEntries(names.map((name) => [name, own[name][condition][checkpoint][place]]));
+  const { features, exactOfConditions } = run.ablations[task];
+  const exact = run.isExact ? null : (exactOfConditions[condition][checkpoint][features.indexOf(run.features[place])] ?? null);
+  return { ...values, exact };
+}
+
+function effectsOf(run, task, place) {
+  const of = (effect) => run.checkpoints.map((_, checkpoint) => effect(checkpoint));
+  const whole = of((checkpoint) => effectAt(run, task, checkpoint, place));
+  const parts = run.conditions[task].names.map((_, condition) =>
+    of((checkpoint) => effectIn(run, task, condition, checkpoint, place)),
+  );
+  return [whole, ...parts];
 }
 
 function reach(values) {
-  return Math.max(...values.flatMap(({ low, high, band, exact }) => [-low, high, band, Math.abs(exact)]), 1e-9);
+  return Math.max(...values.flatMap(({ low, high, level, exact }) => [-low, high, level, Math.abs(exact)]), 1e-9);
 }
 
-function contrastRows(run, features, checkpoint, contrast) {
-  const tasks = [contrast.surface, contrast.conflicting].map((task) => run.tasks.indexOf(task));
-  const values = features.map((feature) =>
-    tasks.map((task) => effectAt(run, task, checkpoint, run.features.indexOf(feature))),
-  );
-  const largest = reach(values.flat());
-  return features.map((feature, row) => [
-    featureLink(run, feature, contrast.conflicting),
-    ...values[row].map((value) => labelledBar(value, largest)),
-    (run.words[feature] ?? []).join(", ") || "no examples stored",
-  ]);
-}
-
-function contrastTable(run, title, [features, total], checkpoint, contrast, note = () => "") {
-  const box = element("div", {}, element("h3", {}, title));
-  if (!features.length) {
-    box.append(element("p", { className: "note" }, "None."));
-    return box;
-  }
-  const heads = [
-    { text: "Feature" },
-    { text: `IE: ${inWords(contrast.surface)}` },
-    { text: `IE: ${inWords(contrast.conflicting)}` },
-    { text: "Most active on" },
-    { text: "" },
-  ];
-  const rows = contrastRows(run, features, checkpoint, contrast).map((row, place) => [...row, note(features[place])]);
-  box.append(scrolling(title, table(heads, rows)));
-  if (total > features.length) box.append(element("p", { className: "note" }, `And ${total - features.length} weaker.`));
+function contrastTable(run, { checkpoints, rows }, contrast) {
+  const title = `Features that help ${inWords(contrast.surface)} and harm ${inWords(contrast.conflicting)} at ${checkpoints[0]}`;
+  const note = rows.length
+    ? "Chosen on one half of the prefixes; here, their effects on the second task in the other half."
+    : "None exceeds random directions.";
+  const box = element("div", {}, element("h3", {}, title), element("p", { className: "note" }, note));
+  if (!rows.length) return box;
+  const heads = ["Feature", "Condition", ...checkpoints.map((name) => `IE at ${name}`), "", "Most active on"];
+  const values = ({ effect, low, high, level }) =>
+    effect.map((value, at) => {
+      const ends = { low: low[at], high: high[at], level: level[at] };
+      const measurable = (ends.low > 0 || ends.high < 0) && Math.abs(value) > ends.level;
+      return { effect: value, ...ends, exact: null, measurable };
+    });
+  const largest = reach(rows.flatMap(values));
+  const lines = rows.map((row, place) => {
+    const again = rows[place - 1]?.feature === row.feature;
+    return [
+      again ? "" : featureLink(run, row.feature, contrast.conflicting),
+      row.condition,
+      ...values(row).map((value) => labelledBar(value, largest)),
+      [row.note, ...(again ? [] : [" ", ...codeMarks(run, run.features.indexOf(row.feature))])],
+      again ? "" : (run.words[row.feature] ?? []).join(", ") || "no examples stored",
+    ];
+  });
+  box.append(scrolling(title, table(heads.map((text) => ({ text })), lines)));
   return box;
 }
 
 function showContrast() {
   const run = data.runs[byId("run").value];
   const place = byId("contrast").value;
-  const contrast = data.contrasts[place];
-  const found = run.contrasts[place];
-  followPoints(draw(byId("contrast-figures"), data.contrastFigures[byId("run").value][place]));
-  const helps = inWords(contrast.surface);
-  const other = inWords(contrast.conflicting);
-  const last = run.checkpoints.length - 1;
-  const surface = found.surface.map((features, checkpoint) => {
-    const title = `At ${run.checkpoints[checkpoint]}: help ${helps}, harm ${other}`;
-    return contrastTable(run, title, features, checkpoint, contrast);
+  const boxes = [];
+  const rows = data.contrastFigures[byId("run").value][place].map(({ condition, figures }) => {
+    const row = element("div", { className: "figures" });
+    boxes.push([row, figures]);
+    return element("div", {}, element("h3", {}, condition === "all" ? "" : condition), row);
   });
-  const note = (feature) => (found.changedSides.includes(feature) ? "harmed it before" : "");
-  const title = `Took over: emerged or reversed, and help ${other} at ${run.checkpoints[last]}`;
-  const later = contrastTable(run, title, found.tookOver, last, contrast, note);
-  byId("contrast-tables").replaceChildren(...surface, later);
+  byId("contrast-figures").replaceChildren(...rows);
+  followPoints(boxes.flatMap(([row, figures]) => draw(row, figures)));
+  byId("contrast-table").replaceChildren(contrastTable(run, run.contrasts[place], data.contrasts[place]));
 }
 
 function showTrust() {
   const run = data.runs[byId("run").value];
-  const { sentences, rows } = data.trust[byId("run").value];
+  const { sentences, rows, note } = data.trust[byId("run").value];
   byId("trust-sentences").replaceChildren(...sentences.map((text) => element("li", {}, text)));
   const heads = [{ text: "" }, ...run.checkpoints.map((text) => ({ text }))];
   const cell = ([value, note]) => [value, ...(note ? [element("span", { className: "part" }, ` (${note})`)] : [])];
   const lines = rows.map(([label, cells]) => [label, ...cells.map(cell)]);
   byId("trust-table").replaceChildren(...table(heads, lines));
+  byId("trust-note").textContent = note;
 }
 
 function showCurves() {
@@ -213,7 +249,7 @@ function showCurves() {
 function showCourses() {
   const { figures, counts } = data.courses[byId("run").value];
   draw(byId("course-figures"), figures);
-  const heads = ["Cluster", "Features", ...data.decided].map((text) => ({ text, numeric: true }));
+  const heads = ["Cluster", "Feature–task pairs", ...data.decided].map((text) => ({ text, numeric: true }));
   const rows = counts.map((of, cluster) => [cluster + 1, ...of].map(String));
   const text = "None here: courses need three checkpoints, and features of decided class.";
   const none = element("p", { className: "note" }, text);
@@ -277,34 +313,83 @@ function whereItActs(run, task, feature) {
 }
 
 function effectTable(run, task, place, largest) {
-  const heads = ["Checkpoint", "IE (logits)", "Exact", "RelIE", "RelDec"].map((text, at) => ({ text, numeric: at > 1 }));
-  const rows = run.checkpoints.map((checkpoint, at) => {
-    const values = effectAt(run, task, at, place);
-    return [
-      checkpoint,
-      labelledBar(values, largest),
-      number(values.exact),
-      number(run.share[task][at][place], 2),
-      number(run.norm[at][place], 2),
-    ];
+  const texts = ["Checkpoint", "IE (logits)", ...(run.isExact ? [] : ["Exact"]), "q", "RelIE", "RelDec"];
+  const heads = texts.map((text, at) => ({ text, numeric: at > 1 }));
+  const [whole, ...parts] = effectsOf(run, task, place);
+  const line = (values, at, share, norm) => [
+    run.checkpoints[at],
+    labelledBar(values, largest),
+    ...(run.isExact ? [] : [number(values.exact)]),
+    number(values.q),
+    share,
+    norm,
+  ];
+  const shares = (at) => [run.share[task][at][place], run.norm[at][place]].map((value) => number(value, 2));
+  const [head, body] = table(heads, whole.map((values, at) => line(values, at, ...shares(at))));
+  const own = run.conditions[task];
+  const headline = (text) => element("tr", { className: "group" }, element("th", { colSpan: heads.length }, text));
+  if (parts.length) body.prepend(headline("Mean of conditions"));
+  parts.forEach((part, condition) => {
+    const facts = [own.names[condition], own.class[condition][place]];
+    if (own.reverses[condition][place]) facts.push("reverses");
+    const rows = part.map((values, at) => line(values, at, "", ""));
+    body.append(headline(facts.join(" · ")), ...table(heads, rows)[1].children);
   });
-  return scrolling("Effect at each checkpoint", table(heads, rows));
+  return wholly("Effect at each checkpoint", [head, body]);
+}
+
+function roleTable(run, task, feature) {
+  const { features, names, conditions, effect, low, high } = run.ablations[task].roles;
+  const place = features.indexOf(feature);
+  if (place < 0) return [];
+  const heads = [{ text: "By token" }, ...run.checkpoints.map((text) => ({ text, numeric: true }))];
+  const body = element("tbody");
+  conditions.forEach((condition, part) => {
+    const entry = (role, at) =>
+      `${number(effect[part][role][at][place], 2)} (${number(low[part][role][at][place], 2)} to ${number(high[part][role][at][place], 2)})`;
+    const acting = [...names.keys()].filter((role) => effect[part][role].some((of) => Math.abs(of[place]) >= SHOWN_LOGITS));
+    const rows = acting.map((role) => [names[role], ...run.checkpoints.map((_, at) => entry(role, at))]);
+    if (conditions.length > 1 && rows.length) {
+      body.append(element("tr", { className: "group" }, element("th", { colSpan: heads.length }, condition)));
+    }
+    body.append(...table(heads, rows)[1].children);
+  });
+  if (!body.children.length) return [];
+  const box = wholly("Effect by role of the token", [table(heads, [])[0], body]);
+  box.firstChild.className = "roles";
+  return [box];
+}
+
+function classFacts(run, task, place) {
+  const names = run.class.map((of) => data.classes[of[task][place]]);
+  const support = run.support[task][place];
+  const resamples = support === null ? "" : ` (${percent(support)} of resamples)`;
+  if (names.every((name) => name === "no effect")) return ["no measurable effect"];
+  if (names.every((name) => name === names[0])) return [`${names[0]} by every basis${resamples}`];
+  const claimed = names.includes("emerged") ? " (claims of emergence rest on this)" : "";
+  const [, divided, other] = names.map((name, basis) => `${name} by ${data.bases[basis]}`);
+  return [`${names[0]} as published${resamples}`, `${divided}${claimed}`, other];
 }
 
 function courseFacts(run, task, place) {
-  const name = data.classes[run.class[task][place]];
-  const resamples = `${percent(run.support[task][place])} of resamples`;
-  const said = {
-    "no effect": "no measurable effect",
-    uncertain: `uncertain (commonest course in ${resamples})`,
-  };
-  const facts = [said[name] ?? `${name} (${resamples})`];
-  if (run.reverses[task][place]) facts.push("its effect reverses");
+  const facts = classFacts(run, task, place);
+  const differ = run.checkpoints.filter((_, at) => run.disagree[task][at][place]);
+  if (differ.length) facts.push(`conditions differ in sign at ${differ.join(", ")}`);
+  if (run.reverses[task][place]) facts.push("reverses within a condition");
   if (run.checkpoints.length < 3) return facts;
   for (const moment of ["onset", "peak"]) {
     if (run[moment][task][place]) facts.push(`${moment} ${run[moment][task][place]}`);
   }
   return run.kept[task][place] ? [...facts, "kept to the end"] : facts;
+}
+
+function codeMarks(run, place) {
+  const { supported, r2, preactivation } = run.codes;
+  return run.checkpoints.flatMap((checkpoint, at) => {
+    if (supported[at][place]) return [];
+    const facts = `R² ${number(r2[at][place], 2)}, preactivation share ${number(preactivation[at][place], 2)}`;
+    return [element("span", { className: "mark" }, `code not supported by ${checkpoint} (${facts})`), " "];
+  });
 }
 
 function card(run, task, place, largest) {
@@ -319,9 +404,12 @@ function card(run, task, place, largest) {
   const lines = examples
     ? element("ol", { className: "examples" }, ...examples.rows.map(exampleLine))
     : element("p", { className: "note" }, "No examples stored.");
-  const effects = element("div", {}, effectTable(run, task, place, largest), ...whereItActs(run, task, feature));
-  const columns = element("div", { className: "columns" }, effects, lines);
-  return element("article", { className: "card" }, head, columns);
+  const effects = element("div", {}, effectTable(run, task, place, largest), ...roleTable(run, task, feature));
+  const acts = element("div", {}, lines, ...whereItActs(run, task, feature));
+  const columns = element("div", { className: "columns" }, effects, acts);
+  const marks = codeMarks(run, place);
+  const note = marks.length ? [element("p", { className: "marks" }, ...marks)] : [];
+  return element("article", { className: "card" }, head, ...note, columns);
 }
 
 function chosenFeatures(run, task) {
@@ -331,7 +419,7 @@ function chosenFeatures(run, task) {
   return run.features
     .map((feature, place) => ({ feature, place, size: size(place) }))
     .filter(({ feature, size: of }) => (wanted.length ? wanted.includes(String(feature)) : of > 0))
-    .filter(({ place }) => kind === "" || run.class[task][place] === Number(kind))
+    .filter(({ place }) => kind === "" || run.class[0][task][place] === Number(kind))
     .sort((a, b) => b.size - a.size);
 }
 
@@ -340,7 +428,7 @@ function showFeatures() {
   const task = Number(byId("task").value);
   const chosen = chosenFeatures(run, task);
   const shown = chosen.slice(0, shownCards);
-  const largest = reach(shown.flatMap(({ place }) => run.checkpoints.map((_, at) => effectAt(run, task, at, place))));
+  const largest = reach(shown.flatMap(({ place }) => effectsOf(run, task, place).flat()));
   byId("cards").replaceChildren(...shown.map(({ place }) => card(run, task, place, largest)));
   byId("found").textContent = chosen.length
     ? `${shown.length} of ${chosen.length} features for ${inWords(run.tasks[task])}, ${run.label}.`
@@ -352,13 +440,13 @@ function showRun() {
   const place = byId("run").value;
   const run = data.runs[place];
   draw(byId("share-figures"), data.shares[place]);
-  byId("classes").replaceChildren(...classTable(run));
-  for (const select of [byId("task"), byId("curve-task")]) {
+  for (const select of [byId("task"), byId("curve-task"), byId("control-task")]) {
     const chosen = select.value || 0;
     fill(select, run.tasks.map(inWords));
     select.value = chosen;
   }
   shownCards = PAGE;
+  showControls();
   if (byId("courses")) showCourses();
   if (data.contrasts.length) showContrast();
   showTrust();
@@ -369,7 +457,6 @@ function showRun() {
 function start() {
   drawSelections();
   fill(byId("run"), data.runs.map((run) => run.label));
-  byId("run").value = data.first;
   fill(byId("class"), data.classes);
   byId("class").prepend(new Option("any", "", true, true));
   byId("run").addEventListener("change", showRun);
@@ -380,6 +467,7 @@ function start() {
     });
   }
   byId("curve-task").addEventListener("change", showCurves);
+  byId("control-task").addEventListener("change", showControls);
   byId("more").addEventListener("click", () => {
     shownCards += PAGE;
     showFeatures();

@@ -13,8 +13,8 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from chronocoder.report.inputs import Run, names
+from chronocoder.report.phases import CHANCE
 from chronocoder.report.style import INK, PALETTE, PAPER, Json, finished, short, wrapped
-from chronocoder.report.summary import CHANCE
 from chronocoder.report.text import in_words, short_count
 
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -25,7 +25,7 @@ MEASURES = {"cosine": "Cosine", "pearson": "Pearson correlation", "linear_cka": 
 METRICS = {
     "explained_variance": "Explained variance of the batch",
     "l0": "Active latents a token (L0)",
-    "dead_fraction": "Dead latents (part of all)",
+    "dead_fraction": "Dead latents (fraction of all)",
     "loss": "Training loss",
 }
 LOG_METRICS = ("l0", "loss")
@@ -54,7 +54,7 @@ def draw_ability(behaviour: xr.Dataset, comparisons: Mapping[str, Sequence[str]]
     figure.update_xaxes(log_axis(tokens_seen))
     zero = "; 0 at the left edge" if (tokens_seen == 0).any() else ""
     figure.update_xaxes(title_text=f"tokens seen (log scale{zero})", row=2)
-    figure.update_yaxes(title_text="accuracy (part of pairs)", range=[-0.02, 1.02], row=1)
+    figure.update_yaxes(title_text="accuracy (fraction of pairs)", range=[-0.02, 1.02], row=1)
     figure.update_yaxes(autorange="reversed", row=2)
     return finished(figure, "Accuracy on minimal pairs with its 95 % interval; below, the checkpoints compared", 560)
 

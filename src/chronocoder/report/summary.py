@@ -1,4 +1,4 @@
-"""What the data say, in sentences; each is there only if the data support it."""
+"""What the data say, in sentences, each beside its control."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,13 +6,29 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.report.contrasts import ContrastFeatures, clearest_run
+from chronocoder.attribution.surface import SurfaceFeature
+from chronocoder.report.codes import code_sentences
+from chronocoder.report.contrasts import ContrastFeatures, Found
+from chronocoder.report.controls import (
+    BASES,
+    MORE,
+    NO_MORE,
+    PUBLISHED,
+    TOTAL,
+    Frequency,
+    class_frequencies,
+    control_rows,
+    has_random,
+    upper_limit,
+)
 from chronocoder.report.data import feature_words
-from chronocoder.report.inputs import Contrast, ReportInputs, Run, names
-from chronocoder.report.text import listed, quoted, short_count, signed
-from chronocoder.report.trust import EXACT_ABLATION, estimator_of, trust_finding
+from chronocoder.report.inputs import Contrast, ReportInputs, Run
+from chronocoder.report.phases import CHANCE, SurfacePhase, find_surface_phase
+from chronocoder.report.text import listed, percent, quoted, short_count, signed
+from chronocoder.report.trust import trust_finding
 
-CHANCE = 0.5
+IDENTITY = "identity"
+ROLES_NAMED = 3
 
 
 class Finding(NamedTuple):
@@ -27,62 +43,27 @@ class Finding(NamedTuple):
     text: str
 
 
-class SurfacePhase(NamedTuple):
-    """The checkpoints at which a model follows a surface rule.
-
-    Attributes:
-        checkpoints: those above chance on the surface task and below it on the conflicting one, by their intervals.
-        clearest: the one where the two accuracies differ most.
-        surface_accuracy: accuracy there on the surface task.
-        conflicting_accuracy: accuracy there on the conflicting task.
-        end: the checkpoint from which on both tasks are above chance, if there is one.
-    """
-
-    checkpoints: list[str]
-    clearest: str
-    surface_accuracy: float
-    conflicting_accuracy: float
-    end: str | None
-
-
-def find_surface_phase(behaviour: xr.Dataset, contrast: Contrast) -> SurfacePhase | None:
-    """Return the surface phase of a contrast, or None if no checkpoint shows one."""
-    near, far = behaviour.sel(task=contrast.surface), behaviour.sel(task=contrast.conflicting)
-    inside = ((near["accuracy_low"] > CHANCE) & (far["accuracy_high"] < CHANCE)).values
-    if not inside.any():
-        return None
-    revisions = names(behaviour, "checkpoint")
-    gap = np.where(inside, near["accuracy"].values - far["accuracy"].values, -np.inf)
-    clearest = int(gap.argmax())
-    settled = ((near["accuracy_low"] > CHANCE) & (far["accuracy_low"] > CHANCE)).values
-    unsettled = np.flatnonzero(~settled)
-    end = int(unsettled[-1]) + 1
-    return SurfacePhase(
-        [revision for revision, held in zip(revisions, inside, strict=True) if held],
-        revisions[clearest],
-        float(near["accuracy"].values[clearest]),
-        float(far["accuracy"].values[clearest]),
-        revisions[end] if end < len(revisions) else None,
-    )
-
-
-def summarise(inputs: ReportInputs, found: Sequence[Mapping[Contrast, ContrastFeatures]]) -> list[Finding]:
+def summarise(inputs: ReportInputs, found: Found) -> list[Finding]:
     """Return the summary.
 
     Args:
         inputs: what the report shows.
-        found: for each run, what each contrast brings out.
+        found: what each contrast brings out in the crosscoder configured first.
     """
+    first = inputs.runs[0]
     findings = [Finding("Ability", ability_sentence(inputs.behaviour))]
-    for contrast in inputs.contrasts:
+    for contrast, features in found.items():
         phase = find_surface_phase(inputs.behaviour, contrast)
         if phase is not None:
             findings.append(Finding("Surface phase", phase_sentence(inputs.behaviour, contrast, phase)))
-        of_runs = [of_run[contrast] for of_run in found]
-        best = clearest_run(of_runs)
-        if best is not None:
-            findings.append(Finding("Features", feature_sentence(inputs.runs[best], of_runs[best], contrast)))
-    return [*findings, Finding("Exact ablation", trust_finding(inputs.runs))]
+        findings.append(Finding("Surface features", surface_sentences(first, contrast, features)))
+    return [
+        *findings,
+        Finding("Classes", class_sentence(first)),
+        Finding("False classes", identity_sentence(inputs.controls)),
+        Finding("Codes", code_sentences(inputs.runs)),
+        Finding("Exact ablation", trust_finding(inputs.runs)),
+    ]
 
 
 def ability_sentence(behaviour: xr.Dataset) -> str:
@@ -102,7 +83,7 @@ def phase_sentence(behaviour: xr.Dataset, contrast: Contrast, phase: SurfacePhas
     text = (
         f"At {_moment(behaviour, phase.clearest)} accuracy is {phase.surface_accuracy:.2f} on"
         f" {quoted(contrast.surface)} but {phase.conflicting_accuracy:.2f} on {far}, below chance, as if the model"
-        f" followed the surface rule; this holds at {listed(phase.checkpoints)}."
+        f" followed the surface rule; this holds at {listed(list(phase.gaps))}."
     )
     if phase.end is None:
         return f"{text} No later checkpoint leaves it for good."
@@ -110,50 +91,129 @@ def phase_sentence(behaviour: xr.Dataset, contrast: Contrast, phase: SurfacePhas
     return f"{text} From {phase.end} on it is above chance on both, and ends at {final:.2f} on {far}."
 
 
-def feature_sentence(run: Run, found: ContrastFeatures, contrast: Contrast) -> str:
-    """Return which features of a run stand for the surface rule, gave way and took over most strongly, in sentences."""
-    gone = found.gave_way.features[:1]
-    text = _surface_sentence(run, found, contrast, gone[0] if gone else found.surface[found.clearest].features[0])
-    if not gone:
-        text = f"{text} No feature of this run that stands for the surface rule gives way or changes sides."
-    return f"{text} {_newcomer_sentence(run, found.newcomers[0], contrast)}" if found.newcomers else text
-
-
-def _surface_sentence(run: Run, found: ContrastFeatures, contrast: Contrast, feature: int) -> str:
-    places = [name for name, ranked in found.surface.items() if feature in ranked.features]
-    effects = run.relie["indirect_effect"].sel(feature=feature)
-    strengths = [float(abs(effects.sel(checkpoint=name, task=list(contrast))).min()) for name in places]
-    checkpoint = places[int(np.argmax(strengths))]
-    near, far = (_effect(run, feature, checkpoint, task) for task in contrast)
+def surface_sentences(run: Run, contrast: Contrast, found: ContrastFeatures) -> str:
+    """Return which features of a run stand for the surface rule, and what becomes of them, in sentences."""
+    near, far = map(quoted, contrast)
+    where = f"In the crosscoder configured first, {run.key.label},"
+    told, last = found.followed, run.checkpoints[-1]
+    if told is None:
+        return (
+            f"{where} no feature helps {near} and harms {far} at {found.checkpoint} by more than random directions do."
+        )
+    count = len(found.features)
+    harming = int(told["confirmed"].sum())
     text = (
-        f"In {run.key.label}, feature {feature}{_words_of(run, feature)} stands for the surface rule at {checkpoint}:"
-        f" it helps {quoted(contrast.surface)} (IE {near} logits) and harms {quoted(contrast.conflicting)} ({far})."
+        f"{where} {count} feature{'s' * (count > 1)} {_verb('help', count)} {near} and {_verb('harm', count)} {far} at"
+        f" {found.checkpoint}, as judged on one half of the prefixes. On the other half, {harming} of {count}"
+        f" {_verb('harm', harming)} there in the same condition"
     )
-    if feature not in found.gave_way.features:
-        return text
-    last = run.checkpoints[-1]
-    later = (signed(float(effects.sel(checkpoint=last, task=task))) for task in contrast)
-    fate = "changes sides" if feature in found.changed_sides else "gives way"
-    return f"{text} It {fate}: at {last} its effects are {' and '.join(later)}."
-
-
-def _newcomer_sentence(run: Run, feature: int, contrast: Contrast) -> str:
-    last = run.checkpoints[-1]
-    effect = _effect(run, feature, last, contrast.conflicting)
+    if found.checkpoint == last:
+        return f"{text}. What becomes of them is not seen: {last} is its last checkpoint."
     return (
-        f"Of the features that took over, feature {feature}{_words_of(run, feature)} helps"
-        f" {quoted(contrast.conflicting)} most at {last} ({effect})."
+        f"{text}, and {_fate_sentence(run, told, last)} {_strongest_sentence(run, contrast, found.features[0], told)}"
     )
 
 
-def _effect(run: Run, feature: int, checkpoint: str, task: str) -> str:
-    """Return an effect with its sign, and beside it the exact one where it was measured."""
-    estimate = signed(float(run.relie["indirect_effect"].sel(feature=feature, checkpoint=checkpoint, task=task)))
-    ablation = run.ablations[task]
-    if feature not in ablation["feature"].values or estimator_of(run) == EXACT_ABLATION:
-        return estimate
-    exact = ablation["indirect_effect"].sel(estimator="exact", feature=feature, checkpoint=checkpoint)
-    return f"{estimate}, exact {signed(float(exact))}"
+def class_sentence(run: Run) -> str:
+    """Return how frequent classes are beside random directions, and which are more frequent on some task."""
+    if not has_random(run.relie):
+        return "Not compared with random directions, which were not measured."
+    divided, published = (_chance_words(run, basis) for basis in (TOTAL, PUBLISHED))
+    return (
+        f"In {run.key.label}, over all tasks, with IE divided by the checkpoint’s total |IE|: {divided}."
+        f" By published RelIE: {'the same' if published == divided else published}."
+    )
+
+
+def identity_sentence(controls: Sequence[xr.Dataset]) -> str:
+    """Return how many decided classes of a checkpoint compared with itself are changes, none of which can be true."""
+    rows = [row for control in controls if control.attrs["control"] == IDENTITY for row in control_rows(control)]
+    divided = [row for row in rows if row.basis == BASES[TOTAL]]
+    if not divided:
+        return "The comparison of a checkpoint with itself was not run."
+    changed, decided, tested = (sum(getattr(row, name) for row in divided) for name in ("changed", "decided", "tested"))
+    return (
+        f"Of a checkpoint compared with itself, {changed} of {decided} decided classes are changes (95\u00a0% upper"
+        f" limit {percent(upper_limit(changed, decided))}); {tested} feature–task pairs were tested. Classes are by"
+        f" {BASES[TOTAL]}."
+    )
+
+
+def _chance_words(run: Run, basis: str) -> str:
+    """Return how frequent each class is among features and random directions, and whether it is more so, in words."""
+    found = class_frequencies(run.relie, basis)
+    if not found:
+        return "no feature has a decided class"
+    (name, of_first), *others = found.items()
+    frequencies = [f"{name} {of_first.features} against {of_first.random} of random directions"]
+    frequencies += [f"{name} {of.features} against {of.random}" for name, of in others]
+    return f"{', '.join(frequencies)}; {_verdict_words(found, len(run.tasks))}"
+
+
+def _verdict_words(found: Mapping[str, Frequency], tasks: int) -> str:
+    """Return which classes are more frequent than among random directions, in words."""
+    more = {name: f"on {of.tasks_beyond} of {tasks}" for name, of in found.items() if of.tasks_beyond}
+    no_more = [name for name in found if name not in more]
+    if not more:
+        return f"no class is more frequent than among random directions ({NO_MORE})"
+    (name, where), *others = more.items()
+    parts = [f"{name} is more frequent than among random directions {where} tasks", *map(" ".join, others)]
+    text = f"{listed(parts)} ({MORE})"
+    return f"{text}; {listed(no_more)} {'are' if len(no_more) > 1 else 'is'} not ({NO_MORE})" if no_more else text
+
+
+def _fate_sentence(run: Run, told: xr.Dataset, last: str) -> str:
+    """Return how many features still harm, and how many come to help, by the half that did not choose them."""
+    kept, helping = int(told["kept"].sum()), told["helps_newly"].values
+    harm = _course(told["effect"].sel(where="harmed"))
+    text = f"{kept} of these still at {last}, mean IE of all {harm} logits"
+    if helping.any():
+        helped = _course(told["effect"].sel(where="other").isel(place=helping))
+        text = f"{text}; {helping.sum()} {_verb('come', int(helping.sum()))} to help in another condition, {helped}"
+    else:
+        text = f"{text}; none comes to help in another condition"
+    return f"{text}{_level(run, told)}."
+
+
+def _verb(verb: str, count: int) -> str:
+    return f"{verb}s" if count == 1 else verb
+
+
+def _level(run: Run, told: xr.Dataset) -> str:
+    level = float(told["level"].isel(checkpoint=-1).max())
+    if not level > 0:
+        return ""
+    return f" ({run.random_level} of random directions that write as much stay within ±{level:.2f})"
+
+
+def _strongest_sentence(run: Run, contrast: Contrast, strongest: SurfaceFeature, told: xr.Dataset) -> str:
+    effect = told["effect"].isel(place=0)
+    effects = [f"{_course(effect.sel(where='harmed'))} in {quoted(strongest.condition)}"]
+    if strongest.other_condition != strongest.condition:
+        effects.append(f"{_course(effect.sel(where='other'))} in {quoted(strongest.other_condition)}")
+    return (
+        f"The strongest, feature {strongest.feature}{_words_of(run, strongest.feature)}, has IE"
+        f" {listed(effects)}{_roles_of(run, contrast, strongest)}."
+    )
+
+
+def _roles_of(run: Run, contrast: Contrast, strongest: SurfaceFeature) -> str:
+    """Return what a feature's effect at the last checkpoint is made of, by the role of the token."""
+    ablation, condition = run.ablations[contrast.conflicting], strongest.other_condition
+    if strongest.feature not in ablation["top_feature"].values:
+        return ""
+    effects = ablation["role_effect"].sel(top_feature=strongest.feature, condition=condition).isel(checkpoint=-1)
+    order = np.argsort(-abs(effects.values))[:ROLES_NAMED]
+    parts = [(str(effects["position_role"].values[place]), signed(float(effects[place]))) for place in order]
+    named = [f"{role} {effect}" for role, effect in parts if float(effect.replace("−", "-"))]
+    which = "this" if condition == strongest.condition else "the latter"
+    return f"; of {which} at {run.checkpoints[-1]}, by token (all prefixes): {', '.join(named)}" if named else ""
+
+
+def _course(effects: xr.DataArray) -> str:
+    """Return effects at the first and last checkpoint, their mean over features."""
+    means = effects.mean("place") if "place" in effects.dims else effects
+    return f"{signed(float(means[0]))}\u00a0→\u00a0{signed(float(means[-1]))}"
 
 
 def _words_of(run: Run, feature: int) -> str:

@@ -1,13 +1,13 @@
 """How well estimates agree with exact ablation, in a table and in sentences."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from chronocoder.report.inputs import Run, names
+from chronocoder.report.controls import SHUFFLED, has_random
+from chronocoder.report.inputs import EXACT, Run, names
 from chronocoder.report.text import decimal, in_words, listed, percent, sentence
 
 GOOD_SPEARMAN = 0.9
@@ -16,8 +16,6 @@ MEASURES = {
     "integrated_gradients": "RelIE by integrated gradients",
     "relative_decoder_norm": "RelDec",
 }
-EXACT = "exact"
-EXACT_ABLATION = "exact ablation"
 COEFFICIENTS = ("spearman", "pearson")
 
 Cell = tuple[str, str]
@@ -43,12 +41,6 @@ def agreement(run: Run) -> xr.Dataset:
     return xr.concat(of_tasks, dim="task", join="exact", combine_attrs="drop").assign_coords(task=run.relie["task"])
 
 
-def estimator_of(run: Run) -> str:
-    """Return what the effects of a run come from, in words."""
-    name = json.loads(run.relie.attrs["settings"])["estimator"]
-    return EXACT_ABLATION if name == EXACT else in_words(name)
-
-
 def estimators(found: xr.Dataset | xr.DataArray) -> dict[str, str]:
     """Return the estimators that are compared with exact ablation, and what they are called."""
     return {name: in_words(name) for name in names(found, "estimator") if name != EXACT}
@@ -57,15 +49,13 @@ def estimators(found: xr.Dataset | xr.DataArray) -> dict[str, str]:
 def trust_rows(run: Run) -> list[Row]:
     """Return how far the effects of a run can be trusted at each checkpoint."""
     found, relie = agreement(run), run.relie
-    active = relie["activation_frequency"] > 0
-    beyond = ((abs(relie["indirect_effect"]) > relie["null_band"]) & active).sum("feature") / active.sum("feature")
     error = abs(relie["error_effect"]).sum("task") / abs(relie["total_effect"]).sum("task")
     return [
         *_correlation_rows(found, "", "estimator", estimators(found), "exact effect"),
         *_correlation_rows(found, "share_", "measure", MEASURES, "share of exact effect"),
         Row("Completeness gap of integrated gradients", _cells(found["completeness_gap"], percent, "highest")),
-        Row("Error term’s part of all effects", [(percent(value), "") for value in error.values.tolist()]),
-        Row("Active features beyond the null band", _cells(beyond, percent, "lowest")),
+        Row("Error term’s fraction of all effects", [(percent(value), "") for value in error.values.tolist()]),
+        Row("Feature–task pairs with a measurable effect", _measurable_cells(relie)),
     ]
 
 
@@ -74,6 +64,13 @@ def trust_sentences(run: Run) -> list[str]:
     found = agreement(run)
     shortfalls = [shortfall_sentence(found["spearman"].sel(estimator=name)) for name in estimators(found)]
     return [*comparison_sentences([run]), *shortfalls]
+
+
+def measurable_note(run: Run) -> str:
+    """Return how many random directions have to be expected beyond their level; empty without them."""
+    if not has_random(run.relie):
+        return ""
+    return f"By construction, about {100 * (1 - run.random_fraction):g} % of random directions exceed the level."
 
 
 def trust_finding(runs: Sequence[Run]) -> str:
@@ -147,6 +144,18 @@ def _correlation_rows(found: xr.Dataset, prefix: str, dim: str, labels: Mapping[
         for key, label in labels.items()
         for name in COEFFICIENTS
     ]
+
+
+def _measurable_cells(relie: xr.Dataset) -> list[Cell]:
+    """Return the fraction of feature–task pairs with a measurable effect, and that of random directions."""
+    own = relie["measurable"].sum(("task", "feature")) / relie["features_tested"].sum()
+    shown = [percent(value) for value in own.values.tolist()]
+    if not has_random(relie):
+        return [(value, "") for value in shown]
+    random = relie.sel(control=relie["control"] != SHUFFLED)
+    beside = random["control_measurable"].sum(("task", "control", "feature")) / random["controls_tested"].sum()
+    notes = [f"random directions {percent(value)}" for value in beside.values.tolist()]
+    return list(zip(shown, notes, strict=True))
 
 
 def _cells(values: xr.DataArray, shown: Callable[[float], str], extreme: str) -> list[Cell]:

@@ -10,7 +10,7 @@ SEPARATOR = "separator"
 LAST = "last token"
 OTHER = "other"
 EARLIER = "earlier"
-BY_DISTANCE = (LAST, *(f"{LAST} − {distance}" for distance in (1, 2, 3)))
+BY_DISTANCE = (LAST, *(f"{LAST} - {distance}" for distance in (1, 2, 3)))
 """Roles by distance from the last token; those before them are `EARLIER`."""
 
 

@@ -1,0 +1,175 @@
+"""Controls of effects and classes: what directions without a meaning, and prefixes without order, would have given."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from scipy.stats import fisher_exact
+from torch import Tensor
+
+from chronocoder.attribution.effects import Prompts
+from chronocoder.attribution.measures import CLASSES
+from chronocoder.config import AttributionSettings
+from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.stores import strings
+
+SHUFFLED = "shuffled tokens"
+NEIGHBOURS = 50
+"""Random directions that the level of a feature comes from."""
+SHUFFLED_VARIABLES = ("token_id", "counterfactual_id")
+
+
+class RandomDirections(NamedTuple):
+    """Directions along which features write in place of their own.
+
+    Attributes:
+        features: those that are tried in each draw, shape (draw, feature).
+        rows: what they write along at each checkpoint, shape (draw, feature, checkpoint, d_model).
+    """
+
+    features: np.ndarray
+    rows: Float[Tensor, "draw feature checkpoint d_model"]
+
+    @property
+    def names(self) -> list[str]:
+        """The draws in words."""
+        return [f"random directions {number}" for number in range(len(self.features))]
+
+    def added_to(self, prompts: Prompts, everything: Prompts, checkpoint: int) -> Prompts:
+        """Return prompts with the features of all draws behind their own, one draw after the other.
+
+        Args:
+            prompts: with some features.
+            everything: the same with all features.
+            checkpoint: its number.
+        """
+        features = torch.from_numpy(self.features.ravel()).to(everything.change.device)
+        change = torch.cat([prompts.change, everything.change[..., features]], dim=-1)
+        weight = torch.cat([prompts.weight, self.rows[:, :, checkpoint].flatten(0, 1)])
+        return prompts._replace(change=change, weight=weight, controls=len(features))
+
+
+@torch.no_grad()
+def draw_directions(crosscoder: Crosscoder, settings: AttributionSettings) -> RandomDirections:
+    """Return random mixes of decoder rows, each with the norms of the feature that it stands in for.
+
+    A mix has normal weights, the same at all checkpoints, on the rows in normalised units: random directions then lie
+    where rows lie, and a direction at one checkpoint belongs to that at another as the rows of a feature do.
+
+    Args:
+        crosscoder: folded.
+        settings: number of draws and of features, and the seed.
+    """
+    rows = crosscoder.decoder_rows
+    count = min(settings.random_features, len(rows))
+    generator = np.random.default_rng([settings.seed, 2])
+    shape = (settings.random_directions, count)
+    features = np.empty(shape, dtype=np.int64)
+    for draw in features:
+        draw[:] = generator.choice(len(rows), count, replace=False)
+    weights = torch.from_numpy(generator.standard_normal((*shape, len(rows)), dtype=np.float32)).to(rows.device)
+    mixed = torch.einsum("kif,fmd->kimd", weights, rows * crosscoder.scale[:, None])
+    norms = rows[torch.from_numpy(features).to(rows.device)].norm(dim=-1, keepdim=True)
+    return RandomDirections(features, norms * mixed / mixed.norm(dim=-1, keepdim=True))
+
+
+def shuffle_tokens(task: xr.Dataset, seed: int) -> xr.Dataset:
+    """Return a task with the tokens of each prefix in another, random order; its first token, the separator, stays.
+
+    A prefix of which no other order exists stays as it is. A counterfactual prefix is shuffled as its prefix is.
+    """
+    generator = np.random.default_rng([seed, 3])
+    shuffled = {name: task[name].transpose("example", "position").copy(deep=True) for name in SHUFFLED_VARIABLES}
+    ids = shuffled["token_id"].values
+    for example, length in enumerate(task["length"].values):
+        order = 1 + _another_order(ids[example, 1:length], generator)
+        for values in shuffled.values():
+            values.values[example, 1:length] = values.values[example, order]
+    return task.assign(shuffled)
+
+
+def _another_order(tokens: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return a random order in which some token is another than before, if there is one."""
+    order = generator.permutation(len(tokens))
+    while len(set(tokens.tolist())) > 1 and (tokens[order] == tokens).all():
+        order = generator.permutation(len(tokens))
+    return order
+
+
+def random_level(
+    effects: xr.DataArray, numbers: np.ndarray, features: xr.DataArray, written: xr.DataArray, level: float
+) -> xr.DataArray:
+    """Return the |IE| that a fraction of the random directions that write about as much as a feature stay below.
+
+    What is written along a direction decides much of its effect, whichever direction it is: a feature is compared with
+    the `NEIGHBOURS` random directions that write most nearly as much, or with all where there are fewer. A direction
+    writes what the feature that it stands in for writes; it is the order of the features that counts, so that rounding
+    cannot part them.
+
+    Args:
+        effects: IE of random directions, dims (condition, checkpoint, feature), in logits; one place a direction.
+        numbers: the feature that each direction stands in for.
+        features: numbers of the features whose levels are wanted, dims (feature,).
+        written: what each feature of the dictionary writes; directions of those that write nothing are left out. Dims
+            (condition, checkpoint, feature).
+        level: the fraction.
+
+    Returns:
+        Dims (condition, checkpoint, feature), in logits; NaN where there is no random direction.
+    """
+    found = np.full((*effects.shape[:2], len(features)), np.nan)
+    for place in np.ndindex(found.shape[:2]):
+        ranks = np.argsort(np.argsort(written.values[place], kind="stable"))
+        kept = np.flatnonzero(written.values[place][numbers] > 0)
+        if len(kept):
+            order = kept[np.argsort(ranks[numbers[kept]], kind="stable")]
+            near = _nearest(ranks[numbers[order]], ranks[features.values])
+            windows = np.lib.stride_tricks.sliding_window_view(
+                abs(effects.values[place])[order], min(NEIGHBOURS, len(order))
+            )
+            found[place] = np.quantile(windows, level, axis=1)[near]
+    coordinates = {**effects.isel(feature=slice(0)).drop_vars("feature").coords, "feature": features.values}
+    return xr.DataArray(found, dims=effects.dims, coords=coordinates)
+
+
+def _nearest(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the place of the window of `NEIGHBOURS` ascending numbers whose middle is next to each value."""
+    places = np.searchsorted(ascending, values) - NEIGHBOURS // 2
+    nearest: np.ndarray = places.clip(0, max(0, len(ascending) - NEIGHBOURS))
+    return nearest
+
+
+def class_counts(classes: xr.DataArray, tested: xr.DataArray) -> xr.DataArray:
+    """Return how many of the tested features have each class, dims (..., feature_class) for (..., feature)."""
+    counts = [((classes == name) & tested).sum("feature") for name in CLASSES]
+    found: xr.DataArray = xr.concat(counts, dim="class").assign_coords({"class": strings(CLASSES)})
+    return found
+
+
+def chance_of_counts(
+    counts: xr.DataArray, tested: int, control_counts: xr.DataArray, controls_tested: xr.DataArray
+) -> xr.DataArray:
+    """Return how likely a class is so frequent among features if they have it as often as random directions.
+
+    Fisher's exact test, one-sided, against all draws together; features are taken as independent of each other.
+
+    Args:
+        counts: features of each class, dims (..., class).
+        tested: features that could have had it.
+        control_counts: the same of the controls, dims (control, ..., class) in any order.
+        controls_tested: controls that could have had it, dims (control,).
+
+    Returns:
+        Dims of `counts`; NaN where there are no random directions.
+    """
+    random = np.array([name != SHUFFLED for name in controls_tested["control"].values])
+    pooled = control_counts.isel(control=random).sum("control").transpose(*counts.dims)
+    pool = int(controls_tested.isel(control=random).sum())
+    found = np.full(counts.shape, np.nan)
+    for place in np.ndindex(found.shape):
+        own, other = int(counts.values[place]), int(pooled.values[place])
+        if tested and pool:
+            found[place] = fisher_exact([[own, tested - own], [other, pool - other]], alternative="greater").pvalue
+    return counts.copy(data=found)

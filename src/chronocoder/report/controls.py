@@ -1,0 +1,287 @@
+"""Classes beside their controls: how often random directions, and comparisons without development, have them too."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy.stats import beta
+
+from chronocoder.attribution.measures import UNDECIDED
+from chronocoder.report.conditions import conditions_of
+from chronocoder.report.courses import DECIDED
+from chronocoder.report.data import CLASSES
+from chronocoder.report.inputs import ReportInputs, key_of, names
+from chronocoder.report.text import decimal, listed, percent
+
+CHANGED = tuple(name for name in DECIDED if name != "maintained")
+COLUMNS = (("emerged",), ("maintained",), ("discontinued",), ("transient", "intermittent"))
+"""Classes that are counted together."""
+SIGNIFICANT = 0.05
+CONFIDENCE = 0.95
+SHUFFLED = "shuffled tokens"
+"""Name of the control that is no random direction."""
+PUBLISHED, TOTAL = "published", "total_effect"
+BASES = {
+    PUBLISHED: "published",
+    TOTAL: "IE over total |IE|",
+    "metric_size": "IE over |logit difference|",
+}
+MORE, NO_MORE, UNKNOWN = "more than chance", "no more than chance", "–"
+
+
+class ControlTable(NamedTuple):
+    """How often features and controls have each class, several ways under each other.
+
+    Attributes:
+        heads: of the columns, but for that of the class.
+        classes: for each class that occurs, its name, and for each way its line.
+    """
+
+    heads: list[str]
+    classes: list[tuple[str, list["Line"]]]
+
+
+class Line(NamedTuple):
+    """How often features and controls have one class.
+
+    Attributes:
+        cells: the way in words, in one column or two, features, random directions with the range over draws, shuffled
+            tokens if they are there, p-value and verdict.
+        beyond: whether features have it more often than chance.
+    """
+
+    cells: list[str]
+    beyond: bool
+
+
+class Frequency(NamedTuple):
+    """How frequent a class is over all tasks.
+
+    Attributes:
+        features: the percentage of feature–task pairs that have it.
+        random: the percentage of random directions that have it.
+        tasks_beyond: on how many tasks it is more frequent than among random directions.
+    """
+
+    features: str
+    random: str
+    tasks_beyond: int
+
+
+class ControlRow(NamedTuple):
+    """What the classes of a comparison without development are, by one basis.
+
+    Attributes:
+        basis: what effects are divided by, in words.
+        counts: feature–task pairs of the classes in each of `COLUMNS`.
+        changed: how many have a class in `CHANGED`.
+        decided: how many have a class in `DECIDED`.
+        tested: how many could have had one.
+    """
+
+    basis: str
+    counts: list[int]
+    changed: int
+    decided: int
+    tested: int
+
+    @property
+    def limit(self) -> str:
+        """The upper confidence limit of the fraction of decided classes that are changes."""
+        return percent(upper_limit(self.changed, self.decided))
+
+
+def controls_of(relie: xr.Dataset) -> list[str]:
+    """Return the names of the controls that were measured."""
+    return names(relie, "control") if "control_class_count" in relie else []
+
+
+def has_random(relie: xr.Dataset) -> bool:
+    """Say whether effects of random directions were measured."""
+    return any(name != SHUFFLED for name in controls_of(relie))
+
+
+def share_of(count: int, tested: int) -> str:
+    """Return a count as a percentage of those tested."""
+    return percent(_fraction(count, tested))
+
+
+def upper_limit(count: int, tested: int) -> float:
+    """Return the upper confidence limit of a fraction, one-sided (Clopper and Pearson 1934); NaN of none tested."""
+    if not tested:
+        return math.nan
+    return float(beta.ppf(CONFIDENCE, count + 1, tested - count)) if count < tested else 1.0
+
+
+def verdict(p_value: float) -> str:
+    """Return whether a class is more frequent than among random directions, in words."""
+    if not math.isfinite(p_value):
+        return UNKNOWN
+    return MORE if p_value < SIGNIFICANT else NO_MORE
+
+
+def control_data(relie: xr.Dataset) -> dict[str, Any]:
+    """Return what the page shows of a run's classes beside their controls."""
+    return {
+        "differ": basis_sentence(relie),
+        "tasks": [
+            {
+                "tested": count_sentence(relie.sel(task=task)),
+                "bases": basis_table(relie.sel(task=task))._asdict(),
+                "conditions": condition_table(relie.sel(task=task))._asdict(),
+                "reversals": reversal_sentence(relie.sel(task=task)),
+            }
+            for task in names(relie, "task")
+        ],
+    }
+
+
+def basis_table(of_task: xr.Dataset) -> ControlTable:
+    """Return the classes of one task by each basis."""
+    return _table(of_task, "", ["RelIE of"], {(label,): {"basis": basis} for basis, label in BASES.items()})
+
+
+def condition_table(of_task: xr.Dataset) -> ControlTable:
+    """Return the classes of one task by condition, from the published share and by IE over total |IE|."""
+    ways: dict[tuple[str, ...], dict[str, str]] = {
+        (name, BASES[basis]): {"condition": name, "basis": basis}
+        for name in conditions_of(of_task)
+        for basis in (PUBLISHED, TOTAL)
+    }
+    return _table(of_task, "condition_", ["Condition", "RelIE of"], ways)
+
+
+def count_sentence(of_task: xr.Dataset) -> str:
+    """Return how many features and controls the percentages are of."""
+    features = f"Percentages are of the {int(of_task['features_tested'])} features"
+    if not controls_of(of_task):
+        return f"{features} that have an effect on some example; no controls were run."
+    tested = of_task["controls_tested"]
+    random = tested[(tested["control"] != SHUFFLED).values]
+    shuffled = tested[(tested["control"] == SHUFFLED).values]
+    counts = [f"the {int(random.sum())} random directions ({random.size} draws)"] if random.size else []
+    counts += [f"the {int(count)} features with shuffled tokens" for count in shuffled]
+    return f"{listed([features, *counts])} that have an effect on some example."
+
+
+def reversal_sentence(of_task: xr.Dataset) -> str:
+    """Return how many features, and which fraction of random directions, reverse within a condition."""
+    count, tested = int(of_task["reverses_count"]), int(of_task["features_tested"])
+    text = f"Reversals within a condition: {count} feature{'s' * (count != 1)} ({share_of(count, tested)})"
+    if not has_random(of_task):
+        return f"{text}."
+    random = of_task[["control_reverses_count", "controls_tested"]].sel(control=of_task["control"] != SHUFFLED)
+    return f"{text}, random directions {share_of(*_counts(random))}."
+
+
+def basis_sentence(relie: xr.Dataset) -> str:
+    """Return how many feature–task pairs have another class once effects are divided by the checkpoint's total."""
+    published = relie["feature_class"]
+    divided = relie["normalised_class"].sel(normalisation="total_effect", drop=True)
+    decided = ~published.isin(UNDECIDED)
+    other = int(((published != divided) & decided).sum())
+    return (
+        f"Over all tasks, {other} of {int(decided.sum())} feature–task pairs of decided class have another class once"
+        " effects are divided by the checkpoint’s total |IE|."
+    )
+
+
+def class_frequencies(relie: xr.Dataset, basis: str) -> dict[str, Frequency]:
+    """Return how frequent each decided class that occurs is, beside random directions."""
+    of_basis = relie.sel(basis=basis, control=relie["control"] != SHUFFLED)
+    counts, random = of_basis["class_count"].sum("task"), of_basis["control_class_count"].sum(("task", "control"))
+    tested, random_tested = (int(of_basis[name].sum()) for name in ("features_tested", "controls_tested"))
+    beyond = (of_basis["class_p_value"] < SIGNIFICANT).sum("task")
+    return {
+        name: Frequency(
+            share_of(int(counts.sel({"class": name})), tested),
+            share_of(int(random.sel({"class": name})), random_tested),
+            int(beyond.sel({"class": name})),
+        )
+        for name in DECIDED
+        if int(counts.sel({"class": name}))
+    }
+
+
+def control_rows(control: xr.Dataset) -> list[ControlRow]:
+    """Return the classes of a comparison without development by each basis, over all its tasks."""
+    counts, tested = control["class_count"].sum("task"), int(control["features_tested"].sum())
+    return [_control_row(counts.sel(basis=basis), label, tested) for basis, label in BASES.items()]
+
+
+def control_tables(inputs: ReportInputs) -> list[tuple[str, str, str, list[ControlRow]]]:
+    """Return for each comparison without development its name, its kind, its lowest explained variance and classes."""
+    return [
+        (
+            key_of(control).label,
+            str(control.attrs["control"]),
+            decimal(float(evaluation["explained_variance"].min())),
+            control_rows(control),
+        )
+        for control, evaluation in zip(inputs.controls, inputs.control_evaluations, strict=True)
+    ]
+
+
+def _control_row(counts: xr.DataArray, label: str, tested: int) -> ControlRow:
+    *of_classes, changed, decided = (
+        int(counts.sel({"class": list(classes)}).sum()) for classes in (*COLUMNS, CHANGED, DECIDED)
+    )
+    return ControlRow(label, of_classes, changed, decided, tested)
+
+
+def _table(
+    of_task: xr.Dataset, part: str, heads: list[str], ways: Mapping[tuple[str, ...], Mapping[str, str]]
+) -> ControlTable:
+    """Return the table with a line for each of `ways`: what it is called, and where its counts are."""
+    classes = []
+    for name in CLASSES:
+        of_ways = {labels: of_task.sel({"class": name, **place}) for labels, place in ways.items()}
+        if any(_occurs(of_way, part) for of_way in of_ways.values()):
+            classes.append((name, [_line(of_way, part, labels) for labels, of_way in of_ways.items()]))
+    shuffled = [SHUFFLED.capitalize()] if SHUFFLED in controls_of(of_task) else []
+    return ControlTable([*heads, "Features", "Random directions (range)", *shuffled, "p", "Verdict"], classes)
+
+
+def _occurs(of_class: xr.Dataset, part: str) -> bool:
+    counts = [f"{part}class_count", *([f"{part}control_class_count"] if controls_of(of_class) else [])]
+    return any(int(of_class[name].sum()) for name in counts)
+
+
+def _line(of_class: xr.Dataset, part: str, labels: tuple[str, ...]) -> Line:
+    count, tested = int(of_class[f"{part}class_count"]), int(of_class["features_tested"])
+    own = f"{count} ({share_of(count, tested)})"
+    if not controls_of(of_class):
+        return Line([*labels, own, UNKNOWN, UNKNOWN, UNKNOWN], False)
+    controls = of_class[[f"{part}control_class_count", "controls_tested"]]
+    is_random = (controls["control"] != SHUFFLED).values
+    shuffled = [share_of(*_counts(controls.isel(control=[place]))) for place in np.flatnonzero(~is_random)]
+    p_value = float(of_class[f"{part}class_p_value"])
+    said = UNKNOWN if str(of_class["class"].values) in UNDECIDED else verdict(p_value)
+    cells = [*labels, own, _spread(controls.isel(control=is_random)), *shuffled, _probability(p_value), said]
+    return Line(cells, said == MORE)
+
+
+def _spread(random: xr.Dataset) -> str:
+    """Return the fraction of random directions that has a class, with its range over the draws."""
+    if not random.sizes["control"]:
+        return UNKNOWN
+    draws = [_fraction(*_counts(random.isel(control=[place]))) for place in range(random.sizes["control"])]
+    return f"{share_of(*_counts(random))} ({percent(min(draws))} – {percent(max(draws))})"
+
+
+def _counts(controls: xr.Dataset) -> tuple[int, int]:
+    """Return how many controls have a class, and how many could have had it."""
+    counts, tested = (int(values.sum()) for values in controls.data_vars.values())
+    return counts, tested
+
+
+def _fraction(count: int, tested: int) -> float:
+    return count / tested if tested else math.nan
+
+
+def _probability(p_value: float) -> str:
+    if not math.isfinite(p_value):
+        return UNKNOWN
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
