@@ -296,6 +296,22 @@ def test_fewest_swaps_that_can_find_effects_are_accepted() -> None:
     assert parse_experiment(changed("attribution.swaps", 19), "config.yaml").attribution.swaps == 19
 
 
+def test_experiment_of_several_seeds_repeats_the_default_one() -> None:
+    default, seeds = load_experiment(ROOT / "config.yaml"), load_experiment(ROOT / "experiments/nursery-seeds.yaml")
+    assert seeds.variants == {"batchtopk": default.variants["batchtopk"]}
+    assert len(seeds.seeds) == 3 and len({suite.source.seed for suite in seeds.suites.values()}) == 3
+    nursery = default.suites["nursery"]
+    for suite in seeds.suites.values():
+        assert (suite.corpus, suite.site) == (nursery.corpus, nursery.site)
+        assert suite.source.model_copy(update={"seed": 0, "tokenizer_seed": None}) == nursery.source
+        assert suite.tasks == {name: nursery.tasks[name] for name in suite.tasks}
+        assert suite.contrasts == nursery.contrasts
+        for name in ("abstraction", "identity"):
+            assert suite.comparisons[name].checkpoints == nursery.comparisons[name].checkpoints
+    for part in ("harvest", "evaluation", "attribution", "ablation"):
+        assert getattr(seeds, part) == getattr(default, part), part
+
+
 def test_schema_and_reference_page_agree_with_the_models() -> None:
     assert (ROOT / SCHEMA_PATH).read_text() == schema_text(), "run `make reference`"
     assert (ROOT / PAGE_PATH).read_text() == page_text(), "run `make reference`"
