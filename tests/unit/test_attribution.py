@@ -2,16 +2,13 @@
 
 import copy
 import logging
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from benchmark_modules import load_benchmark
 from slow_attribution import FEATURES, folded_crosscoder, slow_effects, slow_metric, tiny_sites
 from tiny import ARCHITECTURES, tiny_crosscoder, tiny_model
 from transformers import PreTrainedTokenizerFast
@@ -36,16 +33,6 @@ def measured(task: xr.Dataset, where: list[Site], size: float = 0.02, **settings
 
 def effects(estimator: str, task: xr.Dataset, where: list[Site], **settings: Any) -> np.ndarray:
     return measured(task, where, estimator=estimator, **settings)["effects"].values
-
-
-def straightforward() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "attribution.py"
-    specification = spec_from_file_location("attribution_benchmark", path)
-    assert specification and specification.loader
-    module = module_from_spec(specification)
-    sys.modules[specification.name] = module
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -156,7 +143,7 @@ def test_estimators_are_exact_where_the_rest_of_the_model_is_linear(task: xr.Dat
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_integrated_gradients_equal_the_straightforward_method(architecture: str, task: xr.Dataset) -> None:
     where = tiny_sites(architecture)
-    slow = straightforward().straightforward_effects
+    slow = load_benchmark("attribution").straightforward_effects
     models = [tiny_model(architecture, seed).requires_grad_(True) for seed in (0, 1)]
     expected = slow(folded_crosscoder(0.3), models, "residual.1", task, 7)
     found = measured(task, where, 0.3, steps=7)["effects"].values

@@ -1,13 +1,12 @@
 """The table of claims says what the stores say: each claim holds of effects made for it, and fails of others."""
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import xarray as xr
+from benchmark_modules import load_benchmark
 from test_surface import BOTH, FAR, NEAR, put, relie_of
 
 from chronocoder.stores import strings
@@ -15,13 +14,7 @@ from chronocoder.stores import strings
 
 @pytest.fixture(scope="module")
 def claims() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "claims.py"
-    specification = spec_from_file_location("claims_benchmark", path)
-    assert specification and specification.loader
-    module = module_from_spec(specification)
-    sys.modules[specification.name] = module
-    specification.loader.exec_module(module)
-    return module
+    return load_benchmark("claims")
 
 
 def run_of(claims: ModuleType, relie: xr.Dataset, **stores: xr.Dataset) -> Any:

@@ -2,13 +2,12 @@
 
 import json
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from itertools import permutations
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from benchmark_modules import load_benchmark
 
 from chronocoder.activations.formats import empty_stored
 from chronocoder.crosscoder.evaluation import measure_reconstruction
@@ -16,18 +15,7 @@ from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.crosscoder.statistics import Statistics
 from chronocoder.variants import VARIANTS
 
-
-def load_benchmark() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "planted.py"
-    specification = spec_from_file_location("planted", path)
-    assert specification and specification.loader
-    module = module_from_spec(specification)
-    sys.modules["planted"] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-planted_module = load_benchmark()
+planted_module = load_benchmark("planted")
 Difficulty, plant = planted_module.Difficulty, planted_module.plant
 SMALL = Difficulty(width=32, features=40, weakest=0.5, noise=0.2, angle=(20.0, 40.0), scales=(1.0, 3.0))
 
