@@ -130,7 +130,9 @@ def test_nodes_of_an_allocation_that_are_stopped_and_go_on_give_the_same_crossco
             process.send_signal(signal.SIGUSR2)
     stopped.send_signal(signal.SIGUSR2)
     errors = stopped.communicate()[1]
-    assert stopped.returncode == 128 + signal.SIGTERM and "training_state has the state" in errors, errors
+    # signals that arrive together are handled in the order of their numbers
+    assert stopped.returncode in {128 + signal.SIGTERM, 128 + signal.SIGUSR2}, errors
+    assert "training_state has the state" in errors
     again = script(*nodes, **allocation)
     errors = again.communicate()[1]
     assert again.returncode == 0 and "going on after step" in errors, errors
