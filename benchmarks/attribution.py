@@ -1,10 +1,12 @@
-"""Time integrated gradients, and measure their peak memory, against a straightforward version of the same method.
+"""Time effects, and measure their peak memory, against a straightforward version of the same method.
 
-The straightforward version is in this file, and the tests hold estimators against it. Speeds are measured in turn,
-round after round, and the ratio is of medians; memory in processes of their own, beyond that of one that has loaded the
-same and measured nothing: on the CPU the largest resident set, on a GPU what the allocator held at most.
+Integrated gradients, or with `--exact` each feature changed alone. The straightforward versions are in this file, and
+the tests hold estimators against them. Speeds are measured in turn, round after round, and the ratio is of medians;
+memory in processes of their own, beyond that of one that has loaded the same and measured nothing: on the CPU the
+largest resident set, on a GPU what the allocator held at most.
 
     python benchmarks/attribution.py
+    python benchmarks/attribution.py --exact --sequences 128
 """
 
 import argparse
@@ -25,15 +27,21 @@ from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
 
 from chronocoder.attribution.attribute import measure_effects
+from chronocoder.attribution.effects import Prompts, difference, metric
+from chronocoder.attribution.exact import exact
+from chronocoder.attribution.prompts import read_prompts
 from chronocoder.config import AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.devices import default_device
-from chronocoder.suites.sites import resolve_site
+from chronocoder.suites.sites import Site, resolve_site
 from chronocoder.tasks.tokenise import PADDING, prefix_batches, prefix_ids
 from chronocoder.variants import VARIANTS
 
 STEPS, CHECKPOINTS = 10, 2
+COMPLETE = {"path_points": "midpoints", "over_tokens": "sum", "token_threshold": 0.0}
+"""Options with which effects along the joint path add up."""
 SPEED_TARGET, MEMORY_TARGET = 15, 0.1
+EXACT_SPEED_TARGET, PRODUCTS_TARGET = 1.6, 0.7
 METHODS = ("nothing", "straightforward", "measure_effects")
 
 
@@ -46,6 +54,8 @@ class Setting(NamedTuple):
         site: where activations are read.
         blocks: of each model.
         examples: with prefixes of 8 to 12 tokens.
+        heads: of attention.
+        k: active features a token.
     """
 
     width: int = 256
@@ -53,6 +63,8 @@ class Setting(NamedTuple):
     site: str = "residual.3"
     blocks: int = 8
     examples: int = 64
+    heads: int = 4
+    k: int = 32
 
 
 SMALL = Setting(width=32, vocabulary=300, examples=5)
@@ -77,11 +89,15 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=Setting().vocabulary)
     parser.add_argument("--site", default=Setting().site)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--exact", action="store_true", help="measure exact effects in place of integrated gradients")
     parser.add_argument("--one", choices=METHODS, help="for the processes that this command starts: measure one")
     arguments = parser.parse_args()
     setting = Setting(vocabulary=arguments.vocabulary, site=arguments.site)
     if arguments.one:
         write_peak(arguments.one, setting, arguments.sequences)
+        return
+    if arguments.exact:
+        write_exact(setting, arguments.sequences, arguments.rounds)
         return
     # a process counts the peak of the one that started it as its own: memory first
     least, large, small = (peak_mb(method) for method in METHODS)
@@ -98,15 +114,105 @@ def main() -> None:
     )
 
 
-def seconds(works: Works, rounds: int) -> list[list[float]]:
-    """Return how long each method takes, by round: they take turns."""
+def write_exact(setting: Setting, sequences: int, rounds: int) -> None:
+    """Measure and write how fast exact effects are, beside whole prefixes and beside the products that they need."""
+    site, batches = exact_prompts(setting, sequences)
+    settings = AttributionSettings(batch_size=sequences)
+    tokens, rows, positions = (sum(counts) for counts in zip(*map(changed_tokens, batches), strict=True))
+
+    def measured() -> list[Tensor]:
+        return [exact(site, prompts, settings).features.cpu() for prompts in batches]
+
+    def straightforward() -> list[Tensor]:
+        return [whole_prefixes(site, prompts, sequences).cpu() for prompts in batches]
+
+    products = products_of(site, tokens, rows, sequences * max(prompts.token_ids.shape[1] for prompts in batches))
+    differences = [float((found - of).abs().max()) for found, of in zip(measured(), straightforward(), strict=True)]
+    works = (straightforward, measured, products)
+    slow, fast, bare = (statistics.median(times) for times in zip(*seconds(works, rounds), strict=True))
+    largest = max(float(features.abs().max()) for features in measured())
+    sys.stdout.write(
+        f"{default_device()}, {torch.get_num_threads()} threads, {sequences} sequences at once, {setting}\n"
+        f"{rows} rows, suffixes {tokens / positions:.2f} of all positions\n"
+        f"speed:    {slow:.2f} s / {fast:.2f} s = {slow / fast:.2f} (target: at least {EXACT_SPEED_TARGET})\n"
+        f"products: {rows / fast:.0f} / {rows / bare:.0f} rows/s = {bare / fast:.2f} (target: {PRODUCTS_TARGET})\n"
+        f"largest difference: {max(differences):.1e} logits; largest effect {largest:.1e} logits\n"
+    )
+
+
+def exact_prompts(setting: Setting, sequences: int) -> tuple[Site, list[Prompts]]:
+    """Return a site, and prompts at it with the features of a sparse crosscoder; a list for each length."""
+    model = random_model(setting, 0).requires_grad_(False)
+    task = random_task(setting)
+    crosscoder = random_crosscoder(setting, [model], task)
+    site = resolve_site(model, setting.site)
+    batches = [batch.prompts[0] for batch in read_prompts(crosscoder, [site], task, "zero", sequences)]
+    return site, [prompts.restricted(prompts.change.any(dim=(0, 1)).nonzero()[:, 0]) for prompts in batches]
+
+
+@torch.no_grad()
+def whole_prefixes(site: Site, prompts: Prompts, sequences: int) -> Float[Tensor, "batch feature"]:
+    """Measure exact effects as before: each (example, feature) is a copy of the whole prefix, from the site on."""
+    x = prompts.state.activation
+    effects = x.new_zeros(len(x), len(prompts.weight), dtype=torch.float32)
+    clean = metric(site, prompts, x[None])[0]
+    for places in prompts.change.any(dim=1).nonzero().split(sequences):
+        examples, features = places.T
+        change = prompts.change[examples, :, features][..., None] * prompts.weight[features][:, None]
+        entry = prompts.state.entry[examples]
+        changed = x[examples] + change.to(x.dtype)
+        logits = site.resume(prompts.token_ids[examples], changed, entry, answers=prompts.answer_ids[examples])
+        effects[examples, features] = difference(logits[:, -1].float()) - clean[examples]
+    return effects
+
+
+def changed_tokens(prompts: Prompts) -> tuple[int, int, int]:
+    """Return the tokens from each row's first changed position on, the rows, and all positions of their prefixes."""
+    anywhere, first = (prompts.change != 0).to(torch.uint8).max(dim=1)
+    rows, length = int(anywhere.sum()), prompts.change.shape[1]
+    return rows * length - int((first * anywhere).sum()), rows, rows * length
+
+
+def products_of(
+    site: Site, tokens: int, rows: int, at_once: int, dtype: torch.dtype = torch.float32
+) -> Callable[[], None]:
+    """Return a function that does nothing but the products with the weights of the blocks after the site.
+
+    Those behind the last block's attention are of the last token of each row alone.
+
+    Args:
+        site: where rows begin.
+        tokens: of all rows together.
+        rows: their number.
+        at_once: tokens in a product.
+        dtype: of weights and inputs, which are converted beforehand.
+    """
+    trimmed = {module for part in site.trimmable for module in part.modules()}
+    given: list[tuple[Tensor, int]] = []
+    for block in site.blocks[site.index + 1 :]:
+        linear = [module for module in block.modules() if isinstance(module, nn.Linear)]
+        given += [(module.weight.T.to(dtype), rows if module in trimmed else tokens) for module in linear]
+    inputs = {len(weight): torch.randn(at_once, len(weight), device=weight.device, dtype=dtype) for weight, _ in given}
+
+    def multiply() -> None:
+        for weight, count in given:
+            for first in range(0, count, at_once):
+                product = torch.mm(inputs[len(weight)][: count - first], weight)
+        product[0, 0].item()  # waits for a GPU
+
+    return multiply
+
+
+def seconds(works: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]]:
+    """Return how long each method takes, by round: they take turns. On a CPU it is CPU time."""
+    clock = time.perf_counter if default_device().type == "cuda" else time.process_time
     times = []
     for _ in range(rounds):
         times.append([])
         for work in works:
-            begin = time.perf_counter()
+            begin = clock()
             work()  # ends with effects on the CPU
-            times[-1].append(time.perf_counter() - begin)
+            times[-1].append(clock() - begin)
     return times
 
 
@@ -133,7 +239,9 @@ def prepare(setting: Setting, sequences: int) -> Works:
     models = [random_model(setting, seed) for seed in range(CHECKPOINTS)]
     task = random_task(setting)
     crosscoder = random_crosscoder(setting, models, task)
-    settings = AttributionSettings(steps=STEPS, batch_size=sequences, random_directions=0)
+    settings = AttributionSettings.model_validate(
+        {"steps": STEPS, "batch_size": sequences, "random_directions": 0, "estimator": "published", **COMPLETE}
+    )
 
     def straightforward() -> np.ndarray:
         for model in models:
@@ -155,7 +263,7 @@ def random_model(setting: Setting, seed: int) -> PreTrainedModel:
         hidden_size=setting.width,
         intermediate_size=4 * setting.width,
         num_hidden_layers=setting.blocks,
-        num_attention_heads=4,
+        num_attention_heads=setting.heads,
         use_cache=False,
     )
     return GPTNeoXForCausalLM(config).eval().to(default_device())
@@ -173,8 +281,8 @@ def random_task(setting: Setting) -> xr.Dataset:
 
 
 def random_crosscoder(setting: Setting, models: Sequence[PreTrainedModel], task: xr.Dataset) -> Crosscoder:
-    """Return an untrained crosscoder with 32 active features a token, normalised to the models' activations."""
-    own = {"sparsity": "topk", "k": 32, "dictionary_size": 8 * setting.width, "steps": 1}
+    """Return an untrained crosscoder, normalised to the models' activations."""
+    own = {"sparsity": "topk", "k": setting.k, "dictionary_size": 8 * setting.width, "steps": 1}
     revisions = tuple(f"step{number}" for number in range(len(models)))
     settings = VARIANTS["topk"].model_validate(own)
     config = CrosscoderConfig("bench", "all", "topk", revisions, setting.site, setting.width, settings, 0, (), False)

@@ -20,8 +20,8 @@ def main() -> None:
 
     norms = job.crosscoder.decoder_norms.cpu().numpy()
     for output, task in job.tasks.items():
-        measured = measure_effects(job.crosscoder, job.sites, task, job.settings)
-        shuffled = measure_shuffled(job.crosscoder, job.sites, task, job.settings)
+        measured = measure_effects(job.crosscoder, job.sites, task, job.settings, job.suite_pairs)
+        shuffled = measure_shuffled(job.crosscoder, job.sites, task, job.settings, job.suite_pairs)
         if PartialState().is_main_process:
             attribution = summarise_effects(measured, task, norms, job.tokens_seen, job.settings, shuffled)
             write_store(attribution, output, provenance(job.settings, **job.facts(task)))

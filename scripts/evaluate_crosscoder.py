@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("--activations", type=Path, nargs="+", required=True, help="validation stores, in order")
     parser.add_argument("--corpus", type=Path, required=True, help="store of the validation text")
     parser.add_argument("--output", type=Path, required=True, help="store to write")
+    parser.add_argument("--own-codes", type=Path, required=True, help="store to write what makes own codes to")
     add_flags(parser, EvaluationSettings)
     arguments = parser.parse_args()
     settings = from_flags(arguments, EvaluationSettings)
@@ -31,7 +32,7 @@ def main() -> None:
         measure_reconstruction,
     )
     from chronocoder.crosscoder.model import load_crosscoder
-    from chronocoder.crosscoder.own_codes import fit_maps, measure_own_codes, odd_sequences
+    from chronocoder.crosscoder.own_codes import fit_maps, measure_own_codes, odd_sequences, own_codes_dataset
     from chronocoder.devices import default_device
     from chronocoder.suites.checkpoints import load_model
     from chronocoder.suites.sites import resolve_site
@@ -47,8 +48,11 @@ def main() -> None:
     sites = [resolve_site(load_model(path), crosscoder.config.site) for path in given.paths.values()]
     entropies = measure_cross_entropy(crosscoder, maps, sites, corpus["token_ids"].values, settings)
     evaluation = evaluation_dataset(crosscoder, quality, own, entropies, settings, given.tokens_seen)
-    control = control_of(crosscoder.config.checkpoints)
-    write_store(evaluation, arguments.output, provenance(settings, **crosscoder.facts, control=control))
+    r2 = evaluation["own_code_r2"].values
+    own_codes = own_codes_dataset(maps.for_other_text(~(r2 < settings.supported_r2)), crosscoder.config)
+    facts = {**crosscoder.facts, "control": control_of(crosscoder.config.checkpoints)}
+    write_store(evaluation, arguments.output, provenance(settings, **facts))
+    write_store(own_codes, arguments.own_codes, provenance(settings, **facts))
 
 
 if __name__ == "__main__":

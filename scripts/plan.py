@@ -8,7 +8,8 @@ from pathlib import Path
 from chronocoder.command_line import run_script
 from chronocoder.config import load_experiment
 from chronocoder.errors import ConfigError
-from chronocoder.plan.hardware import ACCELERATORS, CPU, hardware_named
+from chronocoder.plan.hardware import ACCELERATORS, CPU, UTILISATION, hardware_named
+from chronocoder.plan.measured import measured_of
 from chronocoder.plan.models import shape_of
 from chronocoder.plan.plan import make_plan
 from chronocoder.plan.text import plan_document, plan_text
@@ -23,7 +24,9 @@ def main() -> None:
         "--accelerator", default="h100", help=f"what it runs on: {', '.join([*ACCELERATORS, CPU])} (default: h100)"
     )
     parser.add_argument("--flops", type=float, help="its peak in FLOP/s, where the table's does not hold")
-    parser.add_argument("--utilisation", type=float, default=0.4, help="part of the peak reached (default: 0.4)")
+    parser.add_argument(
+        "--utilisation", type=float, default=UTILISATION, help="part of the peak reached (default: 0.4)"
+    )
     parser.add_argument(
         "--read-gb-per-s", type=float, default=1.0, help="what storage delivers to a job, in GB/s (default: 1)"
     )
@@ -48,7 +51,7 @@ def main() -> None:
     hardware = hardware_named(
         arguments.accelerator, arguments.utilisation, arguments.read_gb_per_s, flops=arguments.flops
     )
-    plan = make_plan(experiment, shapes, hardware)
+    plan = make_plan(experiment, shapes, hardware, measured_of(experiment))
     sys.stdout.write(plan_text(plan))
     if arguments.json is not None:
         write_text(arguments.json, json.dumps(plan_document(plan), indent=2) + "\n")

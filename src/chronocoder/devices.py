@@ -1,8 +1,13 @@
-"""Where tensors live."""
+"""Where tensors live, and in which number format they are multiplied."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+
+FLOAT32 = "float32"
+MATMUL = {FLOAT32: "highest", "tf32": "high", "bfloat16": "highest"}
 
 
 def default_device() -> torch.device:
@@ -10,3 +15,15 @@ def default_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # which `accelerate launch` sets
+
+
+@contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Compute matrix products in `float32`, in `tf32` where a GPU has it, or in `bfloat16`; weights stay float32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(MATMUL[precision])
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -92,6 +92,11 @@ class Layout:
         return f"{self.run}/evaluation.zarr"
 
     @property
+    def own_codes(self) -> str:
+        """What makes the codes that the activations of a single checkpoint tell."""
+        return f"{self.run}/own_codes.zarr"
+
+    @property
     def attribution(self) -> str:
         """Effects of every feature on one task at every checkpoint."""
         return f"{self.run}/attribution/{{task}}.zarr"

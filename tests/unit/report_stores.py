@@ -1,6 +1,7 @@
 """Small stores for reports: two tasks of which a surface rule solves one, made by hand."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import xarray as xr
@@ -84,8 +85,10 @@ def relie_store(
         values[f"half_indirect_effect{end}"] = (("task", "half", *condition_dims[1:]), halves + width)
     for name, value in {"activation_frequency": 0.25, "class_support": 0.97}.items():
         values[name] = (of_feature, np.full((2, len(classes)), value))
-    for name, value in {"error_effect": 0.1, "total_effect": -2.0, "completeness_gap": 0.03}.items():
+    of_checkpoints = {"error_effect": 0.1, "total_effect": -2.0, "completeness_gap": 0.03}
+    for name, value in {**of_checkpoints, "noise_floor": 2e-7, "estimation_error": np.nan}.items():
         values[name] = (dims[:2], np.full(effect.shape[:2], value))
+    values["estimator"] = (of_feature, strings([["published"] * len(classes)] * 2))
     for name in ("onset", "peak"):
         values[name] = (of_feature, strings([[revisions[-1]] * len(classes)] * 2))
     store = xr.Dataset(
@@ -229,6 +232,10 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
     position[:, 1:, 0, 3] = np.nan
     draws, sets, alone = ("checkpoint", "set_size", "draw"), ("checkpoint", "set_size"), ("checkpoint", "feature")
     ends = ("", "_low", "_high")
+    pairs = list(combinations(range(count), 2))
+    earlier, later = np.array(pairs).T
+    whole = effects[2][later] - effects[2][earlier]
+    groups = np.tile([0.25, 0.5, 0.75, 0.875], (len(pairs), 1))
     values = {
         **{f"indirect_effect{end}": (("estimator", *alone), effects) for end in ends},
         **{f"condition_indirect_effect{end}": (("condition", *alone), 0.5 * of_conditions.values) for end in ends},
@@ -239,6 +246,18 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
             )
             for end, width in (("", 0.0), ("_low", -0.05), ("_high", 0.05))
         },
+        **{
+            f"{part}_change{end}": (("pair", "feature"), of * whole + width)
+            for part, of in (("written", 0.25), ("read", 0.75))
+            for end, width in (("", 0.0), ("_low", -0.01), ("_high", 0.01))
+        },
+        **{f"{part}_sum": (("pair", "group"), of) for part, of in (("written", groups), ("read", 1 - groups))},
+        **{
+            f"written_share{end}": (("pair", "group"), groups + width)
+            for end, width in (("", 0.0), ("_low", -0.0625), ("_high", 0.0625))
+        },
+        "own_effect": (alone, effects[2]),
+        "own_code": (alone, np.arange(effect.size).reshape(effect.shape) == 0),
         "accuracy": (alone, np.full(effect.shape, 0.6)),
         "logit_difference": (alone, 1.5 - effects[2]),
         "log_probability_change": (alone, np.full(effect.shape, -0.3)),
@@ -246,7 +265,6 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
         "clean_logit_difference": (alone[:1], np.full(count, 1.5)),
         "spearman": (("estimator", "checkpoint"), spearman),
         "pearson": (("estimator", "checkpoint"), spearman.copy()),
-        "completeness_gap": (alone[:1], np.full(count, 0.03)),
         "share_spearman": (("measure", "checkpoint"), shares),
         "share_pearson": (("measure", "checkpoint"), shares.copy()),
         "top_set_effect": (sets, np.tile([0.5, 1.0, np.nan], (count, 1))),
@@ -271,8 +289,11 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
             "top_feature": chosen[:3],
             "condition": conditions,
             "position_role": strings(["separator", "subject", "last token"]),
-            "estimator": strings(["attribution_patching", "integrated_gradients", "exact"]),
-            "measure": strings(["attribution_patching", "integrated_gradients", "relative_decoder_norm"]),
+            "estimator": strings(["attribution_patching", "published", "exact"]),
+            "measure": strings(["attribution_patching", "published", "relative_decoder_norm"]),
+            "earlier": ("pair", relie["checkpoint"].values[earlier]),
+            "later": ("pair", relie["checkpoint"].values[later]),
+            "group": strings(["top", "control", *DRAWS]),
             "set_size": [1, 2, 5],
             "draw": [1, 2],
         },

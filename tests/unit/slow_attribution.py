@@ -26,6 +26,22 @@ def tiny_sites(architecture: str = "gpt_neox", name: str = "residual.1") -> list
     return [resolve_site(tiny_model(architecture, seed), name) for seed in (0, 1)]
 
 
+def corpus_means(checkpoints: int = 2, width: int = 16) -> xr.Dataset:
+    """Return what an evaluation knows of a corpus: means of codes, the first of them of dead features, and of x."""
+    generator = np.random.default_rng(0)
+    code = generator.random(FEATURES, dtype=np.float32)
+    code[:3] = 0
+    activation = generator.standard_normal((checkpoints, width), dtype=np.float32)
+    return xr.Dataset(
+        {"mean_code": ("feature", code), "mean_site_activation": (("checkpoint", "d_model"), activation)},
+        coords={"feature": np.arange(FEATURES)},
+    )
+
+
+def _ids(task: xr.Dataset, name: str, example: int) -> torch.Tensor:
+    return torch.from_numpy(task[name].values[[example], : int(task["length"][example])].astype(np.int64))
+
+
 def _read(crosscoder: Crosscoder, sites: Sequence[Site], ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.stack([site.read(ids).activation[0] for site in sites], dim=1)
     codes = crosscoder.encode(x)
@@ -43,22 +59,25 @@ def slow_logits(
     features: Sequence[int] = (),
     intervention: str = "zero",
     error_too: bool = False,
+    positions: slice | int = slice(1, None),
 ) -> torch.Tensor:
-    """Return the last token's logits with some features, and perhaps the error term, changed."""
-    length = int(task["length"][example])
-    ids, others = (
-        torch.from_numpy(task[name].values[[example], :length].astype(np.int64))
-        for name in ("token_id", "counterfactual_id")
-    )
+    """Return the last token's logits with some features, and perhaps the error term, changed, the former somewhere."""
+    ids = _ids(task, "token_id", example)
     x, codes = _read(crosscoder, sites, ids)
     error = (x - crosscoder.decode(codes))[:, checkpoint]
     if intervention == "zero":
         target, target_error = torch.zeros_like(codes), torch.zeros_like(error)
+    elif intervention == "mean":
+        target = torch.from_numpy(task["mean_code"].values).expand_as(codes)
+        mean = torch.from_numpy(task["mean_site_activation"].values[checkpoint])
+        target_error = (mean - crosscoder.decode(target)[:, checkpoint]).clone()
     else:
-        other_x, target = _read(crosscoder, sites, others)
+        name = {"counterfactual": "counterfactual_id", "resample": "partner_id"}[intervention]
+        other_x, target = _read(crosscoder, sites, _ids(task, name, example))
         target_error = (other_x - crosscoder.decode(target))[:, checkpoint]
     changed = codes.clone()
-    changed[:, list(features)] = target[:, list(features)]
+    for feature in features:
+        changed[positions, feature] = target[positions, feature]
     end_error = target_error if error_too else error
     end_error[0] = error[0]
     activation = (crosscoder.decode(changed)[:, checkpoint] + end_error)[None]
@@ -91,3 +110,11 @@ def slow_effects(
                 changed = slow_metric(crosscoder, sites, task, example, checkpoint, [feature], intervention)
                 result[checkpoint, example, feature] = changed - clean
     return result
+
+
+def exactly(measured: xr.Dataset) -> xr.Dataset:
+    """Return effects as if they had been measured exactly, and without rounding."""
+    effects = measured["effects"]
+    none = effects.isel(feature=slice(0)).rename(feature="checked_feature")
+    estimator = ("feature", np.full(effects.sizes["feature"], "exact"))
+    return measured.assign(rounding=xr.zeros_like(measured["clean_metric"]), estimates=none, estimator=estimator)

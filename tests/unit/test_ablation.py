@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy import stats
-from slow_attribution import folded_crosscoder, slow_effects, slow_logits, slow_metric, tiny_sites
+from slow_attribution import corpus_means, folded_crosscoder, slow_effects, slow_logits, slow_metric, tiny_sites
 
 from chronocoder.attribution.ablation import measure_ablations, summarise_ablations
 from chronocoder.attribution.attribute import measure_effects
 from chronocoder.attribution.choices import choose_features, choose_sets
+from chronocoder.attribution.interventions import prepare_task
 from chronocoder.attribution.summary import summarise_effects
 from chronocoder.config import AblationSettings, AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.suites.sites import Site
 
-SETTINGS = AttributionSettings(bootstrap_samples=100, batch_size=7)
-ABLATION = AblationSettings(top_features=4, set_sizes=[1, 3, 500], random_sets=2)
+COMPLETE = {"estimator": "published", "path_points": "midpoints", "over_tokens": "sum", "token_threshold": 0.0}
+SETTINGS = AttributionSettings(bootstrap_samples=100, batch_size=7, **COMPLETE)
+ABLATION = AblationSettings(top_features=3, set_sizes=[1, 3, 500], random_sets=2)
 
 
 class Measured(NamedTuple):
@@ -47,11 +49,32 @@ def test_exact_effects_are_those_of_one_feature_at_a_time(measured: Measured) ->
 
 
 def test_estimates_are_those_of_the_attribution(measured: Measured) -> None:
-    found = measured.ablation["indirect_effect"].sel(estimator="integrated_gradients")
-    expected = measured.attribution["indirect_effect"].sel(feature=found["feature"])
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
-    by_position = measured.ablation["position_effect"].sum("position").mean("example").rename(top_feature="feature")
-    np.testing.assert_allclose(by_position, expected.sel(feature=by_position["feature"]), rtol=1e-3, atol=1e-6)
+    found = measured.ablation["indirect_effect"].drop_sel(estimator="exact")
+    for name in found["estimator"].values:
+        settings = SETTINGS.model_copy(update={"estimator": name})
+        effects = measure_effects(*measured[:3], settings)["effects"].sel(feature=found["feature"]).mean("example")
+        np.testing.assert_allclose(found.sel(estimator=name), effects, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "bloom"])
+@pytest.mark.parametrize("batch_size", [2, 128])
+def test_effects_by_position_are_those_of_one_position_at_a_time(
+    architecture: str, batch_size: int, measured: Measured
+) -> None:
+    given = (measured.crosscoder, tiny_sites(architecture), measured.task)
+    settings = SETTINGS.model_copy(update={"batch_size": batch_size})
+    found = measure_ablations(*given, measured.attribution, settings, ABLATION)["position_effects"]
+    features = found["top_feature"].values[:3]
+    for example, length in enumerate(measured.task["length"].values):
+        for m in range(2):
+            clean = slow_metric(*given, example, m)
+            changed = [
+                [slow_metric(*given, example, m, [feature], "zero", False, position) for position in range(length)]
+                for feature in features
+            ]
+            own = found.isel(checkpoint=m, example=example, position=slice(length)).sel(top_feature=features)
+            np.testing.assert_allclose(own, np.subtract(changed, clean), rtol=1e-3, atol=1e-5)
+    assert abs(found.sel(top_feature=features)).max() > 1e-3
 
 
 def test_positions_after_the_prefix_are_undefined(measured: Measured) -> None:
@@ -157,7 +180,7 @@ def test_sets_are_changed_together(measured: Measured) -> None:
 def test_top_features_are_chosen_at_every_checkpoint_and_controls_among_the_active(measured: Measured) -> None:
     chosen = choose_features(measured.attribution, ABLATION, 0)
     effect = abs(measured.attribution["indirect_effect"]).values
-    assert set(chosen.top) == {int(feature) for row in effect for feature in np.argsort(-row)[:4]}
+    assert set(chosen.top) == {int(feature) for row in effect for feature in np.argsort(-row)[:3]}
     assert len(chosen.features) == 2 * len(chosen.top) and len(set(chosen.features)) == len(chosen.features)
     assert (measured.attribution["activation_frequency"].values[chosen.features] > 0).all()
     other = choose_features(measured.attribution, ABLATION, 1)
@@ -168,22 +191,23 @@ def test_top_features_are_chosen_at_every_checkpoint_and_controls_among_the_acti
 
 def test_correlations_are_those_of_the_stored_effects(measured: Measured) -> None:
     found = measured.ablation
-    effects = found["indirect_effect"].values
+    effects = found["indirect_effect"]
     for m in range(2):
-        for estimator in range(2):
-            expected = stats.spearmanr(effects[estimator, m], effects[2, m])[0]
-            assert float(found["spearman"][estimator, m]) == pytest.approx(expected, abs=1e-5)
+        for estimator in found["estimator"].values:
+            expected = stats.spearmanr(*(effects.sel(estimator=name)[m] for name in (estimator, "exact")))[0]
+            assert float(found["spearman"].sel(estimator=estimator)[m]) == pytest.approx(expected, abs=1e-5)
         assert float(found["pearson"].sel(estimator="exact")[m]) == pytest.approx(1, abs=1e-5)
         top = found["top_feature"].values
         exact = found["indirect_effect"].sel(estimator="exact", feature=top)
         ratio = (abs(exact) / abs(exact).sum("checkpoint")).values[m]
         assert list(found["measure"].values) == [
             "attribution_patching",
-            "integrated_gradients",
+            "grouped_gradients",
+            "published",
             "relative_decoder_norm",
         ]
         for place, name in enumerate(found["measure"].values):
-            if place == 2:
+            if name == "relative_decoder_norm":
                 measure = measured.attribution[name].sel(feature=top).values[m]
             else:
                 size = abs(found["indirect_effect"].sel(estimator=name, feature=top))
@@ -202,6 +226,32 @@ def test_task_without_active_features_has_empty_results(task: xr.Dataset) -> Non
     summary = summarise_ablations(found, task, attribution, SETTINGS)
     assert summary.sizes["feature"] == 0 and summary["spearman"].isnull().all()
     assert summary["top_set_effect"].isnull().all() and summary["clean_accuracy"].notnull().all()
+
+
+@pytest.mark.parametrize("intervention", ["mean", "resample"])
+def test_exact_effects_of_other_interventions(intervention: str, task: xr.Dataset) -> None:
+    settings = SETTINGS.model_copy(update={"intervention": intervention})
+    crosscoder, where = folded_crosscoder(0.1), tiny_sites()
+    prepared = prepare_task(task, settings, corpus_means())
+    effects = measure_effects(crosscoder, where, prepared, settings)
+    norms = crosscoder.decoder_norms.numpy()
+    attribution = summarise_effects(effects, prepared, norms, {"step0": 0, "step1": 10}, settings)
+    found = measure_ablations(crosscoder, where, prepared, attribution, settings, ABLATION)
+    expected = slow_effects(crosscoder, where, prepared, intervention)
+    exact = found["effects"].sel(estimator="exact")
+    np.testing.assert_allclose(exact, expected[..., exact["feature"].values], rtol=1e-3, atol=1e-5)
+    assert np.abs(expected).max() > 1e-4
+    examples = range(prepared.sizes["example"])
+    for m, of_checkpoint in enumerate(choose_sets(attribution, ABLATION, settings.seed)):
+        arguments = crosscoder, where, prepared
+        for key, features in of_checkpoint.items():
+            together = [
+                slow_metric(*arguments, example, m, features, intervention) - slow_metric(*arguments, example, m)
+                for example in examples
+            ]
+            np.testing.assert_allclose(found["set_effects"].values[m][key], together, rtol=1e-3, atol=1e-4)
+    summary = summarise_ablations(found, prepared, attribution, settings)
+    assert summary["spearman"].notnull().all() and summary.sizes["example"] == prepared.sizes["example"]
 
 
 def test_patching_towards_a_counterfactual(task: xr.Dataset) -> None:

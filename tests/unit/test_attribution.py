@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,17 @@ import pytest
 import torch
 import xarray as xr
 from benchmark_modules import load_benchmark
-from slow_attribution import FEATURES, folded_crosscoder, slow_effects, slow_metric, tiny_sites
+from slow_attribution import FEATURES, corpus_means, exactly, folded_crosscoder, slow_effects, slow_metric, tiny_sites
 from tiny import ARCHITECTURES, tiny_crosscoder, tiny_model
 from transformers import PreTrainedTokenizerFast
 
 from chronocoder.attribution.attribute import completeness_gap, measure_effects
 from chronocoder.attribution.collect import collect_attributions
-from chronocoder.attribution.prompts import check_checkpoints, check_suite, usable_examples
+from chronocoder.attribution.estimators import attribution_patching
+from chronocoder.attribution.exact import exact
+from chronocoder.attribution.grouped import deal, grouped_gradients
+from chronocoder.attribution.interventions import prepare_task, usable_examples
+from chronocoder.attribution.prompts import check_checkpoints, check_suite, read_prompts
 from chronocoder.attribution.summary import summarise_effects
 from chronocoder.config import AttributionSettings, TrajectorySettings
 from chronocoder.errors import NonFiniteError, StoreError, TaskError
@@ -23,12 +29,14 @@ from chronocoder.suites.sites import Site, resolve_site
 from chronocoder.tasks.pairs import MinimalPair
 from chronocoder.tasks.tokenise import tokenise_pairs
 
-ESTIMATORS = ["integrated_gradients", "attribution_patching", "exact"]
-INTERVENTIONS = ["zero", "counterfactual"]
+ESTIMATORS = ["published", "attribution_patching", "grouped_gradients", "exact"]
+COMPLETE = {"path_points": "midpoints", "over_tokens": "sum", "token_threshold": 0.0}
+INTERVENTIONS = ["zero", "mean", "counterfactual", "resample"]
 
 
 def measured(task: xr.Dataset, where: list[Site], size: float = 0.02, **settings: Any) -> xr.Dataset:
-    return measure_effects(folded_crosscoder(size, where[0].name), where, task, AttributionSettings(**settings))
+    chosen = AttributionSettings(**{"estimator": "published", **COMPLETE, "alone": 2, "groups": 4, **settings})
+    return measure_effects(folded_crosscoder(size, where[0].name), where, task, chosen)
 
 
 def effects(estimator: str, task: xr.Dataset, where: list[Site], **settings: Any) -> np.ndarray:
@@ -37,17 +45,20 @@ def effects(estimator: str, task: xr.Dataset, where: list[Site], **settings: Any
 
 @pytest.fixture
 def paired(tokenizer: PreTrainedTokenizerFast) -> xr.Dataset:
-    """Pairs that have counterfactual prefixes of the same length."""
+    """Pairs that have counterfactual prefixes of the same length, prepared for every intervention."""
     pairs = [
         MinimalPair("the cat", " sees", " see", counterfactual="the dogs"),
         MinimalPair("the dogs near the cat", " see", " sees", counterfactual="the cat near the cat"),
+        MinimalPair("a boy near the dogs", " walks", " walk", counterfactual="the boys near the dogs"),
         MinimalPair("a boy", " walks", " walk", counterfactual="the boys"),
         MinimalPair("the boy", " walks", " walk"),
     ]
     task = tokenise_pairs(pairs, tokenizer, 0, "paired").assign_attrs(task="paired")
     usable = usable_examples(task, "counterfactual")
     assert 2 <= usable.sizes["example"] < task.sizes["example"] and usable["has_counterfactual"].all()
-    return usable
+    resampled = prepare_task(usable, AttributionSettings(intervention="resample"))
+    assert resampled.sizes == usable.sizes
+    return prepare_task(resampled, AttributionSettings(intervention="mean"), corpus_means())
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -58,11 +69,12 @@ def test_exact_equals_ablating_one_feature_at_a_time(architecture: str, task: xr
     assert np.abs(expected).max() > 1e-4
 
 
+@pytest.mark.parametrize("intervention", INTERVENTIONS[1:])
 @pytest.mark.parametrize("name", ["residual.0", "mlp_out.1"])
-def test_exact_patching_equals_patching_one_feature_at_a_time(name: str, paired: xr.Dataset) -> None:
+def test_exact_patching_equals_patching_one_feature_at_a_time(name: str, intervention: str, paired: xr.Dataset) -> None:
     where = tiny_sites(name=name)
-    expected = slow_effects(folded_crosscoder(), where, paired, "counterfactual")
-    found = effects("exact", paired, where, intervention="counterfactual")
+    expected = slow_effects(folded_crosscoder(), where, paired, intervention)
+    found = effects("exact", paired, where, intervention=intervention)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
     assert np.abs(expected).max() > 1e-4
 
@@ -93,13 +105,113 @@ def test_attribution_patching_follows_the_exact_effects_of_small_features(
 
 
 @pytest.mark.parametrize("intervention", INTERVENTIONS)
-def test_integrated_gradients_are_complete(intervention: str, paired: xr.Dataset) -> None:
+def test_published_are_complete(intervention: str, paired: xr.Dataset) -> None:
     """Effects of all features and of the error term add up to the metric's true change."""
     few, many = (measured(paired, tiny_sites(), 0.3, steps=steps, intervention=intervention) for steps in (3, 400))
     whole = many["effects"].sum("feature") + many["error_effects"]
     np.testing.assert_allclose(whole, many["total_effects"], rtol=0.02, atol=0.02)
     assert abs(many["total_effects"]).max() > 0.1
     assert (completeness_gap(many) < 0.02).all() and (completeness_gap(many) < completeness_gap(few)).all()
+
+
+@pytest.mark.parametrize("intervention", INTERVENTIONS)
+@pytest.mark.parametrize("name", ["residual.1", "mlp_out.1"])
+def test_groups_of_one_and_features_alone_are_exact(name: str, intervention: str, paired: xr.Dataset) -> None:
+    """The path integral of changing one feature alone is exact, where there are points enough on the path."""
+    where, patched = tiny_sites(name=name), {"intervention": intervention}
+    reference = measured(paired, where, 4.0, estimator="exact", **patched)
+    ways: list[dict[str, int]] = [{"alone": 0, "groups": FEATURES, "points": 12}, {"alone": FEATURES}]
+    for way in ways:
+        found = measured(paired, where, 4.0, estimator="grouped_gradients", **patched, **way)
+        for values in ("effects", "control_effects", "error_effects"):
+            np.testing.assert_allclose(found[values], reference[values], rtol=0.02, atol=2e-3)
+    assert np.abs(reference["effects"]).max() > 0.05
+
+
+@pytest.mark.parametrize("intervention", INTERVENTIONS)
+def test_groups_are_measured_by_the_gradient_halfway(intervention: str, paired: xr.Dataset) -> None:
+    """Group by group and one example at a time, the whole model and a hook."""
+    where, settings = tiny_sites(), AttributionSettings(alone=2, groups=3, seed=5, random_directions=0)
+    crosscoder = folded_crosscoder(0.3)
+    batches = list(read_prompts(crosscoder, where, paired, intervention, 8))
+    for batch, (m, site) in product(batches, enumerate(where)):
+        prompts = batch.prompts[m]
+        found = grouped_gradients(site, prompts, settings).features
+        first_order = attribution_patching(site, prompts, settings).features.abs()
+        alone, groups = deal(prompts, first_order.numpy(), settings)
+        exactly = exact(site, prompts, settings).features
+        expected = torch.where(alone, exactly, 0.0)
+        for row, members in groups:
+            change = prompts.change[row][:, members] @ prompts.weight[members]
+            x = (prompts.state.activation[row] + change / 2).requires_grad_()
+            gradient = torch.autograd.grad(_metric_with(site, x, prompts.token_ids[row], prompts.answer_ids[row]), x)[0]
+            expected[row, members] = (prompts.change[row][:, members] * (gradient @ prompts.weight[members].T)).sum(0)
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+        assert (alone.sum(1) == 2).all() and max(len(group.features) for group in groups) > 2
+        for row in range(len(alone)):
+            of_row = np.concatenate([group.features for group in groups if group.row == row])
+            changed = prompts.change[row].any(0) & ~alone[row]
+            assert sorted(of_row) == changed.nonzero()[:, 0].tolist()
+
+
+def _metric_with(site: Site, x: torch.Tensor, token_ids: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    def put(_module: object, _input: object, output: Any) -> Any:
+        return (x[None], *output[1:]) if isinstance(output, tuple) else x[None]
+
+    handle = site.module.register_forward_hook(put)
+    logits = site.model(input_ids=token_ids[None]).logits[0, -1]
+    handle.remove()
+    return logits[answers[0]] - logits[answers[1]]
+
+
+def test_groups_depend_on_seed_and_example_alone(task: xr.Dataset) -> None:
+    where, settings = tiny_sites(), AttributionSettings(alone=1, groups=3)
+    crosscoder = folded_crosscoder()
+
+    def groups_of(batch_size: int, **changes: int) -> dict[int, list[list[int]]]:
+        found: dict[int, list[list[int]]] = {}
+        for batch in read_prompts(crosscoder, where, task, "zero", batch_size):
+            prompts = batch.prompts[0]
+            sizes = prompts.change.abs().sum(1).numpy()
+            for row, members in deal(prompts, sizes, settings.model_copy(update=changes)).groups:
+                found.setdefault(int(batch.examples[row]), []).append(members.tolist())
+        return found
+
+    assert groups_of(8) == groups_of(1) != groups_of(8, seed=1)
+    assert all(len(groups) == 3 for groups in groups_of(8).values())
+
+
+def test_controls_have_groups_in_proportion(task: xr.Dataset) -> None:
+    settings = AttributionSettings(alone=3, groups=4)
+    prompts = next(read_prompts(folded_crosscoder(), tiny_sites(), task, "zero", 1)).prompts[0]
+    prompts = prompts._replace(change=torch.ones(1, 3, FEATURES), controls=FEATURES // 4)
+    alone, groups = deal(prompts, np.arange(FEATURES)[None].astype(float), settings)
+    controls = [group.features for group in groups if (group.features >= FEATURES - 6).all()]
+    features = [group.features for group in groups if (group.features < FEATURES - 6).all()]
+    assert len(features) == 4 and len(controls) == math.ceil(4 * 6 / 18) and len(groups) == 6
+    assert alone[0].nonzero()[:, 0].tolist() == [15, 16, 17, 23]
+
+
+def test_published_choices(task: xr.Dataset) -> None:
+    """Effects of single tokens above a threshold, their mean over all tokens of the task, points 0, 1/4, 2/4, 3/4."""
+    where, crosscoder, threshold = tiny_sites(), folded_crosscoder(0.3), 5e-4
+    settings = AttributionSettings(
+        estimator="published", steps=4, token_threshold=threshold, random_directions=0, batch_size=3
+    )
+    total, tokens = torch.zeros(FEATURES), 0
+    for batch in read_prompts(crosscoder, where, task, "zero", 1):
+        prompts, gradient = batch.prompts[1], 0.0
+        for alpha in (0, 0.25, 0.5, 0.75):
+            x = prompts.state.activation[0]
+            x = (x + alpha * (prompts.end[0] - x)).requires_grad_()
+            metric = _metric_with(where[1], x, prompts.token_ids[0], prompts.answer_ids[0])
+            gradient = gradient + torch.autograd.grad(metric, x)[0] / 4
+        of_tokens = prompts.change[0] * (gradient @ prompts.weight.T)
+        total += torch.where(of_tokens.abs() > threshold, of_tokens, 0.0).sum(dim=0)
+        tokens += prompts.token_ids.shape[1]
+    found = measure_effects(crosscoder, where, task, settings)["effects"][1].mean("example")
+    np.testing.assert_allclose(found, total / tokens, rtol=1e-3, atol=1e-7)
+    assert 0 < (total != 0).sum() < FEATURES
 
 
 def test_completeness_gap_of_known_effects() -> None:
@@ -114,7 +226,9 @@ def test_completeness_gap_of_known_effects() -> None:
 
 
 def test_gap_above_the_tolerance_is_warned_of(task: xr.Dataset, caplog: pytest.LogCaptureFixture) -> None:
-    settings = AttributionSettings(steps=1, completeness_tolerance=1e-6, bootstrap_samples=10)
+    settings = AttributionSettings(
+        estimator="published", steps=1, completeness_tolerance=1e-6, bootstrap_samples=10, **COMPLETE
+    )
     crosscoder = folded_crosscoder(0.3)
     found = measure_effects(crosscoder, tiny_sites(), task, settings)
     with caplog.at_level(logging.WARNING):
@@ -125,6 +239,8 @@ def test_gap_above_the_tolerance_is_warned_of(task: xr.Dataset, caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         patient = settings.model_copy(update={"completeness_tolerance": 1e9})
         summarise_effects(found, task, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 1}, patient)
+        dropping = settings.model_copy(update={"token_threshold": 0.1})
+        summarise_effects(found, task, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 1}, dropping)
     assert not caplog.text
 
 
@@ -134,14 +250,14 @@ def test_estimators_are_exact_where_the_rest_of_the_model_is_linear(task: xr.Dat
     for site in where:
         site.model.gpt_neox.final_layer_norm = torch.nn.Identity()
     exact = effects("exact", task, where)
-    for estimator in ("integrated_gradients", "attribution_patching"):
+    for estimator in ("published", "attribution_patching", "grouped_gradients"):
         np.testing.assert_allclose(effects(estimator, task, where), exact, rtol=1e-3, atol=1e-4)
     gap = completeness_gap(measured(task, where, estimator="exact"))
     np.testing.assert_allclose(gap, 0, atol=1e-3)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_integrated_gradients_equal_the_straightforward_method(architecture: str, task: xr.Dataset) -> None:
+def test_published_equal_the_straightforward_method(architecture: str, task: xr.Dataset) -> None:
     where = tiny_sites(architecture)
     slow = load_benchmark("attribution").straightforward_effects
     models = [tiny_model(architecture, seed).requires_grad_(True) for seed in (0, 1)]
@@ -159,8 +275,9 @@ def test_batch_size_and_order_do_not_matter(estimator: str, task: xr.Dataset) ->
         part = effects(estimator, task, where, batch_size=batch_size)
         np.testing.assert_allclose(part, whole, rtol=1e-4, atol=1e-6)
     order = np.array([5, 2, 0, 4, 1, 3])
-    reordered = effects(estimator, task.isel(example=order), where)
-    np.testing.assert_allclose(reordered, whole[:, order], rtol=1e-4, atol=1e-6)
+    each = {"groups": FEATURES}  # groups are drawn anew in another place
+    reordered = effects(estimator, task.isel(example=order), where, **each)
+    np.testing.assert_allclose(reordered, effects(estimator, task, where, **each)[:, order], rtol=1e-4, atol=1e-6)
 
 
 def test_stored_padding_does_not_matter(task: xr.Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -168,29 +285,30 @@ def test_stored_padding_does_not_matter(task: xr.Dataset, tokenizer: PreTrainedT
     texts = [MinimalPair(*(str(task[key].values[i]) for key in ("prefix", "right", "wrong"))) for i in range(6)]
     padded = tokenise_pairs([*texts, long], tokenizer, 0, "t")
     where = tiny_sites()
-    found = effects("integrated_gradients", padded, where)[:, :6]
-    np.testing.assert_allclose(found, effects("integrated_gradients", task, where), rtol=1e-4, atol=1e-6)
+    found = effects("published", padded, where)[:, :6]
+    np.testing.assert_allclose(found, effects("published", task, where), rtol=1e-4, atol=1e-6)
 
 
 def test_padding_token_and_tied_embeddings_of_the_model_do_not_matter(task: xr.Dataset) -> None:
     where = tiny_sites("gpt2")
-    expected = effects("integrated_gradients", task, where)
+    expected = effects("published", task, where)
     assert where[0].model.get_output_embeddings().weight is where[0].model.get_input_embeddings().weight
     untied = copy.deepcopy([site.model for site in where])
     for model in untied:
         model.config.tie_word_embeddings, model.config.pad_token_id = False, 5
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
-    found = effects("integrated_gradients", task, [resolve_site(model, "residual.1") for model in untied])
+    found = effects("published", task, [resolve_site(model, "residual.1") for model in untied])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("estimator", ["published", "grouped_gradients"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.bfloat16, 0.1)])
 def test_number_format_of_the_model_does_not_matter_but_for_rounding(
-    dtype: torch.dtype, tolerance: float, task: xr.Dataset
+    dtype: torch.dtype, tolerance: float, estimator: str, task: xr.Dataset
 ) -> None:
-    expected = effects("integrated_gradients", task, tiny_sites())
+    expected = effects(estimator, task, tiny_sites(), alone=0)
     where = [resolve_site(tiny_model("gpt_neox", seed).to(dtype), "residual.1") for seed in (0, 1)]
-    found = effects("integrated_gradients", task, where)
+    found = effects(estimator, task, where, alone=0)
     assert found.dtype == np.float32
     assert np.linalg.norm(found - expected) < tolerance * np.linalg.norm(expected)
 
@@ -322,7 +440,9 @@ def test_task_on_which_no_feature_is_active(task: xr.Dataset) -> None:
     )
     norms = folded_crosscoder().decoder_norms.numpy()
     settings = AttributionSettings(bootstrap_samples=20)
-    summary = summarise_effects(nothing, task.isel(example=slice(5)), norms, {"step0": 0, "step1": 1}, settings)
+    summary = summarise_effects(
+        exactly(nothing), task.isel(example=slice(5)), norms, {"step0": 0, "step1": 1}, settings
+    )
     assert (summary["feature_class"] == "no effect").all() and (summary["indirect_effect_high"] == 0).all()
     assert summary["relative_indirect_effect"].isnull().all() and not summary["measurable"].any()
     assert summary["measurable"].dtype == bool and summary["completeness_gap"].isnull().all()

@@ -21,7 +21,8 @@ WRONG: list[tuple[type[Settings], list[str], str]] = [
     (
         AttributionSettings,
         ["--estimator", "guess", "--confidence", "1"],
-        "--estimator: Input should be 'integrated_gradients', 'attribution_patching' or 'exact' (found 'guess')\n"
+        "--estimator: Input should be 'auto', 'exact', 'two_stages', 'grouped_gradients', 'attribution_patching' or"
+        " 'published' (found 'guess')\n"
         "--confidence: Input should be less than 1 (found '1')",
     ),
     (AblationSettings, ["--set-sizes", "[1, 0]"], "--set-sizes[1]: Input should be greater than 0 (found 0)"),

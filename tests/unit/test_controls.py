@@ -57,12 +57,12 @@ def test_draws_depend_on_the_seed_alone_and_hold_no_more_than_the_dictionary() -
     assert none.names == [] and none.rows.shape[0] == 0
 
 
-@pytest.mark.parametrize("estimator", ["exact", "attribution_patching", "integrated_gradients"])
+@pytest.mark.parametrize("estimator", ["exact", "attribution_patching", "grouped_gradients", "published"])
 def test_effects_of_random_directions_are_those_of_a_crosscoder_with_such_rows(
     estimator: str, task: xr.Dataset
 ) -> None:
     crosscoder, where = folded_crosscoder(), tiny_sites()
-    settings = SETTINGS.model_copy(update={"estimator": estimator})
+    settings = SETTINGS.model_copy(update={"estimator": estimator, "token_threshold": 0.0, "alone": 2, "groups": 3})
     directions = draw_directions(crosscoder, settings)
     found = measure_effects(crosscoder, where, task, settings)
     alone = measure_effects(crosscoder, where, task, settings.model_copy(update={"random_directions": 0}))

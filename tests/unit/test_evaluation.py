@@ -177,6 +177,8 @@ def test_evaluation_is_a_store_of_all_measures(
     assert int(evaluation["frequency_histogram"].sum()) == int((evaluation["activation_frequency"] > 0).sum())
     of_features = ("latent_scaling_error", "preactivation", "preactivation_share", "own_code_r2", "code_supported")
     assert {evaluation[name].dims for name in of_features} == {("checkpoint", "feature")}
+    assert evaluation["mean_code"].dims == ("feature",)
+    assert evaluation["mean_site_activation"].dims == ("checkpoint", "d_model")
     kinds = ("own", "mean", "recovered_own", "recovered_from_mean")
     of_checkpoints = ("explained_variance_own", "recovered_above_one", *(f"cross_entropy_{kind}" for kind in kinds))
     assert {evaluation[name].dims for name in of_checkpoints} == {("checkpoint",)}
@@ -186,6 +188,24 @@ def test_evaluation_is_a_store_of_all_measures(
     never = evaluation.sel(feature=7)
     assert never[["preactivation", "preactivation_share", "own_code_r2"]].isnull().all().to_array().all()
     assert not never["code_supported"].any()
+
+
+def test_means_are_of_all_tokens_in_raw_units(activation_store: Callable[..., Path], sites: list[Site]) -> None:
+    stores = ActivationStores([activation_store(f"step{number}") for number in (0, 1)])
+    x = torch.cat(list(stores.blocks()))
+    crosscoder = tiny_crosscoder("l1").fold_scale(torch.tensor([0.5, 2.0]))
+    odd = odd_sequences(stores)
+    maps = fit_maps(crosscoder, [x], odd)
+    evaluation = evaluation_dataset(
+        crosscoder,
+        measure_reconstruction(crosscoder, x.split(100)),
+        measure_own_codes(crosscoder, maps, [x], odd),
+        measure_cross_entropy(crosscoder, maps, sites, IDS, SETTINGS),
+        SETTINGS,
+        {"step0": 0, "step1": 1},
+    )
+    np.testing.assert_allclose(evaluation["mean_code"], crosscoder.encode(x).mean(dim=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(evaluation["mean_site_activation"], x.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
 def test_setting_decides_from_which_r2_a_code_is_supported(

@@ -75,6 +75,18 @@ def test_effect_is_measurable_where_nothing_else_explains_it() -> None:
     assert found.values.tolist() == [True, True, False, False, False, False, True]
 
 
+@pytest.mark.parametrize("samples", [1, 2, 100, 1000])
+def test_interval_is_that_of_numpys_quantiles(samples: int) -> None:
+    values = np.random.default_rng(0).normal(size=(samples, 2, 5)).astype(np.float32)
+    values[0, 1, 3] = np.nan
+    means = xr.DataArray(values, dims=("sample", "checkpoint", "feature"), coords={"checkpoint": ["a", "b"]})
+    found = mean_interval(means, 0.9)
+    for end, level in zip(found, (0.05, 0.95), strict=True):
+        assert end.dims == ("checkpoint", "feature") and end["checkpoint"].values.tolist() == ["a", "b"]
+        np.testing.assert_allclose(end, np.quantile(values, level, axis=0), rtol=1e-5, atol=1e-6)
+    assert found.low.isnull().sum() == found.high.isnull().sum() == 1
+
+
 def test_feature_that_acts_in_one_example_gets_the_widest_share_interval() -> None:
     values = np.zeros((2, 100, 2), dtype=np.float32)
     values[1, 7, 0] = 5.0
@@ -190,9 +202,8 @@ def test_more_clusters_than_courses_and_none_at_all() -> None:
 
 
 def test_documented_measures_work_in_a_notebook() -> None:
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs/attribution.md").read_text(), flags=re.DOTALL
-    )
+    page = (Path(__file__).parents[2] / "docs/attribution.md").read_text()
+    *_of_stores, code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     shown: list[Any] = []
     exec(compile(code, "attribution.md", "exec"), {"print": shown.append})
     assert list(shown[1]["feature_class"]) == ["emerged", "maintained", "no effect"]

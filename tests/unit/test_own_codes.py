@@ -17,10 +17,13 @@ from chronocoder.crosscoder.own_codes import (
     fit_maps,
     measure_own_codes,
     odd_sequences,
+    own_codes_dataset,
+    read_own_codes,
     reconstruct_from_own,
 )
 from chronocoder.crosscoder.statistics import Statistics
 from chronocoder.errors import StoreError
+from chronocoder.stores import load_store, write_store
 from chronocoder.variants import VARIANTS
 
 SCALE = [0.5, 2.0, 1.0]
@@ -171,3 +174,26 @@ def test_a_single_sequence_has_nothing_to_fit_on(activation_store: Callable[...,
         StoreError, match=r"step0.*: holds 1 sequence\(s\), .*raise the corpus' validation_tokens to two"
     ):
         odd_sequences(stores)
+
+
+def test_own_codes_of_other_text_come_from_the_mean_of_both_predictions() -> None:
+    crosscoder, x, odd = folded(), related(), folds(600)
+    maps = fit_maps(crosscoder, [x], odd)
+    own_codes = maps.for_other_text(np.ones((3, 24), dtype=bool))
+    for m in range(3):
+        both = [maps.complete(x, m, torch.full((600,), fold)) for fold in (False, True)]
+        expected = crosscoder.encode(torch.stack(both).mean(dim=0))
+        torch.testing.assert_close(own_codes.encode(crosscoder, x[:, m], m), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_own_codes_survive_storing_and_are_those_of_one_crosscoder(tmp_path: Path) -> None:
+    crosscoder, x = folded(), related()
+    supported = np.arange(72).reshape(3, 24) % 5 > 0
+    own_codes = fit_maps(crosscoder, [x], folds(600)).for_other_text(supported)
+    write_store(own_codes_dataset(own_codes, crosscoder.config), tmp_path / "own_codes.zarr", crosscoder.facts)
+    store = load_store(tmp_path / "own_codes.zarr")
+    found = read_own_codes(store, crosscoder)
+    torch.testing.assert_close((found.weights, found.offset), (own_codes.weights, own_codes.offset))
+    assert np.array_equal(found.supported, supported)
+    with pytest.raises(StoreError, match="the own codes given have seed 7, not 0; give those of this crosscoder"):
+        read_own_codes(store.assign_attrs(seed=7), crosscoder)

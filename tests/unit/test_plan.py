@@ -533,6 +533,7 @@ def test_an_identity_needs_no_more_activations_and_no_ablations(plan: Plan) -> N
     assert {kind for kind in stored if stored[kind] != before[kind]} == {
         "crosscoders",
         "attributions, relie",
+        "own codes",
         "training, evaluation, features",
     }
     assert stored["crosscoders"].number == 5 and stored["training, evaluation, features"].number == 14
@@ -717,7 +718,7 @@ def test_wrong_hardware_is_an_error(arguments: tuple[Any, ...], message: str) ->
 
 
 def test_no_bfloat16_on_old_accelerators() -> None:
-    with pytest.raises(ConfigError, match=r"'v100' computes no bfloat16; set the variants' precision to float32, or"):
+    with pytest.raises(ConfigError, match=r"'v100' computes no bfloat16; set `precision` of the variants and of"):
         hardware_named("v100", 0.4, 1.0).hours(Work(bfloat16=1.0))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from slow_attribution import exactly
 from test_baseline import baseline_flags, given
 from test_plan import ROOT, SMALL, changed, controlled
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,7 +25,8 @@ from chronocoder.attribution.summary import summarise_effects
 from chronocoder.command_line import to_flags
 from chronocoder.config import AblationSettings, AttributionSettings, Experiment
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
-from chronocoder.plan.compute import Prompts, ablation_flops, attribution_flops
+from chronocoder.crosscoder.own_codes import OwnCodes, own_codes_dataset
+from chronocoder.plan.compute import Measuring, Prompts, ablation_flops, attribution_flops, writing_flops
 from chronocoder.plan.costs import cost_of
 from chronocoder.plan.disk import (
     ABLATION_METADATA_BYTES,
@@ -33,10 +35,11 @@ from chronocoder.plan.disk import (
     ablation_bytes,
     baseline_bytes,
     match_bytes,
+    own_codes_bytes,
 )
 from chronocoder.plan.effects import ASSIGNMENT_S, CORE_FLOPS, RESAMPLED_ARRAYS
 from chronocoder.plan.jobs import jobs_of
-from chronocoder.plan.memory import PROCESS_BYTES
+from chronocoder.plan.memory import PROCESS_BYTES, TORCH_PROCESS_BYTES
 from chronocoder.plan.models import CrosscoderShape, ModelShape, parse_shape
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.sizes import PREFIX_TOKENS, chosen_features, top_features
@@ -92,6 +95,9 @@ def pairs(examples: int = EXAMPLES) -> xr.Dataset:
         {
             "token_id": tokens(),
             "counterfactual_id": tokens(),
+            "partner_id": tokens(),
+            "mean_code": labelled(("feature",), np.full(FEATURES, 3, np.float32), "mean"),
+            "mean_site_activation": labelled(("checkpoint", "d_model"), np.zeros((2, WIDTH), np.float32), "mean"),
             "has_counterfactual": column([True] * examples),
             "token": labelled(("example", "position"), strings([["x"] * LENGTH] * examples), "text of the token"),
             "role": labelled(("example", "position"), strings(roles), "role of the token"),
@@ -124,46 +130,72 @@ def sites() -> list[Site]:
     return [resolve_site(model(seed), "residual.1") for seed in (0, 1)]
 
 
-@pytest.mark.parametrize("intervention", ["zero", "counterfactual"])
-@pytest.mark.parametrize("estimator", ["attribution_patching", "integrated_gradients", "exact"])
+@pytest.mark.parametrize("intervention", ["zero", "mean", "counterfactual", "resample"])
+@pytest.mark.parametrize("estimator", ["attribution_patching", "grouped_gradients", "published", "exact", "two_stages"])
 def test_flops_are_those_of_a_real_attribution(estimator: str, intervention: str, sites: list[Site]) -> None:
     settings = AttributionSettings.model_validate(
         {"estimator": estimator, "intervention": intervention, "steps": 6, "batch_size": 25, "bootstrap_samples": 10}
     )
     shape = parse_shape(sites[0].model.config.to_dict(), "here")
-    planned = attribution_flops(settings, shape, SHAPE, Prompts(EXAMPLES, LENGTH), "residual.1")
+    planned = attribution_flops(Measuring(settings, shape, SHAPE, Prompts(EXAMPLES, LENGTH), "residual.1", FEATURES))
     assert attribute(sites, settings)[0] == pytest.approx(planned, rel=0.04)
 
 
-@pytest.mark.parametrize("intervention", ["zero", "counterfactual"])
+@pytest.mark.parametrize("intervention", ["zero", "mean", "counterfactual", "resample"])
 def test_flops_are_those_of_a_real_ablation(intervention: str, sites: list[Site]) -> None:
     settings = AttributionSettings.model_validate(
         {"intervention": intervention, "steps": 6, "batch_size": 25, "bootstrap_samples": 10}
     )
     shape = parse_shape(sites[0].model.config.to_dict(), "here")
-    planned = ablation_flops(settings, ABLATION, shape, SHAPE, Prompts(EXAMPLES, LENGTH), "residual.1")
+    planned = ablation_flops(
+        Measuring(settings, shape, SHAPE, Prompts(EXAMPLES, LENGTH), "residual.1", FEATURES), ABLATION
+    )
     flops, _ = ablate(sites, attribute(sites, settings)[1], settings)
     assert flops == pytest.approx(planned, rel=0.02)
 
 
+def test_flops_of_writing_are_those_of_a_real_ablation(sites: list[Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = AttributionSettings(batch_size=25, bootstrap_samples=10)
+    shape = parse_shape(sites[0].model.config.to_dict(), "here")
+    attribution = attribute(sites, settings)[1]
+    whole, _ = ablate(sites, attribution, settings)
+    monkeypatch.setattr("chronocoder.attribution.ablation.measure_writing", lambda *_: None)
+    rest, _ = ablate(sites, attribution, settings)
+    mixing = settings.random_directions * FEATURES * SHAPE.product_flops()
+    prompts = Prompts(EXAMPLES, LENGTH)
+    planned = writing_flops(Measuring(settings, shape, SHAPE, prompts, "residual.1", FEATURES), ABLATION)
+    assert whole - rest == pytest.approx(planned - mixing, rel=0.02)
+    alone = SHAPE._replace(checkpoints=1)
+    assert writing_flops(Measuring(settings, shape, alone, prompts, "residual.1", FEATURES), ABLATION) == 0
+
+
 def test_flops_of_attribution_by_hand() -> None:
     crosscoder, prompts = CrosscoderShape(2, 8, 24), Prompts(10, 4)
-    block, behind = 40 * (2 * 768 + 4 * 4 * 8), 30 * 2 * (8 * 8 + 2 * 8 * 32)
+    token, behind = 2 * 768 + 4 * 4 * 8, 2 * (8 * 8 + 2 * 8 * 32)
+    block, trimmed = 40 * token, 30 * behind
+    suffix = 30 * token - 20 * behind  # all but the first token, in the last block
     products = 40 * 2 * (2 * 2 * 8 * 24)
-    path = AttributionSettings(steps=5)
-    expected = 2 * (2 * block + (2 + 5 * 2) * (block - behind)) + products
+    path = AttributionSettings(estimator="published", steps=5)
+    copies = 2 + 1 + 5 * 2  # the true change, a clean one for rounding, forward and backward
+    expected = 2 * (2 * block + copies * (block - trimmed) + suffix) + products
     directions = 3 * 24
     mixing, projecting = directions * 2 * (2 * 8 * 24), products / 2 * directions / 24
-    assert attribution_flops(path, SMALL, crosscoder, prompts, "residual.1") == expected + mixing + projecting
+    assert attribution_flops(Measuring(path, SMALL, crosscoder, prompts, "residual.1", 24)) == pytest.approx(
+        expected + mixing + projecting
+    )
     exact = AttributionSettings(estimator="exact")
-    expected = 2 * (2 * block + (2 + 2 + 24 + directions) * (2 * block - behind)) + products + mixing
-    assert attribution_flops(exact, SMALL, crosscoder, prompts, "mlp_out.1") == expected
+    whole = 2 * block - trimmed
+    row = 2 * 30 * token - 20 * behind  # of two blocks
+    expected = 2 * (2 * block + 5 * whole + (1 + 24 + directions) * row) + products + mixing
+    assert attribution_flops(Measuring(exact, SMALL, crosscoder, prompts, "mlp_out.1", 24)) == pytest.approx(expected)
     shuffled = exact.model_copy(update={"random_directions": 0, "shuffled_tokens": True})
-    expected = 2 * (2 * (2 * block + (2 + 2 + 24) * (2 * block - behind)) + products)
-    assert attribution_flops(shuffled, SMALL, crosscoder, prompts, "mlp_out.1") == expected
+    expected = 2 * (2 * (2 * block + 5 * whole + (1 + 24) * row) + products)
+    assert attribution_flops(Measuring(shuffled, SMALL, crosscoder, prompts, "mlp_out.1", 24)) == pytest.approx(
+        expected
+    )
     patched = AttributionSettings(estimator="attribution_patching", intervention="counterfactual", random_directions=0)
     reading = 2 * (2 * 3 * block) + products  # nothing comes after the last block
-    assert attribution_flops(patched, SMALL, crosscoder, prompts, "residual.2") == reading + products / 2
+    assert attribution_flops(Measuring(patched, SMALL, crosscoder, prompts, "residual.2", 24)) == reading + products / 2
 
 
 def test_numbers_of_features_are_limited_by_the_dictionary() -> None:
@@ -186,10 +218,26 @@ def test_numbers_that_are_stored(sites: list[Site], tmp_path: Path) -> None:
     of_one = [values.isel(checkpoint=0, feature=0).nbytes for values in effects]
     assert sum(of_one) == EFFECT_BYTES
     assert ablation["position_effect"].dtype.itemsize == 4
+    of_features = [values for values in ablation.values() if {"checkpoint", "feature"} <= set(values.dims)]
+    assert sum(values.isel(checkpoint=0, feature=0).nbytes for values in of_features) == 93
+    of_pairs = [values for values in ablation.values() if {"pair", "feature"} <= set(values.dims)]
+    assert sum(values.isel(pair=0, feature=0).nbytes for values in of_pairs) == 72
+    of_random = [values for values in ablation.values() if {"pair", "control", "top_feature"} <= set(values.dims)]
+    assert sum(values.isel(pair=0, control=0, top_feature=0).nbytes for values in of_random) == 8
+    assert of_random[0].sizes["control"] == settings.random_directions
     for store, planned in ((attribution, ATTRIBUTION_METADATA_BYTES), (ablation, ABLATION_METADATA_BYTES)):
         write_store(store, tmp_path / "store.zarr", {"suite": "s"})
         written = sum(file.stat().st_size for file in tmp_path.rglob("zarr.json"))
         assert written == pytest.approx(planned, rel=0.05)
+
+
+def test_own_codes_fill_their_store(tmp_path: Path) -> None:
+    large, generator = crosscoder("residual.1", width=96, features=1000), torch.Generator().manual_seed(0)
+    weights = torch.randn(2, 96, 2 * 96, generator=generator)
+    own_codes = OwnCodes(weights, weights[:, 0], torch.rand(2, 1000, generator=generator).numpy() > 0.5)
+    write_store(own_codes_dataset(own_codes, large.config), tmp_path / "own_codes.zarr", large.facts)
+    written = sum(file.stat().st_size for file in (tmp_path / "own_codes.zarr").rglob("*") if file.is_file())
+    assert written == pytest.approx(own_codes_bytes(CrosscoderShape(2, 96, 1000)), rel=0.15)
 
 
 def test_resampled_means_are_held_several_times() -> None:
@@ -216,7 +264,9 @@ def test_resampled_means_are_held_several_times() -> None:
     )
     norms = np.ones((checkpoints, features), dtype=np.float32)
     tracemalloc.start()
-    summarise_effects(measured, pairs(examples), norms, revisions, AttributionSettings(bootstrap_samples=samples))
+    summarise_effects(
+        exactly(measured), pairs(examples), norms, revisions, AttributionSettings(bootstrap_samples=samples)
+    )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak == pytest.approx(effects.nbytes + 4 * RESAMPLED_ARRAYS * samples * checkpoints * features, rel=0.15)
@@ -254,8 +304,9 @@ def test_tasks_in_a_job_add_work_and_no_memory(rule: str) -> None:
     one, three = (cost(changed(attribution_jobs={"tasks_per_job": number}), rule) for number in (1, 3))
     assert three.work.flops == 3 * one.work.flops
     assert three.work.cpu_s == 3 * one.work.cpu_s
-    models = 2 * SMALL.checkpoint_bytes + CrosscoderShape(2, 8, 512).saved_bytes
-    assert three.work.disk_bytes == pytest.approx(3 * one.work.disk_bytes - 2 * models)
+    read_once = 2 * SMALL.checkpoint_bytes + CrosscoderShape(2, 8, 512).saved_bytes
+    read_once += own_codes_bytes(CrosscoderShape(2, 8, 512)) if rule == "ablate_tasks" else 0
+    assert three.work.disk_bytes == pytest.approx(3 * one.work.disk_bytes - 2 * read_once)
     assert three.memory.device == one.memory.device
     assert three.memory.host < 1.01 * one.memory.host
 
@@ -281,7 +332,7 @@ def test_batch_bounds_what_the_backward_pass_keeps() -> None:
     shape = replace(SMALL, blocks=5)  # two blocks come after the site
 
     def device(**settings: int) -> float:
-        values = {"estimator": "integrated_gradients", "batch_size": 64, **settings}
+        values = {"estimator": "published", "batch_size": 64, **settings}
         return cost(changed(attribution=values), "attribute_tasks", shape).memory.device
 
     assert device(steps=100) == device(steps=10)
@@ -303,12 +354,13 @@ def test_a_baseline_is_matched_once_for_each_checkpoint() -> None:
     assert found.work.flops == found.memory.device == 0
     cosines_s = 512**2 * 2 * (1 + 2) * 8 / CORE_FLOPS
     assert found.work.cpu_s == pytest.approx(cosines_s + 2 * ASSIGNMENT_S * 512**3)
-    assert found.memory.host > PROCESS_BYTES + 12 * 512**2
+    assert found.memory.host > TORCH_PROCESS_BYTES + 12 * 512**2
     assert baseline_bytes(CrosscoderShape(3, 8, 512)) - baseline_bytes(CrosscoderShape(2, 8, 512)) < 12 * 512
 
 
 def test_effects_by_position_fill_the_store_of_ablations() -> None:
-    few, many = (ablation_bytes(AblationSettings(), CrosscoderShape(2, 8, 512), number) for number in (100, 1100))
+    settings, ablation, shape = AttributionSettings(), AblationSettings(), CrosscoderShape(2, 8, 512)
+    few, many = (ablation_bytes(settings, ablation, shape, number) for number in (100, 1100))
     assert many - few == pytest.approx(0.12 * 2 * 40 * 1000 * PREFIX_TOKENS * 4)
 
 
@@ -350,7 +402,7 @@ def test_memory_and_bytes_of_a_real_baseline(tmp_path: Path) -> None:
     variants = {name: one.model_copy(update={"dictionary_size": features}) for name, one in experiment.variants.items()}
     shape = replace(SMALL, d_model=width)
     planned = cost(experiment.model_copy(update={"variants": variants}), "compare_baseline", shape, accelerated=False)
-    assert planned.memory.host > 1.3 * PROCESS_BYTES
+    assert planned.memory.host > 1.3 * TORCH_PROCESS_BYTES
     assert peak == pytest.approx(planned.memory.host, rel=0.2)
     written = sum(file.stat().st_size for file in (tmp_path / "baseline.zarr").rglob("*") if file.is_file())
     assert written == pytest.approx(baseline_bytes(CrosscoderShape(2, width, features)), rel=0.2)

@@ -48,7 +48,8 @@ from chronocoder.report.stability import seed_table
 from chronocoder.report.suite_figures import log_axis, place_on_log
 from chronocoder.report.summary import summarise
 from chronocoder.report.text import listed, peak_words, short_count, signed
-from chronocoder.report.trust import measurable_note, trust_finding, trust_rows, trust_sentences
+from chronocoder.report.trust import measurable_note, trust_finding, trust_line, trust_rows, trust_sentences
+from chronocoder.report.writing import draw_written_shares, writing_data
 from chronocoder.stores import write_store
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "write_report.py"
@@ -114,7 +115,8 @@ def with_run(inputs: ReportInputs, relie: xr.Dataset) -> ReportInputs:
 
 def test_summary_tells_what_becomes_of_surface_features(inputs: ReportInputs) -> None:
     texts = texts_of(inputs)
-    labels = ["Ability", "Surface phase", "Surface features", "Classes", "False classes", "Codes", "Exact ablation"]
+    labels = ["Ability", "Surface phase", "Surface features", "Classes", "False classes"]
+    labels += ["Writer or reader", "Codes", "Trust", "Exact ablation"]
     assert list(texts) == labels
     assert "0.90 on “near” but 0.10 on “far”" in texts["Surface phase"]
     assert texts["Surface features"] == (
@@ -296,12 +298,12 @@ def test_trust_rows_hold_means_and_the_lowest_task(relie: xr.Dataset) -> None:
     run.ablations["near"]["spearman"][1, 0] = np.nan
     rows = {row.label: row.cells for row in trust_rows(run)}
     assert rows["Attribution patching and exact effect: Spearman"] == 2 * [("0.95", "lowest 0.95: near")]
-    assert rows["Integrated gradients and exact effect: Spearman"] == [
+    assert rows["The published estimator and exact effect: Spearman"] == [
         ("0.40", "lowest 0.40: far"),
         ("0.80", "lowest 0.80: near"),
     ]
     assert rows["RelDec and share of exact effect: Pearson"] == 2 * [("0.20", "lowest 0.20: near")]
-    assert rows["Completeness gap of integrated gradients"] == 2 * [("3.0\u00a0%", "highest 3.0\u00a0%: near")]
+    assert rows["Rounding, in logits"] == 2 * [("2e-07", "highest 2e-07: near")]
     assert rows["Error term’s fraction of all effects"] == 2 * [("5.0\u00a0%", "")]
     assert rows["Feature–task pairs with a measurable effect"] == [
         ("42\u00a0%", "random directions 20\u00a0%"),
@@ -322,12 +324,12 @@ def test_trust_is_undefined_where_nothing_correlates(relie: xr.Dataset) -> None:
         ablation["share_spearman"][:] = np.nan
         ablation["spearman"][:] = np.nan
     assert trust_rows(run)[0].cells == 2 * [("–", "")]
-    shares, estimators, *_ = trust_sentences(run)
+    _, shares, estimators, *_ = trust_sentences(run)
     assert shares == (
-        "RelIE by attribution patching, RelIE by integrated gradients and RelDec cannot be compared: no rank"
+        "RelIE by attribution patching, RelIE by the published estimator and RelDec cannot be compared: no rank"
         " correlation is defined."
     )
-    assert estimators.startswith("Attribution patching and integrated gradients cannot")
+    assert estimators.startswith("Attribution patching and the published estimator cannot")
 
 
 @pytest.mark.parametrize(
@@ -337,15 +339,32 @@ def test_trust_says_which_share_predicts_better(relie: xr.Dataset, decoder: floa
     run = make_run(relie)
     for ablation in run.ablations.values():
         ablation["share_spearman"][2] = decoder
-    shares, estimators, nowhere, shortfall = trust_sentences(run)
+    _, shares, estimators, nowhere, shortfall = trust_sentences(run)
     assert shares.startswith(better) and shares.endswith("and ahead in 2 of 2 cases.")
     assert "mean Spearman 0.95 against 0.88, and ahead in 2 of 4 cases" in estimators
     assert nowhere == "With attribution patching, Spearman is nowhere below 0.9."
     assert shortfall == (
-        "With integrated gradients, Spearman is below 0.9 at step20 on 2 of 2 tasks (lowest 0.80: near)."
+        "With the published estimator, Spearman is below 0.9 at step20 on 2 of 2 tasks (lowest 0.80: near)."
     )
-    reached = "Spearman is 0.9 or more in 8 of 8 with attribution patching and 4 of 8 with integrated gradients."
+    reached = "Spearman is 0.9 or more in 8 of 8 with attribution patching and 4 of 8 with the published estimator."
     assert trust_finding([run, run]).endswith(reached)
+
+
+def test_trust_line_says_how_far_effects_can_be_trusted_and_why(relie: xr.Dataset) -> None:
+    estimated = trust_line(make_run(relie))
+    assert estimated.startswith("Effects are estimates by the published estimator, and intervals do not hold")
+    assert "Spearman is 0.88 on average over tasks and checkpoints, 0.80 at the lowest." in estimated
+    exact = trust_line(make_run(relie.assign(estimator=xr.full_like(relie["estimator"], "exact"))))
+    assert exact.startswith("Every effect was measured") and "rounding only, 2e-07 logits or less" in exact
+    names = xr.full_like(relie["estimator"], "exact").astype(object)
+    names[:, 1:] = "grouped_gradients"
+    stages = relie.assign(estimator=names, estimation_error=xr.full_like(relie["noise_floor"], 0.012))
+    line = trust_line(make_run(stages))
+    effective = (relie["indirect_effect"] != 0).any("checkpoint")
+    assert line.startswith(f"{int(effective[:, 0].sum())} of {int(effective.sum())} feature–task pairs with an effect")
+    assert "The others are estimates by the grouped estimator." in line and "95 % err by less than 1.2 % of" in line
+    unknown = trust_line(make_run(stages.assign(estimation_error=xr.full_like(relie["noise_floor"], np.nan))))
+    assert unknown.endswith("The others are estimates by the grouped estimator.")
 
 
 def test_ablation_data_hold_what_the_store_holds(relie: xr.Dataset) -> None:
@@ -364,6 +383,56 @@ def test_ablation_data_hold_what_the_store_holds(relie: xr.Dataset) -> None:
     assert found["acts"] == {0: [[1, [0.0, 0.0, 0.75, 0.25]], [0, [0.0, 0.5, -0.25]]], 2: []}
     assert [vocabulary.texts[place] for place in found["prefixes"][0][0]] == ["<|eos|>", " the", HOSTILE]
     assert found["prefixes"][1][1:] == [" are", " is"]
+
+
+def test_writing_data_hold_the_largest_changes_of_top_features(relie: xr.Dataset) -> None:
+    store = ablation_store(relie, "far")
+    store["written_sum"][:, -1] += 1
+    (found,) = writing_data(store)
+    effect = store["own_effect"].values
+    whole = effect[1] - effect[0]
+    order = np.argsort(-abs(whole[:3]), kind="stable")
+    assert found["checkpoints"] == ["step10", "step20"] and found["features"] == order.tolist()
+    np.testing.assert_allclose(found["effect"], effect[:, order], rtol=1e-2)
+    np.testing.assert_allclose(np.sum(found["changes"], axis=0)[0], whole[order], atol=0.01)
+    np.testing.assert_allclose(np.array(found["changes"])[:, 2] - np.array(found["changes"])[:, 0], 0.01, atol=2e-3)
+    assert found["ownCode"] == [[int(feature == 0) for feature in order], [0, 0, 0]]
+    assert found["sentence"] == (
+        "What is written accounts for 25\u00a0% (19\u00a0% to 31\u00a0%) of the changes of IE of top features (1.00"
+        " logits in all), for 50\u00a0% (44\u00a0% to 56\u00a0%) of those of random active features (1.00 logits in"
+        " all), and for 75\u00a0% to 88\u00a0% (2 draws) of those of random directions in place of the top"
+        " features (1.00 to 2.00 logits in all)."
+    )
+    (without,) = writing_data(store.isel(group=[0, 1]))
+    assert without["sentence"].endswith("56\u00a0%) of those of random active features (1.00 logits in all).")
+
+
+def test_written_shares_are_drawn_for_each_pair_of_checkpoints() -> None:
+    run = make_run(longer(six_features()))
+    figures = draw_written_shares(run)
+    titles = ["From step0 to step10", "From step0 to step20", "From step10 to step20"]
+    assert [figure["title"] for figure in figures] == titles
+    for trace, share in zip(figures[0]["data"], (0.75, 0.875, 0.25), strict=True):
+        assert trace["x"] == [share] * 2 and trace["error_x"]["array"] == [0.0625] * 2
+    assert [trace.get("showlegend", True) for trace in figures[0]["data"]] == [True, False, True]
+    alone = {name: store.isel(group=[0, 1]) for name, store in run.ablations.items()}
+    (own,) = draw_written_shares(replace(run, ablations=alone))[0]["data"]
+    assert own["x"] == [0.25] * 2
+
+
+def test_summary_tells_writer_from_reader(inputs: ReportInputs) -> None:
+    assert texts_of(inputs)["Writer or reader"] == (
+        "In pair · l1 · seed 0, from step10 to step20, what is written accounts for this share of the changes of IE of"
+        " the top features: 25\u00a0% (19\u00a0% to 31\u00a0%) on “far”, against 75\u00a0% to 88\u00a0% for"
+        " random directions (2 draws). The rest is due to how it is read."
+    )
+    shares = inputs.runs[0].ablations["far"]["written_share_low"]
+    shares[:] = -0.25
+    assert "25\u00a0% (−25\u00a0% to 31" in texts_of(inputs)["Writer or reader"]
+    assert "on “near”" in texts_of(without_contrasts(inputs))["Writer or reader"]
+    ablations = inputs.runs[0].ablations
+    ablations["far"] = ablations["far"].isel(group=[0, 1])
+    assert "on “far” (random directions were not measured). The rest" in texts_of(inputs)["Writer or reader"]
 
 
 def test_faithfulness_curves_share_a_scale_and_skip_what_is_undefined(relie: xr.Dataset) -> None:

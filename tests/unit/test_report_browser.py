@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import xarray as xr
 from report_stores import (
     evaluation_store,
     longer,
@@ -51,12 +52,20 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this
 def test_page_draws_itself_in_a_browser(inputs: ReportInputs, tmp_path: Path, contrasts: bool) -> None:
     write_page(inputs if contrasts else replace(inputs, contrasts=[]), tmp_path / "index.html")
     body = body_in_browser(tmp_path / "index.html", tmp_path / "profile")
-    assert body.count("js-plotly-plot") == (10 if contrasts else 6)
+    assert body.count("js-plotly-plot") == (11 if contrasts else 7)
     assert body.count('<article class="card">') == 3
     assert "Feature 0" in body and ("less than half of the harm is left at step20" in body) == contrasts
     assert "&lt;/script&gt;&lt;b&gt;" in body and "<b>" not in body
     assert 'id="courses"' not in body
     assert "seed 0 against 1, 2" in section(body, "seeds")
+
+
+@needs_browser
+def test_browser_tells_writer_from_reader(inputs: ReportInputs, tmp_path: Path) -> None:
+    write_page(inputs, tmp_path / "index.html")
+    writing = section(body_in_browser(tmp_path / "index.html", tmp_path / "profile"), "writing")
+    assert writing.count("js-plotly-plot") == 1 and writing.count("From step10 to step20") == 3
+    assert "own code at step10" in writing and "(−0.385 to −0.365)" in writing
 
 
 @needs_browser
@@ -66,7 +75,7 @@ def test_browser_shows_how_far_effects_can_be_trusted(inputs: ReportInputs, tmp_
     trust, top = section(body, "trust"), section(body, "top")
     assert "RelIE by attribution patching predicts the share of the exact effect better than" in trust
     assert "lowest 0.80: near" in trust
-    assert "IE here comes from integrated gradients." in trust and "Were IE exact" in trust
+    assert "were also changed one at a time in the model itself" in trust and "Were IE exact" in trust
     assert "about 5 % of random directions exceed the level" in trust
     assert trust.count("js-plotly-plot") == 2 and "At step20, where accuracy is 0.90" in trust
     assert "discontinued by every basis (97 % of resamples)" in top and "onset" not in top
@@ -80,7 +89,7 @@ def test_browser_shows_how_far_effects_can_be_trusted(inputs: ReportInputs, tmp_
 @needs_browser
 def test_browser_says_what_is_exact(inputs: ReportInputs, tmp_path: Path) -> None:
     run = inputs.runs[0]
-    relie = run.relie.assign_attrs(settings=run.relie.attrs["settings"].replace("integrated_gradients", "exact"))
+    relie = run.relie.assign(estimator=xr.full_like(run.relie["estimator"], "exact"))
     write_page(replace(inputs, runs=[replace(run, relie=relie)]), tmp_path / "index.html")
     body = body_in_browser(tmp_path / "index.html", tmp_path / "profile")
     trust = section(body, "trust")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
+from slow_attribution import exactly
 
 from chronocoder.attribution.collect import collect_attributions
 from chronocoder.attribution.summary import summarise_effects
@@ -38,7 +39,7 @@ def known_effects(controls: float = 0.0, seed: int = 0) -> xr.Dataset:
     effects[:, :, NOISE] = generator.normal(0, 0.1, size=(2, PAIRS))
     of_controls = generator.normal(controls, 0.01, size=(3, 2, PAIRS, 4))
     both = ("checkpoint", "example")
-    return xr.Dataset(
+    known = xr.Dataset(
         {
             "effects": ((*both, "feature"), effects.astype(np.float32)),
             "control_effects": (("control", *both, "control_feature"), of_controls.astype(np.float32)),
@@ -56,6 +57,7 @@ def known_effects(controls: float = 0.0, seed: int = 0) -> xr.Dataset:
             "control": strings(["random directions 0", "random directions 1", "random directions 2"]),
         },
     )
+    return exactly(known)
 
 
 def summary(effects: xr.Dataset, **settings: float) -> xr.Dataset:
@@ -162,7 +164,7 @@ def test_halves_are_of_different_prefixes_and_average_to_the_whole() -> None:
 
 def test_shuffled_tokens_are_a_control_of_their_own() -> None:
     effects = known_effects()
-    shuffled = effects[["effects", "changes", "clean_metric"]] * 0.0
+    shuffled = exactly(effects[["effects", "changes", "clean_metric"]] * 0.0)
     settings = SETTINGS.model_copy(update={"shuffled_tokens": True})
     found = summarise_effects(effects, known_task(), np.ones((2, 5)), TOKENS, settings, shuffled)
     assert str(found["control"].values[-1]) == "shuffled tokens" and int(found["controls_tested"][-1]) == 0

@@ -56,7 +56,7 @@ def run_of(workflow: Workflow, comparison: str) -> Path:
 
 
 def test_only_what_is_compared_is_ablated_and_shown(controls: Workflow) -> None:
-    measured = {"attribution", "crosscoder", "evaluation.zarr", "relie.zarr", "training.zarr"}
+    measured = {"attribution", "crosscoder", "evaluation.zarr", "own_codes.zarr", "relie.zarr", "training.zarr"}
     for comparison in LABELS:
         assert {path.name for path in run_of(controls, comparison).iterdir()} == measured
     found = {path.name for path in run_of(controls, "pair").iterdir()}

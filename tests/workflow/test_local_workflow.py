@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,32 @@ def test_two_processes_are_not_another_result(local: Workflow) -> None:
     )
 
 
+def test_only_means_over_the_corpus_make_attribution_wait_for_the_evaluation(local: Workflow, tmp_path: Path) -> None:
+    run = "results/llama/pair/batchtopk/seed0"
+    evaluation = f"--evaluation {run}/evaluation.zarr"
+    target = f"{run}/attribution/blimp_agreement.zarr"
+    fresh = Workflow(tmp_path / "fresh", local.config)
+    shutil.copytree(local.directory, fresh.directory, ignore=shutil.ignore_patterns("results"))
+    for intervention, scripts in (("zero", 0), ("resample", 0), ("mean", 1)):
+        config = fresh.changed("attribution.intervention", intervention)
+        planned = fresh.planned(config, target)
+        assert ("evaluate_crosscoder" in planned) == (intervention == "mean") and planned["attribute_tasks"] == 1
+        commands = fresh.snakemake("--dry-run", "--printshellcmds", target, config=config).stdout
+        assert commands.count(evaluation) == scripts
+
+
+def test_means_over_the_corpus_reach_the_ablation(local: Workflow, tmp_path: Path) -> None:
+    copy = Workflow(tmp_path / "mean", local.changed("attribution.intervention", "mean"))
+    shutil.copytree(local.directory, copy.directory)
+    run = "results/llama/pair/batchtopk/seed0"
+    result = copy.snakemake(f"{run}/ablation/blimp_agreement.zarr")
+    assert result.returncode == 0, result.stdout
+    ablation = xr.open_zarr(copy.directory / run / "ablation/blimp_agreement.zarr")
+    settings = json.loads(ablation.attrs["attribution_settings"])
+    assert settings["intervention"] == "mean" and (abs(ablation["indirect_effect"]) > 0).any()
+    assert (ablation.attrs["examples"], ablation.attrs["examples_left_out"]) == (12, 0)
+
+
 def test_site_outside_the_model_is_named_in_the_failed_jobs_log(local: Workflow) -> None:
     config = local.changed("suites.llama.site", "residual.7")
     result = local.snakemake("results/llama/similarity.zarr", config=config)
@@ -181,7 +208,7 @@ def ablate(local: Workflow, *arguments: str) -> str:
     command += ["--checkpoints", "models/early", "models/late", "--tokens-seen", "0", "1000000"]
     command += ["--crosscoder", f"{run}/crosscoder", "--tasks", "results/llama/tasks/blimp_agreement.zarr"]
     command += ["--attributions", f"{run}/attribution/blimp_agreement.zarr", "--outputs", "never.zarr"]
-    command += ["--bootstrap-samples", "50", *arguments]
+    command += ["--own-codes", f"{run}/own_codes.zarr", "--bootstrap-samples", "50", *arguments]
     done = subprocess.run(command, cwd=local.directory, capture_output=True, text=True)
     assert done.returncode == 1 and not (local.directory / "never.zarr").exists()
     return done.stderr
@@ -191,6 +218,8 @@ def test_what_does_not_belong_together_is_named(local: Workflow) -> None:
     assert "--outputs and --attributions list 2 and 1 values" in ablate(local, "--outputs", "never.zarr", "x.zarr")
     assert "commits: the crosscoder is of" in ablate(local, "--checkpoints", "models/early", "models/early")
     assert "no pair has a counterfactual prefix" in ablate(local, "--intervention", "counterfactual")
+    assert "no two pairs have different prefixes of as many tokens" in ablate(local, "--intervention", "resample")
+    assert "--evaluation: not given; intervention 'mean' takes the means" in ablate(local, "--intervention", "mean")
     other = xr.open_zarr(local.directory / "results/llama/pair/batchtopk/seed0/attribution/blimp_agreement.zarr").load()
     write_store(other, local.directory / "other.zarr", {**other.attrs, "task": "another"})
     said = ablate(local, "--attributions", "other.zarr")

@@ -12,6 +12,7 @@ for group_suite, group, tasks in task_groups(EXPERIMENT.attribution_jobs.tasks_p
             checkpoints=checkpoints,
             crosscoder=LAYOUT.crosscoder,
             tasks=of_tasks(LAYOUT.task, tasks),
+            evaluation=corpus_means,
         output:
             attributions=directory(of_tasks(LAYOUT.attribution, tasks)),
         log:
@@ -28,10 +29,12 @@ for group_suite, group, tasks in task_groups(EXPERIMENT.attribution_jobs.tasks_p
             runtime=240,
             gpus=EXPERIMENT.attribution_jobs.processes,
             processes=EXPERIMENT.attribution_jobs.processes,  # no parameter, since it does not change the result
+            suite_pairs=suite_pairs(group_suite),  # nor one: another task is to rerun none of these
         params:
             revisions=revisions,
             tokens_seen=tokens_seen,
             settings=to_flags(EXPERIMENT.attribution),
+            evaluation=evaluation_flag,
             script=SCRIPTS / "attribute_tasks.py",
         message:
             "Attribute tasks to the {wildcards.variant} features of {wildcards.comparison}: {output.attributions}"
@@ -39,7 +42,7 @@ for group_suite, group, tasks in task_groups(EXPERIMENT.attribution_jobs.tasks_p
             "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
             " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q}"
             " --crosscoder {input.crosscoder:q} --tasks {input.tasks:q} --outputs {output.attributions:q}"
-            " --processes {resources.processes} {params.settings:q} 2> {log:q}"
+            " --processes {resources.processes} --suite-pairs {resources.suite_pairs} {params.settings:q} {params.evaluation:q} 2> {log:q}"
 
     rule:
         name:
@@ -48,7 +51,9 @@ for group_suite, group, tasks in task_groups(EXPERIMENT.attribution_jobs.tasks_p
             checkpoints=checkpoints,
             crosscoder=LAYOUT.crosscoder,
             tasks=of_tasks(LAYOUT.task, tasks),
+            evaluation=corpus_means,
             attributions=of_tasks(LAYOUT.attribution, tasks),
+            own_codes=LAYOUT.own_codes,
         output:
             ablations=directory(of_tasks(LAYOUT.ablation, tasks)),
         log:
@@ -69,6 +74,7 @@ for group_suite, group, tasks in task_groups(EXPERIMENT.attribution_jobs.tasks_p
             revisions=revisions,
             tokens_seen=tokens_seen,
             settings=to_flags(EXPERIMENT.attribution),
+            evaluation=evaluation_flag,
             ablation=to_flags(EXPERIMENT.ablation),
             script=SCRIPTS / "ablate_tasks.py",
         message:
@@ -77,8 +83,9 @@ for group_suite, group, tasks in task_groups(EXPERIMENT.attribution_jobs.tasks_p
             "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
             " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q}"
             " --crosscoder {input.crosscoder:q} --tasks {input.tasks:q} --attributions {input.attributions:q}"
+            " --own-codes {input.own_codes:q}"
             " --outputs {output.ablations:q} --processes {resources.processes}"
-            " {params.settings:q} {params.ablation:q} 2> {log:q}"
+            " {params.settings:q} {params.evaluation:q} {params.ablation:q} 2> {log:q}"
 
 
 rule collect_attributions:

@@ -1,10 +1,12 @@
 """Validate the configuration and give the rules what they share. Imports nothing heavy: a dry run takes seconds."""
 
+import functools
 import json
 import os
 import re
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -18,6 +20,7 @@ from chronocoder.config import parse_experiment
 from chronocoder.errors import ConfigError
 from chronocoder.labels import distinct_labels, is_foreign, place_of
 from chronocoder.layout import Layout
+from chronocoder.plan.sizes import examples_of
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
 SCRIPTS = Path(os.path.relpath(Path(workflow.basedir) / "scripts"))
@@ -147,6 +150,16 @@ def training_data(wildcards):
     return {"checkpoints": checkpoints(wildcards), "corpus": corpus}
 
 
+@functools.cache
+def suite_pairs(suite):
+    """Return the pairs of all tasks of a suite, those of files that are not there yet left out."""
+    count = 0
+    for task in EXPERIMENT.suites[suite].tasks:
+        with suppress(ConfigError):
+            count += examples_of(suite, EXPERIMENT.suites[suite], task)
+    return max(count, 1)
+
+
 def training_flags(wildcards, input):
     """Return the flags that name what a crosscoder is trained on."""
     if not STREAMING:
@@ -154,6 +167,16 @@ def training_flags(wildcards, input):
     site = suite_of(wildcards).site_of(wildcards.comparison)
     flags = ["--suite", wildcards.suite, "--site", site, "--corpus", input.corpus, *to_flags(EXPERIMENT.harvest)]
     return [*flags, "--revisions", *revisions(wildcards), "--checkpoints", *input.checkpoints]
+
+
+def corpus_means(wildcards):
+    """Return the evaluation, where features are changed to their means over the corpus."""
+    return LAYOUT.evaluation.format(**wildcards) if EXPERIMENT.attribution.intervention == "mean" else []
+
+
+def evaluation_flag(wildcards, input):
+    """Return the flag of the evaluation; apart from the settings, since only what takes no input reruns a job."""
+    return ["--evaluation", input.evaluation] if input.evaluation else []
 
 
 def of_every_task(pattern):

@@ -47,6 +47,7 @@ rule evaluate_crosscoder:
         corpus=LAYOUT.corpus.replace("{split}", "validation"),
     output:
         evaluation=directory(LAYOUT.evaluation),
+        own_codes=directory(LAYOUT.own_codes),
     log:
         LAYOUT.log("evaluate_crosscoder", RUN),
     benchmark:
@@ -69,4 +70,4 @@ rule evaluate_crosscoder:
         "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
         " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q} --crosscoder {input.crosscoder:q}"
         " --activations {input.activations:q} --corpus {input.corpus:q} --output {output.evaluation:q}"
-        " {params.settings:q} 2> {log:q}"
+        " --own-codes {output.own_codes:q} {params.settings:q} 2> {log:q}"

@@ -1,16 +1,17 @@
 """Exact interventions on the features that matter most: the check on every estimate."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from chronocoder.attribution.agreement import pearson, spearman
-from chronocoder.attribution.attribute import gap_of
 from chronocoder.attribution.choices import (
     Chosen,
     FeatureSets,
@@ -20,44 +21,39 @@ from chronocoder.attribution.choices import (
     ranked_features,
 )
 from chronocoder.attribution.effects import (
-    GRADIENTS,
     Prompts,
-    changed_alone,
-    changed_at_positions,
-    clean_and_changed,
     difference,
-    effects_along,
-    effects_by_position,
     logits,
     metric,
 )
-from chronocoder.attribution.measures import mean_interval, share
+from chronocoder.attribution.estimators import ESTIMATORS
+from chronocoder.attribution.exact import changed_alone, changed_at_positions, changed_logits, past_for
+from chronocoder.attribution.measures import CONTROL, TOP, mean_interval, share
 from chronocoder.attribution.prompts import joined, read_prompts
 from chronocoder.attribution.sampling import Units, average, bootstrap_draws, resampled_means, unit_sums, units_of
-from chronocoder.config import AblationSettings, AttributionSettings
+from chronocoder.attribution.writing import WRITING_NAMES, Writers, measure_writing, summarise_writing
+from chronocoder.config import EXACT, AblationSettings, AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.crosscoder.own_codes import OwnCodes
 from chronocoder.errors import NonFiniteError
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.sites import Site
 
-EXACT = "exact"
-PATH = "integrated_gradients"
-ESTIMATORS = [*GRADIENTS, EXACT]
+ESTIMATED = [name for name in ESTIMATORS if name != EXACT]
 RELDEC = "relative_decoder_norm"
-TOP, CONTROL = "top", "control"
 WORDS = ["token", "role", "right", "wrong", "condition"]
 
 
 class Outcome(NamedTuple):
-    """What a model says after an intervention, for several versions of the activation.
+    """What a model says as it is, or after an intervention.
 
     Attributes:
-        metric: logit(wrong) - logit(right), shape (copy, batch).
-        log_probability: of the right answer, in nats, shape (copy, batch).
+        metric: logit(wrong) - logit(right), shape (batch,).
+        log_probability: of the right answer, in nats, shape (batch,).
     """
 
-    metric: Float[Tensor, "copy batch"]
-    log_probability: Float[Tensor, "copy batch"]
+    metric: Float[Tensor, " batch"]
+    log_probability: Float[Tensor, " batch"]
 
 
 def measure_ablations(
@@ -67,8 +63,11 @@ def measure_ablations(
     attribution: xr.Dataset,
     settings: AttributionSettings,
     ablation: AblationSettings,
+    own_codes: OwnCodes | None = None,
 ) -> xr.Dataset:
     """Change the features that matter exactly, alone and in sets, beside what the estimators say of them.
+
+    Alone also along what other checkpoints write with them (see `chronocoder.attribution.writing`).
 
     Under `accelerate launch` the examples are shared out, and every process returns all of them.
 
@@ -79,31 +78,39 @@ def measure_ablations(
         attribution: the effects on this task, by which the features are chosen.
         settings: those that the attribution was made with.
         ablation: which features, and which sets.
+        own_codes: what makes own codes, for checkpoints that do not support the code of a feature; without it, all
+            codes count as supported.
 
     Returns:
-        `effects` (estimator, checkpoint, example, feature); `clean_metric`, `path_effects` (all effects by integrated
-        gradients, added up) and `total_effects` (checkpoint, example);
+        `effects` (estimator, checkpoint, example, feature); `clean_metric` (checkpoint, example);
         `log_probability_changes` (checkpoint, example, feature), `set_effects` (checkpoint, set_size, draw, example)
-        with the top features as draw 0, `position_effects` (checkpoint, top_feature, example, position).
+        with the top features as draw 0, `position_effects` (checkpoint, top_feature, example, position);
+        `swapped_effects` (writer, reader, example, row), of which the first rows are of the features and the others of
+        random directions in place of the top features, one draw after the other;
+        `own_code` (checkpoint, feature), whether the own code has been written.
 
     Raises:
         NonFiniteError: one of them is NaN or infinite.
     """
+    sites = [replace(site, precision=settings.precision) for site in sites]
     chosen = choose_features(attribution, ablation, settings.seed)
     sets = choose_sets(attribution, ablation, settings.seed)
-    found = _empty(crosscoder, task, chosen, ablation)
+    writers = Writers.of(crosscoder, chosen, own_codes, settings)
+    found = _empty(crosscoder, task, chosen, ablation, len(writers.features))
+    exact_effects = found["effects"].sel(estimator=EXACT).values
     for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
         for number, (site, prompts) in enumerate(zip(sites, batch.prompts, strict=True)):
-            place = _Place(site, prompts, batch.examples, number, settings)
-            clean = _outcome(site, prompts, prompts.state.activation[None])
-            found["clean_metric"].values[number, batch.examples] = clean.metric[0].cpu().numpy()
+            place = _Place(site, prompts, batch.examples, number, settings, past_for(site))
+            clean = _clean_outcome(place)
+            found["clean_metric"].values[number, batch.examples] = clean.metric.cpu().numpy()
             _measure_alone(place, chosen, clean, found)
             _measure_sets(place, sets[number], clean, found)
+        measure_writing(writers, sites, batch, settings, exact_effects, found["swapped_effects"].values)
     whole = found.map(lambda values: values.copy(data=joined(values.values)))
     for name, values in whole.data_vars.items():
         if not np.isfinite(values).all():
             raise NonFiniteError(f"{name} of the ablations are not finite; a checkpoint is damaged, or it overflows")
-    return whole
+    return whole.assign(own_code=(("checkpoint", "feature"), writers.own[:, : len(chosen.features)]))
 
 
 def summarise_ablations(
@@ -142,10 +149,11 @@ def summarise_ablations(
         "log_probability_change": measured["log_probability_changes"].mean("example"),
         "clean_accuracy": (measured["clean_metric"] < 0).mean("example"),
         "clean_logit_difference": -measured["clean_metric"].mean("example"),
-        "completeness_gap": gap_of(measured["path_effects"], measured["total_effects"]),
         **_agreement(effect, of_chosen, top),
         **_curves(measured, attribution, units),
         "position_effect": measured["position_effects"].where(task["position"] < task["length"]),
+        "own_code": measured["own_code"],
+        **summarise_writing(measured["swapped_effects"], top, units, draws, settings),
     }
     described = {name: _described(values, name, settings) for name, values in variables.items()}
     words = task[WORDS].rename(condition="example_condition", role="token_role")
@@ -183,6 +191,7 @@ class _Place(NamedTuple):
         examples: places of the batch's examples in the task.
         number: of the checkpoint.
         settings: of the attribution.
+        past: keys and values of the clean pass, once `_clean_outcome` has run it; None where the model keeps none.
     """
 
     site: Site
@@ -190,52 +199,57 @@ class _Place(NamedTuple):
     examples: np.ndarray
     number: int
     settings: AttributionSettings
+    past: Cache | None
+
+
+def _measure_alone(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
+    """Measure what each of the chosen features does alone, by every estimator."""
+    _estimate_alone(place, chosen, found)
+    _ablate_alone(place, chosen, clean, found)
+    _measure_positions(place, chosen, clean, found)
+
+
+def _estimate_alone(place: _Place, chosen: Chosen, found: xr.Dataset) -> None:
+    """Estimate what each of the chosen features does; estimators are told of all features that change."""
+    site, everything, examples, number, settings, _ = place
+    changed = np.union1d(everything.change.any(dim=(0, 1)).nonzero()[:, 0].cpu().numpy(), chosen.features)
+    prompts = everything.restricted(_index(changed, everything))
+    of_chosen = _index(np.searchsorted(changed, chosen.features), everything)
+    for place_of, name in enumerate(ESTIMATED):
+        estimate = ESTIMATORS[name](site, prompts, settings)
+        found["effects"].values[place_of, number, examples] = estimate.features[:, of_chosen].cpu().numpy()
 
 
 @torch.no_grad()
-def _measure_alone(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
-    """Measure what each of the chosen features does alone, by every estimator."""
-    site, everything, examples, number, settings = place
+def _ablate_alone(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
+    """Change each of the chosen features alone."""
+    site, everything, examples, number, settings, past = place
     prompts = everything.restricted(_index(chosen.features, everything))
-    effects = found["effects"].values[:, number]
-    for name, gradient_of in GRADIENTS.items():
-        with torch.enable_grad():
-            gradient = gradient_of(site, prompts, settings.steps, settings.batch_size)
-        estimate = effects_along(gradient, prompts)
-        effects[ESTIMATORS.index(name), examples] = estimate.features.cpu().numpy()
-        if name == PATH:
-            found["path_effects"].values[number, examples] = (estimate.features.sum(1) + estimate.error).cpu().numpy()
-            total = clean_and_changed(site, prompts).diff(dim=0)[0]
-            found["total_effects"].values[number, examples] = total.cpu().numpy()
-        if name == settings.estimator:
-            top = _index(np.flatnonzero(np.isin(chosen.features, chosen.top)), everything)
-            by_position = effects_by_position(gradient, prompts)[..., top].permute(2, 0, 1).cpu().numpy()
-            found["position_effects"].values[number][:, examples, : by_position.shape[2]] = by_position
-    for rows, features, activation in changed_alone(prompts, settings.batch_size):
-        outcome = _outcome(site, prompts.of(rows), activation[None])
-        at = examples[rows.cpu().numpy()], features.cpu().numpy()
-        effects[ESTIMATORS.index(EXACT)][at] = (outcome.metric[0] - clean.metric[0, rows]).cpu().numpy()
-        change = outcome.log_probability[0] - clean.log_probability[0, rows]
+    effects = found["effects"].sel(estimator=EXACT).values[number]
+    for rows in changed_alone(prompts, settings.batch_size, from_start=past is None):
+        outcome = _outcome(changed_logits(site, prompts, rows, past), prompts.answer_ids[rows.examples])
+        at = examples[rows.examples.cpu().numpy()], rows.features.cpu().numpy()
+        effects[at] = (outcome.metric - clean.metric[rows.examples]).cpu().numpy()
+        change = outcome.log_probability - clean.log_probability[rows.examples]
         found["log_probability_changes"].values[number][at] = change.cpu().numpy()
-    if settings.estimator == EXACT:
-        _measure_positions(place, chosen, clean, found)
 
 
 @torch.no_grad()
 def _measure_positions(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
     """Measure what each top feature does at each position alone."""
-    prompts = place.prompts.restricted(_index(chosen.top, place.prompts))
-    for rows, activation in changed_at_positions(prompts, place.settings.batch_size):
-        after = metric(place.site, prompts.of(rows[:, 0]), activation[None])[0]
-        batch_rows, positions, features = rows.T.cpu().numpy()
-        effect = (after - clean.metric[0, rows[:, 0]]).cpu().numpy()
-        found["position_effects"].values[place.number][features, place.examples[batch_rows], positions] = effect
+    site, everything, examples, number, settings, past = place
+    prompts = everything.restricted(_index(chosen.top, everything))
+    for rows in changed_at_positions(prompts, settings.batch_size, from_start=past is None):
+        after = difference(changed_logits(site, prompts, rows, past, prompts.answer_ids))
+        effect = (after - clean.metric[rows.examples]).cpu().numpy()
+        at = rows.features.cpu().numpy(), examples[rows.examples.cpu().numpy()], rows.positions.cpu().numpy()
+        found["position_effects"].values[number][at] = effect
 
 
 @torch.no_grad()
 def _measure_sets(place: _Place, sets: FeatureSets, clean: Outcome, found: xr.Dataset) -> None:
     """Measure what the features of each set do together."""
-    site, prompts, examples, number, settings = place
+    site, prompts, examples, number, settings, _ = place
     x, keys = prompts.state.activation, list(sets)
     copies = max(1, settings.batch_size // len(x))
     for first in range(0, len(keys), copies):
@@ -247,16 +261,23 @@ def _measure_sets(place: _Place, sets: FeatureSets, clean: Outcome, found: xr.Da
             found["set_effects"].values[number, *key, examples] = of_set
 
 
-def _outcome(site: Site, prompts: Prompts, activations: Float[Tensor, "copy batch position d_model"]) -> Outcome:
-    of_vocabulary = logits(site, prompts, activations)
-    answers = of_vocabulary.gather(2, prompts.answer_ids.expand(len(activations), -1, -1))
-    return Outcome(difference(answers), answers[..., 1] - of_vocabulary.logsumexp(dim=-1))
+@torch.no_grad()
+def _clean_outcome(place: _Place) -> Outcome:
+    site, prompts = place.site, place.prompts
+    return _outcome(logits(site, prompts, prompts.state.activation[None], past=place.past)[0], prompts.answer_ids)
 
 
-def _empty(crosscoder: Crosscoder, task: xr.Dataset, chosen: Chosen, ablation: AblationSettings) -> xr.Dataset:
-    """Return arrays of zeros for what is measured of each example."""
+def _outcome(of_vocabulary: Float[Tensor, "batch token"], answer_ids: Int[Tensor, "batch 2"]) -> Outcome:
+    answers = of_vocabulary.gather(1, answer_ids)
+    return Outcome(difference(answers), answers[:, 1] - of_vocabulary.logsumexp(dim=1))
+
+
+def _empty(
+    crosscoder: Crosscoder, task: xr.Dataset, chosen: Chosen, ablation: AblationSettings, rows: int
+) -> xr.Dataset:
+    """Return arrays of zeros for what is measured of each example, and of so many rows that checkpoints write."""
     sizes = {
-        "estimator": strings(ESTIMATORS),
+        "estimator": strings([*ESTIMATED, EXACT]),
         "checkpoint": strings(crosscoder.config.checkpoints),
         "example": task["example"].values,
         "feature": chosen.features,
@@ -264,15 +285,17 @@ def _empty(crosscoder: Crosscoder, task: xr.Dataset, chosen: Chosen, ablation: A
         "position": task["position"].values,
         "set_size": np.array(ablation.set_sizes),
         "draw": np.arange(ablation.random_sets + 1),
+        "writer": strings(crosscoder.config.checkpoints),
+        "reader": strings(crosscoder.config.checkpoints),
+        "row": np.arange(rows),
     }
     dims = {
         "effects": ("estimator", "checkpoint", "example", "feature"),
         "clean_metric": ("checkpoint", "example"),
-        "path_effects": ("checkpoint", "example"),
-        "total_effects": ("checkpoint", "example"),
         "log_probability_changes": ("checkpoint", "example", "feature"),
         "set_effects": ("checkpoint", "set_size", "draw", "example"),
         "position_effects": ("checkpoint", "top_feature", "example", "position"),
+        "swapped_effects": ("writer", "reader", "example", "row"),
     }
     shapes = {name: tuple(len(sizes[dim]) for dim in of) for name, of in dims.items()}
     arrays = {name: (of, np.zeros(shapes[name], dtype=np.float32)) for name, of in dims.items()}
@@ -282,11 +305,11 @@ def _empty(crosscoder: Crosscoder, task: xr.Dataset, chosen: Chosen, ablation: A
 def _agreement(effect: xr.DataArray, attribution: xr.Dataset, top: xr.DataArray) -> dict[str, xr.DataArray]:
     """Return how estimates correlate with exact effects, and RelIE by them and RelDec with the exact share."""
     exact = effect.sel(estimator=EXACT, drop=True)
-    shares = [share(effect.sel(estimator=name, drop=True)) for name in GRADIENTS]
+    shares = [share(effect.sel(estimator=name, drop=True)) for name in ESTIMATED]
     measures = xr.concat(
         [*shares, attribution[RELDEC]], dim="measure", join="exact", coords="minimal", compat="override"
     )
-    measures = measures.assign_coords(measure=strings([*GRADIENTS, RELDEC])).where(top)
+    measures = measures.assign_coords(measure=strings([*ESTIMATED, RELDEC])).where(top)
     return {
         "spearman": spearman(effect, exact, "feature"),
         "pearson": pearson(effect, exact, "feature"),
@@ -327,7 +350,6 @@ LONG_NAMES = {
     "log_probability_change": ("mean change of the right answer's log-probability", "nat"),
     "clean_accuracy": ("accuracy of the unchanged model", "1"),
     "clean_logit_difference": ("mean logit(right) - logit(wrong) of the unchanged model", "logit"),
-    "completeness_gap": ("part of the true change that integrated gradients miss or exceed", "1"),
     "spearman": ("rank correlation with the exact effects, over all features here", "1"),
     "pearson": ("correlation with the exact effects, over all features here", "1"),
     "share_spearman": ("rank correlation with the share of the exact effects, over top features", "1"),
@@ -337,20 +359,20 @@ LONG_NAMES = {
     "top_set_accuracy": ("accuracy with the same features changed together", "1"),
     "random_set_effect": ("effect of changing random active features, top ones among them, together", "logit"),
     "random_set_accuracy": ("accuracy with the same random features changed together", "1"),
-    "position_effect": ("effect of changing the feature at one position alone, by {estimator}", "logit"),
+    "position_effect": ("effect of changing the feature at one position alone", "logit"),
     "condition_indirect_effect": ("indirect effect of changing the feature, by condition", "logit"),
     "condition_indirect_effect_low": ("lower end of its {percent} interval", "logit"),
     "condition_indirect_effect_high": ("upper end of its {percent} interval", "logit"),
     "role_effect": ("effects of changing the feature at one position alone, summed over a role", "logit"),
     "role_effect_low": ("lower end of its {percent} interval", "logit"),
     "role_effect_high": ("upper end of its {percent} interval", "logit"),
+    **WRITING_NAMES,
 }
 
 
 def _described(values: xr.DataArray, name: str, settings: AttributionSettings) -> xr.Variable:
     long_name, units = LONG_NAMES[name]
-    estimator = "exact ablation" if settings.estimator == EXACT else settings.estimator.replace("_", " ")
-    words = long_name.format(percent=f"{settings.confidence:.0%}", estimator=estimator)
+    words = long_name.format(percent=f"{settings.confidence:.0%}")
     return labelled(tuple(map(str, values.dims)), values.values, words, units)
 
 

@@ -1,25 +1,36 @@
 """The effect of every feature of a crosscoder on every example of a task, at every checkpoint."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
 
+from chronocoder.attribution.choices import Exactly, choose_exact, decided
 from chronocoder.attribution.controls import RandomDirections, draw_directions, shuffle_tokens
-from chronocoder.attribution.effects import ESTIMATORS, Effects, Prompts, clean_and_changed
+from chronocoder.attribution.effects import Prompts, clean_and_changed
+from chronocoder.attribution.estimators import ESTIMATORS
+from chronocoder.attribution.exact import effects_alone
+from chronocoder.attribution.precision import rounding
 from chronocoder.attribution.prompts import PromptBatch, joined, read_prompts
-from chronocoder.config import AttributionSettings
+from chronocoder.config import EXACT, SCREEN, TWO_STAGES, AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
-from chronocoder.errors import NonFiniteError
+from chronocoder.errors import ConfigError, NonFiniteError
+from chronocoder.plan.compute import Prompts as PlannedPrompts
 from chronocoder.stores import strings
 from chronocoder.suites.sites import Site
 
 
 def measure_effects(
-    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, settings: AttributionSettings
+    crosscoder: Crosscoder,
+    sites: Sequence[Site],
+    task: xr.Dataset,
+    settings: AttributionSettings,
+    suite_pairs: int | None = None,
 ) -> xr.Dataset:
-    """Estimate the effect of every feature, and of random directions, on every example at every checkpoint.
+    """Estimate or measure the effect of every feature, and of random directions, on every example and checkpoint.
 
     Memory holds 4 bytes for each checkpoint, example and feature. Under `accelerate launch` the examples are shared
     out, and every process returns all of them.
@@ -27,53 +38,64 @@ def measure_effects(
     Args:
         crosscoder: folded.
         sites: the site in each checkpoint's model, in the crosscoder's order.
-        task: as `tokenise_pairs` returns it; all its examples fit the intervention.
-        settings: estimator, intervention, steps, batch size and controls.
+        task: as `prepare_task` returns it for the settings.
+        settings: estimator, intervention, precision, batch size and controls.
+        suite_pairs: pairs of all tasks of the suite, by which `auto` chooses; by default the task's.
 
     Returns:
         `effects` (checkpoint, example, feature), `control_effects` (control, checkpoint, example, control_feature),
-        `clean_metric`, `error_effects` and `total_effects` (checkpoint, example), in logits; `changes` (example,
-        feature), how much the intervention changes each feature's activation, added up over positions;
-        `control_features` (control, control_feature); `activation_frequency` and `mean_activation` (feature), on the
-        clean prefixes.
+        `clean_metric`, `error_effects` and `total_effects` (checkpoint, example), in logits; `rounding` (checkpoint,
+        example), what rounding alone does to mu, in logits; `changes` (example, feature), how much the intervention
+        changes each feature's activation, added up over positions; `estimator` (feature), by which its effects were
+        found; `estimates` (checkpoint, example, checked_feature), those of features chosen at random whose effects
+        are exact; `control_features` (control, control_feature); `activation_frequency` and `mean_activation`
+        (feature), on the clean prefixes.
 
     Raises:
         NonFiniteError: an effect is NaN or infinite.
+        ConfigError: rounding does more than the smallest effect of interest.
     """
+    planned = PlannedPrompts(suite_pairs or task.sizes["example"], float(task["length"].mean()))
+    settings = decided(settings, crosscoder.config, sites[0].model.config, planned)
+    sites = [replace(site, precision=settings.precision) for site in sites]
     directions = draw_directions(crosscoder, settings)
     found = _empty(crosscoder, task, directions)
     for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
-        changes = batch.prompts[0].change.abs().sum(dim=1)
-        found["changes"].values[batch.examples] = changes.cpu().numpy()
-        changed = changes.any(dim=0).nonzero()[:, 0]
+        found["changes"].values[batch.examples] = batch.prompts[0].change.abs().sum(dim=1).cpu().numpy()
         for number, (site, everything) in enumerate(zip(sites, batch.prompts, strict=True)):
-            prompts = directions.added_to(everything.restricted(changed), everything, number)
-            effects = _estimate(site, prompts, settings, crosscoder.config.checkpoints[number])
-            features, controls = effects.features.cpu().split([len(changed), prompts.controls], dim=1)
-            found["effects"].values[number][np.ix_(batch.examples, changed.cpu().numpy())] = features.numpy()
-            of_draws = controls.unflatten(1, directions.features.shape).transpose(0, 1).numpy()
-            found["control_effects"].values[:, number, batch.examples] = of_draws
-            found["error_effects"].values[number, batch.examples] = effects.error.cpu().numpy()
-            clean, changed_all = clean_and_changed(site, everything).cpu().numpy()
-            found["clean_metric"].values[number, batch.examples] = clean
-            found["total_effects"].values[number, batch.examples] = changed_all - clean
+            _measure_batch(_Place(site, everything, batch.examples, number, settings), directions, found)
+        _check_rounding(found["rounding"], settings)
         _count(batch, found)
+    chosen = choose_exact(joined(found["effects"].values), settings)
+    found = _measure_chosen(crosscoder, sites, task, settings, found, chosen)
     whole = found.map(lambda values: values.copy(data=joined(values.values)))
+    _check_rounding(whole["rounding"], settings)
+    for name, values in whole.data_vars.items():
+        for number, revision in enumerate(crosscoder.config.checkpoints if "checkpoint" in values.dims else ()):
+            if not np.isfinite(values.isel(checkpoint=number)).all():
+                raise NonFiniteError(
+                    f"{name} at checkpoint {revision} are not finite; the checkpoint is damaged, or gradients overflow"
+                )
     return whole.drop_vars(["active", "mass", "tokens"]).assign(
         control_features=(("control", "control_feature"), directions.features),
+        estimator=("feature", strings(_estimator_of(whole["feature"].values, settings, chosen))),
         activation_frequency=whole["active"] / task.sizes["example"],
         mean_activation=whole["mass"] / whole["tokens"],
     )
 
 
 def measure_shuffled(
-    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, settings: AttributionSettings
+    crosscoder: Crosscoder,
+    sites: Sequence[Site],
+    task: xr.Dataset,
+    settings: AttributionSettings,
+    suite_pairs: int | None = None,
 ) -> xr.Dataset | None:
     """Return the same of prefixes whose tokens are shuffled, without random directions; None unless it is wanted."""
     if not settings.shuffled_tokens:
         return None
     alone = settings.model_copy(update={"random_directions": 0})
-    return measure_effects(crosscoder, sites, shuffle_tokens(task, settings.seed), alone)
+    return measure_effects(crosscoder, sites, shuffle_tokens(task, settings.seed), alone, suite_pairs)
 
 
 def completeness_gap(measured: xr.Dataset) -> xr.DataArray:
@@ -89,23 +111,90 @@ def completeness_gap(measured: xr.Dataset) -> xr.DataArray:
     Returns:
         Dims (checkpoint,), dimensionless.
     """
-    return gap_of(measured["effects"].sum("feature") + measured["error_effects"], measured["total_effects"])
-
-
-def gap_of(whole: xr.DataArray, total: xr.DataArray) -> xr.DataArray:
-    """Return the sum over examples of |whole - total|, over that of |total|; NaN where that is zero."""
+    whole, total = measured["effects"].sum("feature") + measured["error_effects"], measured["total_effects"]
     size = abs(total).sum("example")
     gap: xr.DataArray = abs(whole - total).sum("example") / size.where(size > 0)
     return gap
 
 
-def _estimate(site: Site, prompts: Prompts, settings: AttributionSettings, revision: str) -> Effects:
-    found = ESTIMATORS[settings.estimator](site, prompts, settings.steps, settings.batch_size)
-    if not all(torch.isfinite(values).all() for values in found):
-        raise NonFiniteError(
-            f"effects at checkpoint {revision} are not finite; the checkpoint is damaged, or gradients overflow"
-        )
+class _Place(NamedTuple):
+    """A batch at one checkpoint.
+
+    Attributes:
+        site: in the checkpoint's model.
+        prompts: with the change and the decoder rows of all features.
+        examples: places of the batch's examples in the task.
+        number: of the checkpoint.
+        settings: of the attribution.
+    """
+
+    site: Site
+    prompts: Prompts
+    examples: np.ndarray
+    number: int
+    settings: AttributionSettings
+
+
+def _measure_batch(place: _Place, directions: RandomDirections, found: xr.Dataset) -> None:
+    """Find the effects of features, random directions, error term and everything; random directions exactly, if any."""
+    site, everything, examples, number, settings = place
+    changed = everything.change.any(dim=(0, 1)).nonzero()[:, 0]
+    own, screening = everything.restricted(changed), settings.estimator == TWO_STAGES
+    prompts = own if screening else directions.added_to(own, everything, number)
+    effects = ESTIMATORS[SCREEN if screening else settings.estimator](site, prompts, settings)
+    features, controls = effects.features.split([len(changed), prompts.controls], dim=1)
+    if screening:
+        controls = effects_alone(site, directions.alone(everything, number), settings)
+    found["effects"].values[number][np.ix_(examples, changed.cpu().numpy())] = features.cpu().numpy()
+    of_draws = controls.unflatten(1, directions.features.shape).transpose(0, 1)
+    found["control_effects"].values[:, number, examples] = of_draws.cpu().numpy()
+    found["error_effects"].values[number, examples] = effects.error.cpu().numpy()
+    clean, changed_all = clean_and_changed(site, everything).cpu().numpy()
+    found["clean_metric"].values[number, examples] = clean
+    found["total_effects"].values[number, examples] = changed_all - clean
+    found["rounding"].values[number, examples] = rounding(site, own, settings).cpu().numpy()
+
+
+def _measure_chosen(
+    crosscoder: Crosscoder,
+    sites: Sequence[Site],
+    task: xr.Dataset,
+    settings: AttributionSettings,
+    screened: xr.Dataset,
+    chosen: Exactly,
+) -> xr.Dataset:
+    """Return what was found with the effects of chosen features replaced by exact ones, and `estimates` of some."""
+    estimates = screened["effects"].sel(feature=chosen.checked).rename(feature="checked_feature")
+    found = screened.assign(estimates=estimates.copy(deep=True))
+    if not len(chosen.features):
+        return found
+    for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
+        for number, (site, everything) in enumerate(zip(sites, batch.prompts, strict=True)):
+            prompts = everything.restricted(torch.from_numpy(chosen.features).to(everything.change.device))
+            effects = effects_alone(site, prompts, settings).cpu().numpy()
+            found["effects"].values[number][np.ix_(batch.examples, chosen.features)] = effects
     return found
+
+
+def _estimator_of(features: np.ndarray, settings: AttributionSettings, chosen: Exactly) -> np.ndarray:
+    """Return the estimator that the effects of each feature come from."""
+    if settings.estimator != TWO_STAGES:
+        return np.full(len(features), settings.estimator)
+    return np.where(np.isin(features, chosen.features), EXACT, SCREEN)
+
+
+def _check_rounding(found: xr.DataArray, settings: AttributionSettings) -> None:
+    """Check that rounding does less than the smallest effect of interest, if there is one, on average over examples.
+
+    Examples that were not measured yet count as zero: what is too large already remains so.
+    """
+    for floor in found.mean("example"):
+        if float(floor) > settings.smallest_effect > 0:
+            raise ConfigError(
+                f"attribution.precision {settings.precision}: at checkpoint {floor['checkpoint'].item()} rounding"
+                f" changes an effect by {float(floor):.2g} logits, more than attribution.smallest_effect"
+                f" {settings.smallest_effect:g}; take a higher precision, or a larger smallest_effect"
+            )
 
 
 def _empty(crosscoder: Crosscoder, task: xr.Dataset, directions: RandomDirections) -> xr.Dataset:
@@ -125,6 +214,7 @@ def _empty(crosscoder: Crosscoder, task: xr.Dataset, directions: RandomDirection
         "clean_metric": (("checkpoint", "example"), narrow),
         "error_effects": (("checkpoint", "example"), narrow),
         "total_effects": (("checkpoint", "example"), narrow),
+        "rounding": (("checkpoint", "example"), narrow),
         "active": (("feature",), wide),
         "mass": (("feature",), wide),
         "tokens": ((), wide),

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from chronocoder.attribution.ablation import EXACT
 from chronocoder.attribution.agreement import class_agreement, spearman
 from chronocoder.attribution.measures import course, share, threshold_of
 from chronocoder.attribution.seeds import COSINES_AT_LEAST, check_effects, decoder_rows, match_features
+from chronocoder.config import EXACT
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.errors import StoreError
 from chronocoder.stores import labelled, strings

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
-from scipy.stats import fisher_exact
 from torch import Tensor
 
 from chronocoder.attribution.effects import Prompts
@@ -18,7 +17,7 @@ from chronocoder.stores import strings
 SHUFFLED = "shuffled tokens"
 NEIGHBOURS = 50
 """Random directions that the level of a feature comes from."""
-SHUFFLED_VARIABLES = ("token_id", "counterfactual_id")
+SHUFFLED_VARIABLES = ("token_id", "counterfactual_id", "partner_id")
 
 
 class RandomDirections(NamedTuple):
@@ -35,7 +34,7 @@ class RandomDirections(NamedTuple):
     @property
     def names(self) -> list[str]:
         """The draws in words."""
-        return [f"random directions {number}" for number in range(len(self.features))]
+        return draw_names(len(self.features))
 
     def added_to(self, prompts: Prompts, everything: Prompts, checkpoint: int) -> Prompts:
         """Return prompts with the features of all draws behind their own, one draw after the other.
@@ -45,13 +44,28 @@ class RandomDirections(NamedTuple):
             everything: the same with all features.
             checkpoint: its number.
         """
+        alone = self.alone(everything, checkpoint)
+        change = torch.cat([prompts.change, alone.change], dim=-1)
+        weight = torch.cat([prompts.weight, alone.weight])
+        return prompts._replace(change=change, weight=weight, controls=alone.controls)
+
+    def alone(self, everything: Prompts, checkpoint: int) -> Prompts:
+        """Return prompts with nothing but the features of all draws.
+
+        Args:
+            everything: with all features.
+            checkpoint: its number.
+        """
         features = torch.from_numpy(self.features.ravel()).to(everything.change.device)
-        change = torch.cat([prompts.change, everything.change[..., features]], dim=-1)
-        weight = torch.cat([prompts.weight, self.rows[:, :, checkpoint].flatten(0, 1)])
-        return prompts._replace(change=change, weight=weight, controls=len(features))
+        weight = self.rows[:, :, checkpoint].flatten(0, 1)
+        return everything._replace(change=everything.change[..., features], weight=weight, controls=len(features))
 
 
-@torch.no_grad()
+def draw_names(draws: int) -> list[str]:
+    """Return what draws of random directions are called."""
+    return [f"random directions {number}" for number in range(draws)]
+
+
 def draw_directions(crosscoder: Crosscoder, settings: AttributionSettings) -> RandomDirections:
     """Return random mixes of decoder rows, each with the norms of the feature that it stands in for.
 
@@ -62,26 +76,38 @@ def draw_directions(crosscoder: Crosscoder, settings: AttributionSettings) -> Ra
         crosscoder: folded.
         settings: number of draws and of features, and the seed.
     """
-    rows = crosscoder.decoder_rows
-    count = min(settings.random_features, len(rows))
+    latents = len(crosscoder.decoder_rows)
+    count = min(settings.random_features, latents)
     generator = np.random.default_rng([settings.seed, 2])
-    shape = (settings.random_directions, count)
-    features = np.empty(shape, dtype=np.int64)
+    features = np.empty((settings.random_directions, count), dtype=np.int64)
     for draw in features:
-        draw[:] = generator.choice(len(rows), count, replace=False)
-    weights = torch.from_numpy(generator.standard_normal((*shape, len(rows)), dtype=np.float32)).to(rows.device)
+        draw[:] = generator.choice(latents, count, replace=False)
+    return RandomDirections(features, mix_rows(crosscoder, features, generator))
+
+
+@torch.no_grad()
+def mix_rows(
+    crosscoder: Crosscoder, features: np.ndarray, generator: np.random.Generator
+) -> Float[Tensor, "draw feature checkpoint d_model"]:
+    """Return random mixes in place of the rows of features, shape (draw, feature), as `draw_directions` does."""
+    rows = crosscoder.decoder_rows
+    drawn = generator.standard_normal((*features.shape, len(rows)), dtype=np.float32)
+    weights = torch.from_numpy(drawn).to(rows.device)
     mixed = torch.einsum("kif,fmd->kimd", weights, rows * crosscoder.scale[:, None])
     norms = rows[torch.from_numpy(features).to(rows.device)].norm(dim=-1, keepdim=True)
-    return RandomDirections(features, norms * mixed / mixed.norm(dim=-1, keepdim=True))
+    found: Tensor = norms * mixed / mixed.norm(dim=-1, keepdim=True)
+    return found
 
 
 def shuffle_tokens(task: xr.Dataset, seed: int) -> xr.Dataset:
     """Return a task with the tokens of each prefix in another, random order; its first token, the separator, stays.
 
-    A prefix of which no other order exists stays as it is. A counterfactual prefix is shuffled as its prefix is.
+    A prefix of which no other order exists stays as it is. The prefix that features take
+    their values from, a counterfactual or that of another example, is shuffled as its prefix is.
     """
     generator = np.random.default_rng([seed, 3])
-    shuffled = {name: task[name].transpose("example", "position").copy(deep=True) for name in SHUFFLED_VARIABLES}
+    present = [name for name in SHUFFLED_VARIABLES if name in task]
+    shuffled = {name: task[name].transpose("example", "position").copy(deep=True) for name in present}
     ids = shuffled["token_id"].values
     for example, length in enumerate(task["length"].values):
         order = 1 + _another_order(ids[example, 1:length], generator)
@@ -164,6 +190,8 @@ def chance_of_counts(
     Returns:
         Dims of `counts`; NaN where there are no random directions.
     """
+    from scipy.stats import fisher_exact  # nothing else that measures effects needs SciPy
+
     random = np.array([name != SHUFFLED for name in controls_tested["control"].values])
     pooled = control_counts.isel(control=random).sum("control").transpose(*counts.dims)
     pool = int(controls_tested.isel(control=random).sum())

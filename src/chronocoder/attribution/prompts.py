@@ -12,12 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chronocoder.attribution.effects import Prompts
+from chronocoder.attribution.interventions import MEAN, NEEDED, OTHER_PREFIX, ZERO, check_prepared
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
-from chronocoder.errors import NonFiniteError, StoreError, TaskError
+from chronocoder.errors import NonFiniteError, StoreError
 from chronocoder.suites.sites import Site, SiteState
 from chronocoder.tasks.tokenise import prefix_batches, prefix_ids
-
-ZERO, COUNTERFACTUAL = "zero", "counterfactual"
 
 
 class PromptBatch(NamedTuple):
@@ -32,23 +31,6 @@ class PromptBatch(NamedTuple):
     examples: np.ndarray
     prompts: list[Prompts]
     codes: Float[Tensor, "batch position feature"]
-
-
-def usable_examples(task: xr.Dataset, intervention: str) -> xr.Dataset:
-    """Return the examples of a task that an intervention can be made on.
-
-    Raises:
-        TaskError: there are none.
-    """
-    if intervention == ZERO:
-        return task
-    usable = task.isel(example=np.flatnonzero(task["has_counterfactual"].values))
-    if not usable.sizes["example"]:
-        raise TaskError(
-            f"task '{task.attrs.get('task', '')}': no pair has a counterfactual prefix of as many tokens as its prefix;"
-            " supply some, or set attribution.intervention to zero"
-        )
-    return usable
 
 
 def check_checkpoints(config: CrosscoderConfig, suite: str, revisions: Sequence[str], commits: Sequence[str]) -> None:
@@ -95,15 +77,17 @@ def read_prompts(
     Args:
         crosscoder: folded.
         sites: the site in each checkpoint's model, in the crosscoder's order.
-        task: as `tokenise_pairs` returns it; all its examples fit the intervention.
-        intervention: `zero` or `counterfactual`.
+        task: as `prepare_task` returns it for the intervention.
+        intervention: what features are changed to.
         batch_size: examples at once.
 
     Raises:
+        TaskError: the task lacks what the intervention needs.
         StoreError: the models are not of the crosscoder's number, width or site.
         NonFiniteError: activations are NaN or infinite.
     """
     check_models(crosscoder.config, sites)
+    check_prepared(task, intervention)
     state = PartialState()
     evenly = -(-task.sizes["example"] // state.num_processes)
     for examples in prefix_batches(task, min(batch_size, evenly))[state.process_index :: state.num_processes]:
@@ -128,19 +112,31 @@ def _read_batch(
     answers = np.stack([task[name].values[examples] for name in ("wrong_id", "right_id")], axis=1)
     answer_ids = torch.from_numpy(answers.astype(np.int64)).to(device)
     states, codes = _encode(crosscoder, sites, ids)
-    if intervention == ZERO:
-        ends = [bias.expand_as(state.activation).clone() for state, bias in zip(states, crosscoder.b_dec, strict=True)]
-        change = -codes
-    else:
-        others = prefix_ids(task, examples, "counterfactual_id")
-        other_states, other_codes = _encode(crosscoder, sites, torch.from_numpy(others).to(device))
-        ends, change = [state.activation for state in other_states], other_codes - codes
+    targets, target_codes = _target(crosscoder, sites, task, examples, intervention)
+    change = target_codes - codes
+    change[:, 0] = 0
     prompts = []
-    for state, end, weight in zip(states, ends, crosscoder.W_dec, strict=True):
-        end = end.to(state.activation.dtype)
+    for state, target, weight in zip(states, targets, crosscoder.W_dec, strict=True):
+        end = target.to(state.activation.dtype).expand_as(state.activation).clone()
         end[:, 0] = state.activation[:, 0]
-        prompts.append(Prompts(ids, answer_ids, state, end, change, weight))
-    return PromptBatch(examples, prompts, codes)
+        prompts.append(Prompts(torch.from_numpy(examples).to(device), ids, answer_ids, state, end, change, weight))
+    mean_length = float(task["length"].mean())
+    return PromptBatch(examples, [of._replace(mean_length=mean_length) for of in prompts], codes)
+
+
+def _target(
+    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, examples: np.ndarray, intervention: str
+) -> tuple[Sequence[Tensor], Tensor]:
+    """Return what the activation of each checkpoint, and the codes, are changed to: everywhere, or by position."""
+    bias = crosscoder.b_dec
+    if intervention == ZERO:
+        return bias.unbind(), bias.new_zeros(1)
+    if intervention == MEAN:
+        mean_code, mean_activation = (torch.from_numpy(task[name].values).to(bias) for name in NEEDED[MEAN])
+        return mean_activation.unbind(), mean_code
+    others = prefix_ids(task, examples, OTHER_PREFIX[intervention])
+    states, codes = _encode(crosscoder, sites, torch.from_numpy(others).to(sites[0].model.device))
+    return [state.activation for state in states], codes
 
 
 def _encode(

@@ -23,7 +23,7 @@ from chronocoder.attribution.sampling import (
     swap_p_values,
     unit_sums,
 )
-from chronocoder.config import AttributionSettings
+from chronocoder.config import SCREEN, AttributionSettings
 
 PUBLISHED, TOTAL, METRIC = BASES = ("published", "total_effect", "metric_size")
 """What effects are divided by before they are shared out: nothing; the sum of all |IE| of the checkpoint; its |mu|."""
@@ -36,19 +36,107 @@ class Sampling(NamedTuple):
         units: what is resampled.
         draws: how often, shape (sample, unit).
         settings: resamples, swaps, what counts as measurable, and the seed.
+        floor: what rounding does to an effect, dims (checkpoint,), in logits.
     """
 
     units: Units
     draws: np.ndarray
     settings: AttributionSettings
+    floor: xr.DataArray
 
     def generator(self, purpose: int) -> np.random.Generator:
         """Return a generator of its own for each purpose, so that no control changes the features' numbers."""
         return np.random.default_rng([self.settings.seed, purpose])
 
 
-FEATURES, DIRECTIONS, ORDERS, HALVES = range(1, 5)
+EPSILON = 1e-30
+"""Size of effects below which they count as nothing."""
+FEATURES, DIRECTIONS, ORDERS, HALVES, ERRORS = range(1, 6)
 """Purposes of random numbers."""
+
+
+NEAREST = 19
+"""Checked features whose errors may stand for that of an estimate: those of most similar size.
+
+So many, because a further error exceeds the largest of n like ones in one of n + 1 cases: in 5 %.
+"""
+
+
+class Errors(NamedTuple):
+    """What is known of the error of estimated effects: how far estimates of some features are from exact effects.
+
+    An error grows with the effect. So it is taken as a fraction of the mean size of effects on examples, from features
+    of similar size, and with either sign.
+
+    Attributes:
+        residuals: estimate less exact effect, summed by unit, dims (unit, checkpoint, checked_feature), in logits.
+        sizes: size of the estimates of the same, summed by unit.
+        estimated: the same of the features whose effects are estimates, dims (unit, checkpoint, feature).
+        units: the units.
+    """
+
+    residuals: xr.DataArray
+    sizes: xr.DataArray
+    estimated: xr.DataArray
+    units: Units
+
+    def of(self, places: np.ndarray, units: Units) -> "Errors":
+        """Return the same of some units, at these places."""
+        residuals, sizes, estimated = (values.isel(unit=places) for values in self[:3])
+        return Errors(residuals, sizes, estimated, units)
+
+    def relative(self) -> xr.DataArray:
+        """Return mean errors as a fraction of mean sizes, (condition, checkpoint, checked_feature); zero of nothing."""
+        sizes = average(self.sizes, self.units)
+        found: xr.DataArray = (average(self.residuals, self.units) / sizes.where(sizes > 0)).fillna(0.0)
+        return found
+
+    def size(self, confidence: float) -> xr.DataArray:
+        """Return the fraction that most errors stay below, over checked features, dims (checkpoint,); NaN of none."""
+        relative = abs(self.relative().isel(condition=0, drop=True))
+        if not relative.sizes["checked_feature"]:
+            return relative.sum("checked_feature") * np.nan
+        return relative.quantile(confidence, "checked_feature").drop_vars("quantile")
+
+    def added_to(self, means: xr.DataArray, generator: np.random.Generator) -> xr.DataArray:
+        """Return resampled means (sample, condition, checkpoint, feature) with errors added to those of estimates.
+
+        To each resample of each feature that of one of the `NEAREST` checked features, the same one at all conditions
+        and checkpoints: so intervals of effects and of shares hold the estimator's error as well.
+        """
+        places = np.flatnonzero(np.isin(means["feature"], self.estimated["feature"]))
+        count = self.residuals.sizes["checked_feature"]
+        if not len(places) or not count:
+            return means
+        values = means.transpose("sample", "condition", "checkpoint", "feature").copy()
+        own = average(self.estimated.sel(feature=means["feature"].values[places]), self.units)
+        near = self._nearest(own)
+        drawn = near[np.arange(len(places)), generator.integers(0, near.shape[1], (means.sizes["sample"], len(places)))]
+        signs = generator.integers(0, 2, drawn.shape)[..., None, None] * 2 - 1
+        of_drawn = signs * self.relative().transpose("checked_feature", "condition", "checkpoint").values[drawn]
+        sizes = own.transpose("condition", "checkpoint", "feature").values
+        values.values[..., places] += np.moveaxis(of_drawn, 1, -1) * sizes
+        return values
+
+    def _nearest(self, sizes: xr.DataArray) -> np.ndarray:
+        """Return the checked features whose largest size is most like that of each feature, shape (feature, near)."""
+        checked, wanted = (
+            values.isel(condition=0).max("checkpoint").values for values in (average(self.sizes, self.units), sizes)
+        )
+        distance = abs(np.log(np.maximum(wanted, EPSILON))[:, None] - np.log(np.maximum(checked, EPSILON)))
+        near: np.ndarray = np.argsort(distance, axis=1, kind="stable")[:, :NEAREST]
+        return near
+
+
+def errors_of(measured: xr.Dataset, units: Units) -> Errors:
+    """Return what `measure_effects` tells of its estimator's error; nothing unless it worked in two stages."""
+    estimates = measured["estimates"]
+    exact = measured["effects"].sel(feature=measured["checked_feature"].values).rename(feature="checked_feature")
+    of_screen = measured["effects"].isel(feature=np.flatnonzero(measured["estimator"].values == SCREEN))
+    residuals, sizes, estimated = (
+        unit_sums(values, units) for values in (estimates - exact, abs(estimates), abs(of_screen))
+    )
+    return Errors(residuals, sizes, estimated, units)
 
 
 class Statistics(NamedTuple):
@@ -102,7 +190,11 @@ def resampled_sizes(measured: xr.Dataset, sampling: Sampling) -> dict[str, xr.Da
 
 
 def effect_statistics(
-    effects: xr.DataArray, sizes: Mapping[str, xr.DataArray], sampling: Sampling, purpose: int
+    effects: xr.DataArray,
+    sizes: Mapping[str, xr.DataArray],
+    sampling: Sampling,
+    purpose: int,
+    errors: Errors | None = None,
 ) -> Statistics:
     """Return what is known of effects (checkpoint, example, feature), of those that are not zero throughout.
 
@@ -111,10 +203,13 @@ def effect_statistics(
         sizes: what resampled means are divided by, by basis.
         sampling: what they are resampled and tested by.
         purpose: of the random numbers.
+        errors: of estimates, where exact effects tell it.
     """
-    units, draws, settings = sampling
+    units, draws, settings, _ = sampling
     sums = unit_sums(_with_effect(effects), units)
     means = resampled_means(draws, sums, units)
+    if errors is not None:
+        means = errors.added_to(means, sampling.generator(ERRORS))
     return Statistics(
         average(sums, units),
         intervals_of(mean_interval, means, settings),
@@ -179,7 +274,8 @@ def control_statistics(
         own = {name: level_of(found[name], np.flatnonzero(draw != place)) for place, name in enumerate(names)}
     if shuffled is not None:
         own_sizes = resampled_sizes(shuffled, sampling)
-        found[SHUFFLED] = effect_statistics(shuffled["effects"], own_sizes, sampling, ORDERS)
+        errors = errors_of(shuffled, sampling.units)
+        found[SHUFFLED] = effect_statistics(shuffled["effects"], own_sizes, sampling, ORDERS, errors)
         own[SHUFFLED] = level.reindex(feature=found[SHUFFLED].effect["feature"])
     return Controls(found, level, own)
 
@@ -207,9 +303,14 @@ def rates_of(statistics: Statistics) -> xr.DataArray:
     return xr.concat(found, "condition", join="override", coords="minimal", compat="override")
 
 
-def measurable_effects(statistics: Statistics, level: xr.DataArray, settings: AttributionSettings) -> xr.DataArray:
-    """Return which effects stand out from chance, from zero and from a level, dims (condition, checkpoint, feature)."""
-    return measurable(statistics.effect, statistics.interval, rates_of(statistics), level, settings)
+def measurable_effects(statistics: Statistics, level: xr.DataArray, sampling: Sampling) -> xr.DataArray:
+    """Return which effects stand out from chance, from zero, from a level and from rounding.
+
+    Returns:
+        Dims (condition, checkpoint, feature).
+    """
+    bar = xr.apply_ufunc(np.fmax, level, sampling.floor)
+    return measurable(statistics.effect, statistics.interval, rates_of(statistics), bar, sampling.settings)
 
 
 def divided(effects: xr.DataArray, size: xr.DataArray) -> xr.DataArray:

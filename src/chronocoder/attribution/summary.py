@@ -33,11 +33,13 @@ from chronocoder.attribution.statistics import (
     PUBLISHED,
     TOTAL,
     Controls,
+    Errors,
     Sampling,
     Statistics,
     control_statistics,
     divided,
     effect_statistics,
+    errors_of,
     intervals_of,
     measurable_effects,
     rates_of,
@@ -47,6 +49,7 @@ from chronocoder.config import AttributionSettings
 from chronocoder.stores import labelled, strings
 
 IN_LOGITS = "logit"
+LOGIT_NAMES = ("_effect", "_level", "_floor", "metric_size")
 _log = logging.getLogger(__name__)
 
 
@@ -73,24 +76,26 @@ def summarise_effects(
     """
     effects, units = measured["effects"], units_of(task)
     gap = completeness_gap(measured)
+    gap = gap if settings.complete or settings.estimator != "published" else gap * np.nan
     _warn_of_gaps(gap, settings)
     draws = bootstrap_draws(units, settings.bootstrap_samples, np.random.default_rng(settings.seed))
-    sampling = Sampling(units, draws, settings)
+    floor = measured["rounding"].mean("example")
+    sampling, errors = Sampling(units, draws, settings, floor), errors_of(measured, units)
     norms = xr.DataArray(
         decoder_norms, dims=("checkpoint", "feature"), coords=effects.isel(example=0, drop=True).coords
     )
     sizes = resampled_sizes(measured, sampling)
-    statistics = effect_statistics(effects, sizes, sampling, FEATURES)
+    statistics = effect_statistics(effects, sizes, sampling, FEATURES, errors)
     controls = control_statistics(measured, shuffled, norms, statistics, sizes, sampling)
     used = effects["feature"].isin(statistics.effect["feature"])
     of_used = {
-        **_effect_variables(statistics, controls.level, settings),
+        **_effect_variables(statistics, controls.level, sampling),
         **_share_variables(statistics, _mean(abs(measured["clean_metric"]), units)),
-        **_half_variables(unit_sums(effects.sel(feature=used), units), sampling),
+        **_half_variables(unit_sums(effects.sel(feature=used), units), sampling, errors),
     }
     variables = {
         **{name: _of_all_features(values, name, effects["feature"]) for name, values in of_used.items()},
-        **_control_variables(controls, effects["feature"], settings),
+        **_control_variables(controls, effects["feature"], sampling),
         "relative_decoder_norm": share(norms),
         "activation_frequency": measured["activation_frequency"],
         "mean_activation": measured["mean_activation"],
@@ -98,6 +103,9 @@ def summarise_effects(
         "total_effect": _mean(measured["total_effects"], units),
         "metric_size": _mean(abs(measured["clean_metric"]), units),
         "completeness_gap": gap,
+        "noise_floor": floor,
+        "estimator": measured["estimator"],
+        "estimation_error": errors.size(settings.confidence),
         "pairs": xr.DataArray(np.bincount(units.condition, units.size).astype(int), dims="condition"),
         "prefixes": xr.DataArray(np.bincount(units.condition), dims="condition"),
     }
@@ -119,12 +127,10 @@ def summarise_effects(
     )
 
 
-def _effect_variables(
-    statistics: Statistics, level: xr.DataArray, settings: AttributionSettings
-) -> dict[str, xr.DataArray]:
+def _effect_variables(statistics: Statistics, level: xr.DataArray, sampling: Sampling) -> dict[str, xr.DataArray]:
     """Return effects, tests and published classes, of the mean of conditions and of each condition."""
     effect, relative = statistics.effect, statistics.relative[PUBLISHED]
-    seen = measurable_effects(statistics, level, settings)
+    seen = measurable_effects(statistics, level, sampling)
     each = {
         "indirect_effect": effect,
         "indirect_effect_low": statistics.interval.low,
@@ -181,30 +187,27 @@ def _share_variables(statistics: Statistics, metric: xr.DataArray) -> dict[str, 
     }
 
 
-def _half_variables(sums: xr.DataArray, sampling: Sampling) -> dict[str, xr.DataArray]:
+def _half_variables(sums: xr.DataArray, sampling: Sampling, errors: Errors) -> dict[str, xr.DataArray]:
     """Return the effects in each half of the prefixes, so that one may choose a feature and the other confirm it."""
-    units, _, settings = sampling
-    generator = sampling.generator(HALVES)
+    units, settings, generator = sampling.units, sampling.settings, sampling.generator(HALVES)
     effects, intervals = [], []
     for number in (0, 1):
         places = units.half(number)
         own, own_sums = units.some(places), sums.isel(unit=places)
         draws = bootstrap_draws(own, settings.bootstrap_samples, generator)
         effects.append(average(own_sums, own))
-        means = resampled_means(draws, own_sums, own)
+        means = errors.of(places, own).added_to(resampled_means(draws, own_sums, own), generator)
         intervals.append(intervals_of(mean_interval, means, settings))
     name = "half_indirect_effect"
     found = {name: effects, f"{name}_low": [of.low for of in intervals], f"{name}_high": [of.high for of in intervals]}
     return {name: xr.concat(halves, "half").isel(condition=slice(1, None)) for name, halves in found.items()}
 
 
-def _control_variables(
-    controls: Controls, features: xr.DataArray, settings: AttributionSettings
-) -> dict[str, xr.DataArray]:
+def _control_variables(controls: Controls, features: xr.DataArray, sampling: Sampling) -> dict[str, xr.DataArray]:
     """Return effects and classes of the controls; NaN, false and empty for features that a control does not have."""
     found: dict[str, list[xr.DataArray]] = {}
     for name, statistics in controls.statistics.items():
-        seen = measurable_effects(statistics, controls.own_level[name], settings)
+        seen = measurable_effects(statistics, controls.own_level[name], sampling)
         classes = _classes(statistics, seen)
         own = {
             "control_indirect_effect": statistics.effect.isel(condition=slice(1, None)),
@@ -265,7 +268,7 @@ RATED = {
     "indirect_effect_high": "upper end of its {percent} interval",
     "p_value": "fraction of random swaps of right and wrong that give an effect of this size",
     "q_value": "least false discovery rate at which the effect passes",
-    "measurable": "whether the effect stands out from chance, from random directions and from zero",
+    "measurable": "whether the effect stands out from chance, from random directions, from rounding and from zero",
     "relative_indirect_effect": "share of the absolute indirect effect",
     "relative_indirect_effect_low": "lower end of its {percent} interval",
     "relative_indirect_effect_high": "upper end of its {percent} interval",
@@ -296,6 +299,9 @@ LONG_NAMES = {
     "total_effect": "true effect of changing all features and the error term",
     "metric_size": "mean of |logit(wrong) - logit(right)|",
     "completeness_gap": "fraction of the true change that the effects miss or exceed",
+    "noise_floor": "mean size of what rounding does to an effect",
+    "estimator": "estimator that the feature's effects come from",
+    "estimation_error": "fraction of the mean size of effects that {percent} of estimates err by less than",
     "pairs": "pairs of the condition",
     "prefixes": "different prefixes of the condition, the units that are resampled",
     "control_indirect_effect": "indirect effect of the control that stands in for the feature",
@@ -338,7 +344,7 @@ def _of_all_features(values: xr.DataArray, name: str, features: xr.DataArray) ->
 
 
 def _described(values: xr.DataArray, name: str, settings: AttributionSettings) -> xr.Variable:
-    of_effect = name.removesuffix("_low").removesuffix("_high").endswith(("_effect", "_level", "metric_size"))
+    of_effect = name.removesuffix("_low").removesuffix("_high").endswith(LOGIT_NAMES)
     units = IN_LOGITS if of_effect and "relative" not in name else "1"
     words = LONG_NAMES[name].format(percent=f"{settings.confidence:.0%}", level=f"{settings.random_level:.0%}")
     stored = values.astype(np.float32) if values.dtype.kind == "f" else values
@@ -359,7 +365,7 @@ def _mean(values: xr.DataArray, units: Units) -> xr.DataArray:
 
 
 def _warn_of_gaps(gap: xr.DataArray, settings: AttributionSettings) -> None:
-    if settings.estimator != "integrated_gradients":
+    if settings.estimator != "published" or not settings.complete:
         return
     for revision in gap["checkpoint"].values[(gap > settings.completeness_tolerance).values]:
         _log.warning(

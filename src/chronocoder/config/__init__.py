@@ -1,6 +1,10 @@
 """The configuration as typed models. Importing this package never imports torch."""
 
 from chronocoder.config.analysis import (
+    AUTO,
+    EXACT,
+    SCREEN,
+    TWO_STAGES,
     AblationSettings,
     AttributionJobSettings,
     AttributionSettings,
@@ -34,6 +38,10 @@ from chronocoder.config.suites import (
 from chronocoder.settings import Settings
 
 __all__ = [
+    "AUTO",
+    "EXACT",
+    "SCREEN",
+    "TWO_STAGES",
     "AblationSettings",
     "AttributionJobSettings",
     "AttributionSettings",

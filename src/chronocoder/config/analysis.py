@@ -15,6 +15,8 @@ from pydantic import (
 
 from chronocoder.settings import Settings
 
+AUTO, EXACT, TWO_STAGES, SCREEN = "auto", "exact", "two_stages", "grouped_gradients"
+
 
 class HarvestSettings(Settings):
     """How activations are read and stored."""
@@ -65,22 +67,75 @@ class EvaluationSettings(Settings):
 class AttributionSettings(Settings):
     """How the indirect effect of features is estimated, and how certain it is."""
 
-    estimator: Literal["integrated_gradients", "attribution_patching", "exact"] = Field(
-        "integrated_gradients", description="The estimator; `exact` intervenes on every active feature, and is slow."
+    estimator: Literal["auto", "exact", "two_stages", "grouped_gradients", "attribution_patching", "published"] = Field(
+        "auto",
+        description="`exact` changes every active feature by itself; `two_stages` screens all by grouped gradients and"
+        " changes those of largest effect exactly; `auto` takes `exact` where it costs no more than `exact_hours`, else"
+        " `two_stages`. The others are gradients alone.",
     )
-    intervention: Literal["zero", "counterfactual"] = Field(
+    exact_hours: NonNegativeFloat = Field(
+        1.0,
+        description="Accelerator-hours up to which `auto` takes `exact`: planned, for a crosscoder's effects on all"
+        " tasks of a suite.",
+    )
+    accelerator: Literal["v100", "a100", "h100", "h200"] = Field(
+        "h100", description="Accelerator that `exact_hours` is counted on, whatever the jobs run on."
+    )
+    exact_features: PositiveInt = Field(
+        40,
+        description="`two_stages`: features of each task and checkpoint to change exactly: half of them by the mean"
+        " over examples of the estimate's size, half by the size of its mean.",
+    )
+    exact_controls: PositiveInt = Field(
+        50, description="`two_stages`: other features, at random, whose exact effects tell the estimate's error."
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="Number format of the models' products from the site on. Refused where rounding changes an effect"
+        " by more than `smallest_effect`, unless that is 0.",
+    )
+    intervention: Literal["zero", "mean", "counterfactual", "resample"] = Field(
         "zero",
-        description="What a feature is changed to: `zero`, or what it is on the pair's counterfactual prefix, which the"
-        " task then has to supply.",
+        description="What a feature is changed to: `zero`; its `mean` over the validation text; what it is on the"
+        " pair's `counterfactual` prefix, which the task then has to supply; or what it is on another example of the"
+        " task, drawn at random (`resample`). With `mean` every latent that is ever active changes at every position,"
+        " so that `exact` takes a pass for each of them on each example.",
     )
-    steps: PositiveInt = Field(10, description="Steps of the integration path.")
+    alone: NonNegativeInt = Field(
+        16,
+        description="Features that `grouped_gradients` changes exactly on each example: those of largest effect to"
+        " first order.",
+    )
+    groups: PositiveInt = Field(
+        8,
+        description="Groups into which `grouped_gradients` deals the other features of an example; a gradient each.",
+    )
+    points: PositiveInt = Field(
+        1, description="Gauss-Legendre points on the path of each group, which multiply the number of gradients."
+    )
+    steps: PositiveInt = Field(10, description="Points on the path of `published`.")
+    path_points: Literal["from_clean", "midpoints"] = Field(
+        "from_clean",
+        description="Where the points of `published` lie: `from_clean` (0, 0.1, ..., 0.9 with ten, as published), or in"
+        " the middle of equal intervals, which integrates better.",
+    )
+    over_tokens: Literal["mean", "sum"] = Field(
+        "mean",
+        description="What `published` takes over the tokens of a prefix; the mean, as published, is one over all tokens"
+        " of the task. All other estimators take the sum.",
+    )
+    token_threshold: NonNegativeFloat = Field(
+        0.1, description="Effects of single tokens that `published` drops, in logits: those of at most this size."
+    )
     completeness_tolerance: PositiveFloat = Field(
         0.05,
-        description="Completeness gap of integrated gradients, as a fraction of the true change, above which a warning"
-        " says to take more steps.",
+        description="Completeness gap of `published`, as a fraction of the true change, above which a warning says to"
+        " take more steps; only with `path_points: midpoints`, `over_tokens: sum` and `token_threshold: 0`.",
     )
     batch_size: PositiveInt = Field(
-        64, description="Sequences in one pass from the site on: examples times steps of the path, or times features."
+        64,
+        description="Sequences in one pass from the site on: examples times points or groups; for exact changes, the"
+        " tokens of so many prefixes.",
     )
     bootstrap_samples: PositiveInt = Field(1000, description="Resamples of the prefixes behind an interval.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
@@ -112,6 +167,11 @@ class AttributionSettings(Settings):
         0, description="Seed of resampling and swaps, of random directions, and of what is ablated for comparison."
     )
 
+    @property
+    def complete(self) -> bool:
+        """Whether effects by `published` add up, with the error term's, to the change that all of them make."""
+        return (self.path_points, self.over_tokens, self.token_threshold) == ("midpoints", "sum", 0.0)
+
     @field_validator("random_directions")
     @classmethod
     def _draws_have_others(cls, draws: int) -> int:
@@ -120,6 +180,15 @@ class AttributionSettings(Settings):
                 "random_directions 1: each draw is judged by the level of the others; take 0, or 2 and more"
             )
         return draws
+
+    @model_validator(mode="after")
+    def _accelerator_has_precision(self) -> "AttributionSettings":
+        if self.accelerator == "v100" and self.precision != "float32":
+            raise ValueError(
+                f"precision {self.precision}: a v100 has no units for it; set it to float32, or accelerator to a100,"
+                " h100 or h200"
+            )
+        return self
 
     @model_validator(mode="after")
     def _swaps_can_find_effects(self) -> "AttributionSettings":

@@ -188,11 +188,12 @@ def evaluation_dataset(
     settings: EvaluationSettings,
     tokens_seen: Mapping[str, int],
 ) -> xr.Dataset:
-    """Return the evaluation with dims (checkpoint,), (feature,), both, and (frequency_bin,)."""
+    """Return the evaluation with dims (checkpoint,), (feature,), both, (checkpoint, d_model), and (frequency_bin,)."""
     checkpoints = crosscoder.config.checkpoints
     return xr.Dataset(
         {
             **_of_split(statistics),
+            **_means(crosscoder, statistics),
             **_of_cross_entropy(entropies),
             **_of_decoder(crosscoder, statistics),
             **_of_own_codes(statistics, own, settings),
@@ -223,6 +224,18 @@ def _of_split(statistics: Statistics) -> dict[str, xr.Variable]:
             "latents by activation frequency, from the bin's coordinate up",
         ),
         "activation_frequency": labelled(("feature",), frequency, "part of tokens with the latent active"),
+    }
+
+
+def _means(crosscoder: Crosscoder, statistics: Statistics) -> dict[str, xr.Variable]:
+    """Return what code and activation are on average, in raw units: what they are changed to by a mean ablation."""
+    activation = statistics.total / statistics.tokens / crosscoder.scale[:, None]
+    code = statistics.mean_code.float().cpu().numpy()
+    return {
+        "mean_code": labelled(("feature",), code, "mean activation of the latent"),
+        "mean_site_activation": labelled(
+            ("checkpoint", "d_model"), activation.float().cpu().numpy(), "mean activation of the site"
+        ),
     }
 
 

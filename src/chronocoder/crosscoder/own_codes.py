@@ -11,16 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from chronocoder.activations.loader import ActivationStores
-from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.crosscoder.statistics import Statistics, Sums
 from chronocoder.errors import StoreError
+from chronocoder.stores import labelled, strings
 
 RIDGE = 1e-6
 """Added to the variances of the predicting checkpoint, in normalised units: weights stay small enough for float32."""
+SUPPORTED = "whether the checkpoint's activations tell the code, or it never varies"
 
 
 def odd_sequences(stores: ActivationStores) -> Bool[Tensor, " token"]:
@@ -66,6 +69,72 @@ class OwnMaps:
             completed[rows] = predicted.view(-1, *mean.shape)
         completed[:, known] = x[:, known]
         return completed
+
+    def for_other_text(self, supported: Bool[np.ndarray, "checkpoint feature"]) -> "OwnCodes":
+        """Return what makes own codes of text that is of neither fold, by the mean of both predictions.
+
+        Args:
+            supported: where the own code is near enough to the code.
+        """
+        of_mean = torch.einsum("kmd,kmdn->kmn", self.fitted_mean, self.weights)
+        offset = (self.fitted_mean.flatten(1)[:, None] - of_mean).mean(dim=0)
+        return OwnCodes(self.weights.mean(dim=0), offset, supported)
+
+
+@dataclass(frozen=True)
+class OwnCodes:
+    """What makes the own codes of any text but that of the evaluation: linear predictions, in raw units.
+
+    Attributes:
+        weights: of the activations of all checkpoints on that of the first dimension, shape (checkpoint, d_model,
+            checkpoint * d_model).
+        offset: what is added to the predictions, shape (checkpoint, checkpoint * d_model).
+        supported: where the own code is near enough to the code, shape (checkpoint, feature).
+    """
+
+    weights: Float[Tensor, "checkpoint d_model n"]
+    offset: Float[Tensor, "checkpoint n"]
+    supported: Bool[np.ndarray, "checkpoint feature"]
+
+    def encode(
+        self, crosscoder: Crosscoder, activation: Float[Tensor, "token d_model"], known: int
+    ) -> Float[Tensor, "token feature"]:
+        """Return the own code of a checkpoint's activations."""
+        predicted = torch.addmm(self.offset[known], activation, self.weights[known])
+        completed = predicted.unflatten(1, crosscoder.b_dec.shape)
+        completed[:, known] = activation
+        return crosscoder.encode(completed)
+
+
+def own_codes_dataset(own_codes: OwnCodes, config: CrosscoderConfig) -> xr.Dataset:
+    """Return the store `own_codes.zarr`."""
+    dims = ("checkpoint", "d_model", "predicted_checkpoint", "predicted_d_model")
+    weights, offset = (
+        values.unflatten(-1, (-1, config.d_model)).cpu().numpy() for values in (own_codes.weights, own_codes.offset)
+    )
+    return xr.Dataset(
+        {
+            "weights": labelled(dims, weights, "weights of the predicted activations on the checkpoint's, raw units"),
+            "offset": labelled((dims[0], *dims[2:]), offset, "what is added to the predictions, raw units"),
+            "code_supported": labelled(("checkpoint", "feature"), own_codes.supported, SUPPORTED),
+        },
+        coords={name: strings(config.checkpoints) for name in (dims[0], dims[2])},
+    )
+
+
+def read_own_codes(store: xr.Dataset, crosscoder: Crosscoder) -> OwnCodes:
+    """Return what a store holds.
+
+    Raises:
+        StoreError: it is of another crosscoder.
+    """
+    for key, expected in crosscoder.facts.items():
+        if store.attrs.get(key) != expected:
+            raise StoreError(
+                f"the own codes given have {key} {store.attrs.get(key)}, not {expected}; give those of this crosscoder"
+            )
+    weights, offset = (torch.from_numpy(store[name].values).to(crosscoder.b_dec) for name in ("weights", "offset"))
+    return OwnCodes(weights.flatten(2), offset.flatten(1), store["code_supported"].values)
 
 
 @dataclass

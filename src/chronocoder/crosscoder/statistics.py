@@ -89,6 +89,11 @@ class Statistics(Sums):
         return 1 - self.error / self.variance
 
     @property
+    def mean_code(self) -> Float[Tensor, " feature"]:
+        """Mean of f_i over all tokens."""
+        return self.summed / self.tokens
+
+    @property
     def code_variance(self) -> Float[Tensor, " feature"]:
         """Sum of (f_i - f_bar_i)^2 over all tokens; NaN where f is constant, as that of a latent never active."""
         variance = self.power - self.summed.pow(2) / self.tokens

@@ -7,9 +7,18 @@ memory.
 
 from typing import NamedTuple
 
-from chronocoder.config import AblationSettings, AttributionSettings
+from chronocoder.config import EXACT, SCREEN, TWO_STAGES, AblationSettings, AttributionSettings
+from chronocoder.plan.changes import Changes, changes_of
 from chronocoder.plan.models import CrosscoderShape, ModelShape
-from chronocoder.plan.sizes import blocks_after, blocks_up_to, chosen_features, control_directions
+from chronocoder.plan.sizes import (
+    blocks_after,
+    blocks_up_to,
+    chosen_features,
+    control_directions,
+    exact_features,
+    random_in_place,
+    top_features,
+)
 from chronocoder.variants.base import CrosscoderSettings
 
 DENSE_PRODUCTS = 5
@@ -25,15 +34,27 @@ class Prompts(NamedTuple):
     """
 
     number: int
-    length: int
+    length: float
 
 
-def blocks_flops(shape: ModelShape, tokens: float, length: int, blocks: int) -> float:
+def blocks_flops(shape: ModelShape, tokens: float, length: float, blocks: int) -> float:
     """Return the FLOPs of tokens passing forward through some blocks, tokens x blocks x (2 P + 4 L a).
 
     4 L a: each token's scores with all L positions, and their mixing; that half of them are masked saves nothing.
     """
     return tokens * blocks * (2 * shape.block_parameters + 4 * length * shape.attention_width)
+
+
+def gradients_of(settings: AttributionSettings, estimator: str, share: float = 1.0) -> float:
+    """Return the gradients that an estimator takes of each example: 0 for `exact`.
+
+    Args:
+        settings: groups, points of each, and steps.
+        estimator: its name.
+        share: latents and random directions together, over latents; both are in groups of the same size.
+    """
+    of_groups = 1 + settings.points * settings.groups * share
+    return {"attribution_patching": 1, "published": settings.steps, SCREEN: of_groups}.get(estimator, 0)
 
 
 def logits_flops(shape: ModelShape, tokens: float) -> float:
@@ -67,98 +88,165 @@ def streaming_flops(
 
 
 def resumed_flops(shape: ModelShape, prompts: Prompts, site: str) -> float:
-    """Return the FLOPs of one pass from the site on, without logits.
+    """Return the FLOPs of one pass of all prompts from the site on, without logits."""
+    number, length = prompts
+    return suffix_flops(shape, prompts, site, Changes(1, length)) if number else 0.0
+
+
+def suffix_flops(shape: ModelShape, prompts: Prompts, site: str, changes: Changes) -> float:
+    """Return the FLOPs of running rows from the site on, each from some position to the end, without logits.
 
     In the last block what is behind the attention sees the last token only, since only its logits are wanted.
+
+    Args:
+        shape: of the models.
+        prompts: the examples; a token attends to all of a prefix.
+        site: where rows begin.
+        changes: rows of an example, and their tokens.
     """
     number, length = prompts
     blocks = blocks_after(site, shape.blocks)
-    unseen = number * (length - 1) if blocks else 0
-    return blocks_flops(shape, number * length, length, blocks) - unseen * 2 * shape.position_parameters
+    unseen = number * (changes.tokens - changes.features) if blocks else 0
+    return blocks_flops(shape, number * changes.tokens, length, blocks) - unseen * 2 * shape.position_parameters
 
 
-def prompts_flops(
-    settings: AttributionSettings, shape: ModelShape, crosscoder: CrosscoderShape, prompts: Prompts, site: str
-) -> float:
-    """Return the FLOPs of reading a task's prompts: the blocks up to the site at each checkpoint; encode, 2 M d D.
+class Measuring(NamedTuple):
+    """A task whose effects are measured.
 
-    Twice all that where features are patched towards a counterfactual prefix, which is read too.
-
-    Args:
-        settings: the intervention.
+    Attributes:
+        settings: of the attribution; the estimator is not `auto`.
         shape: of the models.
         crosscoder: its sizes.
         prompts: the task's.
         site: where the activations are read.
+        l0: active latents a token.
     """
-    tokens = prompts.number * prompts.length
-    before = blocks_flops(shape, tokens, prompts.length, blocks_up_to(site))
-    once = crosscoder.checkpoints * before + tokens * crosscoder.product_flops()
-    return once * (2 if settings.intervention == "counterfactual" else 1)
+
+    settings: AttributionSettings
+    shape: ModelShape
+    crosscoder: CrosscoderShape
+    prompts: Prompts
+    site: str
+    l0: float
+
+    @property
+    def changes(self) -> Changes:
+        """What the intervention changes in an example."""
+        return changes_of(self.settings, self.crosscoder.latents, self.l0, self.prompts.length)
+
+    @property
+    def largest(self) -> Changes:
+        """What grouped gradients change alone in an example."""
+        return self.changes.of(min(1.0, self.settings.alone / max(self.changes.features, 1.0)))
+
+    def strong(self, features: float) -> Changes:
+        """Return what changes in an example of some features of large effect."""
+        return self.changes.of_strong(features, self.crosscoder.latents)
+
+    def rows(self, *changes: Changes) -> float:
+        """Return the FLOPs of running suffixes at one checkpoint."""
+        return sum(suffix_flops(self.shape, self.prompts, self.site, of) for of in changes)
+
+    @property
+    def copy(self) -> float:
+        """FLOPs of running all prompts from the site on at one checkpoint."""
+        return resumed_flops(self.shape, self.prompts, self.site)
+
+    @property
+    def reading(self) -> float:
+        """FLOPs of reading the prompts: the blocks up to the site at each checkpoint; encode, 2 M d D.
+
+        Twice all that where features are patched towards another prefix, which is read too.
+        """
+        tokens = self.prompts.number * self.prompts.length
+        before = blocks_flops(self.shape, tokens, self.prompts.length, blocks_up_to(self.site))
+        once = self.crosscoder.checkpoints * before + tokens * self.crosscoder.product_flops()
+        return once * (2 if self.settings.intervention in ("counterfactual", "resample") else 1)
 
 
-def attribution_flops(
-    settings: AttributionSettings, shape: ModelShape, crosscoder: CrosscoderShape, prompts: Prompts, site: str
-) -> float:
+def exact_flops(task: Measuring) -> float:
+    """Return the FLOPs of the exact effects of all features and random directions on one task, for all checkpoints.
+
+    For each checkpoint the blocks after the site: a clean copy, one without the error term, and of each feature and
+    random direction that changes the prefix from its first change on.
+    """
+    share = 1 + control_directions(task.settings, task.crosscoder) / task.crosscoder.latents
+    return task.crosscoder.checkpoints * (2 * task.copy + task.rows(task.changes.of(share)))
+
+
+def attribution_flops(task: Measuring) -> float:
     """Return the FLOPs of the effects on one task.
 
-    Reading the prompts; for each checkpoint the projection on the decoder, 2 d D, and the blocks after the site: two
-    copies for the true change, and those of the estimator. A gradient takes a copy forward and as much backward, since
-    the weights are frozen: one with `attribution_patching`, `steps` with `integrated_gradients`. `exact` takes a clean
-    copy, one without the error term, and at most one for each latent and random direction. Gradients are projected on
-    random directions too; those are D-long mixes of rows. Shuffled prefixes take all but the directions once more. The
-    logits of two answers are left out.
-
-    Args:
-        settings: estimator, intervention and steps.
-        shape: of the models.
-        crosscoder: its sizes.
-        prompts: the task's.
-        site: where the activations are read.
+    Reading the prompts; for each checkpoint the projection of gradients on the decoder, 2 d D, and the blocks after the
+    site: two copies for the true change, a clean one and a suffix for what rounding does, and those of the estimator. A
+    gradient takes a copy forward and as much backward, since the weights are frozen. Grouped gradients take one to find
+    the largest features, which are changed exactly, and one for each group. Gradients are projected on random
+    directions too; those are D-long mixes of rows. Two stages take random directions and the features of largest effect
+    exactly, and read the prompts twice. Shuffled prefixes take all but the directions once more. The logits of two
+    answers are left out.
     """
-    directions = control_directions(settings, crosscoder)
-    reading = prompts_flops(settings, shape, crosscoder, prompts, site)
-    resumed = crosscoder.checkpoints * resumed_flops(shape, prompts, site)
+    settings, _, crosscoder, prompts, _, _ = task
+    changes, checkpoints = task.changes, crosscoder.checkpoints
     projected = prompts.number * prompts.length * crosscoder.product_flops()
-    mixing = directions * crosscoder.product_flops()
 
-    def estimating(changed: int) -> float:
-        copies = {"integrated_gradients": 2 * settings.steps, "attribution_patching": 2, "exact": 2 + changed}
-        products = 1 if settings.estimator == "exact" else changed / crosscoder.latents
-        return reading + (2 + copies[settings.estimator]) * resumed + products * projected
+    def estimating(directions: int) -> float:
+        share = 1 + directions / crosscoder.latents
+        if settings.estimator == EXACT:
+            return checkpoints * (2 * task.copy + task.rows(changes.of(share))) + projected
+        if settings.estimator != TWO_STAGES:
+            return screening(settings.estimator, share)
+        chosen = task.strong(exact_features(settings, crosscoder))
+        exactly = 2 * task.copy + task.rows(changes.of(share - 1), chosen)
+        return screening(SCREEN, 1.0) + checkpoints * exactly + task.reading
 
-    shuffled = estimating(crosscoder.latents) if settings.shuffled_tokens else 0.0
-    return mixing + estimating(crosscoder.latents + directions) + shuffled
+    def screening(estimator: str, share: float) -> float:
+        gradients = 2 * checkpoints * gradients_of(settings, estimator, share) * task.copy
+        if estimator != SCREEN:
+            return gradients + share * projected
+        alone = task.largest.of(share)
+        products = 2 + share + 2 * (share * changes.features - alone.features) / crosscoder.latents
+        return gradients + checkpoints * (2 * task.copy + task.rows(alone)) + products * projected
+
+    def whole(directions: int) -> float:
+        of_all = checkpoints * (3 * task.copy + task.rows(Changes(1, prompts.length - 1)))
+        return task.reading + of_all + estimating(directions)
+
+    directions = control_directions(settings, crosscoder)
+    shuffled = whole(0) if settings.shuffled_tokens else 0.0
+    return directions * crosscoder.product_flops() + whole(directions) + shuffled
 
 
-def ablation_flops(
-    settings: AttributionSettings,
-    ablation: AblationSettings,
-    shape: ModelShape,
-    crosscoder: CrosscoderShape,
-    prompts: Prompts,
-    site: str,
-) -> float:
+def ablation_flops(task: Measuring, ablation: AblationSettings) -> float:
     """Return the FLOPs of ablating on one task.
 
-    Reading the prompts; for each checkpoint the blocks after the site: the gradients of both estimators that take any,
-    the true change that they should add up to, and exact copies with all logits of the last token: clean, each chosen
-    feature changed, each set of them changed. That a feature is silent in an example, which is then left out, is not
-    counted.
-
-    Args:
-        settings: of the attribution.
-        ablation: which features, and which sets.
-        shape: of the models.
-        crosscoder: its sizes.
-        prompts: the task's.
-        site: where the activations are read.
+    Reading the prompts; for each checkpoint the blocks after the site: the gradients of all estimators, and exact
+    changes: a clean copy, each set of features, each chosen feature from its first change on, all with the logits of
+    the last token; each top feature at each position; and those of `writing_flops`.
     """
+    settings, _, crosscoder, prompts, _, l0 = task
     sets = len(ablation.set_sizes) * (1 + ablation.random_sets)
-    exact = 1 + chosen_features(ablation, crosscoder) + sets
-    resumed = (2 * (1 + settings.steps) + 2 + exact) * resumed_flops(shape, prompts, site)
-    of_checkpoint = resumed + exact * logits_flops(shape, prompts.number)
-    return prompts_flops(settings, shape, crosscoder, prompts, site) + crosscoder.checkpoints * of_checkpoint
+    gradients = sum(gradients_of(settings, name) for name in ("attribution_patching", "published", SCREEN))
+    alone = task.strong(chosen_features(ablation, crosscoder))
+    top = task.strong(top_features(ablation, crosscoder)).at_positions(prompts.length, l0 / crosscoder.latents)
+    passes = (2 * gradients + 2 + 1 + sets) * task.copy + task.rows(alone, top, task.largest)
+    of_checkpoint = passes + logits_flops(task.shape, prompts.number * (1 + alone.features))
+    return task.reading + crosscoder.checkpoints * of_checkpoint + writing_flops(task, ablation)
+
+
+def writing_flops(task: Measuring, ablation: AblationSettings) -> float:
+    """Return the FLOPs of telling what is written from how it is read, on one task; none of a single checkpoint.
+
+    For each checkpoint as a reader a clean copy, and from the first change on each chosen feature of each other
+    checkpoint and the random directions in place of each top feature of every checkpoint; those directions are D-long
+    mixes of rows.
+    The few features whose own code is written, and own codes themselves, are left out.
+    """
+    M, _, _ = task.crosscoder
+    if M == 1:
+        return 0.0
+    random = random_in_place(task.settings, ablation, task.crosscoder)
+    swaps = task.strong((M - 1) * chosen_features(ablation, task.crosscoder) + M * random)
+    return M * (task.copy + task.rows(swaps)) + random * task.crosscoder.product_flops()
 
 
 def own_codes_flops(crosscoder: CrosscoderShape, tokens: float) -> float:

@@ -12,7 +12,7 @@ from chronocoder.plan.compute import (
     streaming_flops,
     training_flops,
 )
-from chronocoder.plan.disk import activation_store_bytes, corpus_bytes, effects_bytes, token_bytes
+from chronocoder.plan.disk import activation_store_bytes, corpus_bytes, effects_bytes, own_codes_bytes, token_bytes
 from chronocoder.plan.effects import ablation_cost, attribution_cost, baseline_cost, collection_cost, matching_cost
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import (
@@ -154,6 +154,7 @@ def _evaluate(place: Place) -> Cost:
     rows = rows_of(corpus, "validation")
     spliced = cross_entropy_flops(shape, crosscoder, Prompts(sequences, corpus.sequence_length), place.site)
     moved = 3 * place.rows_bytes(rows) + crosscoder.checkpoints * shape.checkpoint_bytes + crosscoder.saved_bytes
+    moved += own_codes_bytes(crosscoder)
     tokens = min(sequences, place.experiment.evaluation.batch_size) * corpus.sequence_length
     logits = 4.0 * tokens * shape.vocabulary_size
     width = crosscoder.checkpoints * crosscoder.d_model

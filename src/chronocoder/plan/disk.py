@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from math import log2
 from typing import NamedTuple
 
-from chronocoder.config import AblationSettings, CorpusSettings, Experiment, LocalSource, NurserySource
+from chronocoder.config import (
+    AblationSettings,
+    AttributionSettings,
+    CorpusSettings,
+    Experiment,
+    LocalSource,
+    NurserySource,
+)
 from chronocoder.plan.jobs import Job, jobs_of
 from chronocoder.plan.models import CrosscoderShape, ModelShape, crosscoder_shape
 from chronocoder.plan.sizes import (
@@ -12,6 +19,7 @@ from chronocoder.plan.sizes import (
     chosen_features,
     examples_of,
     piece_rows_of,
+    random_in_place,
     rows_of,
     sequences_of,
     top_features,
@@ -23,9 +31,9 @@ STORE_BYTES = 25_000
 REPORT_BYTES = 7_800_000
 """A report of four crosscoders, measured; most of it is the plotting library."""
 ATTRIBUTION_METADATA_BYTES = 145_000
-ABLATION_METADATA_BYTES = 80_000
+ABLATION_METADATA_BYTES = 137_000
 BASELINE_METADATA_BYTES = 32_000
-"""Metadata of stores of 66, 39 and 17 variables, measured."""
+"""Metadata of stores of 66, 64 and 17 variables, measured."""
 EFFECT_BYTES = 263
 """Bytes for each checkpoint and latent before compression, of a task with two conditions and three draws of random
 directions: effects with their ends, p-values, rates and shares as float32, and whether they are measurable; of the mean
@@ -87,17 +95,27 @@ def attribution_bytes(crosscoder: CrosscoderShape, tasks: int = 1) -> float:
     return tasks * effects_bytes(crosscoder) * COMPRESSED + ATTRIBUTION_METADATA_BYTES
 
 
-def ablation_bytes(ablation: AblationSettings, crosscoder: CrosscoderShape, examples: int) -> float:
+def ablation_bytes(
+    settings: AttributionSettings, ablation: AblationSettings, crosscoder: CrosscoderShape, examples: int
+) -> float:
     """Return the bytes of the ablations on one task, at most: no two checkpoints have a top feature in common.
 
     For each checkpoint and top feature a compressed float32 of each example and position, and 192 bytes of effects by
-    the role of a token; for each checkpoint and chosen feature 124 bytes: effect and interval by three estimators and
-    by condition, and what the answers become.
+    the role of a token; for each checkpoint and chosen feature 93 bytes: effect and interval by four estimators and
+    by condition, what the answers become, and what is written there; for each pair of checkpoints and chosen feature
+    72 bytes of what is written and read, by condition too, and 8 for each random direction in place of a top feature.
     """
     top = top_features(ablation, crosscoder)
     of_positions = top * (4 * PREFIX_TOKENS * examples * COMPRESSED_POSITIONS + 192)
-    of_features = 124 * chosen_features(ablation, crosscoder)
-    return crosscoder.checkpoints * (of_positions + of_features) + ABLATION_METADATA_BYTES
+    chosen, checkpoints = chosen_features(ablation, crosscoder), crosscoder.checkpoints
+    of_pairs = checkpoints * (checkpoints - 1) / 2 * (72 * chosen + 8 * random_in_place(settings, ablation, crosscoder))
+    return checkpoints * (of_positions + 93 * chosen) + of_pairs + ABLATION_METADATA_BYTES
+
+
+def own_codes_bytes(crosscoder: CrosscoderShape) -> float:
+    """Return the bytes of what makes own codes: M d (M d + M) float32 and a truth value for each code, M D."""
+    M, d, latents = crosscoder
+    return 4.0 * M * d * (M * d + M) + M * latents + STORE_BYTES / 2
 
 
 def match_bytes(crosscoder: CrosscoderShape, seeds: int) -> float:
@@ -171,15 +189,22 @@ def _of_runs(
     found = _crosscoders(experiment, shape, jobs, "train_crosscoder")
     examined = _crosscoders(experiment, shape, jobs, "find_examples")
     effects = sum(len(examples) * attribution_bytes(one) + attribution_bytes(one, len(examples)) for one in found)
-    ablations = [ablation_bytes(experiment.ablation, one, number) for one in examined for number in examples]
+    ablations = [
+        ablation_bytes(experiment.attribution, experiment.ablation, one, number)
+        for one in examined
+        for number in examples
+    ]
     stores = 2 * len(found) + len(examined)
-    measures = stores * STORE_BYTES + sum(one.latents * (16 + 33 * one.checkpoints) for one in found)
+    measures = stores * STORE_BYTES + sum(
+        one.latents * (20 + 33 * one.checkpoints) + 4 * one.checkpoints * one.d_model for one in found
+    )
     seeds = len(set(experiment.seeds))
     matches = [match_bytes(one, seeds) for one in _crosscoders(experiment, shape, jobs, "match_seeds")]
     baselines = [baseline_bytes(one) for one in _crosscoders(experiment, shape, jobs, "compare_baseline")]
     return [
         Stored(suite, "crosscoders", len(found), sum(one.saved_bytes for one in found)),
         Stored(suite, "attributions, relie", len(found) * (len(examples) + 1), effects),
+        Stored(suite, "own codes", len(found), sum(own_codes_bytes(one) for one in found)),
         Stored(suite, "ablations", len(ablations), sum(ablations)),
         Stored(suite, "training, evaluation, features", stores, measures),
         *([Stored(suite, "comparisons of seeds", len(matches), sum(matches))] if matches else []),

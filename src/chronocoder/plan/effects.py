@@ -1,11 +1,35 @@
 """What the jobs about the effects of features compute, move and hold."""
 
-from chronocoder.plan.compute import ablation_flops, attribution_flops
-from chronocoder.plan.disk import ablation_bytes, attribution_bytes, baseline_bytes, effects_bytes, match_bytes
+from chronocoder.config import SCREEN, TWO_STAGES, AttributionSettings
+from chronocoder.plan.compute import ablation_flops, attribution_flops, gradients_of
+from chronocoder.plan.disk import (
+    ablation_bytes,
+    attribution_bytes,
+    baseline_bytes,
+    effects_bytes,
+    match_bytes,
+    own_codes_bytes,
+)
 from chronocoder.plan.hardware import Work
-from chronocoder.plan.memory import LIGHT_PROCESS_BYTES, PROCESS_BYTES, Memory, model_bytes, on, pass_bytes
+from chronocoder.plan.memory import (
+    LIGHT_PROCESS_BYTES,
+    PROCESS_BYTES,
+    TORCH_PROCESS_BYTES,
+    Memory,
+    model_bytes,
+    on,
+    pass_bytes,
+)
 from chronocoder.plan.place import Cost, Place
-from chronocoder.plan.sizes import PREFIX_TOKENS, blocks_after, chosen_features, control_directions, top_features
+from chronocoder.plan.sizes import (
+    EXACT_ROWS,
+    PREFIX_TOKENS,
+    blocks_after,
+    chosen_features,
+    control_directions,
+    random_in_place,
+    top_features,
+)
 
 RESAMPLED_ARRAYS = 9
 """Float32 arrays of the resampled means of a condition alive at the peak of a task with two conditions, measured."""
@@ -25,13 +49,15 @@ def attribution_cost(place: Place) -> Cost:
     resample. Where several processes share the examples, their effects are added up on the device. Every latent counts
     as used; random directions and shuffled tokens are measured as latents are.
     """
-    crosscoder, settings, tasks = place.crosscoder, place.experiment.attribution, place.prompts
-    flops = sum(attribution_flops(settings, place.shape, crosscoder, prompts, place.site) for prompts in tasks)
+    crosscoder, settings, tasks = place.crosscoder, place.attribution, place.prompts
+    measured = place.measurings
+    flops, reading = sum(map(attribution_flops, measured)), sum(task.reading for task in measured)
     largest, numbers = max(prompts.number for prompts in tasks), crosscoder.checkpoints * crosscoder.latents
     changed = crosscoder.latents + control_directions(settings, crosscoder)
-    copies = {"integrated_gradients": settings.steps, "attribution_patching": 1, "exact": changed}
-    sequences = min(settings.batch_size, copies[settings.estimator] * largest)
-    passing = _resumed_bytes(place, sequences, gradient=settings.estimator != "exact")
+    estimator = SCREEN if settings.estimator == TWO_STAGES else settings.estimator
+    gradients = gradients_of(settings, estimator, changed / crosscoder.latents)
+    sequences = min(settings.batch_size, int((gradients or changed) * largest))
+    passing = max(_resumed_bytes(place, sequences, gradient=bool(gradients)), _exact_bytes(place))
     joined = 8.0 * largest * numbers if place.experiment.attribution_jobs.processes > 1 else 0.0
     runs = 2 if settings.shuffled_tokens else 1
     host = largest * (4.0 * numbers + runs * 4.0 * (numbers + crosscoder.latents))
@@ -40,27 +66,45 @@ def attribution_cost(place: Place) -> Cost:
     means = settings.bootstrap_samples * crosscoder.checkpoints * summarised
     cpu_s = sum(means * (RESAMPLED_S + DRAWN_S * prompts.number) for prompts in tasks)
     moved = len(tasks) * attribution_bytes(crosscoder)
-    work = Work(flops, disk_bytes=moved, cpu_s=cpu_s)
+    work = _in_precision(Work(reading, disk_bytes=moved, cpu_s=cpu_s), settings, flops - reading)
     return _on_tasks(place, work, largest, max(passing, joined), host)
 
 
 def ablation_cost(place: Place) -> Cost:
     """Change features exactly on each of the job's tasks.
 
-    On the device also all logits of a pass's last tokens, twice; in main memory what is measured of every example of
-    one task, twice, and the effects that the features are chosen by.
+    On the device also all logits of the last tokens of a batch of rows, twice, and of every checkpoint what it writes
+    with the chosen features and the random directions, twice; in main memory what is measured of every example of one
+    task, twice, and the effects that the features are chosen by.
     """
     crosscoder, settings, ablation = place.crosscoder, place.experiment.attribution, place.experiment.ablation
     tasks = place.prompts
-    flops = sum(ablation_flops(settings, ablation, place.shape, crosscoder, prompts, place.site) for prompts in tasks)
+    measured = place.measurings
+    flops, reading = sum(ablation_flops(task, ablation) for task in measured), sum(task.reading for task in measured)
     largest = max(prompts.number for prompts in tasks)
-    exact = _resumed_bytes(place, settings.batch_size) + 8.0 * settings.batch_size * place.shape.vocabulary_size
+    rows = EXACT_ROWS * settings.batch_size
+    exact = _exact_bytes(place) + 8.0 * rows * place.shape.vocabulary_size
     passing = max(_resumed_bytes(place, settings.batch_size, gradient=True), exact)
     sets = len(ablation.set_sizes) * (1 + ablation.random_sets)
-    of_example = 4 * chosen_features(ablation, crosscoder) + PREFIX_TOKENS * top_features(ablation, crosscoder) + sets
+    chosen, top = chosen_features(ablation, crosscoder), top_features(ablation, crosscoder)
+    random = random_in_place(settings, ablation, crosscoder)
+    of_example = 4 * chosen + PREFIX_TOKENS * top + sets + crosscoder.checkpoints * (chosen + random)
     host = 8.0 * crosscoder.checkpoints * largest * of_example + len(tasks) * effects_bytes(crosscoder)
-    moved = sum(attribution_bytes(crosscoder) + ablation_bytes(ablation, crosscoder, number) for number, _ in tasks)
-    return _on_tasks(place, Work(flops, disk_bytes=moved), largest, passing, host)
+    stored = sum(ablation_bytes(settings, ablation, crosscoder, number) for number, _ in tasks)
+    moved = len(tasks) * attribution_bytes(crosscoder) + stored
+    tokens = min(settings.batch_size, largest) * PREFIX_TOKENS
+    written = 8.0 * crosscoder.checkpoints * tokens * (chosen + random)
+    work = _in_precision(Work(reading, disk_bytes=moved + own_codes_bytes(crosscoder)), settings, flops - reading)
+    return _on_tasks(place, work, largest, passing + written, host)
+
+
+def _in_precision(work: Work, settings: AttributionSettings, passes: float) -> Work:
+    """Return the work with FLOPs in the precision of attribution beside those of reading activations, in float32."""
+    if settings.precision == "tf32":
+        return work._replace(tf32=passes)
+    if settings.precision == "bfloat16":
+        return work._replace(bfloat16=passes)
+    return work._replace(float32=work.float32 + passes)
 
 
 def _on_tasks(place: Place, work: Work, examples: int, passing: float, host: float) -> Cost:
@@ -93,6 +137,13 @@ def _resumed_bytes(place: Place, sequences: int, gradient: bool = False) -> floa
     """
     blocks = blocks_after(place.site, place.shape.blocks) if gradient else 1
     return pass_bytes(place.shape, sequences * PREFIX_TOKENS) * blocks
+
+
+def _exact_bytes(place: Place) -> float:
+    """Return the bytes of a batch of exact effects: a pass, and keys and values of its rows in one block."""
+    sequences = place.experiment.attribution.batch_size
+    past = 8.0 * EXACT_ROWS * sequences * PREFIX_TOKENS * place.shape.key_value_width
+    return _resumed_bytes(place, sequences) + past
 
 
 def collection_cost(place: Place) -> Cost:
@@ -138,5 +189,5 @@ def baseline_cost(place: Place) -> Cost:
     loaded = tasks * (effects_bytes(crosscoder) + crosscoder.checkpoints * effects_bytes(single))
     held = weights + loaded + 3 * row_bytes
     moved = effects + weights + baseline_bytes(crosscoder)
-    host = PROCESS_BYTES + held + 12.0 * pairs + 2 * row_bytes
+    host = TORCH_PROCESS_BYTES + held + 12.0 * pairs + 2 * row_bytes
     return Cost(Work(disk_bytes=moved, cpu_s=cpu_s), Memory(0.0, host))

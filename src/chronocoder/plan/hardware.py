@@ -18,20 +18,28 @@ class Peak(NamedTuple):
     Attributes:
         float32: FLOP/s in single precision on the ordinary units: PyTorch leaves TF32 off unless told otherwise.
         bfloat16: FLOP/s of dense bfloat16 products; None where there are no such units.
+        tf32: FLOP/s of dense TF32 products; None where there are no such units.
     """
 
     float32: float
     bfloat16: float | None
+    tf32: float | None = None
+
+    def rate(self, precision: str) -> float:
+        """Return FLOP/s in `float32`, `tf32` or `bfloat16`; in float32 where there are no units for the others."""
+        return {"bfloat16": self.bfloat16, "tf32": self.tf32}.get(precision) or self.float32
 
 
-# NVIDIA's data sheets of the V100, A100, H100 and H200 Tensor Core GPU, each in the SXM form. The last two state
-# bfloat16 with sparsity, 1,979 TFLOP/s; dense products run at half of that.
+# NVIDIA's data sheets of the V100, A100, H100 and H200 Tensor Core GPU, each in the SXM form. The last two state TF32
+# and bfloat16 with sparsity, 989 and 1,979 TFLOP/s; dense products run at half of that.
 ACCELERATORS = {
     "v100": Peak(15.7e12, None),
-    "a100": Peak(19.5e12, 312e12),
-    "h100": Peak(67e12, 989.5e12),
-    "h200": Peak(67e12, 989.5e12),
+    "a100": Peak(19.5e12, 312e12, 156e12),
+    "h100": Peak(67e12, 989.5e12, 494.5e12),
+    "h200": Peak(67e12, 989.5e12, 494.5e12),
 }
+UTILISATION = 0.4
+"""Fraction of the peak that is assumed to be reached."""
 
 
 class Work(NamedTuple):
@@ -43,6 +51,7 @@ class Work(NamedTuple):
         disk_bytes: bytes read from and written to stores and checkpoints.
         processes: processes, one an accelerator, that share the operations.
         cpu_s: seconds of one core, for what no accelerator takes part in.
+        tf32: floating-point operations in TF32.
     """
 
     float32: float = 0.0
@@ -50,11 +59,12 @@ class Work(NamedTuple):
     disk_bytes: float = 0.0
     processes: int = 1
     cpu_s: float = 0.0
+    tf32: float = 0.0
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of either precision."""
-        return self.float32 + self.bfloat16
+        """Floating-point operations of all precisions."""
+        return self.float32 + self.bfloat16 + self.tf32
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ class Hardware:
     def hours(self, work: Work) -> float:
         """Return a job's hours: its start, the longer of computing and moving data, which run together, and the rest.
 
-        Computing takes FLOPs / (peak x utilisation x processes), in the two precisions one after the other; moving
+        Computing takes FLOPs / (peak x utilisation x processes), in each precision one after the other; moving
         takes bytes / rate; the rest is what one core of the CPU does.
 
         Raises:
@@ -89,10 +99,11 @@ class Hardware:
         """
         if work.bfloat16 and self.peak.bfloat16 is None:
             raise ConfigError(
-                f"accelerator '{self.accelerator}' computes no bfloat16; set the variants' precision to float32, or"
-                " choose another accelerator"
+                f"accelerator '{self.accelerator}' computes no bfloat16; set `precision` of the variants and of"
+                " `attribution` to float32, or choose another accelerator"
             )
-        seconds = work.float32 / self.peak.float32 + work.bfloat16 / (self.peak.bfloat16 or 1.0)
+        parts = {"float32": work.float32, "bfloat16": work.bfloat16, "tf32": work.tf32}
+        seconds = sum(flops / self.peak.rate(precision) for precision, flops in parts.items())
         compute_s = seconds / (self.utilisation * work.processes)
         return (STARTUP_S + max(compute_s, work.disk_bytes / self.read_bytes_per_s) + work.cpu_s) / 3600
 
@@ -119,5 +130,5 @@ def hardware_named(accelerator: str, utilisation: float, read_gb_per_s: float, f
             f"--accelerator '{accelerator}' has no known peak; give it in FLOP/s with --flops, or choose from"
             f" {', '.join(ACCELERATORS)}"
         )
-    peak = ACCELERATORS[accelerator] if flops is None else Peak(flops, flops)
+    peak = ACCELERATORS[accelerator] if flops is None else Peak(flops, flops, flops)
     return Hardware(accelerator, peak, utilisation, read_gb_per_s * 1e9)

@@ -11,6 +11,8 @@ from chronocoder.variants.base import CrosscoderSettings
 
 PROCESS_BYTES = 600e6
 """Python with torch, transformers, xarray, SciPy and Accelerate imported, on a CPU; a CUDA build takes more."""
+TORCH_PROCESS_BYTES = 330e6
+"""Python with torch, xarray and SciPy, for jobs that load crosscoders and no models."""
 LIGHT_PROCESS_BYTES = 170e6
 """Python with xarray and zarr, for jobs that need no torch."""
 BATCHES_AHEAD = 3

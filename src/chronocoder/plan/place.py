@@ -2,11 +2,14 @@
 
 from typing import NamedTuple
 
-from chronocoder.config import Experiment, Suite
-from chronocoder.plan.compute import Prompts
+from chronocoder.config import AttributionSettings, Experiment, Suite
+from chronocoder.plan.changes import expected_l0
+from chronocoder.plan.compute import Measuring, Prompts
 from chronocoder.plan.disk import token_bytes
+from chronocoder.plan.estimator import chosen_estimator, exact_hours
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.jobs import Job
+from chronocoder.plan.measured import NOTHING, Measured
 from chronocoder.plan.memory import Memory, loading_bytes
 from chronocoder.plan.models import CrosscoderShape, ModelShape, crosscoder_shape
 from chronocoder.plan.sizes import PREFIX_TOKENS, examples_of
@@ -32,12 +35,14 @@ class Place(NamedTuple):
         shape: of the models of the job's suite.
         job: the job.
         accelerated: whether its tensors lie on an accelerator.
+        measured: what results tell already.
     """
 
     experiment: Experiment
     shape: ModelShape
     job: Job
     accelerated: bool
+    measured: Measured = NOTHING
 
     @property
     def suite(self) -> Suite:
@@ -57,8 +62,40 @@ class Place(NamedTuple):
 
     @property
     def prompts(self) -> list[Prompts]:
-        """The prefixes of each of the job's tasks."""
-        return [Prompts(examples_of(self.job.suite, self.suite, task), PREFIX_TOKENS) for task in self.job.tasks]
+        """The prefixes of each of the job's tasks, of measured or assumed lengths."""
+        lengths, suite = self.measured.lengths, self.job.suite
+        return [
+            Prompts(examples_of(suite, self.suite, task), lengths.get((suite, task), PREFIX_TOKENS))
+            for task in self.job.tasks
+        ]
+
+    @property
+    def l0(self) -> float:
+        """Active latents a token of the job's crosscoder, measured or expected."""
+        job = self.job
+        expected = expected_l0(self.experiment.variants[job.variant])
+        return self.measured.l0.get((job.suite, job.comparison, job.variant), expected)
+
+    @property
+    def exact_hours(self) -> float:
+        """Hours that exact effects on all tasks of the suite take, by which the estimator is chosen."""
+        settings, variant = self.experiment.attribution, self.experiment.variants[self.job.variant]
+        of_suite = self._replace(job=self.job._replace(tasks=tuple(self.suite.tasks))).prompts
+        pairs = sum(prompts.number for prompts in of_suite)
+        length = sum(prompts.number * prompts.length for prompts in of_suite) / max(pairs, 1)
+        return exact_hours(settings, variant, self.shape, self.crosscoder, Prompts(pairs, length), self.site)
+
+    @property
+    def attribution(self) -> AttributionSettings:
+        """The settings of attribution, with the estimator that the job's crosscoder will be measured by."""
+        settings = self.experiment.attribution
+        return settings.model_copy(update={"estimator": chosen_estimator(settings, self.exact_hours)})
+
+    @property
+    def measurings(self) -> list[Measuring]:
+        """The effects that the job measures, or checks, on each of its tasks."""
+        settings, shape, crosscoder = self.attribution, self.shape, self.crosscoder
+        return [Measuring(settings, shape, crosscoder, prompts, self.site, self.l0) for prompts in self.prompts]
 
     @property
     def streams(self) -> bool:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from chronocoder.config import Experiment
+from chronocoder.plan.changes import changes_of
 from chronocoder.plan.costs import cost_of
 from chronocoder.plan.disk import Stored, disk_of
 from chronocoder.plan.hardware import Hardware, Work
 from chronocoder.plan.jobs import Job, jobs_of
+from chronocoder.plan.measured import NOTHING, Measured
 from chronocoder.plan.memory import Memory
 from chronocoder.plan.models import ModelShape, crosscoder_shape
 from chronocoder.plan.place import Cost, Place
@@ -69,6 +71,32 @@ class TrainingCost(NamedTuple):
     state_bytes: int
 
 
+class EffectsCost(NamedTuple):
+    """How the effects of a comparison's and a variant's features will be measured on all tasks of a suite.
+
+    Attributes:
+        suite: the suite.
+        comparison: the comparison.
+        variant: the variant.
+        l0: active latents a token, measured or expected.
+        changed: features that change in an example.
+        rows: pairs, checkpoints and features to change exactly, together.
+        exact_hours: what that takes on `accelerator`.
+        accelerator: `attribution.accelerator`.
+        estimator: the one that is taken.
+    """
+
+    suite: str
+    comparison: str
+    variant: str
+    l0: float
+    changed: float
+    rows: float
+    exact_hours: float
+    accelerator: str
+    estimator: str
+
+
 @dataclass(frozen=True)
 class Plan:
     """What an experiment will cost.
@@ -77,12 +105,14 @@ class Plan:
         hardware: what the hours are of.
         rules: costs by rule, in the order of the pipeline.
         trainings: costs of each comparison and variant.
+        effects: how effects are measured, of each comparison and variant.
         stores: what is left on disk.
     """
 
     hardware: Hardware
     rules: list[RuleCost]
     trainings: list[TrainingCost]
+    effects: list[EffectsCost]
     stores: list[Stored]
 
     @property
@@ -106,13 +136,16 @@ class Plan:
         return sum(stored.size_bytes for stored in self.stores)
 
 
-def make_plan(experiment: Experiment, shapes: Mapping[str, ModelShape], hardware: Hardware) -> Plan:
+def make_plan(
+    experiment: Experiment, shapes: Mapping[str, ModelShape], hardware: Hardware, measured: Measured = NOTHING
+) -> Plan:
     """Return the costs of a whole run; what is done already is not taken off.
 
     Args:
         experiment: the configuration.
         shapes: of the models, by suite.
         hardware: what it runs on.
+        measured: what results tell already, in place of what is expected.
 
     Raises:
         ConfigError: the pairs of a task cannot be counted, a site is outside the models, or the hardware lacks a
@@ -122,7 +155,7 @@ def make_plan(experiment: Experiment, shapes: Mapping[str, ModelShape], hardware
         check_sites(name, suite, shapes[name].blocks)
     jobs = jobs_of(experiment)
     costs = {
-        job: cost_of(Place(experiment, shapes[job.suite], job, hardware.accelerated))
+        job: cost_of(Place(experiment, shapes[job.suite], job, hardware.accelerated, measured))
         if job.suite
         else Cost(Work(), Memory(0.0, 0.0))
         for job in jobs
@@ -134,7 +167,15 @@ def make_plan(experiment: Experiment, shapes: Mapping[str, ModelShape], hardware
         for job, cost in costs.items()
         if job.rule == "train_crosscoder"
     }
-    return Plan(hardware, by_rule, list(trainings.values()), disk_of(experiment, shapes))
+    effects = {
+        (job.suite, job.comparison, job.variant): _of_effects(
+            Place(experiment, shapes[job.suite], job, hardware.accelerated, measured)
+        )
+        for job in jobs
+        if job.rule == "attribute_tasks"
+    }
+    stores = disk_of(experiment, shapes)
+    return Plan(hardware, by_rule, list(trainings.values()), list(effects.values()), stores)
 
 
 def _of_rule(rule: str, costs: list[Cost], hardware: Hardware) -> RuleCost:
@@ -166,4 +207,22 @@ def _of_training(experiment: Experiment, shape: ModelShape, job: Job, cost: Cost
         device_bytes=cost.memory.device,
         host_bytes=cost.memory.host,
         state_bytes=crosscoder.state_bytes if saves else 0,
+    )
+
+
+def _of_effects(place: Place) -> EffectsCost:
+    job, crosscoder, settings = place.job, place.crosscoder, place.attribution
+    prompts = place._replace(job=job._replace(tasks=tuple(place.suite.tasks))).prompts
+    changed = [changes_of(settings, crosscoder.latents, place.l0, length).features for _, length in prompts]
+    total = sum(of_task.number * features for of_task, features in zip(prompts, changed, strict=True))
+    return EffectsCost(
+        suite=job.suite,
+        comparison=job.comparison,
+        variant=job.variant,
+        l0=place.l0,
+        changed=total / max(1, sum(of_task.number for of_task in prompts)),
+        rows=crosscoder.checkpoints * total,
+        exact_hours=place.exact_hours,
+        accelerator=settings.accelerator,
+        estimator=settings.estimator,
     )

@@ -11,6 +11,9 @@ from chronocoder.plan.models import CrosscoderShape
 PREFIX_TOKENS = 9
 """Tokens of a minimal pair's prefix: assumed, since the tokenizer is not at hand; 3 to 9 on average in the nursery."""
 
+EXACT_ROWS = 8
+"""Rows of a batch of exact effects at most, in units of its sequences: each has the keys and values of its past."""
+
 
 def sequences_of(corpus: CorpusSettings, split: str) -> int:
     """Return the sequences of a split: as many whole ones as its tokens make."""
@@ -95,3 +98,13 @@ def check_sites(name: str, suite: Suite, blocks: int) -> None:
 def control_directions(settings: AttributionSettings, crosscoder: CrosscoderShape) -> int:
     """Return the random directions that are tried on a task, over all draws."""
     return settings.random_directions * min(settings.random_features, crosscoder.latents)
+
+
+def random_in_place(settings: AttributionSettings, ablation: AblationSettings, crosscoder: CrosscoderShape) -> int:
+    """Return the random directions that are written in place of top features, over all draws."""
+    return settings.random_directions * top_features(ablation, crosscoder)
+
+
+def exact_features(settings: AttributionSettings, crosscoder: CrosscoderShape) -> int:
+    """Return the features that two stages change exactly on a task, at most: others at each checkpoint."""
+    return min(settings.exact_features * crosscoder.checkpoints + settings.exact_controls, crosscoder.latents)

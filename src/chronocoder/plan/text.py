@@ -26,6 +26,7 @@ def plan_text(plan: Plan) -> str:
         "What a whole run costs; what is done already is not taken off.",
         _table("Jobs by rule", RULE_HEADINGS, _rule_rows(plan)),
         _table("Trainings, each", TRAINING_HEADINGS, _training_rows(plan)),
+        _table("Effects of features on all tasks, each", EFFECTS_HEADINGS, _effects_rows(plan)),
         _table("Bytes on disk", ("suite", "what", "number", "bytes"), _store_rows(plan)),
         _notes(plan.hardware),
     ]
@@ -48,6 +49,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "stored_bytes": plan.stored_bytes,
         "rules": [rule._asdict() for rule in plan.rules],
         "trainings": [training._asdict() for training in plan.trainings],
+        "effects": [effects._asdict() for effects in plan.effects],
         "stores": [stored._asdict() for stored in plan.stores],
     }
 
@@ -64,6 +66,16 @@ TRAINING_HEADINGS = (
     "device memory",
     "main memory",
     "saved state",
+)
+EFFECTS_HEADINGS = (
+    "comparison",
+    "variant",
+    "active a token",
+    "changing a prefix",
+    "exact changes",
+    "exact, for `auto`",
+    "on",
+    "estimator",
 )
 
 
@@ -117,6 +129,22 @@ def _training_rows(plan: Plan) -> list[tuple[str, ...]]:
     ]
 
 
+def _effects_rows(plan: Plan) -> list[tuple[str, ...]]:
+    return [
+        (
+            f"{effects.suite}/{effects.comparison}",
+            effects.variant,
+            f"{effects.l0:.0f}",
+            f"{effects.changed:.0f}",
+            shortened(effects.rows, ""),
+            duration(effects.exact_hours),
+            effects.accelerator,
+            effects.estimator,
+        )
+        for effects in plan.effects
+    ]
+
+
 def _store_rows(plan: Plan) -> list[tuple[str, ...]]:
     rows = [(entry.suite, entry.kind, str(entry.number), shortened(entry.size_bytes, "B")) for entry in plan.stores]
     return [*rows, ("total", "", "", shortened(plan.stored_bytes, "B"))]
@@ -137,6 +165,9 @@ def _notes(hardware: Hardware) -> str:
         f"{hardware.utilisation:.0%} of that, or what moving the bytes at {rate} takes, whichever is longer, and"
         f" {STARTUP_S:g} s to start a job.\n"
         "Tokenising, resampling and matching features are timed on one core of a CPU.\n"
+        "Active latents and lengths of prefixes are measured where there are results; else they are what the variant"
+        " asks for,\nor 1/32 of the dictionary and at most 100, and 9 tokens.\n"
+        "`auto` decides by the latents that the variant asks for.\n"
         "Queues are not in them, nor what is bound by memory: sparse variants take longer.\n"
         "Memory is of one process, the largest of the rule; that of CUDA itself is not in it.\n"
         "B: bytes; k, M, G: powers of 1000."

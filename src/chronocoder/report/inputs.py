@@ -9,9 +9,25 @@ import xarray as xr
 
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
-from chronocoder.report.text import in_words, percent
+from chronocoder.report.text import in_words, listed, percent
 
 EXACT, EXACT_ABLATION = "exact", "exact ablation"
+INTERVENTIONS = {
+    "zero": "set to zero",
+    "mean": "set to its mean over the validation text",
+    "counterfactual": "set to what it is on a counterfactual prefix",
+    "resample": "set to what it is on another example of the task",
+}
+
+
+def estimator_words(name: str) -> str:
+    """Return what an estimator is called."""
+    words = {
+        EXACT: EXACT_ABLATION,
+        "published": "the published estimator",
+        "grouped_gradients": "the grouped estimator",
+    }
+    return words.get(name, in_words(name))
 
 
 class RunKey(NamedTuple):
@@ -77,8 +93,18 @@ class Run:
     @property
     def estimator(self) -> str:
         """What the effects come from, in words."""
-        name = str(self._settings["estimator"])
-        return EXACT_ABLATION if name == EXACT else in_words(name)
+        used = dict.fromkeys(self.relie["estimator"].values.ravel().tolist())
+        return listed([estimator_words(name) for name in sorted(used, key=EXACT.__ne__)])
+
+    @property
+    def intervention(self) -> str:
+        """What is done to a feature, in words."""
+        return INTERVENTIONS[str(self._settings["intervention"])]
+
+    @property
+    def confidence(self) -> float:
+        """Coverage of the intervals."""
+        return float(self._settings["confidence"])
 
     @property
     def random_fraction(self) -> float:

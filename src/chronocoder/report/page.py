@@ -24,6 +24,7 @@ from chronocoder.report.suite_figures import draw_ability, draw_similarities, dr
 from chronocoder.report.summary import summarise
 from chronocoder.report.text import short_count
 from chronocoder.report.trust import measurable_note, trust_rows, trust_sentences
+from chronocoder.report.writing import draw_written_shares, writing_data
 from chronocoder.stores import write_text
 
 
@@ -55,8 +56,8 @@ def render_page(inputs: ReportInputs) -> str:
         packages=package_versions(inputs),
         long_comparisons=any(run.relie.sizes["checkpoint"] > 2 for run in inputs.runs),
         any_above_one=any(run.evaluation["recovered_above_one"].any() for run in inputs.runs),
-        estimator=inputs.runs[0].estimator,
-        is_exact=inputs.runs[0].estimator == EXACT_ABLATION,
+        is_exact=all(run.estimator == EXACT_ABLATION for run in inputs.runs),
+        intervention=inputs.runs[0].intervention,
         random_level=inputs.runs[0].random_level,
         control_columns=[" or ".join(classes) for classes in COLUMNS],
         control_tables=control_tables(inputs),
@@ -86,6 +87,8 @@ def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
             "training": draw_trainings(inputs.runs),
         },
         "shares": [draw_shares(run) for run in inputs.runs],
+        "writing": [[writing_data(run.ablations[task]) for task in run.tasks] for run in inputs.runs],
+        "writtenShares": [draw_written_shares(run) for run in inputs.runs],
         "trust": [_trust(run) for run in inputs.runs],
         "controls": [control_data(run.relie) for run in inputs.runs],
         "decided": DECIDED,

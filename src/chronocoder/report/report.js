@@ -231,6 +231,32 @@ function showContrast() {
   byId("contrast-table").replaceChildren(contrastTable(run, run.contrasts[place], data.contrasts[place]));
 }
 
+function writingTable(run, task, { checkpoints, sentence, features, effect, changes, ownCode }) {
+  const title = `From ${checkpoints[0]} to ${checkpoints[1]}`;
+  const heads = ["Feature", ...checkpoints.map((name) => `Effect at ${name}`), "Due to what is written", "Due to how it is read", ""];
+  const ends = ([value, low, high], place) => [
+    number(value[place]),
+    element("span", { className: "part" }, ` (${number(low[place])} to ${number(high[place])})`),
+  ];
+  const rows = features.map((feature, place) => [
+    run.features.includes(feature) ? featureLink(run, feature, task) : String(feature),
+    ...effect.map((of) => number(of[place])),
+    ...changes.map((part) => ends(part, place)),
+    checkpoints
+      .filter((_, at) => ownCode[at][place])
+      .flatMap((name) => [element("span", { className: "mark" }, `own code at ${name}`), " "]),
+  ]);
+  const columns = heads.map((text, place) => ({ text, numeric: place > 0 && place < 5 }));
+  return [element("h3", {}, title), element("p", {}, sentence), wholly(`Writer or reader: ${title}`, table(columns, rows))];
+}
+
+function showWriting() {
+  const run = data.runs[byId("run").value];
+  const place = byId("writing-task").value;
+  const pairs = data.writing[byId("run").value][place];
+  byId("writing-tables").replaceChildren(...pairs.flatMap((pair) => writingTable(run, run.tasks[place], pair)));
+}
+
 function showTrust() {
   const run = data.runs[byId("run").value];
   const { sentences, rows, note } = data.trust[byId("run").value];
@@ -440,7 +466,7 @@ function showRun() {
   const place = byId("run").value;
   const run = data.runs[place];
   draw(byId("share-figures"), data.shares[place]);
-  for (const select of [byId("task"), byId("curve-task"), byId("control-task")]) {
+  for (const select of [byId("task"), byId("curve-task"), byId("control-task"), byId("writing-task")]) {
     const chosen = select.value || 0;
     fill(select, run.tasks.map(inWords));
     select.value = chosen;
@@ -449,6 +475,8 @@ function showRun() {
   showControls();
   if (byId("courses")) showCourses();
   if (data.contrasts.length) showContrast();
+  draw(byId("writing-figures"), data.writtenShares[place]);
+  showWriting();
   showTrust();
   showCurves();
   showFeatures();
@@ -468,6 +496,7 @@ function start() {
   }
   byId("curve-task").addEventListener("change", showCurves);
   byId("control-task").addEventListener("change", showControls);
+  byId("writing-task").addEventListener("change", showWriting);
   byId("more").addEventListener("click", () => {
     shownCards += PAGE;
     showFeatures();

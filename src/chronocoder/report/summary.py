@@ -25,7 +25,8 @@ from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import Contrast, ReportInputs, Run
 from chronocoder.report.phases import CHANCE, SurfacePhase, find_surface_phase
 from chronocoder.report.text import listed, percent, quoted, short_count, signed
-from chronocoder.report.trust import trust_finding
+from chronocoder.report.trust import trust_finding, trust_line
+from chronocoder.report.writing import writing_sentence
 
 IDENTITY = "identity"
 ROLES_NAMED = 3
@@ -61,7 +62,9 @@ def summarise(inputs: ReportInputs, found: Found) -> list[Finding]:
         *findings,
         Finding("Classes", class_sentence(first)),
         Finding("False classes", identity_sentence(inputs.controls)),
+        Finding("Writer or reader", writing_sentence(first, inputs.contrasts)),
         Finding("Codes", code_sentences(inputs.runs)),
+        Finding("Trust", trust_line(first)),
         Finding("Exact ablation", trust_finding(inputs.runs)),
     ]
 

@@ -43,6 +43,11 @@ def decimal(value: float) -> str:
     return f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
+def rough(value: float) -> str:
+    """Return a number of any size with one significant digit, for instance 2e-07."""
+    return f"{value:.1g}"
+
+
 def percent(part: float) -> str:
     """Return a part as a percentage that no line break divides, a dash if it is not finite."""
     return f"{100 * part:.{0 if part >= 0.1 else 1}f}\u00a0%" if math.isfinite(part) else "–"

@@ -7,15 +7,11 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.report.controls import SHUFFLED, has_random
-from chronocoder.report.inputs import EXACT, Run, names
-from chronocoder.report.text import decimal, in_words, listed, percent, sentence
+from chronocoder.report.inputs import EXACT, Run, estimator_words, names
+from chronocoder.report.text import decimal, in_words, listed, percent, rough, sentence
 
 GOOD_SPEARMAN = 0.9
-MEASURES = {
-    "attribution_patching": "RelIE by attribution patching",
-    "integrated_gradients": "RelIE by integrated gradients",
-    "relative_decoder_norm": "RelDec",
-}
+RELDEC = "relative_decoder_norm"
 COEFFICIENTS = ("spearman", "pearson")
 
 Cell = tuple[str, str]
@@ -36,14 +32,21 @@ class Row(NamedTuple):
 
 def agreement(run: Run) -> xr.Dataset:
     """Return the correlations with exact ablation on all tasks, dims (task, estimator or measure, checkpoint)."""
-    wanted = [*COEFFICIENTS, *(f"share_{name}" for name in COEFFICIENTS), "completeness_gap"]
+    wanted = [*COEFFICIENTS, *(f"share_{name}" for name in COEFFICIENTS)]
     of_tasks = [run.ablations[task][wanted] for task in run.tasks]
     return xr.concat(of_tasks, dim="task", join="exact", combine_attrs="drop").assign_coords(task=run.relie["task"])
 
 
 def estimators(found: xr.Dataset | xr.DataArray) -> dict[str, str]:
     """Return the estimators that are compared with exact ablation, and what they are called."""
-    return {name: in_words(name) for name in names(found, "estimator") if name != EXACT}
+    return {name: estimator_words(name) for name in names(found, "estimator") if name != EXACT}
+
+
+def measures(found: xr.Dataset | xr.DataArray) -> dict[str, str]:
+    """Return the measures of a feature's share that are compared with the exact share, and what they are called."""
+    return {
+        name: "RelDec" if name == RELDEC else f"RelIE by {estimator_words(name)}" for name in names(found, "measure")
+    }
 
 
 def trust_rows(run: Run) -> list[Row]:
@@ -52,18 +55,48 @@ def trust_rows(run: Run) -> list[Row]:
     error = abs(relie["error_effect"]).sum("task") / abs(relie["total_effect"]).sum("task")
     return [
         *_correlation_rows(found, "", "estimator", estimators(found), "exact effect"),
-        *_correlation_rows(found, "share_", "measure", MEASURES, "share of exact effect"),
-        Row("Completeness gap of integrated gradients", _cells(found["completeness_gap"], percent, "highest")),
+        *_correlation_rows(found, "share_", "measure", measures(found), "share of exact effect"),
+        Row("Rounding, in logits", _cells(relie["noise_floor"], rough, "highest")),
         Row("Error term’s fraction of all effects", [(percent(value), "") for value in error.values.tolist()]),
         Row("Feature–task pairs with a measurable effect", _measurable_cells(relie)),
     ]
 
 
 def trust_sentences(run: Run) -> list[str]:
-    """Return what the table says in words."""
+    """Return how far effects can be trusted and why, and what the table says in words."""
     found = agreement(run)
     shortfalls = [shortfall_sentence(found["spearman"].sel(estimator=name)) for name in estimators(found)]
-    return [*comparison_sentences([run]), *shortfalls]
+    return [trust_line(run), *comparison_sentences([run]), *shortfalls]
+
+
+def trust_line(run: Run) -> str:
+    """Return how far the effects of a run can be trusted, and why."""
+    relie, floor = run.relie, rough(float(run.relie["noise_floor"].max()))
+    effective = (relie["indirect_effect"] != 0).any("checkpoint")
+    exactly = relie["estimator"] == EXACT
+    if (exactly | ~effective).all():
+        return (
+            "Every effect was measured: the feature was changed alone and the model run on. The number itself is off by"
+            f" rounding only, {floor} logits or less on average; intervals show the choice of prefixes."
+        )
+    others = estimator_words(str(relie["estimator"].values[~exactly.values][0]))
+    if not exactly.any():
+        spearman = agreement(run)["spearman"].sel(estimator=str(relie["estimator"].values.flat[0]))
+        return (
+            f"Effects are estimates by {others}, and intervals do not hold their error: with the exact effects of the"
+            f" features checked, Spearman is {decimal(float(spearman.mean()))} on average over tasks and checkpoints,"
+            f" {decimal(float(spearman.min()))} at the lowest."
+        )
+    error = float(relie["estimation_error"].max())
+    known = (
+        f" Of the estimates of such others, {percent(run.confidence)} err by less than {percent(error)} of the"
+        " feature’s mean effect on an example, on every task and at every checkpoint; intervals hold that error."
+    )
+    return (
+        f"{int((exactly & effective).sum())} of {int(effective.sum())} feature–task pairs with an effect, those of"
+        f" largest estimate and some at random, were measured: off by rounding only, {floor} logits or less on average."
+        f" The others are estimates by {others}.{known if error == error else ''}"
+    )
 
 
 def measurable_note(run: Run) -> str:
@@ -101,14 +134,14 @@ def comparison_sentences(runs: Sequence[Run]) -> list[str]:
     ]
     effects = [of_run["spearman"] for of_run in found]
     return [
-        _comparison(shares, "measure", MEASURES, "predicts the share of the exact effect better than"),
+        _comparison(shares, "measure", measures(found[0]), "predicts the share of the exact effect better than"),
         _comparison(effects, "estimator", estimators(found[0]), "ranks single features more like exact ablation than"),
     ]
 
 
 def shortfall_sentence(spearman: xr.DataArray) -> str:
     """Return where an estimator disagrees with exact ablation, dims (task, checkpoint)."""
-    label, parts = in_words(str(spearman["estimator"].values)), []
+    label, parts = estimator_words(str(spearman["estimator"].values)), []
     for checkpoint in spearman["checkpoint"].values:
         there = spearman.sel(checkpoint=checkpoint).dropna("task")
         short, count = int((there < GOOD_SPEARMAN).sum()), there.sizes["task"]

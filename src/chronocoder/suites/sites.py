@@ -6,15 +6,18 @@ Blocks are found by the model's structure: they are the list of modules of one c
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
+from chronocoder.devices import FLOAT32, computing
 from chronocoder.errors import NonFiniteError, SiteError
+from chronocoder.suites.suffix import empty_past, past_of
 
 INNER_NAMES = {"mlp_out": ("mlp", "feed_forward", "ffn"), "attention_out": ("attn", "attention")}
 _log = logging.getLogger(__name__)
@@ -49,6 +52,8 @@ class Site:
         module: the module whose output the activation is.
         block_returns_tuple: whether the blocks put out a tuple, the hidden state first.
         trimmable: modules of the last block that need the last position only, where only its logits are wanted.
+        keeps_past: whether `resume` can go on from any position, with keys and values kept of those before it.
+        precision: of the products of `resume`, as `computing` takes it; logits are of the weights' own in any case.
     """
 
     model: PreTrainedModel
@@ -58,6 +63,8 @@ class Site:
     module: nn.Module
     block_returns_tuple: bool
     trimmable: tuple[nn.Module, ...]
+    keeps_past: bool = False
+    precision: str = FLOAT32
 
     @property
     def is_residual(self) -> bool:
@@ -92,6 +99,7 @@ class Site:
         entry: Float[Tensor, "batch position d_model"] | None = None,
         last_only: bool = True,
         answers: Int[Tensor, "batch answer"] | None = None,
+        past: Cache | None = None,
     ) -> Float[Tensor, "batch position vocabulary"]:
         """Run the rest of the model with the site's activation replaced; differentiable in `activation`.
 
@@ -101,6 +109,8 @@ class Site:
             entry: `SiteState.entry` of the clean pass; needed unless the site is residual.
             last_only: give the logits of the last position only, shape (batch, 1, vocabulary).
             answers: give the logits of these tokens at the last position only, shape (batch, 1, answer).
+            past: where only the positions from some place on are given, what `past_of` returns for those before it; or
+                the `empty_past` of a clean pass, which keeps it.
         """
         skipped = self.index + 1 if self.is_residual else self.index
         start = activation if self.is_residual else entry
@@ -113,7 +123,11 @@ class Site:
                 patches.enter_context(last_position_only(self.model, self.trimmable))
             if answers is not None:
                 patches.enter_context(_answers_only(self.model.get_output_embeddings(), answers))
-            logits: Tensor = self.model(input_ids=token_ids).logits
+            else:
+                patches.enter_context(_in_own_precision(self.model.get_output_embeddings()))
+            patches.enter_context(computing(self.precision, token_ids.device))
+            keeping = {} if past is None else {"past_key_values": past, "use_cache": True}
+            logits: Tensor = self.model(input_ids=token_ids, **keeping).logits
         return logits
 
     @contextmanager
@@ -145,7 +159,8 @@ def resolve_site(model: PreTrainedModel, name: str) -> Site:
             " choose one of them"
         )
     module = _find_module(model, name, blocks[index])
-    return Site(model, name, blocks, index, module, _returns_tuple(model, blocks[index]), _trimmable(model, blocks))
+    site = Site(model, name, blocks, index, module, _returns_tuple(model, blocks[index]), _trimmable(model, blocks))
+    return replace(site, keeps_past=_keeps_past(site))
 
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:
@@ -191,8 +206,23 @@ def _answers_only(output_embedding: nn.Module, answers: Int[Tensor, "batch answe
     rows = weight[answers]
 
     def forward(hidden: Tensor) -> Tensor:
-        logits = hidden @ rows.transpose(1, 2)
-        return logits if bias is None else logits + bias[answers][:, None]
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = hidden.to(rows.dtype) @ rows.transpose(1, 2)
+            return logits if bias is None else logits + bias[answers][:, None]
+
+    with _attribute(output_embedding, "forward", forward):
+        yield
+
+
+@contextmanager
+def _in_own_precision(output_embedding: nn.Module) -> Iterator[None]:
+    """Make an output embedding compute in the precision of its weight: differences of logits are small."""
+    original, dtype = output_embedding.forward, output_embedding.get_parameter("weight").dtype
+
+    def forward(hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits: Tensor = original(hidden.to(dtype))
+            return logits
 
     with _attribute(output_embedding, "forward", forward):
         yield
@@ -236,12 +266,44 @@ def _trimmable(model: PreTrainedModel, blocks: nn.ModuleList) -> tuple[nn.Module
     try:
         with last_position_only(model, modules):
             found = model(input_ids=token_ids).logits
-        same = torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+        same = _are_close(found, expected)
     except RuntimeError:  # a single position does not fit in
         same = False
     if not same:
         _log.info("%s: its last block has to be evaluated at all positions", type(model).__name__)
     return modules if same else ()
+
+
+@torch.no_grad()
+def _keeps_past(site: Site) -> bool:
+    """Say whether going on from a later position, with the clean past kept, gives the logits of the whole pass.
+
+    Tried on two examples, of which each gets the other's activation from the second or from the last position on.
+    """
+    token_ids = torch.arange(8, device=site.model.device).view(2, 4)
+    activation, entry = site.read(token_ids)
+    rows, past = torch.tensor([1, 0, 1], device=token_ids.device), empty_past()
+    try:
+        site.resume(token_ids, activation, entry, past=past)
+        for start in (1, 3):
+            changed = activation.clone()
+            changed[:, start:] = activation.flip(0)[:, start:]
+            expected = site.resume(token_ids, changed, entry)[rows]
+            ids, suffix, entering = (values[rows, start:] for values in (token_ids, changed, entry))
+            found = site.resume(ids, suffix, entering, past=past_of(past, rows, start))
+            if not _are_close(found, expected):
+                raise ValueError("other logits")
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # other models keep something else
+        _log.info("%s: effects of single features need all positions of a prefix", type(site.model).__name__)
+        return False
+    return True
+
+
+def _are_close(found: Tensor, expected: Tensor) -> bool:
+    tolerance = max(1e-5, 8 * torch.finfo(expected.dtype).eps)
+    return torch.allclose(found, expected, rtol=10 * tolerance, atol=tolerance * float(expected.abs().max()))
 
 
 def _inner_module(block: nn.Module, kind: str) -> nn.Module | None:
