@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -44,8 +45,13 @@ class TrainingRecord:
     validation_loss: float
 
 
-def pretrain(source: NurserySource, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
-    """Train a model on grammar text and save each checkpoint asked for as `output/step<n>`.
+Sentences = Callable[[Split], Iterable[str]]
+
+
+def pretrain(
+    source: NurserySource, tokenizer: PreTrainedTokenizerFast, output: Path, sentences: Sentences | None = None
+) -> None:
+    """Train a model on grammar text, or on other sentences, and save each checkpoint asked for as `output/step<n>`.
 
     A checkpoint is a Hugging Face directory with model, tokenizer and a `TrainingRecord` in `training.json`;
     it appears whole. On one machine, equal sources, tokenizers and numbers of threads give equal weights.
@@ -56,8 +62,9 @@ def pretrain(source: NurserySource, tokenizer: PreTrainedTokenizerFast, output: 
     model = _initial_model(source, tokenizer)
     optimizer = AdamW(model.parameters(), lr=source.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = LambdaLR(optimizer, lambda step: _learning_rate_share(step, source))
-    batches = _batches(source, tokenizer, "pretraining", source.batch_size)
-    validation = next(_batches(source, tokenizer, "validation", _VALIDATION_SEQUENCES))
+    sentences = sentences or partial(Grammar.load(source.language).sentences, seed=source.seed)
+    batches = _batches(source, tokenizer, sentences("pretraining"), source.batch_size)
+    validation = next(_batches(source, tokenizer, sentences("validation"), _VALIDATION_SEQUENCES))
     progress = tqdm(range(source.steps[-1] + 1), desc="pretraining", unit="step")
     for step in progress:
         if step in source.steps:
@@ -94,9 +101,8 @@ def _learning_rate_share(step: int, source: NurserySource) -> float:
 
 
 def _batches(
-    source: NurserySource, tokenizer: PreTrainedTokenizerFast, split: Split, size: int
+    source: NurserySource, tokenizer: PreTrainedTokenizerFast, sentences: Iterable[str], size: int
 ) -> Iterator[Int64[Tensor, "sequence position"]]:
-    sentences = Grammar.load(source.language).sentences(split, source.seed)
     documents = encode_documents(sentences, tokenizer)
     sequences = pack_documents(documents, tokenizer.bos_token_id, source.sequence_length, cut=True)
     while True:
