@@ -5,6 +5,7 @@ both weights. Every figure is the least of several runs.
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -68,9 +69,10 @@ def main() -> None:
 def make_problem(arguments: argparse.Namespace) -> Problem:
     """Return random activations and unit decoder rows, with the encoder as their copy."""
     n = arguments.checkpoints * arguments.d_model
-    x = torch.randn(arguments.batch_tokens, n, device=arguments.device)
-    rows = torch.nn.functional.normalize(torch.randn(arguments.dictionary_size, n, device=arguments.device))
-    b_enc = torch.zeros(arguments.dictionary_size, device=arguments.device, requires_grad=True)
+    place = {"device": arguments.device, "dtype": getattr(torch, arguments.precision)}
+    x = torch.randn(arguments.batch_tokens, n, **place)
+    rows = torch.nn.functional.normalize(torch.randn(arguments.dictionary_size, n, **place))
+    b_enc = torch.zeros(arguments.dictionary_size, **place, requires_grad=True)
     return Problem(x, rows.clone().requires_grad_(), b_enc, rows.clone().requires_grad_(), rows.norm(dim=1))
 
 
@@ -87,13 +89,18 @@ def train_step(problem: Problem, select: Select, optimizer: torch.optim.Optimize
         optimizer.step()
 
 
-def least_seconds(runs: dict[str, Run], device: torch.device, repeats: int) -> dict[str, float]:
+def least_seconds(
+    runs: dict[str, Run], device: torch.device, repeats: int, until: float = math.inf
+) -> dict[str, float]:
     """Return the least time of each of several runs, after one that is not counted.
 
-    The runs take turns, so that whatever else the machine does slows none of them alone.
+    The runs take turns, so that whatever else the machine does slows none of them alone. After `until`, a time of
+    `time.monotonic`, no round begins but the first that counts.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats + 1):
+    for number in range(repeats + 1):
+        if number > 1 and time.monotonic() > until:
+            break
         for name, run in runs.items():
             start = time.perf_counter()
             run()
@@ -106,7 +113,7 @@ def least_seconds(runs: dict[str, Run], device: torch.device, repeats: int) -> d
 def dense_products(problem: Problem) -> dict[str, Run]:
     """Return the five products of a dense step."""
     x, W_enc, W_dec = problem.x, problem.W_enc.detach(), problem.W_dec.detach()
-    codes = torch.randn(len(x), len(W_enc), device=x.device)
+    codes = torch.randn(len(x), len(W_enc), device=x.device, dtype=x.dtype)
     return {
         "dense encode": lambda: x @ W_enc.t(),
         "dense decode": lambda: codes @ W_dec,
@@ -173,6 +180,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-tokens", type=int, default=2048)
     parser.add_argument("--k", type=int, default=32, help="active latents a token")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16"], default="float32", help="of all that is multiplied"
+    )
     parser.add_argument("--repeats", type=int, default=10)
     return parser.parse_args()
 

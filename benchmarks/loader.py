@@ -45,7 +45,7 @@ def main() -> None:
     _log.info("%d torch threads, beside two threads that read and shuffle; warm page cache", arguments.threads)
     with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
         for stored_format in arguments.formats:
-            stores = _make_stores(Path(folder), stored_format, arguments)
+            stores = make_stores(Path(folder), stored_format, arguments)
             _report(stored_format, *_best_rates(stores, Path(folder), arguments))
             if stored_format == "float16":
                 wait = _waiting_share(stores, arguments)
@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _make_stores(folder: Path, stored_format: StoredFormat, arguments: argparse.Namespace) -> ActivationStores:
+def make_stores(folder: Path, stored_format: StoredFormat, arguments: argparse.Namespace) -> ActivationStores:
+    """Write stores of random activations, one a checkpoint, and open them."""
     paths = [folder / stored_format / f"{number}.zarr" for number in range(arguments.checkpoints)]
     shard = PIECE_TOKENS * PIECES_PER_SHARD
     number = np.arange(shard, dtype=np.int32)

@@ -8,6 +8,7 @@ of the codes and those of both weights. All is measured in turn, round after rou
 """
 
 import argparse
+import math
 import statistics
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from chronocoder.crosscoder.model import CrosscoderConfig
 from chronocoder.crosscoder.team import Team
 from chronocoder.crosscoder.training import Trainer
 from chronocoder.variants import VARIANTS
+from chronocoder.variants.base import CrosscoderSettings
 
 OWN_SETTINGS = {
     "l1": {"l1_coefficient": 2.0},
@@ -30,6 +32,7 @@ OWN_SETTINGS = {
     "batchtopk": {"k": 32},
     "jumprelu": {"l0_coefficient": 1.0},
 }
+RESCUE = Path(tempfile.gettempdir()) / "benchmark_rescue"
 
 
 class Shape:
@@ -53,21 +56,37 @@ def main() -> None:
     device = Accelerator().device
     works = {"five products": five_products(arguments, device)}
     works |= {variant: training_step(variant, arguments, device) for variant in arguments.variants}
+    medians = median_seconds(works, device, arguments.rounds)
+    limit = medians["five products"]
+    sys.stdout.write(f"{device}, {torch.get_num_threads()} threads, {vars(arguments)}\n")
+    for name, median in medians.items():
+        sys.stdout.write(f"{name:14} {median * 1e3:9.1f} ms   five products / this = {limit / median:.2f}\n")
+
+
+def median_seconds(
+    works: dict[str, Callable[[], object]], device: torch.device, rounds: int, until: float = math.inf
+) -> dict[str, float]:
+    """Return how long each piece of work takes: they take turns, in rounds of which the first ones are not counted.
+
+    Args:
+        works: what to time.
+        device: where it is done.
+        rounds: how many count, at most.
+        until: time of `time.monotonic` after which no round begins; one counts in any case.
+    """
     times: dict[str, list[float]] = {name: [] for name in works}
     for work in works.values():
         for _ in range(3):  # warm up: allocation, and a first threshold
             work()
-    for _ in range(arguments.rounds):
+    for number in range(rounds):
+        if number and time.monotonic() > until:
+            break
         for name, work in works.items():
             times[name].append(seconds(work, device))
-    limit = statistics.median(times["five products"])
-    sys.stdout.write(f"{device}, {torch.get_num_threads()} threads, {vars(arguments)}\n")
-    for name, values in times.items():
-        median = statistics.median(values)
-        sys.stdout.write(f"{name:14} {median * 1e3:9.1f} ms   five products / this = {limit / median:.2f}\n")
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
-def seconds(work: Callable[[], None], device: torch.device) -> float:
+def seconds(work: Callable[[], object], device: torch.device) -> float:
     """Return how long a piece of work takes, until the device is idle."""
     begin = time.perf_counter()
     work()
@@ -98,26 +117,33 @@ def five_products(arguments: argparse.Namespace, device: torch.device) -> Callab
 
 def training_step(variant: str, arguments: argparse.Namespace, device: torch.device) -> Callable[[], None]:
     """Return a whole step of the real trainer: losses, gradients, clipping, Adam; on activations of rank 256."""
-    settings = VARIANTS[variant].model_validate(
-        {
-            "sparsity": variant,
-            "dictionary_size": arguments.dictionary_size,
-            "batch_tokens": arguments.batch_tokens,
-            "precision": arguments.precision,
-            "steps": 1_000_000,
-            "dead_after_tokens": 10**12,
-            **OWN_SETTINGS[variant],
-        }
-    )
-    revisions = tuple(str(number) for number in range(arguments.checkpoints))
-    config = CrosscoderConfig("bench", "all", variant, revisions, "none", arguments.d_model, settings, 0, (), False)
-    trainer = Trainer(config, Shape(arguments.checkpoints, arguments.d_model), Team(), Accelerator())
+    trainer = make_trainer(variant, arguments)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(arguments.batch_tokens, 256, generator=generator)
     mixing = torch.randn(256, arguments.checkpoints * arguments.d_model, generator=generator) / 16
     x = (hidden @ mixing).unflatten(1, (arguments.checkpoints, arguments.d_model)).to(device)
-    rescue = Path(tempfile.gettempdir()) / "benchmark_rescue"
-    return lambda: trainer.train_step(Stored(x, None), rescue)
+    return lambda: trainer.train_step(Stored(x, None), RESCUE)
+
+
+def make_trainer(variant: str, arguments: argparse.Namespace) -> Trainer:
+    """Return the real trainer, on the GPU where there is one."""
+    settings, width = settings_of(variant, arguments), arguments.d_model
+    revisions = tuple(str(number) for number in range(arguments.checkpoints))
+    config = CrosscoderConfig("bench", "all", variant, revisions, "none", width, settings, 0, (), False)
+    return Trainer(config, Shape(arguments.checkpoints, width), Team(), Accelerator())
+
+
+def settings_of(variant: str, arguments: argparse.Namespace) -> CrosscoderSettings:
+    """Return a variant's settings; no latent counts as dead."""
+    common = {
+        "sparsity": variant,
+        "dictionary_size": arguments.dictionary_size,
+        "batch_tokens": arguments.batch_tokens,
+        "precision": arguments.precision,
+        "steps": 1_000_000,
+        "dead_after_tokens": 10**12,
+    }
+    return VARIANTS[variant].model_validate({**common, **OWN_SETTINGS[variant]})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 import pytest
+import sparse_problems
 import torch
+from sparse_problems import NAMES, SIZES, dense, on_active, random_problem, results
 from torch import Tensor
 
 from chronocoder.crosscoder import sparse
@@ -25,11 +27,7 @@ from chronocoder.crosscoder.sparse import (
 )
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: kernels not tested")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: compiled kernels not tested")
 
-# tokens, n, features, part of the entries that are active
-SIZES = [(7, 13, 31, 0.2), (1, 5, 3, 0.7), (300, 9, 4, 0.9), (12, 600, 8, 0.3), (6, 4, 5, 1.0), (3, 8, 4, 0.0)]
-NAMES = ("decoded", "W_enc", "b_enc", "W_dec")
 KERNELS = {"cpu": sparse._cpu_backend, "plain": sparse._plain_backend}
 
 
@@ -39,36 +37,6 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sparse, "GATHERED", 100)  # several chunks in small tests too
     monkeypatch.setitem(sparse.BACKENDS, "cpu", KERNELS[request.param])
     return KERNELS[request.param]()
-
-
-def random_problem(size: tuple[int, int, int, float], dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    tokens, n, features, density = size
-    mask = torch.rand(tokens, features, generator=generator) < density
-    if tokens > 2:
-        mask[1] = False  # a token without latents
-    if features > 4:
-        mask[:, 2] = False  # a latent without tokens
-    shapes = {"x": (tokens, n), "W_enc": (features, n), "b_enc": (features,), "W_dec": (features, n), "to": (tokens, n)}
-    tensors = {name: torch.randn(*shape, generator=generator).to(dtype) for name, shape in shapes.items()}
-    return {**tensors, "mask": mask}
-
-
-def results(problem: dict[str, Tensor], decode: Callable[..., Tensor]) -> dict[str, Tensor]:
-    """Return the reconstruction and the gradients of its squared error."""
-    weights = [problem[name].clone().requires_grad_() for name in NAMES[1:]]
-    decoded = decode(problem["x"], *weights, problem["mask"])
-    gradients = torch.autograd.grad((decoded - problem["to"]).pow(2).sum(), weights)
-    return dict(zip(NAMES, (decoded, *gradients), strict=True))
-
-
-def dense(x: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, mask: Tensor) -> Tensor:
-    return ((x @ W_enc.T + b_enc) * mask) @ W_dec
-
-
-def on_active(x: Tensor, W_enc: Tensor, b_enc: Tensor, W_dec: Tensor, mask: Tensor) -> Tensor:
-    active, preactivations = active_where(mask), dense_preactivations(x, W_enc, b_enc)
-    return sparse_decode(sparse_encode(x, W_enc, b_enc, active, preactivations), active, W_dec)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -324,34 +292,13 @@ def test_dense_preactivations_equal_the_product(kernels: Backend, monkeypatch: p
         torch.testing.assert_close(found, x @ W_enc.detach().T + b_enc)
 
 
-def compare_triton_with_plain(device: str) -> None:
-    """Compare the Triton kernels with the plain ones; on a CPU this needs Triton's interpreter."""
-    from chronocoder.crosscoder import triton_kernels
-
-    plain = sparse._plain_backend()
-    small = [size for size in SIZES if size[0] < 100]
-    for size in [*small, (270, 5, 2, 1.0)]:  # the last has segments of several pieces
-        for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-            problem = {name: tensor.to(device) for name, tensor in random_problem(size, dtype).items()}
-            wide = torch.promote_types(dtype, torch.float32)
-            active = active_where(problem["mask"])
-            values = torch.randn(len(active.features)).to(device, dtype)
-            by_feature = sparse._sorted_by_feature(active, len(problem["W_dec"]))
-            by_token = (problem["W_dec"], active.features, values, active.offsets, dtype)
-            gradient = (problem["x"], by_feature.tokens, values[by_feature.order], by_feature.offsets, wide)
-            for arguments in (by_token, gradient):
-                expected = plain.sum_rows(*arguments)
-                torch.testing.assert_close(triton_kernels.sum_rows(*arguments), expected)
-            expected = plain.dot_rows(problem["x"], problem["W_dec"], active)
-            found = triton_kernels.dot_rows(problem["x"], problem["W_dec"], active)
-            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
-
-
 @needs_triton
 def test_triton_kernels_equal_plain_ones_in_the_interpreter() -> None:
     """In a process of its own: Triton decides when it is imported whether it compiles or interprets."""
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, sparse_problems.__file__], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -377,22 +324,3 @@ def test_triton_kernels_compile_for_a_gpu(dtype: str) -> None:
         used = {name: value for name, value in constants.items() if name in kernel.arg_names}
         compiled = triton.compile(ASTSource(kernel, signature, used), target=GPUTarget("cuda", 80, 32))
         assert compiled.asm["ptx"]
-
-
-@needs_triton
-@needs_cuda
-def test_triton_kernels_equal_plain_ones_on_the_gpu() -> None:
-    compare_triton_with_plain("cuda")
-
-
-@needs_cuda
-@pytest.mark.parametrize("size", SIZES)
-def test_gpu_equals_cpu(size: tuple[int, int, int, float]) -> None:
-    problem = random_problem(size, torch.float32)
-    on_gpu = results({name: tensor.cuda() for name, tensor in problem.items()}, on_active)
-    for name, expected in results(problem, dense).items():
-        torch.testing.assert_close(on_gpu[name].cpu(), expected, rtol=1e-4, atol=1e-3)
-
-
-if __name__ == "__main__":
-    compare_triton_with_plain("cpu")
