@@ -72,6 +72,16 @@ def test_the_largest_are_exact_and_the_others_as_estimated(task: xr.Dataset) -> 
             assert exactly[np.argsort(-size[checkpoint].values)[: FEW["exact_features"] // 2]].all()
 
 
+def test_all_are_exact_where_no_more_have_effects_than_are_measured(task: xr.Dataset) -> None:
+    """And then there is no estimate whose error could be told, nor one that needs it."""
+    found, exact = measured(task, exact_features=2 * FEATURES), measured(task, "exact")
+    np.testing.assert_allclose(found["effects"], exact["effects"], rtol=1e-3, atol=1e-5)
+    assert found.sizes["checked_feature"] == 0
+    used = (exact["effects"] != 0).any(("checkpoint", "example"))
+    assert (found["estimator"].values[used.values] == "exact").all()
+    assert summary_of(found, task)["estimation_error"].isnull().all()
+
+
 def test_estimators_and_errors_are_stored(task: xr.Dataset) -> None:
     found = measured(task)
     summary = summary_of(found, task)

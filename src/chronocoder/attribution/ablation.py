@@ -9,7 +9,6 @@ import torch
 import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from chronocoder.attribution.agreement import pearson, spearman
 from chronocoder.attribution.choices import (
@@ -29,7 +28,7 @@ from chronocoder.attribution.effects import (
 from chronocoder.attribution.estimators import ESTIMATORS
 from chronocoder.attribution.exact import changed_alone, changed_at_positions, changed_logits, past_for
 from chronocoder.attribution.measures import CONTROL, TOP, mean_interval, share
-from chronocoder.attribution.prompts import joined, read_prompts
+from chronocoder.attribution.prompts import Place, joined, read_prompts
 from chronocoder.attribution.sampling import Units, average, bootstrap_draws, resampled_means, unit_sums, units_of
 from chronocoder.attribution.writing import WRITING_NAMES, Writers, measure_writing, summarise_writing
 from chronocoder.config import EXACT, AblationSettings, AttributionSettings
@@ -100,7 +99,7 @@ def measure_ablations(
     exact_effects = found["effects"].sel(estimator=EXACT).values
     for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
         for number, (site, prompts) in enumerate(zip(sites, batch.prompts, strict=True)):
-            place = _Place(site, prompts, batch.examples, number, settings, past_for(site))
+            place = Place(site, prompts, batch.examples, number, settings, past_for(site))
             clean = _clean_outcome(place)
             found["clean_metric"].values[number, batch.examples] = clean.metric.cpu().numpy()
             _measure_alone(place, chosen, clean, found)
@@ -182,34 +181,14 @@ def _role_effects(measured: xr.Dataset, task: xr.Dataset) -> xr.DataArray:
     return xr.concat(effects, "position_role").assign_coords(position_role=strings(names))
 
 
-class _Place(NamedTuple):
-    """A batch at one checkpoint.
-
-    Attributes:
-        site: in the checkpoint's model.
-        prompts: with the change and the decoder rows of all features.
-        examples: places of the batch's examples in the task.
-        number: of the checkpoint.
-        settings: of the attribution.
-        past: keys and values of the clean pass, once `_clean_outcome` has run it; None where the model keeps none.
-    """
-
-    site: Site
-    prompts: Prompts
-    examples: np.ndarray
-    number: int
-    settings: AttributionSettings
-    past: Cache | None
-
-
-def _measure_alone(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
+def _measure_alone(place: Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
     """Measure what each of the chosen features does alone, by every estimator."""
     _estimate_alone(place, chosen, found)
     _ablate_alone(place, chosen, clean, found)
     _measure_positions(place, chosen, clean, found)
 
 
-def _estimate_alone(place: _Place, chosen: Chosen, found: xr.Dataset) -> None:
+def _estimate_alone(place: Place, chosen: Chosen, found: xr.Dataset) -> None:
     """Estimate what each of the chosen features does; estimators are told of all features that change."""
     site, everything, examples, number, settings, _ = place
     changed = np.union1d(everything.change.any(dim=(0, 1)).nonzero()[:, 0].cpu().numpy(), chosen.features)
@@ -221,7 +200,7 @@ def _estimate_alone(place: _Place, chosen: Chosen, found: xr.Dataset) -> None:
 
 
 @torch.no_grad()
-def _ablate_alone(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
+def _ablate_alone(place: Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
     """Change each of the chosen features alone."""
     site, everything, examples, number, settings, past = place
     prompts = everything.restricted(_index(chosen.features, everything))
@@ -235,7 +214,7 @@ def _ablate_alone(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Datas
 
 
 @torch.no_grad()
-def _measure_positions(place: _Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
+def _measure_positions(place: Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
     """Measure what each top feature does at each position alone."""
     site, everything, examples, number, settings, past = place
     prompts = everything.restricted(_index(chosen.top, everything))
@@ -247,7 +226,7 @@ def _measure_positions(place: _Place, chosen: Chosen, clean: Outcome, found: xr.
 
 
 @torch.no_grad()
-def _measure_sets(place: _Place, sets: FeatureSets, clean: Outcome, found: xr.Dataset) -> None:
+def _measure_sets(place: Place, sets: FeatureSets, clean: Outcome, found: xr.Dataset) -> None:
     """Measure what the features of each set do together."""
     site, prompts, examples, number, settings, _ = place
     x, keys = prompts.state.activation, list(sets)
@@ -262,7 +241,7 @@ def _measure_sets(place: _Place, sets: FeatureSets, clean: Outcome, found: xr.Da
 
 
 @torch.no_grad()
-def _clean_outcome(place: _Place) -> Outcome:
+def _clean_outcome(place: Place) -> Outcome:
     site, prompts = place.site, place.prompts
     return _outcome(logits(site, prompts, prompts.state.activation[None], past=place.past)[0], prompts.answer_ids)
 

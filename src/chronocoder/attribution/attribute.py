@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,11 +9,11 @@ import xarray as xr
 
 from chronocoder.attribution.choices import Exactly, choose_exact, decided
 from chronocoder.attribution.controls import RandomDirections, draw_directions, shuffle_tokens
-from chronocoder.attribution.effects import Prompts, clean_and_changed
+from chronocoder.attribution.effects import clean_and_changed
 from chronocoder.attribution.estimators import ESTIMATORS
 from chronocoder.attribution.exact import effects_alone
 from chronocoder.attribution.precision import rounding
-from chronocoder.attribution.prompts import PromptBatch, joined, read_prompts
+from chronocoder.attribution.prompts import Place, PromptBatch, joined, read_prompts
 from chronocoder.config import EXACT, SCREEN, TWO_STAGES, AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.errors import ConfigError, NonFiniteError
@@ -63,7 +62,7 @@ def measure_effects(
     for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
         found["changes"].values[batch.examples] = batch.prompts[0].change.abs().sum(dim=1).cpu().numpy()
         for number, (site, everything) in enumerate(zip(sites, batch.prompts, strict=True)):
-            _measure_batch(_Place(site, everything, batch.examples, number, settings), directions, found)
+            _measure_batch(Place(site, everything, batch.examples, number, settings), directions, found)
         _check_rounding(found["rounding"], settings)
         _count(batch, found)
     chosen = choose_exact(joined(found["effects"].values), settings)
@@ -117,27 +116,9 @@ def completeness_gap(measured: xr.Dataset) -> xr.DataArray:
     return gap
 
 
-class _Place(NamedTuple):
-    """A batch at one checkpoint.
-
-    Attributes:
-        site: in the checkpoint's model.
-        prompts: with the change and the decoder rows of all features.
-        examples: places of the batch's examples in the task.
-        number: of the checkpoint.
-        settings: of the attribution.
-    """
-
-    site: Site
-    prompts: Prompts
-    examples: np.ndarray
-    number: int
-    settings: AttributionSettings
-
-
-def _measure_batch(place: _Place, directions: RandomDirections, found: xr.Dataset) -> None:
+def _measure_batch(place: Place, directions: RandomDirections, found: xr.Dataset) -> None:
     """Find the effects of features, random directions, error term and everything; random directions exactly, if any."""
-    site, everything, examples, number, settings = place
+    site, everything, examples, number, settings, _ = place
     changed = everything.change.any(dim=(0, 1)).nonzero()[:, 0]
     own, screening = everything.restricted(changed), settings.estimator == TWO_STAGES
     prompts = own if screening else directions.added_to(own, everything, number)

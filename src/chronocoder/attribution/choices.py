@@ -80,13 +80,8 @@ def choose_exact(estimates: np.ndarray, settings: AttributionSettings) -> Exactl
     generator = np.random.default_rng([settings.seed, 8])
     others = np.setdiff1d(np.flatnonzero(size.any(axis=0)), top)
     ranked = others[np.argsort(-size[:, others].max(axis=0), kind="stable")]
-    checked = np.sort(
-        [
-            generator.choice(part)
-            for part in np.array_split(ranked, min(settings.exact_controls, len(others)) or 1)
-            if len(part)
-        ]
-    )
+    parts = np.array_split(ranked, min(settings.exact_controls, max(len(ranked), 1)))
+    checked = np.array(sorted(generator.choice(part) for part in parts if len(part)), dtype=np.int64)
     return Exactly(np.union1d(top, checked), checked)
 
 

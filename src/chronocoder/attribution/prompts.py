@@ -10,9 +10,11 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from jaxtyping import Float
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from chronocoder.attribution.effects import Prompts
 from chronocoder.attribution.interventions import MEAN, NEEDED, OTHER_PREFIX, ZERO, check_prepared
+from chronocoder.config import AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.errors import NonFiniteError, StoreError
 from chronocoder.suites.sites import Site, SiteState
@@ -31,6 +33,26 @@ class PromptBatch(NamedTuple):
     examples: np.ndarray
     prompts: list[Prompts]
     codes: Float[Tensor, "batch position feature"]
+
+
+class Place(NamedTuple):
+    """A batch at one checkpoint.
+
+    Attributes:
+        site: in the checkpoint's model.
+        prompts: with the change and the decoder rows of all features.
+        examples: places of the batch's examples in the task.
+        number: of the checkpoint.
+        settings: of the attribution.
+        past: where keys and values of the clean pass are kept, once it has been run; None where none are.
+    """
+
+    site: Site
+    prompts: Prompts
+    examples: np.ndarray
+    number: int
+    settings: AttributionSettings
+    past: Cache | None = None
 
 
 def check_checkpoints(config: CrosscoderConfig, suite: str, revisions: Sequence[str], commits: Sequence[str]) -> None:
