@@ -120,8 +120,9 @@ def _measure_batch(place: Place, directions: RandomDirections, found: xr.Dataset
     """Find the effects of features, random directions, error term and everything; random directions exactly, if any."""
     site, everything, examples, number, settings, _ = place
     changed = everything.change.any(dim=(0, 1)).nonzero()[:, 0]
-    own, screening = everything.restricted(changed), settings.estimator == TWO_STAGES
-    prompts = own if screening else directions.added_to(own, everything, number)
+    prompts, screening = everything.restricted(changed), settings.estimator == TWO_STAGES
+    if not screening:
+        prompts = directions.added_to(prompts, everything, number)
     effects = ESTIMATORS[SCREEN if screening else settings.estimator](site, prompts, settings)
     features, controls = effects.features.split([len(changed), prompts.controls], dim=1)
     if screening:
@@ -133,7 +134,7 @@ def _measure_batch(place: Place, directions: RandomDirections, found: xr.Dataset
     clean, changed_all = clean_and_changed(site, everything).cpu().numpy()
     found["clean_metric"].values[number, examples] = clean
     found["total_effects"].values[number, examples] = changed_all - clean
-    found["rounding"].values[number, examples] = rounding(site, own, settings).cpu().numpy()
+    found["rounding"].values[number, examples] = rounding(site, everything, settings).cpu().numpy()
 
 
 def _measure_chosen(

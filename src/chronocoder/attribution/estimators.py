@@ -39,8 +39,10 @@ def published(site: Site, prompts: Prompts, settings: AttributionSettings) -> Ef
     tokens = effects_by_position(gradient, prompts)
     error = torch.einsum("bpd,bpd->bp", change.float(), gradient) - tokens[..., prompts.own].sum(dim=2)
     length = prompts.mean_length if settings.over_tokens == "mean" else 1.0
-    kept = (values.masked_fill(values.abs() <= settings.token_threshold, 0.0) for values in (tokens, error))
-    return Effects(*(values.sum(dim=1) / length for values in kept))
+    if settings.token_threshold:
+        for values in (tokens, error):
+            values.masked_fill_(values.abs() <= settings.token_threshold, 0.0)
+    return Effects(tokens.sum(dim=1) / length, error.sum(dim=1) / length)
 
 
 ESTIMATORS: dict[str, Estimator] = {
