@@ -27,14 +27,15 @@ from torch import Tensor, nn
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
 
 from chronocoder.attribution.attribute import measure_effects
-from chronocoder.attribution.effects import Prompts, difference, metric
+from chronocoder.attribution.effects import Prompts, metric
 from chronocoder.attribution.exact import exact
 from chronocoder.attribution.prompts import read_prompts
 from chronocoder.config import AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.devices import default_device
 from chronocoder.suites.sites import Site, resolve_site
-from chronocoder.tasks.tokenise import PADDING, prefix_batches, prefix_ids
+from chronocoder.tasks.rows import row_batches, row_ids
+from chronocoder.tasks.tokenise import PADDING
 from chronocoder.variants import VARIANTS
 
 STEPS, CHECKPOINTS = 10, 2
@@ -161,8 +162,9 @@ def whole_prefixes(site: Site, prompts: Prompts, sequences: int) -> Float[Tensor
         change = prompts.change[examples, :, features][..., None] * prompts.weight[features][:, None]
         entry = prompts.state.entry[examples]
         changed = x[examples] + change.to(x.dtype)
-        logits = site.resume(prompts.token_ids[examples], changed, entry, answers=prompts.answer_ids[examples])
-        effects[examples, features] = difference(logits[:, -1].float()) - clean[examples]
+        readout = prompts.readout.of(examples)
+        logits = site.resume(prompts.token_ids[examples], changed, entry, answers=readout.answer_ids)
+        effects[examples, features] = readout.terms(logits.float())[:, 0] - clean[examples]
     return effects
 
 
@@ -287,7 +289,7 @@ def random_crosscoder(setting: Setting, models: Sequence[PreTrainedModel], task:
     settings = VARIANTS["topk"].model_validate(own)
     config = CrosscoderConfig("bench", "all", "topk", revisions, setting.site, setting.width, settings, 0, (), False)
     crosscoder = Crosscoder(config, torch.Generator().manual_seed(0))
-    ids = torch.from_numpy(prefix_ids(task, prefix_batches(task, setting.examples)[0])).to(default_device())
+    ids = torch.from_numpy(row_ids(task, row_batches(task, setting.examples)[0])).to(default_device())
     activations = [resolve_site(model, setting.site).read(ids).activation[:, 1:] for model in models]
     norms = [activation.norm(dim=-1).mean().item() for activation in activations]
     return crosscoder.fold_scale(setting.width**0.5 / torch.tensor(norms)).to(default_device())

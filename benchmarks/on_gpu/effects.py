@@ -163,7 +163,7 @@ class Measured:
                 found.rows += passing.rows
                 found.passes += passing.passes
                 found.tokens += passing.tokens
-            found.examples += len(batch.examples)
+            found.examples += len(batch.rows.examples)
         return found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from tiny import tiny_crosscoder, tiny_model
 
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.suites.sites import Site, resolve_site
+from chronocoder.tasks.tokenise import MEMBERS
 
 FEATURES = 24
 
@@ -38,8 +40,9 @@ def corpus_means(checkpoints: int = 2, width: int = 16) -> xr.Dataset:
     )
 
 
-def _ids(task: xr.Dataset, name: str, example: int) -> torch.Tensor:
-    return torch.from_numpy(task[name].values[[example], : int(task["length"][example])].astype(np.int64))
+def _ids(task: xr.Dataset, name: str, example: int, member: str) -> torch.Tensor:
+    of_text = task.isel(example=example).sel(member=member) if member else task.isel(example=example)
+    return torch.from_numpy(of_text[name].values[None, : int(of_text["length"])].astype(np.int64))
 
 
 def _read(crosscoder: Crosscoder, sites: Sequence[Site], ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,9 +63,23 @@ def slow_logits(
     intervention: str = "zero",
     error_too: bool = False,
     positions: slice | int = slice(1, None),
+    member: str = "",
 ) -> torch.Tensor:
-    """Return the last token's logits with some features, and perhaps the error term, changed, the former somewhere."""
-    ids = _ids(task, "token_id", example)
+    """Return the logits of all positions with some features, and perhaps the error term, changed somewhere.
+
+    Args:
+        crosscoder: folded.
+        sites: of its checkpoints.
+        task: its metric may be any.
+        example: place of the example.
+        checkpoint: number of the checkpoint.
+        features: those that change.
+        intervention: what they change to.
+        error_too: whether the error term changes too.
+        positions: where the features change.
+        member: the sentence, where the metric compares two.
+    """
+    ids = _ids(task, "token_id", example, member)
     x, codes = _read(crosscoder, sites, ids)
     error = (x - crosscoder.decode(codes))[:, checkpoint]
     if intervention == "zero":
@@ -73,7 +90,7 @@ def slow_logits(
         target_error = (mean - crosscoder.decode(target)[:, checkpoint]).clone()
     else:
         name = {"counterfactual": "counterfactual_id", "resample": "partner_id"}[intervention]
-        other_x, target = _read(crosscoder, sites, _ids(task, name, example))
+        other_x, target = _read(crosscoder, sites, _ids(task, name, example, member))
         target_error = (other_x - crosscoder.decode(target))[:, checkpoint]
     changed = codes.clone()
     for feature in features:
@@ -87,15 +104,30 @@ def slow_logits(
 
     site = sites[checkpoint]
     handle = site.module.register_forward_hook(put)
-    logits = site.model(input_ids=ids).logits[0, -1]
+    logits: torch.Tensor = site.model(input_ids=ids).logits[0]
     handle.remove()
     return logits
 
 
-def slow_metric(crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, example: int, *rest: object) -> float:
-    """Return logit(wrong) - logit(right), with the further arguments of `slow_logits`."""
-    logits = slow_logits(crosscoder, sites, task, example, *rest)
-    return float(logits[int(task["wrong_id"][example])] - logits[int(task["right_id"][example])])
+def slow_metric(crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, example: int, *rest: Any) -> float:
+    """Return mu, with the further arguments of `slow_logits`."""
+    if "member" not in task.dims:
+        logits = slow_logits(crosscoder, sites, task, example, *rest)[-1]
+        return float(logits[int(task["wrong_id"][example])] - logits[int(task["right_id"][example])])
+    right, wrong = (slow_log_probability(crosscoder, sites, task, example, *rest, member=name) for name in MEMBERS)
+    return wrong - right
+
+
+def slow_log_probability(
+    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, example: int, *rest: Any, member: str = ""
+) -> float:
+    """Return the log-probability of the right answer, or of what is scored of a sentence."""
+    log_probabilities = slow_logits(crosscoder, sites, task, example, *rest, member=member).log_softmax(dim=-1)
+    if not member:
+        return float(log_probabilities[-1, int(task["right_id"][example])])
+    ids = _ids(task, "token_id", example, member)[0].tolist()
+    first = int(task["scored_from"].sel(member=member)[example])
+    return sum(float(log_probabilities[place - 1, ids[place]]) for place in range(first, len(ids)))
 
 
 def slow_effects(

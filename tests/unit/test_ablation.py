@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import xarray as xr
 from scipy import stats
-from slow_attribution import corpus_means, folded_crosscoder, slow_effects, slow_logits, slow_metric, tiny_sites
+from slow_attribution import (
+    corpus_means,
+    folded_crosscoder,
+    slow_effects,
+    slow_log_probability,
+    slow_metric,
+    tiny_sites,
+)
 
 from chronocoder.attribution.ablation import measure_ablations, summarise_ablations
 from chronocoder.attribution.attribute import measure_effects
@@ -142,16 +149,15 @@ def test_outcomes_after_a_change_are_those_of_the_changed_model(measured: Measur
         arguments = (*measured[:3],)
         changed = [slow_metric(*arguments, example, m, [feature]) for example in examples]
         here = measured.ablation.isel(checkpoint=m, feature=place)
-        assert float(here["logit_difference"]) == pytest.approx(-np.mean(changed), abs=1e-4)
+        assert float(here["difference"]) == pytest.approx(-np.mean(changed), abs=1e-4)
         assert float(here["accuracy"]) == pytest.approx(np.mean(np.array(changed) < 0))
-        changes = []
-        for example in examples:
-            right = int(measured.task["right_id"][example])
-            before, after = (slow_logits(*arguments, example, m, of) for of in ([], [feature]))
-            changes.append(float(after.log_softmax(0)[right] - before.log_softmax(0)[right]))
+        changes = [
+            slow_log_probability(*arguments, example, m, [feature]) - slow_log_probability(*arguments, example, m)
+            for example in examples
+        ]
         assert float(here["log_probability_change"]) == pytest.approx(np.mean(changes), abs=1e-4)
         clean = [slow_metric(*arguments, example, m) for example in examples]
-        assert float(here["clean_logit_difference"]) == pytest.approx(-np.mean(clean), abs=1e-4)
+        assert float(here["clean_difference"]) == pytest.approx(-np.mean(clean), abs=1e-4)
         assert float(here["clean_accuracy"]) == pytest.approx(np.mean(np.array(clean) < 0))
 
 

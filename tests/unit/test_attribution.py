@@ -17,13 +17,14 @@ from transformers import PreTrainedTokenizerFast
 
 from chronocoder.attribution.attribute import completeness_gap, measure_effects
 from chronocoder.attribution.collect import collect_attributions
+from chronocoder.attribution.effects import Prompts
 from chronocoder.attribution.estimators import attribution_patching
 from chronocoder.attribution.exact import exact
 from chronocoder.attribution.grouped import deal, grouped_gradients
 from chronocoder.attribution.interventions import prepare_task, usable_examples
 from chronocoder.attribution.prompts import check_checkpoints, check_suite, read_prompts
 from chronocoder.attribution.summary import summarise_effects
-from chronocoder.config import AttributionSettings, TrajectorySettings
+from chronocoder.config import UNITS, AttributionSettings, TrajectorySettings
 from chronocoder.errors import NonFiniteError, StoreError, TaskError
 from chronocoder.suites.sites import Site, resolve_site
 from chronocoder.tasks.pairs import MinimalPair
@@ -43,9 +44,18 @@ def effects(estimator: str, task: xr.Dataset, where: list[Site], **settings: Any
     return measured(task, where, estimator=estimator, **settings)["effects"].values
 
 
-@pytest.fixture
-def paired(tokenizer: PreTrainedTokenizerFast) -> xr.Dataset:
-    """Pairs that have counterfactual prefixes of the same length, prepared for every intervention."""
+@pytest.fixture(params=list(UNITS))
+def paired(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> xr.Dataset:
+    """Pairs that can be patched, for each metric, prepared for every intervention."""
+    task = prefixes_of(tokenizer) if request.param == "next_token" else sentences_of(tokenizer, request.param)
+    usable = usable_examples(task, "counterfactual")
+    assert 2 <= usable.sizes["example"] < task.sizes["example"] and usable["has_counterfactual"].all()
+    resampled = prepare_task(usable, AttributionSettings(intervention="resample"))
+    assert resampled.sizes == usable.sizes
+    return prepare_task(resampled, AttributionSettings(intervention="mean"), corpus_means())
+
+
+def prefixes_of(tokenizer: PreTrainedTokenizerFast) -> xr.Dataset:
     pairs = [
         MinimalPair("the cat", " sees", " see", counterfactual="the dogs"),
         MinimalPair("the dogs near the cat", " see", " sees", counterfactual="the cat near the cat"),
@@ -53,12 +63,19 @@ def paired(tokenizer: PreTrainedTokenizerFast) -> xr.Dataset:
         MinimalPair("a boy", " walks", " walk", counterfactual="the boys"),
         MinimalPair("the boy", " walks", " walk"),
     ]
-    task = tokenise_pairs(pairs, tokenizer, 0, "paired").assign_attrs(task="paired")
-    usable = usable_examples(task, "counterfactual")
-    assert 2 <= usable.sizes["example"] < task.sizes["example"] and usable["has_counterfactual"].all()
-    resampled = prepare_task(usable, AttributionSettings(intervention="resample"))
-    assert resampled.sizes == usable.sizes
-    return prepare_task(resampled, AttributionSettings(intervention="mean"), corpus_means())
+    return tokenise_pairs(pairs, tokenizer, 0, "paired").assign_attrs(task="paired")
+
+
+def sentences_of(tokenizer: PreTrainedTokenizerFast, metric: str) -> xr.Dataset:
+    """Return pairs of several lengths, of which one has sentences of unequal lengths; endings have several tokens."""
+    pairs = [
+        MinimalPair("the", " cat sees the xyz", " dogs sees the xyz"),
+        MinimalPair("the", " boys see the xyz", " boy see the xyz"),
+        MinimalPair("a boy near the", " dogs walks", " cat walks"),
+        MinimalPair("a boy near the", " cats see", " cat see"),
+        MinimalPair("the", " cat walks", " xyz walks"),
+    ]
+    return tokenise_pairs(pairs, tokenizer, 0, "paired", metric).assign_attrs(task="paired")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -144,24 +161,26 @@ def test_groups_are_measured_by_the_gradient_halfway(intervention: str, paired: 
         for row, members in groups:
             change = prompts.change[row][:, members] @ prompts.weight[members]
             x = (prompts.state.activation[row] + change / 2).requires_grad_()
-            gradient = torch.autograd.grad(_metric_with(site, x, prompts.token_ids[row], prompts.answer_ids[row]), x)[0]
+            gradient = torch.autograd.grad(_metric_with(site, x, prompts, row), x)[0]
             expected[row, members] = (prompts.change[row][:, members] * (gradient @ prompts.weight[members].T)).sum(0)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
-        assert (alone.sum(1) == 2).all() and max(len(group.features) for group in groups) > 2
+        assert (alone.sum(1) == prompts.change.any(1).sum(1).clamp(max=2)).all() and max(
+            len(group.features) for group in groups
+        ) > 2
         for row in range(len(alone)):
-            of_row = np.concatenate([group.features for group in groups if group.row == row])
+            of_row = np.concatenate([np.empty(0, int), *(group.features for group in groups if group.row == row)])
             changed = prompts.change[row].any(0) & ~alone[row]
             assert sorted(of_row) == changed.nonzero()[:, 0].tolist()
 
 
-def _metric_with(site: Site, x: torch.Tensor, token_ids: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+def _metric_with(site: Site, x: torch.Tensor, prompts: Prompts, row: int) -> torch.Tensor:
     def put(_module: object, _input: object, output: Any) -> Any:
         return (x[None], *output[1:]) if isinstance(output, tuple) else x[None]
 
     handle = site.module.register_forward_hook(put)
-    logits = site.model(input_ids=token_ids[None]).logits[0, -1]
+    logits = site.model(input_ids=prompts.token_ids[[row]]).logits[:, -prompts.readout.positions :]
     handle.remove()
-    return logits[answers[0]] - logits[answers[1]]
+    return prompts.readout.of(torch.tensor([row])).outcome(logits).terms.sum()
 
 
 def test_groups_depend_on_seed_and_example_alone(task: xr.Dataset) -> None:
@@ -174,7 +193,7 @@ def test_groups_depend_on_seed_and_example_alone(task: xr.Dataset) -> None:
             prompts = batch.prompts[0]
             sizes = prompts.change.abs().sum(1).numpy()
             for row, members in deal(prompts, sizes, settings.model_copy(update=changes)).groups:
-                found.setdefault(int(batch.examples[row]), []).append(members.tolist())
+                found.setdefault(int(batch.rows.examples[row]), []).append(members.tolist())
         return found
 
     assert groups_of(8) == groups_of(1) != groups_of(8, seed=1)
@@ -204,7 +223,7 @@ def test_published_choices(task: xr.Dataset) -> None:
         for alpha in (0, 0.25, 0.5, 0.75):
             x = prompts.state.activation[0]
             x = (x + alpha * (prompts.end[0] - x)).requires_grad_()
-            metric = _metric_with(where[1], x, prompts.token_ids[0], prompts.answer_ids[0])
+            metric = _metric_with(where[1], x, prompts, 0)
             gradient = gradient + torch.autograd.grad(metric, x)[0] / 4
         of_tokens = prompts.change[0] * (gradient @ prompts.weight.T)
         total += torch.where(of_tokens.abs() > threshold, of_tokens, 0.0).sum(dim=0)

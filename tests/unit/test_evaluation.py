@@ -50,7 +50,7 @@ def maps_of(crosscoder: Crosscoder, x: Tensor) -> OwnMaps:
 
 def entropy(site: Site, activation: Tensor) -> float:
     """Return the cross-entropy of one model with its site set, over all sequences at once."""
-    logits = site.resume(torch.from_numpy(IDS), activation, last_only=False)[:, 1:-1]
+    logits = site.resume(torch.from_numpy(IDS), activation, last=None)[:, 1:-1]
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(IDS[:, 2:]).flatten()).item()
 
 
@@ -121,7 +121,7 @@ def test_a_splice_that_helps_a_model_is_told_of(
         ids = torch.cat([ids, torch.multinomial(logits.softmax(dim=-1), 1, generator=seeded())], dim=1)
     x = torch.stack([site.read(ids).activation for site in sites], dim=2)
     told = x[:, :, 1].clone().requires_grad_(True)
-    logits = sites[1].resume(ids, told, last_only=False)[:, 1:-1].flatten(0, 1)
+    logits = sites[1].resume(ids, told, last=None)[:, 1:-1].flatten(0, 1)
     loss = torch.nn.functional.cross_entropy(logits, ids[:, 2:].flatten())
     known = torch.stack([x[:, :, 0], told - 0.01 * torch.autograd.grad(loss, told)[0]], dim=2).detach()
     crosscoder = tiny_crosscoder("l1")

@@ -21,6 +21,7 @@ from chronocoder.attribution.prompts import read_prompts
 from chronocoder.config import AttributionSettings
 from chronocoder.suites.sites import Site, resolve_site
 from chronocoder.suites.suffix import empty_past, past_of
+from chronocoder.tasks.readout import NextToken
 from chronocoder.tasks.tokenise import PADDING
 
 IDS = torch.tensor([[0, 5, 9, 12, 3, 7], [0, 7, 7, 1, 2, 4], [3, 1, 4, 1, 5, 9]])
@@ -47,14 +48,14 @@ def test_going_on_from_a_position_equals_the_whole_pass(architecture: str, name:
     site = resolve_where_possible(model, name)
     assert site.keeps_past
     state, past = site.read(IDS), empty_past()
-    clean = site.resume(IDS, state.activation, state.entry, last_only=False, past=past)
+    clean = site.resume(IDS, state.activation, state.entry, last=None, past=past)
     torch.testing.assert_close(clean, model(input_ids=IDS).logits)
     for start in range(6):
         changed = state.activation[ROWS]
         changed[:, start:] += torch.randn_like(changed[:, start:])
-        expected = site.resume(IDS[ROWS], changed, state.entry[ROWS], last_only=False)[:, start:]
+        expected = site.resume(IDS[ROWS], changed, state.entry[ROWS], last=None)[:, start:]
         given = (IDS[ROWS, start:], changed[:, start:], state.entry[ROWS, start:])
-        found = site.resume(*given, last_only=False, past=past_of(past, ROWS, start))
+        found = site.resume(*given, last=None, past=past_of(past, ROWS, start))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
         found = site.resume(*given, answers=IDS[ROWS, :2], past=past_of(past, ROWS, start))
         torch.testing.assert_close(found[:, 0], expected[:, -1].gather(1, IDS[ROWS, :2]), rtol=1e-4, atol=1e-5)
@@ -108,7 +109,7 @@ def prompts_with(change: torch.Tensor) -> tuple[Site, Prompts]:
     ids = torch.arange(change[..., 0].numel()).view(change.shape[:2])
     state = site.read(ids)
     rows = torch.randn(change.shape[2], 16)
-    return site, Prompts(torch.arange(len(ids)), ids, ids[:, :2], state, state.activation, change, rows)
+    return site, Prompts(torch.arange(len(ids)), ids, NextToken(ids[:, :2]), state, state.activation, change, rows)
 
 
 def positions_run(site: Site, run: Callable[[], object]) -> list[tuple[int, int]]:

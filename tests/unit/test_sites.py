@@ -46,7 +46,7 @@ def test_resuming_from_the_unchanged_activation_gives_the_models_logits(any_mode
     site = resolve_where_possible(any_model, name)
     state = site.read(IDS)
     expected = any_model(input_ids=IDS).logits
-    torch.testing.assert_close(site.resume(IDS, state.activation, state.entry, last_only=False), expected)
+    torch.testing.assert_close(site.resume(IDS, state.activation, state.entry, last=None), expected)
     torch.testing.assert_close(site.resume(IDS, state.activation, state.entry), expected[:, -1:])
     torch.testing.assert_close(any_model(input_ids=IDS).logits, expected)  # nothing is left patched
 
@@ -65,7 +65,7 @@ def test_resuming_from_a_changed_activation_equals_a_hook_that_changes_it(
     handle = site.module.register_forward_hook(replace_output)
     expected = any_model(input_ids=IDS).logits
     handle.remove()
-    torch.testing.assert_close(site.resume(IDS, changed, state.entry, last_only=False), expected)
+    torch.testing.assert_close(site.resume(IDS, changed, state.entry, last=None), expected)
     assert not torch.allclose(expected, any_model(input_ids=IDS).logits)
 
 

@@ -12,16 +12,16 @@ import xarray as xr
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, PythonBackend
 
-from chronocoder.config import NurseryTask
-from chronocoder.config.suites import BlimpTask, PairsTask
+from chronocoder.config import BlimpTask, NurseryTask, PairsTask
 from chronocoder.errors import TaskError
 from chronocoder.suites.nursery.grammar import Grammar
 from chronocoder.suites.nursery.tokenizer import SEPARATOR, train_tokenizer
 from chronocoder.tasks.blimp import read_blimp
 from chronocoder.tasks.pairs import MinimalPair, Role
 from chronocoder.tasks.pairs_file import read_pairs_file
+from chronocoder.tasks.rows import row_batches, row_ids, rows_of
 from chronocoder.tasks.sources import read_pairs
-from chronocoder.tasks.tokenise import prefix_batches, prefix_ids, tokenise_pairs
+from chronocoder.tasks.tokenise import tokenise_pairs
 
 
 def blimp_file(path: Path, *pairs: tuple[str, str]) -> Path:
@@ -127,11 +127,15 @@ def test_each_kind_of_task_is_read_from_its_source(tmp_path: Path) -> None:
     assert len(generated) == 3 and all(pair.counterfactual for pair in generated)
 
 
+def prefix_ids(task: xr.Dataset, number: int, variable: str = "token_id") -> list[int]:
+    return row_ids(task, rows_of(task).some(np.array([number])), variable)[0].tolist()
+
+
 def test_prefix_begins_with_the_separator_and_answers_follow_it(
     task: xr.Dataset, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     for number in range(task.sizes["example"]):
-        ids = prefix_ids(task, np.array([number]))[0]
+        ids = prefix_ids(task, number)
         assert ids[0] == 0
         prefix, right = str(task["prefix"].values[number]), str(task["right"].values[number])
         whole = tokenizer.encode(prefix + right, add_special_tokens=False)
@@ -144,7 +148,7 @@ def test_shared_first_tokens_move_to_the_prefix(tokenizer: PreTrainedTokenizerFa
     shared = tokenizer.encode(" xa", add_special_tokens=False)[:-1]
     assert shared, "the test needs a word that is split"
     dataset = tokenise_pairs(pairs, tokenizer, 0, "t")
-    assert list(prefix_ids(dataset, np.array([0]))[0][-len(shared) :]) == shared
+    assert list(prefix_ids(dataset, 0)[-len(shared) :]) == shared
 
 
 def test_counterfactual_is_tokenised_like_the_prefix_and_ends_with_the_same_shared_tokens(
@@ -157,7 +161,7 @@ def test_counterfactual_is_tokenised_like_the_prefix_and_ends_with_the_same_shar
     dataset = tokenise_pairs(pairs, tokenizer, 0, "t")
     shared = tokenizer.encode(" xa", add_special_tokens=False)[:-1]
     expected = [0, *tokenizer.encode("a dogs", add_special_tokens=False), *shared]
-    assert list(prefix_ids(dataset, np.array([0]), "counterfactual_id")[0]) == expected
+    assert list(prefix_ids(dataset, 0, "counterfactual_id")) == expected
     assert dataset["counterfactual_id"].shape == dataset["token_id"].shape
     assert (dataset["counterfactual_id"].values[0, len(expected) :] == -1).all()
     assert (dataset["counterfactual_id"].values[1] == -1).all()
@@ -187,7 +191,7 @@ def test_counterfactual_that_cannot_be_aligned_is_counted_and_its_pair_kept(
 def test_answers_of_several_tokens_are_the_first_that_differ_and_counted(tokenizer: PreTrainedTokenizerFast) -> None:
     one, moved, kept = (("the", right, wrong) for right, wrong in ((" see", " walk"), (" xa", " xb"), ("xz", "yz")))
     dataset = tokenise_pairs([MinimalPair(*texts) for texts in (one, moved, kept)], tokenizer, 0, "t")
-    assert dataset.attrs["several_tokens"] == 2 and dataset.attrs["shared_tokens_moved"] == 1
+    assert dataset.attrs["several_tokens"] == 1  # those of "xa" and "xb" differ in the last one alone
     answers = [tokenizer.convert_ids_to_tokens(dataset[name].values.tolist()) for name in ("right_id", "wrong_id")]
     assert answers == [["Ġsee", "a", "x"], ["Ġwalk", "b", "y"]]
 
@@ -195,8 +199,8 @@ def test_answers_of_several_tokens_are_the_first_that_differ_and_counted(tokeniz
 def test_pairs_that_are_left_out_are_in_no_other_count(tokenizer: PreTrainedTokenizerFast) -> None:
     unequal = MinimalPair("the", " cat", " xyz", counterfactual="the cat near")
     dataset = tokenise_pairs([MinimalPair("the", " cat", " dogs"), unequal], tokenizer, 0, "t")
-    counts = ("left_out_length", "several_tokens", "shared_tokens_moved", "counterfactual_left_out")
-    assert [dataset.attrs[name] for name in counts] == [1, 0, 0, 0]
+    counts = ("left_out_length", "several_tokens", "counterfactual_left_out")
+    assert [dataset.attrs[name] for name in counts] == [1, 0, 0]
 
 
 def pad_to_the_left(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -378,7 +382,8 @@ def test_number_of_conditions_is_limited(tokenizer: PreTrainedTokenizerFast, cou
 
 def test_no_usable_pair_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(
-        TaskError, match=r"task 't': none of 1 pairs is usable .*'length': 1.*; choose continuations of"
+        TaskError,
+        match=r"task 't': none of 1 pairs is usable .* by metric next_token .*'length': 1.*; set metric to sentence",
     ):
         tokenise_pairs([MinimalPair("the", " cat", " qqqqq")], tokenizer, 0, "t")
 
@@ -386,8 +391,10 @@ def test_no_usable_pair_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        (MinimalPair("the", " cat", " cat"), "task 't', pair 1: right and wrong continuation are the same: ' cat'"),
-        (MinimalPair(" ", "cat", "dog"), "task 't', pair 1: 'cat' and 'dog' share no prefix"),
+        (
+            MinimalPair("the", " cat", " cat"),
+            "task 't', pair 1: right and wrong sentence are the same: 'the cat'",
+        ),
         (
             MinimalPair("the", " cat", " dog", counterfactual="the"),
             "task 't', pair 1: the counterfactual is the prefix itself: 'the'; correct it or leave it out",
@@ -400,8 +407,8 @@ def test_unusable_pair_is_named(tokenizer: PreTrainedTokenizerFast, pair: Minima
 
 
 def test_batches_hold_every_example_once_and_one_length_each(task: xr.Dataset) -> None:
-    batches = prefix_batches(task, 2)
-    assert sorted(np.concatenate(batches)) == list(range(task.sizes["example"]))
-    for batch in batches:
-        assert len(batch) <= 2
-        assert len(set(task["length"].values[batch])) == 1
+    batches = row_batches(task, 2)
+    assert sorted(np.concatenate([rows.examples for rows in batches])) == list(range(task.sizes["example"]))
+    for rows in batches:
+        assert len(rows.examples) <= 2 and (rows.members == 0).all()
+        assert set(task["length"].values[rows.examples]) == set(rows.lengths) and len(set(rows.lengths)) == 1

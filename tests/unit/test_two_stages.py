@@ -188,7 +188,7 @@ def test_precision_ends_with_its_block() -> None:
 def test_bfloat16_is_refused_where_rounding_hides_what_is_of_interest(task: xr.Dataset) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"attribution.precision bfloat16: at checkpoint step0 rounding changes an effect by .* logits, more than"
+        match=r"attribution.precision bfloat16: at checkpoint step0 rounding changes an effect by .*, more than"
         r" attribution.smallest_effect 1e-07; take a higher precision, or a larger smallest_effect",
     ):
         measured(task, "exact", precision="bfloat16", smallest_effect=1e-7)

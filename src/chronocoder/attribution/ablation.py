@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from chronocoder.attribution.agreement import pearson, spearman
@@ -19,16 +17,11 @@ from chronocoder.attribution.choices import (
     choose_sets,
     ranked_features,
 )
-from chronocoder.attribution.effects import (
-    Prompts,
-    difference,
-    logits,
-    metric,
-)
+from chronocoder.attribution.effects import Prompts, logits, metric
 from chronocoder.attribution.estimators import ESTIMATORS
-from chronocoder.attribution.exact import changed_alone, changed_at_positions, changed_logits, past_for
+from chronocoder.attribution.exact import changed_alone, changed_at_positions, changed_logits, effect_of, past_for
 from chronocoder.attribution.measures import CONTROL, TOP, mean_interval, share
-from chronocoder.attribution.prompts import Place, joined, read_prompts
+from chronocoder.attribution.prompts import Place, add_to_examples, joined, read_prompts
 from chronocoder.attribution.sampling import Units, average, bootstrap_draws, resampled_means, unit_sums, units_of
 from chronocoder.attribution.writing import WRITING_NAMES, Writers, measure_writing, summarise_writing
 from chronocoder.config import EXACT, AblationSettings, AttributionSettings
@@ -37,22 +30,12 @@ from chronocoder.crosscoder.own_codes import OwnCodes
 from chronocoder.errors import NonFiniteError
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.sites import Site
+from chronocoder.tasks.readout import Outcome
+from chronocoder.tasks.rows import by_member, unit_of
 
 ESTIMATED = [name for name in ESTIMATORS if name != EXACT]
 RELDEC = "relative_decoder_norm"
 WORDS = ["token", "role", "right", "wrong", "condition"]
-
-
-class Outcome(NamedTuple):
-    """What a model says as it is, or after an intervention.
-
-    Attributes:
-        metric: logit(wrong) - logit(right), shape (batch,).
-        log_probability: of the right answer, in nats, shape (batch,).
-    """
-
-    metric: Float[Tensor, " batch"]
-    log_probability: Float[Tensor, " batch"]
 
 
 def measure_ablations(
@@ -83,7 +66,8 @@ def measure_ablations(
     Returns:
         `effects` (estimator, checkpoint, example, feature); `clean_metric` (checkpoint, example);
         `log_probability_changes` (checkpoint, example, feature), `set_effects` (checkpoint, set_size, draw, example)
-        with the top features as draw 0, `position_effects` (checkpoint, top_feature, example, position);
+        with the top features as draw 0, `position_effects` (checkpoint, top_feature, example, position), with dimension
+        `member` before `position` where the metric compares sentences;
         `swapped_effects` (writer, reader, example, row), of which the first rows are of the features and the others of
         random directions in place of the top features, one draw after the other;
         `own_code` (checkpoint, feature), whether the own code has been written.
@@ -99,9 +83,9 @@ def measure_ablations(
     exact_effects = found["effects"].sel(estimator=EXACT).values
     for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
         for number, (site, prompts) in enumerate(zip(sites, batch.prompts, strict=True)):
-            place = Place(site, prompts, batch.examples, number, settings, past_for(site))
+            place = Place(site, prompts, batch.rows, number, settings, past_for(site))
             clean = _clean_outcome(place)
-            found["clean_metric"].values[number, batch.examples] = clean.metric.cpu().numpy()
+            add_to_examples(found["clean_metric"].values[number], batch.rows, clean.terms.sum(dim=1))
             _measure_alone(place, chosen, clean, found)
             _measure_sets(place, sets[number], clean, found)
         measure_writing(writers, sites, batch, settings, exact_effects, found["swapped_effects"].values)
@@ -144,17 +128,17 @@ def summarise_ablations(
         **exact,
         **{name: values[1:] for name, values in of_roles.items()},
         "accuracy": (after < 0).mean("example"),
-        "logit_difference": -after.mean("example"),
+        "difference": -after.mean("example"),
         "log_probability_change": measured["log_probability_changes"].mean("example"),
         "clean_accuracy": (measured["clean_metric"] < 0).mean("example"),
-        "clean_logit_difference": -measured["clean_metric"].mean("example"),
+        "clean_difference": -measured["clean_metric"].mean("example"),
         **_agreement(effect, of_chosen, top),
         **_curves(measured, attribution, units),
-        "position_effect": measured["position_effects"].where(task["position"] < task["length"]),
+        "position_effect": measured["position_effects"].where(task["token_id"] >= 0),
         "own_code": measured["own_code"],
         **summarise_writing(measured["swapped_effects"], top, units, draws, settings),
     }
-    described = {name: _described(values, name, settings) for name, values in variables.items()}
+    described = {name: _described(values, name, settings, unit_of(task)) for name, values in variables.items()}
     words = task[WORDS].rename(condition="example_condition", role="token_role")
     summary = xr.Dataset(variables).drop_attrs().assign(described).merge(words, join="exact")
     return summary.assign_coords(tokens_seen=attribution["tokens_seen"])
@@ -175,9 +159,9 @@ def _role_effects(measured: xr.Dataset, task: xr.Dataset) -> xr.DataArray:
     Returns:
         Dims (position_role, checkpoint, top_feature, example).
     """
-    roles = task["role"].transpose("example", "position").values
-    names = [name for name in dict.fromkeys(roles[:, 1:].ravel().tolist()) if name]
-    effects = [measured["position_effects"].where(task["role"] == name, 0.0).sum("position") for name in names]
+    names = [name for name in dict.fromkeys(by_member(task, "role")[..., 1:].ravel().tolist()) if name]
+    within = [name for name in task["role"].dims if name != "example"]
+    effects = [measured["position_effects"].where(task["role"] == name, 0.0).sum(within) for name in names]
     return xr.concat(effects, "position_role").assign_coords(position_role=strings(names))
 
 
@@ -190,65 +174,62 @@ def _measure_alone(place: Place, chosen: Chosen, clean: Outcome, found: xr.Datas
 
 def _estimate_alone(place: Place, chosen: Chosen, found: xr.Dataset) -> None:
     """Estimate what each of the chosen features does; estimators are told of all features that change."""
-    site, everything, examples, number, settings, _ = place
+    site, everything, rows, number, settings, _ = place
     changed = np.union1d(everything.change.any(dim=(0, 1)).nonzero()[:, 0].cpu().numpy(), chosen.features)
     prompts = everything.restricted(_index(changed, everything))
     of_chosen = _index(np.searchsorted(changed, chosen.features), everything)
     for place_of, name in enumerate(ESTIMATED):
         estimate = ESTIMATORS[name](site, prompts, settings)
-        found["effects"].values[place_of, number, examples] = estimate.features[:, of_chosen].cpu().numpy()
+        add_to_examples(found["effects"].values[place_of, number], rows, estimate.features[:, of_chosen])
 
 
 @torch.no_grad()
 def _ablate_alone(place: Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
     """Change each of the chosen features alone."""
-    site, everything, examples, number, settings, past = place
+    site, everything, sequences, number, settings, past = place
     prompts = everything.restricted(_index(chosen.features, everything))
-    effects = found["effects"].sel(estimator=EXACT).values[number]
+    effects = found["effects"].sel(estimator=EXACT).values[number], found["log_probability_changes"].values[number]
     for rows in changed_alone(prompts, settings.batch_size, from_start=past is None):
-        outcome = _outcome(changed_logits(site, prompts, rows, past), prompts.answer_ids[rows.examples])
-        at = examples[rows.examples.cpu().numpy()], rows.features.cpu().numpy()
-        effects[at] = (outcome.metric - clean.metric[rows.examples]).cpu().numpy()
-        change = outcome.log_probability - clean.log_probability[rows.examples]
-        found["log_probability_changes"].values[number][at] = change.cpu().numpy()
+        outcome = prompts.readout.of(rows.examples).outcome(changed_logits(site, prompts, rows, past))
+        at = sequences.examples[rows.examples.cpu().numpy()], rows.features.cpu().numpy()
+        for values, before, after in zip(effects, clean, outcome, strict=True):
+            change = (after - before[rows.examples, -after.shape[1] :]).sum(dim=1)
+            np.add.at(values, at, change.cpu().numpy())
 
 
 @torch.no_grad()
 def _measure_positions(place: Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
     """Measure what each top feature does at each position alone."""
-    site, everything, examples, number, settings, past = place
+    site, everything, sequences, number, settings, past = place
     prompts = everything.restricted(_index(chosen.top, everything))
+    effects = found["position_effects"].values[number]
+    of_members = effects if effects.ndim == 4 else effects[:, :, None]
     for rows in changed_at_positions(prompts, settings.batch_size, from_start=past is None):
-        after = difference(changed_logits(site, prompts, rows, past, prompts.answer_ids))
-        effect = (after - clean.metric[rows.examples]).cpu().numpy()
-        at = rows.features.cpu().numpy(), examples[rows.examples.cpu().numpy()], rows.positions.cpu().numpy()
-        found["position_effects"].values[number][at] = effect
+        effect = effect_of(site, prompts, rows, past, clean.terms)
+        own = sequences.some(rows.examples.cpu().numpy())
+        at = rows.features.cpu().numpy(), own.examples, own.members, rows.positions.cpu().numpy()
+        of_members[at] = effect.cpu().numpy()
 
 
 @torch.no_grad()
 def _measure_sets(place: Place, sets: FeatureSets, clean: Outcome, found: xr.Dataset) -> None:
     """Measure what the features of each set do together."""
-    site, prompts, examples, number, settings, _ = place
+    site, prompts, rows, number, settings, _ = place
     x, keys = prompts.state.activation, list(sets)
     copies = max(1, settings.batch_size // len(x))
     for first in range(0, len(keys), copies):
         own = keys[first : first + copies]
         indices = [_index(sets[key], prompts) for key in own]
         changed = torch.stack([x + (prompts.change[..., of] @ prompts.weight[of]).to(x.dtype) for of in indices])
-        effects = (metric(site, prompts, changed) - clean.metric).cpu().numpy()
+        effects = metric(site, prompts, changed) - clean.terms.sum(dim=1)
         for key, of_set in zip(own, effects, strict=True):
-            found["set_effects"].values[number, *key, examples] = of_set
+            add_to_examples(found["set_effects"].values[number, *key], rows, of_set)
 
 
 @torch.no_grad()
 def _clean_outcome(place: Place) -> Outcome:
     site, prompts = place.site, place.prompts
-    return _outcome(logits(site, prompts, prompts.state.activation[None], past=place.past)[0], prompts.answer_ids)
-
-
-def _outcome(of_vocabulary: Float[Tensor, "batch token"], answer_ids: Int[Tensor, "batch 2"]) -> Outcome:
-    answers = of_vocabulary.gather(1, answer_ids)
-    return Outcome(difference(answers), answers[:, 1] - of_vocabulary.logsumexp(dim=1))
+    return prompts.readout.outcome(logits(site, prompts, prompts.state.activation[None], past=place.past))
 
 
 def _empty(
@@ -261,7 +242,7 @@ def _empty(
         "example": task["example"].values,
         "feature": chosen.features,
         "top_feature": chosen.top,
-        "position": task["position"].values,
+        **{name: task[name].values for name in task["token_id"].dims if name != "example"},
         "set_size": np.array(ablation.set_sizes),
         "draw": np.arange(ablation.random_sets + 1),
         "writer": strings(crosscoder.config.checkpoints),
@@ -273,7 +254,7 @@ def _empty(
         "clean_metric": ("checkpoint", "example"),
         "log_probability_changes": ("checkpoint", "example", "feature"),
         "set_effects": ("checkpoint", "set_size", "draw", "example"),
-        "position_effects": ("checkpoint", "top_feature", "example", "position"),
+        "position_effects": ("checkpoint", "top_feature", *map(str, task["token_id"].dims)),
         "swapped_effects": ("writer", "reader", "example", "row"),
     }
     shapes = {name: tuple(len(sizes[dim]) for dim in of) for name, of in dims.items()}
@@ -325,10 +306,10 @@ LONG_NAMES = {
     "indirect_effect_low": ("lower end of its {percent} interval", "logit"),
     "indirect_effect_high": ("upper end of its {percent} interval", "logit"),
     "accuracy": ("accuracy with the feature changed", "1"),
-    "logit_difference": ("mean logit(right) - logit(wrong) with the feature changed", "logit"),
+    "difference": ("mean of right minus wrong with the feature changed", "logit"),
     "log_probability_change": ("mean change of the right answer's log-probability", "nat"),
     "clean_accuracy": ("accuracy of the unchanged model", "1"),
-    "clean_logit_difference": ("mean logit(right) - logit(wrong) of the unchanged model", "logit"),
+    "clean_difference": ("mean of right minus wrong in the unchanged model", "logit"),
     "spearman": ("rank correlation with the exact effects, over all features here", "1"),
     "pearson": ("correlation with the exact effects, over all features here", "1"),
     "share_spearman": ("rank correlation with the share of the exact effects, over top features", "1"),
@@ -349,10 +330,13 @@ LONG_NAMES = {
 }
 
 
-def _described(values: xr.DataArray, name: str, settings: AttributionSettings) -> xr.Variable:
+"""What the variables are called, and their units; `logit` stands for the unit of the task's metric."""
+
+
+def _described(values: xr.DataArray, name: str, settings: AttributionSettings, unit: str) -> xr.Variable:
     long_name, units = LONG_NAMES[name]
     words = long_name.format(percent=f"{settings.confidence:.0%}")
-    return labelled(tuple(map(str, values.dims)), values.values, words, units)
+    return labelled(tuple(map(str, values.dims)), values.values, words, unit if units == "logit" else units)
 
 
 def _index(features: np.ndarray, prompts: Prompts) -> Tensor:

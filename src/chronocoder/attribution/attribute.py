@@ -13,13 +13,14 @@ from chronocoder.attribution.effects import clean_and_changed
 from chronocoder.attribution.estimators import ESTIMATORS
 from chronocoder.attribution.exact import effects_alone
 from chronocoder.attribution.precision import rounding
-from chronocoder.attribution.prompts import Place, PromptBatch, joined, read_prompts
+from chronocoder.attribution.prompts import Place, PromptBatch, add_to_examples, joined, read_prompts
 from chronocoder.config import EXACT, SCREEN, TWO_STAGES, AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.errors import ConfigError, NonFiniteError
 from chronocoder.plan.compute import Prompts as PlannedPrompts
 from chronocoder.stores import strings
 from chronocoder.suites.sites import Site
+from chronocoder.tasks.rows import rows_of
 
 
 def measure_effects(
@@ -43,11 +44,11 @@ def measure_effects(
 
     Returns:
         `effects` (checkpoint, example, feature), `control_effects` (control, checkpoint, example, control_feature),
-        `clean_metric`, `error_effects` and `total_effects` (checkpoint, example), in logits; `rounding` (checkpoint,
-        example), what rounding alone does to mu, in logits; `changes` (example, feature), how much the intervention
-        changes each feature's activation, added up over positions; `estimator` (feature), by which its effects were
-        found; `estimates` (checkpoint, example, checked_feature), those of features chosen at random whose effects
-        are exact; `control_features` (control, control_feature); `activation_frequency` and `mean_activation`
+        `clean_metric`, `error_effects` and `total_effects` (checkpoint, example), in the unit of the task's metric;
+        `rounding` (checkpoint, example), what rounding alone does to mu; `changes` (example, feature), how much the
+        intervention changes each feature's activation, added up over positions; `estimator` (feature), by which its
+        effects were found; `estimates` (checkpoint, example, checked_feature), those of features chosen at random whose
+        effects are exact; `control_features` (control, control_feature); `activation_frequency` and `mean_activation`
         (feature), on the clean prefixes.
 
     Raises:
@@ -60,9 +61,9 @@ def measure_effects(
     directions = draw_directions(crosscoder, settings)
     found = _empty(crosscoder, task, directions)
     for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
-        found["changes"].values[batch.examples] = batch.prompts[0].change.abs().sum(dim=1).cpu().numpy()
+        np.add.at(found["changes"].values, batch.rows.examples, batch.prompts[0].change.abs().sum(dim=1).cpu().numpy())
         for number, (site, everything) in enumerate(zip(sites, batch.prompts, strict=True)):
-            _measure_batch(Place(site, everything, batch.examples, number, settings), directions, found)
+            _measure_batch(Place(site, everything, batch.rows, number, settings), directions, found)
         _check_rounding(found["rounding"], settings)
         _count(batch, found)
     chosen = choose_exact(joined(found["effects"].values), settings)
@@ -78,7 +79,7 @@ def measure_effects(
     return whole.drop_vars(["active", "mass", "tokens"]).assign(
         control_features=(("control", "control_feature"), directions.features),
         estimator=("feature", strings(_estimator_of(whole["feature"].values, settings, chosen))),
-        activation_frequency=whole["active"] / task.sizes["example"],
+        activation_frequency=whole["active"] / len(rows_of(task).lengths),
         mean_activation=whole["mass"] / whole["tokens"],
     )
 
@@ -118,7 +119,7 @@ def completeness_gap(measured: xr.Dataset) -> xr.DataArray:
 
 def _measure_batch(place: Place, directions: RandomDirections, found: xr.Dataset) -> None:
     """Find the effects of features, random directions, error term and everything; random directions exactly, if any."""
-    site, everything, examples, number, settings, _ = place
+    site, everything, rows, number, settings, _ = place
     changed = everything.change.any(dim=(0, 1)).nonzero()[:, 0]
     prompts, screening = everything.restricted(changed), settings.estimator == TWO_STAGES
     if not screening:
@@ -127,14 +128,14 @@ def _measure_batch(place: Place, directions: RandomDirections, found: xr.Dataset
     features, controls = effects.features.split([len(changed), prompts.controls], dim=1)
     if screening:
         controls = effects_alone(site, directions.alone(everything, number), settings)
-    found["effects"].values[number][np.ix_(examples, changed.cpu().numpy())] = features.cpu().numpy()
-    of_draws = controls.unflatten(1, directions.features.shape).transpose(0, 1)
-    found["control_effects"].values[:, number, examples] = of_draws.cpu().numpy()
-    found["error_effects"].values[number, examples] = effects.error.cpu().numpy()
-    clean, changed_all = clean_and_changed(site, everything).cpu().numpy()
-    found["clean_metric"].values[number, examples] = clean
-    found["total_effects"].values[number, examples] = changed_all - clean
-    found["rounding"].values[number, examples] = rounding(site, everything, settings).cpu().numpy()
+    add_to_examples(found["effects"].values[number], rows, features, changed)
+    of_draws = controls.unflatten(1, directions.features.shape)
+    add_to_examples(found["control_effects"].values[:, number].swapaxes(0, 1), rows, of_draws)
+    add_to_examples(found["error_effects"].values[number], rows, effects.error)
+    clean, changed_all = clean_and_changed(site, everything)
+    add_to_examples(found["clean_metric"].values[number], rows, clean)
+    add_to_examples(found["total_effects"].values[number], rows, changed_all - clean)
+    add_to_examples(found["rounding"].values[number], rows, rounding(site, everything, settings))
 
 
 def _measure_chosen(
@@ -150,11 +151,12 @@ def _measure_chosen(
     found = screened.assign(estimates=estimates.copy(deep=True))
     if not len(chosen.features):
         return found
+    found["effects"].values[..., chosen.features] = 0
     for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
         for number, (site, everything) in enumerate(zip(sites, batch.prompts, strict=True)):
-            prompts = everything.restricted(torch.from_numpy(chosen.features).to(everything.change.device))
-            effects = effects_alone(site, prompts, settings).cpu().numpy()
-            found["effects"].values[number][np.ix_(batch.examples, chosen.features)] = effects
+            features = torch.from_numpy(chosen.features).to(everything.change.device)
+            effects = effects_alone(site, everything.restricted(features), settings)
+            add_to_examples(found["effects"].values[number], batch.rows, effects, features)
     return found
 
 
@@ -174,7 +176,7 @@ def _check_rounding(found: xr.DataArray, settings: AttributionSettings) -> None:
         if float(floor) > settings.smallest_effect > 0:
             raise ConfigError(
                 f"attribution.precision {settings.precision}: at checkpoint {floor['checkpoint'].item()} rounding"
-                f" changes an effect by {float(floor):.2g} logits, more than attribution.smallest_effect"
+                f" changes an effect by {float(floor):.2g}, more than attribution.smallest_effect"
                 f" {settings.smallest_effect:g}; take a higher precision, or a larger smallest_effect"
             )
 
@@ -208,7 +210,7 @@ def _empty(crosscoder: Crosscoder, task: xr.Dataset, directions: RandomDirection
 
 
 def _count(batch: PromptBatch, found: xr.Dataset) -> None:
-    """Add a batch to the number of examples each feature is active in, its summed activation, and the tokens."""
+    """Add a batch to the number of texts each feature is active in, its summed activation, and the tokens."""
     found["active"].values += (batch.codes > 0).any(dim=1).sum(dim=0).cpu().numpy()
     found["mass"].values += batch.codes.sum(dim=(0, 1), dtype=torch.float64).cpu().numpy()
     found["tokens"].values += batch.codes[:, 1:, 0].numel()

@@ -13,6 +13,7 @@ from chronocoder.attribution.measures import CLASSES
 from chronocoder.config import AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.stores import strings
+from chronocoder.tasks.rows import reads_prefixes
 
 SHUFFLED = "shuffled tokens"
 NEIGHBOURS = 50
@@ -100,20 +101,30 @@ def mix_rows(
 
 
 def shuffle_tokens(task: xr.Dataset, seed: int) -> xr.Dataset:
-    """Return a task with the tokens of each prefix in another, random order; its first token, the separator, stays.
+    """Return a task with the tokens of each text in another, random order; its first token, the separator, stays.
 
-    A prefix of which no other order exists stays as it is. The prefix that features take
-    their values from, a counterfactual or that of another example, is shuffled as its prefix is.
+    Where a metric scores the end of a sentence only, that stays too. A text of which no other order exists stays as it
+    is. The text that features take their values from, a counterfactual or that of another example, is shuffled as its
+    own is.
     """
     generator = np.random.default_rng([seed, 3])
     present = [name for name in SHUFFLED_VARIABLES if name in task]
-    shuffled = {name: task[name].transpose("example", "position").copy(deep=True) for name in present}
+    shuffled = {name: task[name].transpose("example", ..., "position").copy(deep=True) for name in present}
     ids = shuffled["token_id"].values
-    for example, length in enumerate(task["length"].values):
-        order = 1 + _another_order(ids[example, 1:length], generator)
+    for place, length in np.ndenumerate(_shuffled_lengths(task)):
+        order = 1 + _another_order(ids[place][1:length], generator)
         for values in shuffled.values():
-            values.values[example, 1:length] = values.values[example, order]
+            values.values[place][1:length] = values.values[place][order]
     return task.assign(shuffled)
+
+
+def _shuffled_lengths(task: xr.Dataset) -> np.ndarray:
+    """Return how many tokens of each text are shuffled, the separator included: (example,) or (example, member)."""
+    lengths: np.ndarray = task["length"].transpose("example", ...).values
+    if reads_prefixes(task):
+        return lengths
+    scored_from = task["scored_from"].transpose("example", ...).values
+    return np.where(scored_from > 1, scored_from, lengths)
 
 
 def _another_order(tokens: np.ndarray, generator: np.random.Generator) -> np.ndarray:

@@ -1,9 +1,9 @@
 """The indirect effect (IE) of features (Marks et al. 2403.19647, with error terms).
 
 The site's activation at a checkpoint is x = b + sum_i f_i W_i + epsilon: the error term epsilon is kept, so that the
-unchanged model is reproduced exactly. The metric is mu = logit(wrong) - logit(right) at the last token of the prefix.
+unchanged model is reproduced exactly. The metric mu is "wrong minus right" (see `chronocoder.tasks.readout`).
 An intervention changes feature i by delta_i at every position: to zero (delta_i = -f_i), to its mean over the corpus,
-or to what the feature is on another prefix. IE_i = mu(feature i changed) - mu(clean): with an ablation, positive where
+or to what the feature is on another text. IE_i = mu(feature i changed) - mu(clean): with an ablation, positive where
 the feature helps the right answer. The error term has an effect of its own, by the change of epsilon.
 """
 
@@ -15,15 +15,20 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from chronocoder.suites.sites import Site, SiteState
+from chronocoder.tasks.readout import Readout
 
 
 class Prompts(NamedTuple):
-    """Examples with prefixes of one length, at one checkpoint, and what an intervention does to them.
+    """Sequences of one length, at one checkpoint, and what an intervention does to them.
+
+    An effect is on mu of a sequence: that on an example is the sum over its sequences, which are one prefix or two
+    sentences.
 
     Attributes:
-        examples: their places in the task, shape (batch,); what an estimator draws at random depends on them alone.
+        examples: places of their examples in the task, shape (batch,); what an estimator draws at random depends on
+            them alone.
         token_ids: shape (batch, position).
-        answer_ids: wrong and right answer token, shape (batch, 2).
+        readout: what the metric makes of their logits.
         state: the clean pass up to the site.
         end: the site's activation when all features and the error term are changed, shape (batch, position, d_model).
         change: what the intervention adds to each of some features, shape (batch, position, feature); zero at the first
@@ -31,12 +36,12 @@ class Prompts(NamedTuple):
         weight: how these features write to the site, shape (feature, d_model).
         controls: the last so many of the features are controls: they are changed as the others are, and are no part of
             the site's activation.
-        mean_length: tokens of a prefix, mean over the task.
+        mean_length: tokens of an example, mean over the task.
     """
 
     examples: Int[Tensor, " batch"]
     token_ids: Int[Tensor, "batch position"]
-    answer_ids: Int[Tensor, "batch 2"]
+    readout: Readout
     state: SiteState
     end: Float[Tensor, "batch position d_model"]
     change: Float[Tensor, "batch position feature"]
@@ -59,13 +64,13 @@ class Prompts(NamedTuple):
         return self._replace(
             examples=self.examples[examples],
             token_ids=self.token_ids[examples],
-            answer_ids=self.answer_ids[examples],
+            readout=self.readout.of(examples),
             state=state,
         )
 
 
 class Effects(NamedTuple):
-    """Effects on each example, in logits.
+    """Effects on each sequence, in the unit of the metric.
 
     Attributes:
         features: of each feature, shape (batch, feature).
@@ -99,35 +104,47 @@ def clean_and_changed(site: Site, prompts: Prompts) -> Float[Tensor, "2 batch"]:
 def metric(
     site: Site, prompts: Prompts, activations: Float[Tensor, "copy batch position d_model"]
 ) -> Float[Tensor, "copy batch"]:
-    """Return mu, in logits, for several versions of the site's activation in one pass."""
-    return difference(logits(site, prompts, activations, prompts.answer_ids))
+    """Return mu for several versions of the site's activation in one pass."""
+    return terms(site, prompts, activations).sum(dim=-1)
 
 
-def difference(answer_logits: Float[Tensor, "copy batch 2"]) -> Float[Tensor, "copy batch"]:
-    """Return logit(wrong) - logit(right)."""
-    return answer_logits[..., 0] - answer_logits[..., 1]
+def terms(
+    site: Site, prompts: Prompts, activations: Float[Tensor, "copy batch position d_model"], past: Cache | None = None
+) -> Float[Tensor, "copy batch position"]:
+    """Return mu by position, of the last positions that the metric reads; `past` as for `logits`."""
+    copies, batch = activations.shape[:2]
+    rows = torch.arange(batch, device=activations.device).repeat(copies)
+    readout = prompts.readout.of(rows)
+    found = logits(site, prompts, activations, readout.answer_ids, past)
+    return readout.terms(found).view(copies, batch, -1)
 
 
 def logits(
     site: Site,
     prompts: Prompts,
     activations: Float[Tensor, "copy batch position d_model"],
-    token_ids: Int[Tensor, "batch token"] | None = None,
+    token_ids: Int[Tensor, "row token"] | None = None,
     past: Cache | None = None,
-) -> Float[Tensor, "copy batch token"]:
-    """Return the last token's logits of some tokens, or of the vocabulary, for several versions of the activation.
+) -> Float[Tensor, "row position token"]:
+    """Return the logits of the last positions, those that the metric reads, for several versions of the activation.
 
-    An empty `past` keeps the keys and values of the pass.
+    Args:
+        site: in the checkpoint's model.
+        prompts: the sequences.
+        activations: the versions; a row is a copy of a sequence, those of one copy one after another.
+        token_ids: those of each row whose logits are wanted; None: those of the vocabulary.
+        past: an empty one keeps the keys and values of the pass.
     """
-    copies, batch = activations.shape[:2]
+    copies = len(activations)
     found = site.resume(
         prompts.token_ids.repeat(copies, 1),
         activations.flatten(0, 1),
         None if site.is_residual else prompts.state.entry.repeat(copies, 1, 1),
-        answers=None if token_ids is None else token_ids.repeat(copies, 1),
+        last=prompts.readout.positions,
+        answers=token_ids,
         past=past,
     )
-    return found[:, -1].float().view(copies, batch, -1)
+    return found.float()
 
 
 def error_change(prompts: Prompts) -> Float[Tensor, "batch position d_model"]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from chronocoder.attribution.effects import Effects, Prompts, difference, error_change, logits, metric
+from chronocoder.attribution.effects import Effects, Prompts, error_change, metric, terms
 from chronocoder.config import AttributionSettings
 from chronocoder.plan.sizes import EXACT_ROWS
 from chronocoder.suites.sites import Site
@@ -62,12 +62,28 @@ def _alone(
 ) -> tuple[Float[Tensor, "batch feature"], Float[Tensor, " batch"]]:
     """Return the effects of features, and the clean metric."""
     x, past = prompts.state.activation, past_for(site)
-    clean = difference(logits(site, prompts, x[None], prompts.answer_ids, past))[0]
+    clean = terms(site, prompts, x[None], past)[0]
     features = x.new_zeros(len(x), len(prompts.weight), dtype=torch.float32)
     for rows in changed_alone(prompts, settings.batch_size, from_start=past is None):
-        after = difference(changed_logits(site, prompts, rows, past, prompts.answer_ids))
-        features[rows.examples, rows.features] = after - clean[rows.examples]
-    return features, clean
+        features[rows.examples, rows.features] = effect_of(site, prompts, rows, past, clean)
+    return features, clean.sum(dim=-1)
+
+
+def effect_of(
+    site: Site, prompts: Prompts, rows: Rows, past: Cache | None, clean: Float[Tensor, "batch position"]
+) -> Float[Tensor, " row"]:
+    """Return what changes do to mu; where a pass begins, what it reads before is as it was.
+
+    Args:
+        site: in the checkpoint's model.
+        prompts: the sequences.
+        rows: the changes.
+        past: of `past_for`, filled by the clean pass.
+        clean: mu by position.
+    """
+    readout = prompts.readout.of(rows.examples)
+    changed = readout.terms(changed_logits(site, prompts, rows, past, readout.answer_ids))
+    return (changed - clean[rows.examples, -changed.shape[1] :]).sum(dim=-1)
 
 
 def past_for(site: Site) -> Cache | None:
@@ -76,26 +92,27 @@ def past_for(site: Site) -> Cache | None:
 
 
 def changed_logits(
-    site: Site, prompts: Prompts, rows: Rows, past: Cache | None, token_ids: Int[Tensor, "batch token"] | None = None
-) -> Float[Tensor, "row token"]:
-    """Return the last token's logits of some tokens, or of the vocabulary, with features changed.
+    site: Site, prompts: Prompts, rows: Rows, past: Cache | None, token_ids: Int[Tensor, "row token"] | None = None
+) -> Float[Tensor, "row position token"]:
+    """Return the logits of the last positions, those that the metric reads and the change reaches.
 
     Args:
         site: in the checkpoint's model.
-        prompts: the examples.
+        prompts: the sequences.
         rows: the changes.
         past: of `past_for`, filled by the clean pass.
-        token_ids: of each example of the prompts.
+        token_ids: those of each row whose logits are wanted; None: those of the vocabulary.
     """
     own, start = rows.examples, rows.start
     found = site.resume(
         prompts.token_ids[own, start:],
         rows.activation,
         None if site.is_residual else prompts.state.entry[own, start:],
-        answers=None if token_ids is None else token_ids[own],
+        last=prompts.readout.positions,
+        answers=token_ids,
         past=None if past is None else past_of(past, own, start),
     )
-    return found[:, -1].float()
+    return found.float()
 
 
 def changed_alone(prompts: Prompts, sequences: int, from_start: bool = False) -> Iterator[Rows]:

@@ -7,6 +7,7 @@ import xarray as xr
 
 from chronocoder.config import AttributionSettings
 from chronocoder.errors import StoreError, TaskError
+from chronocoder.tasks.rows import by_member
 
 ZERO, MEAN, COUNTERFACTUAL, RESAMPLE = "zero", "mean", "counterfactual", "resample"
 MEAN_CODE, MEAN_ACTIVATION = "mean_code", "mean_site_activation"
@@ -73,10 +74,10 @@ def draw_partners(task: xr.Dataset, seed: int) -> np.ndarray:
         Shape (example,); -1 where no example has another prefix of that length.
     """
     generator = np.random.default_rng([seed, 4])
-    lengths, tokens = task["length"].values, task["token_id"].transpose("example", "position").values
+    lengths, tokens = (by_member(task, name).reshape(task.sizes["example"], -1) for name in ("length", "token_id"))
     partners = np.full(len(lengths), -1)
-    for length in np.unique(lengths):
-        examples = np.flatnonzero(lengths == length)
+    for length in np.unique(lengths, axis=0):
+        examples = np.flatnonzero((lengths == length).all(axis=1))
         _, prefixes = np.unique(tokens[examples], axis=0, return_inverse=True)
         partners[examples] = [examples[place] if place >= 0 else -1 for place in _others(prefixes.ravel(), generator)]
     return partners
@@ -126,8 +127,8 @@ def _with_means(task: xr.Dataset, evaluation: xr.Dataset | None) -> xr.Dataset:
 
 def _with_partners(task: xr.Dataset, seed: int) -> xr.Dataset:
     partners = draw_partners(task, seed)
-    prefixes = task["token_id"].transpose("example", "position")
-    paired = task.assign({OTHER_PREFIX[RESAMPLE]: (prefixes.dims, prefixes.values[partners])})
+    texts = task["token_id"].transpose("example", ...)
+    paired = task.assign({OTHER_PREFIX[RESAMPLE]: (texts.dims, texts.values[partners])})
     usable = paired.isel(example=np.flatnonzero(partners >= 0))
     if not usable.sizes["example"]:
         raise TaskError(

@@ -39,7 +39,7 @@ class Job(NamedTuple):
 
     def facts(self, task: xr.Dataset) -> dict[str, Any]:
         """Return what a store about one of the tasks says of its origin."""
-        of_task = {name: task.attrs[name] for name in ("task", "examples_left_out")}
+        of_task = {name: task.attrs[name] for name in ("task", "metric", "unit", "examples_left_out")}
         return {**self.crosscoder.facts, **of_task, "examples": task.sizes["example"]}
 
     def check_attribution(self, attribution: xr.Dataset, task: xr.Dataset) -> None:

@@ -18,7 +18,7 @@ SAMPLED = 2
 
 @torch.no_grad()
 def rounding(site: Site, prompts: Prompts, settings: AttributionSettings) -> Float[Tensor, " batch"]:
-    """Return what rounding alone does to an effect on each example, in logits.
+    """Return what rounding alone does to an effect on each sequence.
 
     A null change is measured as any feature is: the same activation, run again from some position on. It shows what the
     order of sums does. In a lower precision also the effects of the features that write most on the example are

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from accelerate import PartialState
 from accelerate.utils import reduce
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
 
@@ -18,19 +18,20 @@ from chronocoder.config import AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.errors import NonFiniteError, StoreError
 from chronocoder.suites.sites import Site, SiteState
-from chronocoder.tasks.tokenise import prefix_batches, prefix_ids
+from chronocoder.tasks.readout import readout_of, sequences_at_once
+from chronocoder.tasks.rows import Rows, row_batches, row_ids, rows_of
 
 
 class PromptBatch(NamedTuple):
-    """Examples with prefixes of one length, at every checkpoint.
+    """Sequences of one length, at every checkpoint.
 
     Attributes:
-        examples: their places in the task.
+        rows: which sequences of which examples they are.
         prompts: by checkpoint; `change` and `weight` are of all features.
-        codes: feature activations on the clean prefixes, shape (batch, position, feature); zero at the first position.
+        codes: feature activations on the clean text, shape (batch, position, feature); zero at the first position.
     """
 
-    examples: np.ndarray
+    rows: Rows
     prompts: list[Prompts]
     codes: Float[Tensor, "batch position feature"]
 
@@ -41,7 +42,7 @@ class Place(NamedTuple):
     Attributes:
         site: in the checkpoint's model.
         prompts: with the change and the decoder rows of all features.
-        examples: places of the batch's examples in the task.
+        rows: which sequences of which examples the batch holds.
         number: of the checkpoint.
         settings: of the attribution.
         past: where keys and values of the clean pass are kept, once it has been run; None where none are.
@@ -49,7 +50,7 @@ class Place(NamedTuple):
 
     site: Site
     prompts: Prompts
-    examples: np.ndarray
+    rows: Rows
     number: int
     settings: AttributionSettings
     past: Cache | None = None
@@ -111,9 +112,25 @@ def read_prompts(
     check_models(crosscoder.config, sites)
     check_prepared(task, intervention)
     state = PartialState()
-    evenly = -(-task.sizes["example"] // state.num_processes)
-    for examples in prefix_batches(task, min(batch_size, evenly))[state.process_index :: state.num_processes]:
-        yield _read_batch(crosscoder, sites, task, examples, intervention)
+    evenly = -(-len(rows_of(task).lengths) // state.num_processes)
+    size = sequences_at_once(task, sites[0].model.config.vocab_size, min(batch_size, evenly))
+    for rows in row_batches(task, size)[state.process_index :: state.num_processes]:
+        yield _read_batch(crosscoder, sites, task, rows, intervention)
+
+
+def add_to_examples(
+    values: np.ndarray, rows: Rows, found: Tensor, features: Int[Tensor, " feature"] | None = None
+) -> None:
+    """Add what was found of sequences to values of their examples.
+
+    Args:
+        values: shape (example, ...).
+        rows: the sequences; both sentences of an example may be among them.
+        found: of each sequence, shape (row, ...).
+        features: places in the last dimension of `values` that it was found of; None: all.
+    """
+    places = rows.examples if features is None else np.ix_(rows.examples, features.cpu().numpy())
+    np.add.at(values, places, found.cpu().numpy())
 
 
 def joined(values: np.ndarray) -> np.ndarray:
@@ -127,27 +144,26 @@ def joined(values: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def _read_batch(
-    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, examples: np.ndarray, intervention: str
+    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, rows: Rows, intervention: str
 ) -> PromptBatch:
     device = sites[0].model.device
-    ids = torch.from_numpy(prefix_ids(task, examples)).to(device)
-    answers = np.stack([task[name].values[examples] for name in ("wrong_id", "right_id")], axis=1)
-    answer_ids = torch.from_numpy(answers.astype(np.int64)).to(device)
+    ids = torch.from_numpy(row_ids(task, rows)).to(device)
+    examples, readout = torch.from_numpy(rows.examples).to(device), readout_of(task, rows, device)
     states, codes = _encode(crosscoder, sites, ids)
-    targets, target_codes = _target(crosscoder, sites, task, examples, intervention)
+    targets, target_codes = _target(crosscoder, sites, task, rows, intervention)
     change = target_codes - codes
     change[:, 0] = 0
     prompts = []
     for state, target, weight in zip(states, targets, crosscoder.W_dec, strict=True):
         end = target.to(state.activation.dtype).expand_as(state.activation).clone()
         end[:, 0] = state.activation[:, 0]
-        prompts.append(Prompts(torch.from_numpy(examples).to(device), ids, answer_ids, state, end, change, weight))
-    mean_length = float(task["length"].mean())
-    return PromptBatch(examples, [of._replace(mean_length=mean_length) for of in prompts], codes)
+        prompts.append(Prompts(examples, ids, readout, state, end, change, weight))
+    mean_length = rows_of(task).lengths.sum() / task.sizes["example"]
+    return PromptBatch(rows, [of._replace(mean_length=mean_length) for of in prompts], codes)
 
 
 def _target(
-    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, examples: np.ndarray, intervention: str
+    crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, rows: Rows, intervention: str
 ) -> tuple[Sequence[Tensor], Tensor]:
     """Return what the activation of each checkpoint, and the codes, are changed to: everywhere, or by position."""
     bias = crosscoder.b_dec
@@ -156,7 +172,7 @@ def _target(
     if intervention == MEAN:
         mean_code, mean_activation = (torch.from_numpy(task[name].values).to(bias) for name in NEEDED[MEAN])
         return mean_activation.unbind(), mean_code
-    others = prefix_ids(task, examples, OTHER_PREFIX[intervention])
+    others = row_ids(task, rows, OTHER_PREFIX[intervention])
     states, codes = _encode(crosscoder, sites, torch.from_numpy(others).to(sites[0].model.device))
     return [state.activation for state in states], codes
 

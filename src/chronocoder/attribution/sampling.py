@@ -8,6 +8,7 @@ import xarray as xr
 from scipy.stats import false_discovery_control
 
 from chronocoder.stores import strings
+from chronocoder.tasks.rows import by_member
 
 WHOLE = "all"
 """Name of the condition of tasks that name none."""
@@ -80,8 +81,8 @@ def sampling_units(conditions: Sequence[str], prefixes: Sequence[Hashable]) -> U
 
 
 def units_of(task: xr.Dataset) -> Units:
-    """Return the units of a task's examples: their conditions and the tokens of their prefixes."""
-    prefixes = [tuple(row) for row in task["token_id"].transpose("example", "position").values.tolist()]
+    """Return the units of a task's examples: their conditions and the tokens of their prefixes, or right sentences."""
+    prefixes = [tuple(row) for row in by_member(task, "token_id")[:, 0].tolist()]
     return sampling_units([str(name) for name in task["condition"].values], prefixes)
 
 

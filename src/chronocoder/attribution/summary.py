@@ -47,9 +47,9 @@ from chronocoder.attribution.statistics import (
 )
 from chronocoder.config import AttributionSettings
 from chronocoder.stores import labelled, strings
+from chronocoder.tasks.rows import unit_of
 
-IN_LOGITS = "logit"
-LOGIT_NAMES = ("_effect", "_level", "_floor", "metric_size")
+OF_METRIC = ("_effect", "_level", "_floor", "metric_size")
 _log = logging.getLogger(__name__)
 
 
@@ -112,7 +112,7 @@ def summarise_effects(
     variables |= _count_variables(variables, used)
     revisions = [str(revision) for revision in effects["checkpoint"].values]
     return xr.Dataset(
-        {name: _described(values, str(name), settings) for name, values in variables.items()},
+        {name: _described(values, str(name), settings, unit_of(task)) for name, values in variables.items()},
         coords={
             "checkpoint": strings(revisions),
             "tokens_seen": ("checkpoint", [tokens_seen[revision] for revision in revisions]),
@@ -297,7 +297,7 @@ LONG_NAMES = {
     "peak": "checkpoint at which its share is largest for certain",
     "error_effect": "indirect effect of changing the error term",
     "total_effect": "true effect of changing all features and the error term",
-    "metric_size": "mean of |logit(wrong) - logit(right)|",
+    "metric_size": "mean of |wrong minus right|",
     "completeness_gap": "fraction of the true change that the effects miss or exceed",
     "noise_floor": "mean size of what rounding does to an effect",
     "estimator": "estimator that the feature's effects come from",
@@ -343,9 +343,9 @@ def _of_all_features(values: xr.DataArray, name: str, features: xr.DataArray) ->
     return values.reindex(feature=features.values, fill_value=UNUSED.get(name, np.nan))
 
 
-def _described(values: xr.DataArray, name: str, settings: AttributionSettings) -> xr.Variable:
-    of_effect = name.removesuffix("_low").removesuffix("_high").endswith(LOGIT_NAMES)
-    units = IN_LOGITS if of_effect and "relative" not in name else "1"
+def _described(values: xr.DataArray, name: str, settings: AttributionSettings, unit: str) -> xr.Variable:
+    of_effect = name.removesuffix("_low").removesuffix("_high").endswith(OF_METRIC)
+    units = unit if of_effect and "relative" not in name else "1"
     words = LONG_NAMES[name].format(percent=f"{settings.confidence:.0%}", level=f"{settings.random_level:.0%}")
     stored = values.astype(np.float32) if values.dtype.kind == "f" else values
     return labelled(tuple(map(str, values.dims)), stored.values, words, units)

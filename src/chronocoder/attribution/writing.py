@@ -125,13 +125,15 @@ def measure_writing(
     changes = writers.changes(batch, settings.intervention)
     is_known = ~writers.own & (np.arange(len(writers.features)) < writers.chosen)
     for reader, (site, prompts) in enumerate(zip(sites, batch.prompts, strict=True)):
-        swapped[reader, reader][batch.examples, : writers.chosen] = known[reader, batch.examples]
+        examples = batch.rows.examples
+        of_known = np.ix_(examples, np.flatnonzero(is_known[reader]))
+        swapped[reader, reader][of_known] = known[reader][of_known]
         skipped = np.zeros_like(is_known)
         skipped[reader] = is_known[reader]
         of, rows = np.nonzero(~skipped)
         places = (torch.from_numpy(of).to(changes.device), torch.from_numpy(rows).to(changes.device))
         effects = effects_alone(site, writers.swapped(prompts, changes, reader, *places), settings)
-        swapped[of[:, None], reader, batch.examples, rows[:, None]] = effects.T.cpu().numpy()
+        np.add.at(swapped[:, reader], (of[:, None], examples, rows[:, None]), effects.T.cpu().numpy())
 
 
 def summarise_writing(

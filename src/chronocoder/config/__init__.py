@@ -18,7 +18,6 @@ from chronocoder.config.analysis import (
 )
 from chronocoder.config.experiment import Experiment, load_experiment, parse_experiment
 from chronocoder.config.suites import (
-    BlimpTask,
     Comparison,
     Corpus,
     CorpusSettings,
@@ -28,13 +27,11 @@ from chronocoder.config.suites import (
     LocalSource,
     NurseryCorpus,
     NurserySource,
-    NurseryTask,
-    PairsTask,
     Source,
     Suite,
-    Task,
     TextCorpus,
 )
+from chronocoder.config.tasks import UNITS, BlimpTask, MetricChoice, NurseryTask, PairsTask, Task, TaskSettings
 from chronocoder.settings import Settings
 
 __all__ = [
@@ -42,6 +39,7 @@ __all__ = [
     "EXACT",
     "SCREEN",
     "TWO_STAGES",
+    "UNITS",
     "AblationSettings",
     "AttributionJobSettings",
     "AttributionSettings",
@@ -58,6 +56,7 @@ __all__ = [
     "HubSource",
     "LocalCheckpoint",
     "LocalSource",
+    "MetricChoice",
     "NurseryCorpus",
     "NurserySource",
     "NurseryTask",
@@ -67,6 +66,7 @@ __all__ = [
     "Source",
     "Suite",
     "Task",
+    "TaskSettings",
     "TextCorpus",
     "TrainingSettings",
     "TrajectorySettings",

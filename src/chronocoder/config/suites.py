@@ -1,9 +1,10 @@
 """Where a suite's checkpoints, its corpus and its tasks come from."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from chronocoder.config.tasks import Task
 from chronocoder.labels import Control, control_of, is_examined, is_foreign, is_identity
 from chronocoder.settings import CheckpointName, Name, Settings, Site
 
@@ -138,39 +139,6 @@ class HubCorpus(CorpusSettings):
 
 
 Corpus = Annotated[NurseryCorpus | TextCorpus | HubCorpus, Field(discriminator="kind")]
-
-
-class NurseryTask(Settings):
-    """Minimal pairs from the suite's own grammar; the task's name is the grammar's."""
-
-    supplies_counterfactual: ClassVar[bool] = True
-    kind: Literal["nursery"] = Field(description="Generate the pairs.")
-    pairs: PositiveInt = Field(300, description="Minimal pairs to generate.")
-    seed: int = Field(2, description="Seed of the pairs.")
-
-
-class BlimpTask(Settings):
-    """Minimal pairs from a JSONL file in the format of BLiMP (Warstadt et al. 2020)."""
-
-    supplies_counterfactual: ClassVar[bool] = False
-    kind: Literal["blimp"] = Field(description="Read the pairs from a file.")
-    path: str = Field(description="JSONL file with `sentence_good` and `sentence_bad` on each line.")
-    limit: PositiveInt | None = Field(None, description="Use only the first so many lines.")
-
-
-class PairsTask(Settings):
-    """Minimal pairs from a JSONL file of one's own, with or without counterfactual prefixes."""
-
-    supplies_counterfactual: ClassVar[bool] = True
-    kind: Literal["pairs"] = Field(description="Read the pairs from a file.")
-    path: str = Field(
-        description="JSONL file with `prefix`, `right` and `wrong` on each line, and where wanted `counterfactual` and"
-        " `condition`. Texts are joined as they stand: `right` and `wrong` begin with their space."
-    )
-    limit: PositiveInt | None = Field(None, description="Use only the first so many lines.")
-
-
-Task = Annotated[NurseryTask | BlimpTask | PairsTask, Field(discriminator="kind")]
 
 
 class Comparison(Settings):

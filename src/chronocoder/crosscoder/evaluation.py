@@ -139,7 +139,7 @@ def measure_cross_entropy(
         x = torch.stack([state.activation for state in states], dim=2)
         for kind, activations in enumerate(_replacements(crosscoder, maps, x, is_odd)):
             for number, (site, state) in enumerate(zip(sites, states, strict=True)):
-                logits = site.resume(ids, activations[:, :, number], state.entry, last_only=False)
+                logits = site.resume(ids, activations[:, :, number], state.entry, last=None)
                 sums[kind, number] = _summed_cross_entropy(logits, ids)
         batches.append(sums)
     of_sequences = (torch.cat(batches, dim=2) / (used.shape[1] - 2)).numpy()

@@ -97,7 +97,7 @@ class Site:
         token_ids: Int[Tensor, "batch position"],
         activation: Float[Tensor, "batch position d_model"],
         entry: Float[Tensor, "batch position d_model"] | None = None,
-        last_only: bool = True,
+        last: int | None = 1,
         answers: Int[Tensor, "batch answer"] | None = None,
         past: Cache | None = None,
     ) -> Float[Tensor, "batch position vocabulary"]:
@@ -107,8 +107,8 @@ class Site:
             token_ids: the input, needed for its shape and for models that look at it again.
             activation: the replacement.
             entry: `SiteState.entry` of the clean pass; needed unless the site is residual.
-            last_only: give the logits of the last position only, shape (batch, 1, vocabulary).
-            answers: give the logits of these tokens at the last position only, shape (batch, 1, answer).
+            last: give the logits of so many of the last positions only; None: of all.
+            answers: give the logits of these tokens only, shape (batch, position, answer).
             past: where only the positions from some place on are given, what `past_of` returns for those before it; or
                 the `empty_past` of a clean pass, which keeps it.
         """
@@ -119,8 +119,8 @@ class Site:
                 patches.enter_context(self._skip(self.blocks[number], start if number == skipped - 1 else None))
             if not self.is_residual:
                 patches.enter_context(_replaced_output(self.module, activation))
-            if last_only or answers is not None:
-                patches.enter_context(last_position_only(self.model, self.trimmable))
+            if last is not None:
+                patches.enter_context(last_positions_only(self.model, last, self.trimmable if last == 1 else ()))
             if answers is not None:
                 patches.enter_context(_answers_only(self.model.get_output_embeddings(), answers))
             else:
@@ -180,22 +180,39 @@ def find_blocks(model: nn.Module) -> nn.ModuleList:
 
 
 @contextmanager
-def last_position_only(model: PreTrainedModel, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Make a model compute logits of the last position only: the output embedding is the widest product.
+def last_positions_only(model: PreTrainedModel, count: int, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Make a model compute logits of the last positions only: the output embedding is the widest product.
 
     Args:
         model: the model.
-        modules: further ones that are to see the last position only.
+        count: how many positions.
+        modules: further ones that are to see the last positions only.
     """
 
     def trim(_module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
-        last = _hidden(arguments, keywords)[:, -1:].contiguous()  # or each sequence becomes a product of its own
+        last = _hidden(arguments, keywords)[:, -count:].contiguous()  # or each sequence becomes a product of its own
         return ((last, *arguments[1:]), keywords) if arguments else ((), {**keywords, "hidden_states": last})
 
     with ExitStack() as hooks:
         for module in (model.get_output_embeddings(), *modules):
             hooks.callback(module.register_forward_pre_hook(trim, with_kwargs=True).remove)
         yield
+
+
+@contextmanager
+def chosen_positions_only(
+    model: PreTrainedModel, rows: Int[Tensor, " place"], positions: Int[Tensor, " place"]
+) -> Iterator[None]:
+    """Make a model compute logits of some positions of some rows only, as those of one sequence: (1, place, token)."""
+
+    def choose(_module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
+        return ((_hidden(arguments, keywords)[rows, positions][None],), {})
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(choose, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -264,7 +281,7 @@ def _trimmable(model: PreTrainedModel, blocks: nn.ModuleList) -> tuple[nn.Module
         expected = model(input_ids=token_ids).logits[:, -1:]
     modules = tuple(module for module in (*projections[-1:], mlp) if module is not None)
     try:
-        with last_position_only(model, modules):
+        with last_positions_only(model, 1, modules):
             found = model(input_ids=token_ids).logits
         same = _are_close(found, expected)
     except RuntimeError:  # a single position does not fit in

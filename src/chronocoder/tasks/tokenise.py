@@ -3,138 +3,136 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from transformers import PreTrainedTokenizerBase
 
+from chronocoder.config import UNITS
 from chronocoder.errors import TaskError
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.tokenizers import token_texts
+from chronocoder.tasks.metrics import (
+    CONTINUATION,
+    NEXT_TOKEN,
+    SENTENCE,
+    Choice,
+    PairTokens,
+    choose_metric,
+    encode_pair,
+)
 from chronocoder.tasks.pairs import MinimalPair
-from chronocoder.tasks.roles import token_roles
+from chronocoder.tasks.roles import prefix_roles, sentence_roles
 
 PADDING = -1
+MEMBERS = ("right", "wrong")
+"""The sentences of a pair, where a metric compares two of them."""
+REASONS = {
+    "length": "the answers have different numbers of tokens",
+    "identity": "both sentences have the same tokens",
+    "prefix": "the sentences share no beginning",
+    "continuation": "the sentences share no ending",
+}
+"""Why pairs are left out, in a word and in a clause."""
 MOST_CONDITIONS = 32
 """Conditions that a task may have: effects are reported for each of them."""
+BEFORE_SENTENCE = " "
+"""What goes before a sentence that is scored as a whole."""
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TokenisedPair:
-    """A usable pair.
+class _Sequence(NamedTuple):
+    """What a model reads of a pair, or is compared with.
 
     Attributes:
-        pair: its text.
-        prefix_ids: separator, prefix, and the first tokens that both continuations share.
-        right_id: the first token of the grammatical continuation that differs.
-        wrong_id: the first token of the ungrammatical one that differs.
-        counterfactual_ids: separator, counterfactual prefix and the same shared tokens; empty where it is unusable.
-        answer_tokens: tokens of each continuation, the shared ones included.
-        shared_tokens: those at its beginning that both share.
+        ids: separator and tokens.
+        roles: of each of them.
+        scored_from: the first token whose log-probability counts; 0 where the tokens are a prefix.
+        counterfactual: as many tokens, from which features take their values; empty where there are none.
     """
 
-    pair: MinimalPair
-    prefix_ids: list[int]
-    right_id: int
-    wrong_id: int
-    counterfactual_ids: list[int]
-    answer_tokens: int
-    shared_tokens: int
-
-
-class _Tokens(NamedTuple):
-    """A prefix and the two continuations after it, in tokens."""
-
-    prefix: list[int]
-    right: list[int]
-    wrong: list[int]
+    ids: list[int]
+    roles: list[str]
+    scored_from: int
+    counterfactual: list[int]
 
 
 def tokenise_pairs(
-    pairs: Sequence[MinimalPair], tokenizer: PreTrainedTokenizerBase, separator: int, where: str
+    pairs: Sequence[MinimalPair],
+    tokenizer: PreTrainedTokenizerBase,
+    separator: int,
+    where: str,
+    metric: str = NEXT_TOKEN,
 ) -> xr.Dataset:
-    """Tokenise the pairs of a task.
+    """Tokenise the pairs of a task, each sentence once and as a whole, for its metric.
 
-    A pair is left out, and counted, where its continuations differ in their number of tokens (`left_out_length`),
-    where they have the same tokens, being unknown to the tokenizer (`left_out_identity`), or where the prefix is
-    tokenised otherwise once a continuation follows (`left_out_boundary`).
+    Pairs that the metric cannot use are left out and counted, by reason (`left_out_length` and so on, see `REASONS`).
+    With `sentence` none is. Sentences whose tokens are the same are then a tie, which counts as wrong; `ties` counts
+    them.
 
-    Where continuations have more than one token (`several_tokens` counts such pairs among the usable), the answers are
-    their first tokens that differ. First tokens that both share (`shared_tokens_moved`) move to the end of the prefix.
-
+    `next_token`: the prefix is the tokens that both sentences share, and the answers are the first that differ. The
+    words in which they differ need equally many tokens from there on; `several_tokens` counts those with more than one.
     A counterfactual prefix is left out (`counterfactual_left_out`), and its pair kept, where it has another number of
-    tokens than the prefix, or where it or the continuations are tokenised otherwise once they follow it.
+    tokens than the prefix or other ones of the answers.
+
+    `continuation`, `sentence`: the counterfactual of each sentence is the other one of the pair, where both have
+    equally many tokens.
 
     Args:
         pairs: the pairs.
         tokenizer: the suite's tokenizer.
-        separator: the token id put before each prefix.
+        separator: the token id put before each prefix or sentence.
         where: the task's name, for messages.
+        metric: what is compared, or `auto`: see `choose_metric`.
 
     Returns:
-        Dims (example, position); `token_id` is padded with -1 to the right, `length` counts the prefix's tokens.
-        `counterfactual_id` is as long as `token_id`; it is -1 throughout where `has_counterfactual` is false.
-        `role` is what `token_roles` says of each token.
+        With the metric `next_token` dims (example, position): `token_id` is the prefix, padded with -1 to the right,
+        `length` its tokens, `right_id` and `wrong_id` the answers. With the others dims (example, member, position):
+        `token_id` holds the right and the wrong sentence, and `scored_from` (example, member) the first token whose
+        log-probability counts, up to the last one. `counterfactual_id` is as long as `token_id`; it is -1 throughout
+        where `has_counterfactual` is false. `role` is what `chronocoder.tasks.roles` says of each token. The attributes
+        `metric`, `unit`, `metric_reason` and `warnings` say what is compared, and why.
 
     Raises:
-        TaskError: a pair's continuations are the same, its prefix is empty or its own counterfactual, there are more
-            than `MOST_CONDITIONS` conditions, or no pair is usable.
+        TaskError: the sentences of a pair are the same, a prefix is its own counterfactual, there are more than
+            `MOST_CONDITIONS` conditions, or no pair is usable.
     """
     _check_conditions(pairs, where)
-    usable: list[TokenisedPair] = []
-    left_out: Counter[str] = Counter()
     for number, pair in enumerate(pairs, 1):
         _check_pair(pair, f"task '{where}', pair {number}")
-        result = _tokenise(pair, tokenizer, separator)
-        if isinstance(result, str):
-            left_out[result] += 1
-        else:
-            usable.append(result)
-    _log.info("task %s: %d pairs usable, left out: %s", where, len(usable), dict(left_out) or "none")
+    tokens = [encode_pair(pair, tokenizer) for pair in pairs]
+    choice = choose_metric(tokens, metric)
+    if choice.metric == SENTENCE:
+        tokens = [encode_pair(pair, tokenizer, BEFORE_SENTENCE) for pair in pairs]
+    reasons = [of.unusable(choice.metric) for of in tokens]
+    usable = [of for of, reason in zip(tokens, reasons, strict=True) if not reason]
+    left_out = Counter(filter(None, reasons))
+    _report(where, choice, len(usable), left_out)
     if not usable:
         raise TaskError(
-            f"task '{where}': none of {len(pairs)} pairs is usable with this tokenizer ({dict(left_out)});"
-            " choose continuations of equal length in tokens that begin with the space before them"
+            f"task '{where}': none of {len(pairs)} pairs is usable with this tokenizer by metric {choice.metric}"
+            f" ({dict(left_out)}); set metric to {SENTENCE}, which leaves no pair out"
         )
-    task = _to_dataset(usable)
-    texts = token_texts(task["token_id"].values, tokenizer)
-    task["token"] = labelled(("example", "position"), texts, "text of the token, empty where the prefix has ended")
-    roles = [token_roles(entry.pair, len(entry.prefix_ids), tokenizer) for entry in usable]
-    padded = [[*row, *[""] * (task.sizes["position"] - len(row))] for row in roles]
-    description = "role of the token, empty where the prefix has ended"
-    task["role"] = labelled(("example", "position"), strings(padded), description)
+    task = _to_dataset(usable, _sequences(usable, choice.metric, tokenizer, separator), choice.metric, tokenizer)
     return task.assign_attrs(
+        metric=choice.metric,
+        unit=UNITS[choice.metric],
+        metric_reason=choice.reason,
+        warnings="; ".join(choice.warnings),
         pairs_given=len(pairs),
-        left_out_length=left_out["length"],
-        left_out_identity=left_out["identity"],
-        left_out_boundary=left_out["boundary"],
-        several_tokens=sum(entry.answer_tokens > 1 for entry in usable),
-        shared_tokens_moved=sum(entry.shared_tokens > 0 for entry in usable),
-        counterfactual_left_out=sum(
-            bool(entry.pair.counterfactual and not entry.counterfactual_ids) for entry in usable
-        ),
+        **{f"left_out_{reason}": left_out[reason] for reason in REASONS},
+        several_tokens=sum(of.answer[0] > 1 for of in usable) if choice.metric == NEXT_TOKEN else 0,
+        ties=sum(of.good == of.bad for of in usable),
+        counterfactual_left_out=_without_counterfactual(task),
     )
 
 
-def prefix_batches(task: xr.Dataset, batch_size: int) -> list[np.ndarray]:
-    """Return the example indices in batches of equal prefix length, so that no batch needs padding."""
-    lengths = task["length"].values
-    batches: list[np.ndarray] = []
-    for length in np.unique(lengths):
-        examples = np.flatnonzero(lengths == length)
-        batches += [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
-    return batches
-
-
-def prefix_ids(task: xr.Dataset, examples: np.ndarray, variable: str = "token_id") -> np.ndarray:
-    """Return the ids of a variable, shape (batch, position), of examples with prefixes of one length."""
-    length = int(task["length"].values[examples[0]])
-    ids: np.ndarray = task[variable].values[examples, :length].astype(np.int64)
-    return ids
+def _report(where: str, choice: Choice, usable: int, left_out: Counter[str]) -> None:
+    _log.info("task %s: metric %s: %s", where, choice.metric, choice.reason)
+    for warning in choice.warnings:
+        _log.warning("task %s: %s", where, warning)
+    _log.info("task %s: %d pairs usable, left out: %s", where, usable, dict(left_out) or "none")
 
 
 def _check_conditions(pairs: Sequence[MinimalPair], where: str) -> None:
@@ -148,83 +146,115 @@ def _check_conditions(pairs: Sequence[MinimalPair], where: str) -> None:
 
 def _check_pair(pair: MinimalPair, where: str) -> None:
     if pair.right == pair.wrong:
-        raise TaskError(f"{where}: right and wrong continuation are the same: '{pair.right}'; correct the pair")
-    if not pair.prefix.strip():
-        raise TaskError(
-            f"{where}: '{pair.right}' and '{pair.wrong}' share no prefix; a pair needs text that both continue"
-        )
-    if pair.counterfactual == pair.prefix:
+        raise TaskError(f"{where}: right and wrong sentence are the same: '{pair.good}'; remove or correct the pair")
+    if pair.counterfactual and pair.counterfactual == pair.prefix:
         raise TaskError(
             f"{where}: the counterfactual is the prefix itself: '{pair.prefix}'; correct it or leave it out"
         )
 
 
-def _tokenise(pair: MinimalPair, tokenizer: PreTrainedTokenizerBase, separator: int) -> TokenisedPair | str:
-    tokens = _encode(pair.prefix, pair, tokenizer)
-    if tokens is None:
-        return "boundary"
-    prefix, right, wrong = tokens
-    if len(right) != len(wrong):
-        return "length"
-    if right == wrong:
-        return "identity"
-    shared = len(list(takewhile(lambda ids: ids[0] == ids[1], zip(right, wrong, strict=True))))
-    other = _encode(pair.counterfactual, pair, tokenizer) if pair.counterfactual else None
-    if other is not None and (len(other.prefix) != len(prefix) or other[1:] != tokens[1:]):
-        other = None
-    return TokenisedPair(
-        pair,
-        prefix_ids=[separator, *prefix, *right[:shared]],
-        right_id=right[shared],
-        wrong_id=wrong[shared],
-        counterfactual_ids=[separator, *other.prefix, *right[:shared]] if other else [],
-        answer_tokens=len(right),
-        shared_tokens=shared,
+def _sequences(
+    usable: Sequence[PairTokens], metric: str, tokenizer: PreTrainedTokenizerBase, separator: int
+) -> list[tuple[_Sequence, ...]]:
+    """Return the prefix of each pair, or its two sentences."""
+    if metric == NEXT_TOKEN:
+        return [(_prefix(tokens, tokenizer, separator),) for tokens in usable]
+    return [_sentences(tokens, metric, separator) for tokens in usable]
+
+
+def _prefix(tokens: PairTokens, tokenizer: PreTrainedTokenizerBase, separator: int) -> _Sequence:
+    other = _counterfactual(tokens, tokenizer)
+    return _Sequence([separator, *tokens.prefix], prefix_roles(tokens), 0, [separator, *other] if other else [])
+
+
+def _counterfactual(tokens: PairTokens, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the counterfactual prefix, in as many tokens and before the same answers; empty if there is none."""
+    pair, shared = tokens.pair, tokens.shared
+    if not pair.counterfactual:
+        return []
+    other = encode_pair(MinimalPair(pair.counterfactual, pair.right, pair.wrong), tokenizer)
+    after = slice(shared, shared + tokens.answer[0])
+    same = (other.good[after], other.bad[after]) == (tokens.good[after], tokens.bad[after])
+    return list(other.prefix) if other.shared == shared and same else []
+
+
+def _sentences(tokens: PairTokens, metric: str, separator: int) -> tuple[_Sequence, ...]:
+    both = [[separator, *ids] for ids in (tokens.good, tokens.bad)]
+    aligned = len(both[0]) == len(both[1])
+    moved = len(BEFORE_SENTENCE) if metric == SENTENCE else 0
+    return tuple(
+        _Sequence(
+            ids,
+            sentence_roles(tokens, len(ids), moved),
+            len(ids) - tokens.ending if metric == CONTINUATION else 1,
+            other if aligned else [],
+        )
+        for ids, other in (both, both[::-1])
     )
 
 
-def _encode(prefix: str, pair: MinimalPair, tokenizer: PreTrainedTokenizerBase) -> _Tokens | None:
-    """Tokenise a prefix and the pair's continuations of it; None where a continuation changes its tokens."""
-    ids, *whole = (
-        tokenizer.encode(prefix + continuation, add_special_tokens=False)
-        for continuation in ("", pair.right, pair.wrong)
+def _without_counterfactual(task: xr.Dataset) -> int:
+    """Return how many examples have a counterfactual that is unusable."""
+    given = np.array(True) if "member" in task.dims else task["counterfactual"].values != ""
+    return int((given & ~task["has_counterfactual"].values).sum())
+
+
+def _to_dataset(
+    usable: Sequence[PairTokens],
+    sequences: Sequence[tuple[_Sequence, ...]],
+    metric: str,
+    tokenizer: PreTrainedTokenizerBase,
+) -> xr.Dataset:
+    """Return the arrays of a task; without dimension `member` where a metric reads one prefix."""
+    one = metric == NEXT_TOKEN
+    dims = ("example", "position") if one else ("example", "member", "position")
+    shape = (len(usable), *(() if one else (len(MEMBERS),)))
+    flat = [sequence for of_pair in sequences for sequence in of_pair]
+    width = max(len(sequence.ids) for sequence in flat)
+    ids, others = (
+        _padded(rows, width).reshape(*shape, width)
+        for rows in ([of.ids for of in flat], [of.counterfactual for of in flat])
     )
-    if any(tokens[: len(ids)] != ids for tokens in whole):
-        return None
-    right, wrong = (tokens[len(ids) :] for tokens in whole)
-    return _Tokens(ids, right, wrong)
+    roles = [[*of.roles, *[""] * (width - len(of.ids))] for of in flat]
+    texts = [tokens.pair for tokens in usable]
+    has_other = np.array([bool(of_pair[0].counterfactual) for of_pair in sequences])
 
+    def column(name: str, values: Sequence[object], units: str = "1") -> xr.Variable:
+        return labelled(dims[:1], strings(values) if isinstance(values[0], str) else values, name, units)
 
-def _to_dataset(usable: list[TokenisedPair]) -> xr.Dataset:
-    lengths = np.array([len(entry.prefix_ids) for entry in usable], dtype=np.int32)
-    token_ids = _padded([entry.prefix_ids for entry in usable], lengths.max())
-    counterfactual_ids = _padded([entry.counterfactual_ids for entry in usable], lengths.max())
+    def by_sequence(name: str, values: Sequence[int]) -> xr.Variable:
+        return labelled(dims[:-1], np.array(values, dtype=np.int32).reshape(shape), name, "token")
 
-    def column(name: str, values: object, units: str = "1") -> xr.Variable:
-        return labelled(("example",), values, name, units)
-
-    texts = [entry.pair for entry in usable]
+    of_metric = (
+        {
+            "right_id": column("token of the grammatical continuation", [of.good[of.shared] for of in usable]),
+            "wrong_id": column("token of the ungrammatical continuation", [of.bad[of.shared] for of in usable]),
+        }
+        if one
+        else {"scored_from": by_sequence("first token that is scored", [of.scored_from for of in flat])}
+    )
     return xr.Dataset(
         {
-            "token_id": labelled(("example", "position"), token_ids, "token of the prefix, -1 where it has ended"),
-            "counterfactual_id": labelled(
-                ("example", "position"),
-                counterfactual_ids,
-                "token of the counterfactual prefix, -1 where there is none",
+            "token_id": labelled(dims, ids, "token of the text, -1 where it has ended"),
+            "counterfactual_id": labelled(dims, others, "token of the counterfactual text, -1 where there is none"),
+            "has_counterfactual": column("has a counterfactual text", has_other.tolist()),
+            "length": by_sequence("tokens of the text, the separator included", [len(of.ids) for of in flat]),
+            **of_metric,
+            "prefix": column("text that both sentences begin with", [pair.prefix for pair in texts]),
+            "right": column("rest of the grammatical sentence", [pair.right for pair in texts]),
+            "wrong": column("rest of the ungrammatical sentence", [pair.wrong for pair in texts]),
+            "counterfactual": column("text of the counterfactual prefix", [pair.counterfactual for pair in texts]),
+            "condition": column("condition within the task", [pair.condition for pair in texts]),
+            "token": labelled(dims, token_texts(ids, tokenizer), "text of the token, empty where the text has ended"),
+            "role": labelled(
+                dims, strings(roles).reshape(ids.shape), "role of the token, empty where the text has ended"
             ),
-            "has_counterfactual": column("has a counterfactual prefix", [bool(e.counterfactual_ids) for e in usable]),
-            "length": column("tokens in the prefix, the separator included", lengths, "token"),
-            "right_id": column("token of the grammatical continuation", [entry.right_id for entry in usable]),
-            "wrong_id": column("token of the ungrammatical continuation", [entry.wrong_id for entry in usable]),
-            "prefix": column("text of the prefix", strings([pair.prefix for pair in texts])),
-            "right": column("grammatical continuation", strings([pair.right for pair in texts])),
-            "wrong": column("ungrammatical continuation", strings([pair.wrong for pair in texts])),
-            "counterfactual": column(
-                "text of the counterfactual prefix", strings([pair.counterfactual for pair in texts])
-            ),
-            "condition": column("condition within the task", strings([pair.condition for pair in texts])),
         },
-        coords={"example": np.arange(len(usable)), "position": np.arange(token_ids.shape[1])},
+        coords={
+            "example": np.arange(len(usable)),
+            "position": np.arange(width),
+            **({} if one else {"member": strings(list(MEMBERS))}),
+        },
     )
 
 
