@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chronocoder.activations.origin import stream_checkpoints
-from chronocoder.config import HarvestSettings, NurserySource, TextCorpus
+from chronocoder.config import BlimpTask, HarvestSettings, NurserySource, TextCorpus
 from chronocoder.crosscoder.model import CrosscoderConfig
 from chronocoder.crosscoder.state import StateDirectory, identity_of
 from chronocoder.crosscoder.training import train_crosscoder
@@ -29,8 +29,8 @@ from chronocoder.suites.nursery.grammar import hash_share
 from chronocoder.suites.nursery.pretraining import pretrain
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
 from chronocoder.suites.tokenizers import separator_id
-from chronocoder.tasks.blimp import read_blimp
 from chronocoder.tasks.pairs import MinimalPair
+from chronocoder.tasks.sources import read_source
 from chronocoder.tasks.tokenise import tokenise_pairs
 from chronocoder.variants import VARIANTS
 from chronocoder.variants.base import CrosscoderSettings
@@ -108,8 +108,13 @@ def main() -> None:
     parser.add_argument("--tasks", type=Path, help="directory of BLiMP's JSONL files")
     arguments = parser.parse_args()
     files = sorted(arguments.tasks.glob("*.jsonl")) if arguments.tasks else []
-    tasks = {path.stem: read_blimp(path, PAIRS) for path in files} or template_tasks(PAIRS)
+    tasks = {path.stem: read_blimp(path) for path in files} or template_tasks(PAIRS)
     make_suite(arguments.suite, prose(arguments.text), tasks, FULL)
+
+
+def read_blimp(path: Path) -> list[MinimalPair]:
+    """Draw pairs from one of BLiMP's files."""
+    return read_source(path.stem, BlimpTask(kind="blimp", path=str(path), limit=PAIRS)).pairs
 
 
 def make_suite(suite: Path, sentences: list[str], tasks: Mapping[str, list[MinimalPair]], sizes: Sizes) -> None:

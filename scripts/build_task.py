@@ -27,9 +27,18 @@ def main() -> None:
 
     settings = TypeAdapter(Task).validate_json(arguments.settings)
     tokenizer = load_tokenizer(arguments.tokenizer)
-    pairs = read_pairs(arguments.task, settings, arguments.language)
-    task = tokenise_pairs(pairs, tokenizer, separator_id(tokenizer), arguments.task)
-    write_store(task, arguments.output, provenance(settings, suite=arguments.suite, task=arguments.task))
+    found = read_pairs(arguments.task, settings, arguments.language)
+    task = tokenise_pairs(found.pairs, tokenizer, separator_id(tokenizer), arguments.task, metric=settings.metric)
+    facts = provenance(
+        settings,
+        suite=arguments.suite,
+        task=arguments.task,
+        language=found.language,
+        phenomenon=found.phenomenon,
+        duplicates=found.duplicates,
+        not_drawn=found.not_drawn,
+    )
+    write_store(task, arguments.output, facts)
 
 
 if __name__ == "__main__":

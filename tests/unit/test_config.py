@@ -97,7 +97,8 @@ WRONG = [
     (
         "suites.nursery.tasks.agreement_simple",
         {"kind": "pears", "path": "x"},
-        r"suites\.nursery\.tasks\.agreement_simple: Input tag 'pears' .* expected tags: 'nursery', 'blimp', 'pairs'",
+        r"suites\.nursery\.tasks\.agreement_simple: Input tag 'pears' .* expected tags: 'nursery', 'blimp', 'clams',"
+        r" 'multiblimp', 'table', 'pairs'",
     ),
     ("suites.nursery.tasks.agreement_simple", {"kind": "pairs"}, r"agreement_simple\.path: .*required"),
     ("variants.l1.k", 3, r"variants\.l1\.k: unknown key; remove it"),

@@ -27,7 +27,7 @@ from chronocoder.activations.formats import DTYPES, StoredFormat
 from chronocoder.activations.harvest import SAMPLE_BATCH
 from chronocoder.activations.pieces import sequences_per_piece
 from chronocoder.activations.writer import ActivationWriter, Rows
-from chronocoder.config import Experiment, TextCorpus, TrainingSettings, load_experiment, parse_experiment
+from chronocoder.config import BlimpTask, Experiment, TextCorpus, TrainingSettings, load_experiment, parse_experiment
 from chronocoder.crosscoder.batch import TrainingBatch
 from chronocoder.crosscoder.evaluation import measure_reconstruction
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
@@ -93,7 +93,9 @@ def changed(**values: Any) -> Experiment:
 def blimp_experiment(source: dict[str, Any], directory: Path) -> Experiment:
     """Return an experiment on a text file, with one task of three pairs in a file."""
     (directory / "text.txt").write_text("a text\n")
-    (directory / "pairs.jsonl").write_text('{"sentence_good": "a b", "sentence_bad": "a c"}\n' * 3)
+    (directory / "pairs.jsonl").write_text(
+        "".join(f'{{"sentence_good": "a {number}", "sentence_bad": "a c"}}\n' for number in range(3))
+    )
     suite = {
         "source": source,
         "corpus": {"kind": "text", "path": str(directory / "text.txt"), "sequence_length": 16}
@@ -691,12 +693,34 @@ def test_site_outside_the_models_is_an_error(tmp_path: Path) -> None:
 
 def test_pairs_are_counted_in_the_file(tmp_path: Path) -> None:
     suite = local_experiment(tmp_path).suites["llama"]
-    assert examples_of("llama", suite, "pairs") == 3
+
+    def examples(**changes: object) -> int:
+        task = suite.tasks["pairs"].model_copy(update=changes)
+        return examples_of("llama", suite.model_copy(update={"tasks": {"pairs": task}}), "pairs")
+
+    assert examples() == 3 and examples(limit=2) == 2 and examples(limit=4) == 3
+    lines = (tmp_path / "pairs.jsonl").read_text()
+    (tmp_path / "pairs.jsonl").write_text(lines + lines)
+    assert examples() == 3, "duplicates are left out"
+    (tmp_path / "pairs.jsonl").write_text(lines + "{")
+    with pytest.raises(ConfigError, match=r"^suites\.llama\.tasks\.pairs: .*pairs\.jsonl, line 4: needs a JSON object"):
+        examples()
     (tmp_path / "pairs.jsonl").unlink()
     with pytest.raises(ConfigError, match=r"suites\.llama\.tasks\.pairs\.path: no file .*; put it there, or give the"):
-        examples_of("llama", suite, "pairs")
-    limited = suite.tasks["pairs"].model_copy(update={"limit": 2})
-    assert examples_of("llama", suite.model_copy(update={"tasks": {"pairs": limited}}), "pairs") == 2
+        examples()
+    assert examples(limit=2) == 2
+
+
+def test_pairs_of_a_dataset_are_as_many_as_the_limit(tmp_path: Path) -> None:
+    suite = local_experiment(tmp_path).suites["llama"]
+    task = {"kind": "blimp", "dataset": "nyu-mll/blimp", "name": "passive_1"}
+    limited = suite.model_copy(update={"tasks": {"pairs": BlimpTask.model_validate({**task, "limit": 7})}})
+    assert examples_of("llama", limited, "pairs") == 7
+    unlimited = suite.model_copy(update={"tasks": {"pairs": BlimpTask.model_validate(task)}})
+    with pytest.raises(
+        ConfigError, match=r"suites\.llama\.tasks\.pairs: the pairs of a dataset are not counted before"
+    ):
+        examples_of("llama", unlimited, "pairs")
 
 
 WRONG_HARDWARE: list[tuple[tuple[Any, ...], str]] = [
@@ -728,7 +752,7 @@ def test_published_experiment_can_be_planned(tmp_path: Path, monkeypatch: pytest
     for task in experiment.suites["pythia-1b"].tasks.values():
         path = Path(task.model_dump()["path"])
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}\n" * 1000)
+        path.write_text("".join(f'{{"sentence_good": "a {n}", "sentence_bad": "b {n}"}}\n' for n in range(1000)))
     pythia = ModelShape(2048, 16, 2048, 2048, 8192, 50304, gated=False, tied=False, stored_bytes=2)
     assert pythia.parameters == pytest.approx(1_011_781_632, rel=0.002)
     plan = make_plan(experiment, {"pythia-1b": pythia}, hardware_named("h200", 0.4, 1.0))

@@ -1,10 +1,8 @@
-"""Minimal pairs: reading, tokenising, and what is said of those that cannot be used."""
+"""Minimal pairs: tokenising, and what is said of those that cannot be used."""
 
 import copy
-import json
 from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,119 +10,12 @@ import xarray as xr
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, PythonBackend
 
-from chronocoder.config import BlimpTask, NurseryTask, PairsTask
 from chronocoder.errors import TaskError
 from chronocoder.suites.nursery.grammar import Grammar
 from chronocoder.suites.nursery.tokenizer import SEPARATOR, train_tokenizer
-from chronocoder.tasks.blimp import read_blimp
 from chronocoder.tasks.pairs import MinimalPair, Role
-from chronocoder.tasks.pairs_file import read_pairs_file
 from chronocoder.tasks.rows import row_batches, row_ids, rows_of
-from chronocoder.tasks.sources import read_pairs
 from chronocoder.tasks.tokenise import tokenise_pairs
-
-
-def blimp_file(path: Path, *pairs: tuple[str, str]) -> Path:
-    lines = [json.dumps({"sentence_good": good, "sentence_bad": bad}) for good, bad in pairs]
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def test_blimp_pair_is_split_at_the_first_word_that_differs(tmp_path: Path) -> None:
-    path = blimp_file(tmp_path / "a.jsonl", ("The cats annoy Tim.", "The cats annoys Tim."))
-    assert read_blimp(path) == [MinimalPair("The cats", " annoy", " annoys")]
-
-
-def test_blimp_limit_takes_the_first_lines(tmp_path: Path) -> None:
-    path = blimp_file(tmp_path / "a.jsonl", ("a b", "a c"), ("d e", "d f"))
-    assert len(read_blimp(path, limit=1)) == 1
-
-
-@pytest.mark.parametrize(
-    ("good", "bad", "message"),
-    [
-        ("the cat sees", "the cat sees", r"a\.jsonl, line 2: right and wrong sentence are the same: 'the cat sees'"),
-        ("cats see", "the cats", r"a\.jsonl, line 2: 'cats see' and 'the cats' share no first word"),
-        ("the cat", "the cat sees", r"a\.jsonl, line 2: .* one begins with the whole other"),
-    ],
-)
-def test_unusable_blimp_pair_names_file_and_line(tmp_path: Path, good: str, bad: str, message: str) -> None:
-    path = blimp_file(tmp_path / "a.jsonl", ("a b", "a c"), (good, bad))
-    with pytest.raises(TaskError, match=message):
-        read_blimp(path)
-
-
-def test_blimp_line_without_sentences_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"sentence_good": "a b"}\n')
-    with pytest.raises(TaskError, match=r"a\.jsonl, line 1: needs a JSON object with sentence_good and sentence_bad"):
-        read_blimp(path)
-
-
-def test_blimp_lines_are_counted_as_they_stand_in_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('\n{"sentence_good": "a b\u2028c", "sentence_bad": "a d"}\n\n5\n', encoding="utf-8")
-    with pytest.raises(TaskError, match=r"a\.jsonl, line 4: needs a JSON object with sentence_good and .*, not 5"):
-        read_blimp(path)
-    assert read_blimp(path, limit=3) == [MinimalPair("a", " b", " d")]
-
-
-def pairs_file(path: Path, *lines: str) -> Path:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return path
-
-
-GIVEN = '{"prefix": "l\u2019", "right": "ami", "wrong": "amis"}'
-WHOLE = '{"prefix": "a", "right": " b", "wrong": " c", "counterfactual": "d", "condition": "x"}'
-
-
-def test_pairs_file_is_read_as_it_stands(tmp_path: Path) -> None:
-    path = pairs_file(tmp_path / "a.jsonl", GIVEN, "", WHOLE, GIVEN)
-    expected = [MinimalPair("l\u2019", "ami", "amis"), MinimalPair("a", " b", " c", "x", "d")]
-    assert read_pairs_file(path, limit=3) == expected
-    assert len(read_pairs_file(path)) == 3
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (
-            '{"prefix": "a", "rigth": "b"}',
-            r"unknown key 'rigth'; remove it or correct its spelling: a pair has prefix, ",
-        ),
-        ('{"prefix": "a", "right": " b"}', r"'wrong' is missing; add it: a pair has prefix, right, wrong \(and where"),
-        ('{"prefix": "a", "right": 5, "wrong": " c"}', r"'right' is 5; give text, or leave out what is not required"),
-        (WHOLE.replace('"d"', "null"), r"'counterfactual' is null; give text, or leave out"),
-        ('{"prefix": "a", ', r"needs a JSON object with prefix, right, wrong \(.*\) \(JSONDecodeError"),
-        ('["a", "b", "c"]', r'needs a JSON object with prefix, .*, not \["a", "b", "c"\]'),
-    ],
-)
-def test_unusable_line_of_a_pairs_file_is_named_with_a_remedy(tmp_path: Path, line: str, message: str) -> None:
-    path = pairs_file(tmp_path / "a.jsonl", GIVEN, line)
-    with pytest.raises(TaskError, match=r"a\.jsonl, line 2: " + message):
-        read_pairs_file(path)
-
-
-@pytest.mark.parametrize("read", [read_pairs_file, read_blimp])
-def test_unusable_file_is_named_with_a_remedy(tmp_path: Path, read: Callable[[Path], list[MinimalPair]]) -> None:
-    path = tmp_path / "a.jsonl"
-    with pytest.raises(TaskError, match=r"a\.jsonl: no such file; correct the task's path"):
-        read(path)
-    path.write_bytes(b"\xff")
-    with pytest.raises(TaskError, match=r"a\.jsonl: is no UTF-8 text \(.*0xff.*\); save it as UTF-8"):
-        read(path)
-    path.write_text(" \n")
-    with pytest.raises(TaskError, match=r"a\.jsonl: holds no pairs; give a JSONL file with "):
-        read(path)
-
-
-def test_each_kind_of_task_is_read_from_its_source(tmp_path: Path) -> None:
-    own = pairs_file(tmp_path / "own.jsonl", WHOLE, GIVEN)
-    blimp = blimp_file(tmp_path / "blimp.jsonl", ("a b", "a c"))
-    assert read_pairs("t", PairsTask(kind="pairs", path=str(own), limit=1), "") == read_pairs_file(own, 1)
-    assert read_pairs("t", BlimpTask(kind="blimp", path=str(blimp)), "") == [MinimalPair("a", " b", " c")]
-    generated = read_pairs("agreement_simple", NurseryTask(kind="nursery", pairs=3), "english")
-    assert len(generated) == 3 and all(pair.counterfactual for pair in generated)
 
 
 def prefix_ids(task: xr.Dataset, number: int, variable: str = "token_id") -> list[int]:
@@ -309,11 +200,8 @@ def test_shared_tokens_that_moved_to_the_prefix_are_other_but_for_the_last(token
 DISTANCES = ["separator", "earlier", "earlier", *[f"last token - {number}" for number in (3, 2, 1)], "last token"]
 
 
-def test_without_known_words_roles_are_distances_from_the_end(
-    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
-    good, bad = "the cat near the dogs the sees", "the cat near the dogs the see"
-    pairs = read_blimp(blimp_file(tmp_path / "a.jsonl", (good, bad), ("the cat", "the dogs")))
+def test_without_known_words_roles_are_distances_from_the_end(tokenizer: PreTrainedTokenizerFast) -> None:
+    pairs = [MinimalPair("the cat near the dogs the", " sees", " see"), MinimalPair("the", " cat", " dogs")]
     dataset = tokenise_pairs(pairs, tokenizer, 0, "t")
     assert roles_of(dataset, 0) == DISTANCES
     assert roles_of(dataset, 1) == ["separator", "last token"]

@@ -213,9 +213,9 @@ def of_tasks(pattern, tasks):
 
 
 def task_file(wildcards):
-    """Return the file a task is read from, so that a changed file reruns it."""
+    """Return the file a task is read from, so that a changed file reruns it; none for generated pairs and datasets."""
     task = suite_of(wildcards).tasks[wildcards.task]
-    return [] if task.kind == "nursery" else task.path
+    return getattr(task, "path", None) or []
 
 
 def corpus_file(wildcards):

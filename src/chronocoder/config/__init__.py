@@ -17,6 +17,7 @@ from chronocoder.config.analysis import (
     TrajectorySettings,
 )
 from chronocoder.config.experiment import Experiment, load_experiment, parse_experiment
+from chronocoder.config.files import format_of
 from chronocoder.config.suites import (
     Comparison,
     Corpus,
@@ -31,13 +32,29 @@ from chronocoder.config.suites import (
     Suite,
     TextCorpus,
 )
-from chronocoder.config.tasks import UNITS, BlimpTask, MetricChoice, NurseryTask, PairsTask, Task, TaskSettings
+from chronocoder.config.tasks import (
+    TABLE_FORMATS,
+    UNITS,
+    BlimpTask,
+    ClamsTask,
+    FileTask,
+    MetricChoice,
+    MultiBlimpTask,
+    NurseryTask,
+    PairsTask,
+    TableColumns,
+    TableSource,
+    TableTask,
+    Task,
+    TaskSettings,
+)
 from chronocoder.settings import Settings
 
 __all__ = [
     "AUTO",
     "EXACT",
     "SCREEN",
+    "TABLE_FORMATS",
     "TWO_STAGES",
     "UNITS",
     "AblationSettings",
@@ -45,18 +62,21 @@ __all__ = [
     "AttributionSettings",
     "BehaviourJobSettings",
     "BlimpTask",
+    "ClamsTask",
     "Comparison",
     "Corpus",
     "CorpusSettings",
     "EvaluationSettings",
     "Experiment",
     "FeatureSettings",
+    "FileTask",
     "HarvestSettings",
     "HubCorpus",
     "HubSource",
     "LocalCheckpoint",
     "LocalSource",
     "MetricChoice",
+    "MultiBlimpTask",
     "NurseryCorpus",
     "NurserySource",
     "NurseryTask",
@@ -65,11 +85,15 @@ __all__ = [
     "SimilaritySettings",
     "Source",
     "Suite",
+    "TableColumns",
+    "TableSource",
+    "TableTask",
     "Task",
     "TaskSettings",
     "TextCorpus",
     "TrainingSettings",
     "TrajectorySettings",
+    "format_of",
     "load_experiment",
     "parse_experiment",
 ]

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from chronocoder.config.files import expand_tasks
 from chronocoder.config.tasks import Task
 from chronocoder.labels import Control, control_of, is_examined, is_foreign, is_identity
 from chronocoder.settings import CheckpointName, Name, Settings, Site
@@ -204,6 +205,11 @@ class Suite(Settings):
     def site_of(self, comparison: str) -> str:
         """Return the site that a comparison's activations are read at."""
         return self.comparisons[comparison].site or self.site
+
+    @field_validator("tasks")
+    @classmethod
+    def _one_task_a_file(cls, tasks: dict[str, Task]) -> dict[str, Task]:
+        return expand_tasks(tasks)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Suite":

@@ -1,57 +1,210 @@
 """Where the minimal pairs of a suite's tasks come from, and what is asked of them."""
 
+import re
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from chronocoder.settings import Settings
 
 UNITS = {"next_token": "logit", "continuation": "nat", "sentence": "nat"}
 """The metrics of a task, and the units of what they compare."""
 MetricChoice = Literal["auto", "next_token", "continuation", "sentence"]
+TABLE_FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+"""Endings of the files that hold tables; all but Parquet may be compressed, with `.gz` after the ending."""
+_CLAMS_FOLDER = re.compile(r"([a-z]{2,3})_evalset")
 
 
 class TaskSettings(Settings):
     """What all kinds of tasks share."""
 
-    supplies_counterfactual: ClassVar[bool] = False
     metric: MetricChoice = Field(
         "auto",
         description="What is compared: `next_token`, the right and the wrong token after the prefix that both sentences"
         " share; `continuation`, the log-probability of what both sentences end with; `sentence`, that of the whole"
         " sentences; `auto`: by what the token ids show.",
     )
-    language: str = Field("", description="Language of the pairs, by which results are grouped.")
-    phenomenon: str = Field("", description="Phenomenon that the pairs are about, by which results are grouped.")
+    language: str = Field(
+        "",
+        description="Language of the pairs, by which results are grouped. Where the pairs name their languages, those"
+        " of this one are taken.",
+    )
+    phenomenon: str = Field(
+        "",
+        description="Phenomenon that the pairs are about, by which results are grouped. Where the pairs name their"
+        " phenomena, those of this one are taken.",
+    )
+
+    @property
+    def supplies_counterfactual(self) -> bool:
+        """Whether the pairs can have counterfactual prefixes."""
+        return False
 
 
 class NurseryTask(TaskSettings):
     """Minimal pairs from the suite's own grammar; the task's name is the grammar's."""
 
-    supplies_counterfactual: ClassVar[bool] = True
     kind: Literal["nursery"] = Field(description="Generate the pairs.")
     pairs: PositiveInt = Field(300, description="Minimal pairs to generate.")
     seed: int = Field(2, description="Seed of the pairs.")
 
-
-class BlimpTask(TaskSettings):
-    """Minimal pairs from a JSONL file in the format of BLiMP (Warstadt et al. 2020)."""
-
-    kind: Literal["blimp"] = Field(description="Read the pairs from a file.")
-    path: str = Field(description="JSONL file with `sentence_good` and `sentence_bad` on each line.")
-    limit: PositiveInt | None = Field(None, description="Use only the first so many lines.")
+    @property
+    def supplies_counterfactual(self) -> bool:
+        """Whether the pairs can have counterfactual prefixes."""
+        return True
 
 
-class PairsTask(TaskSettings):
+class FileTask(TaskSettings):
+    """What tasks share whose pairs are read."""
+
+    formats: ClassVar[tuple[str, ...]] = TABLE_FORMATS
+    path: str | None = Field(
+        None,
+        description="File with the pairs; or a folder or a pattern (`blimp/*agreement*.jsonl`): then each file is a"
+        " task of its own, named by it.",
+    )
+    limit: PositiveInt | None = Field(
+        None,
+        description="Pairs to draw, in equal numbers from each language, phenomenon and condition as far as there are"
+        " enough; a larger limit keeps them and draws more. All pairs where not given.",
+    )
+    sample_seed: int = Field(0, description="Seed of the draw.")
+
+    @property
+    def place_language(self) -> str:
+        """The language that the place of the pairs says they are in; empty where it says none."""
+        return ""
+
+
+class TableSource(FileTask):
+    """What tasks share whose pairs are read from a table, in a file or on the Hugging Face hub."""
+
+    dataset: str | None = Field(
+        None, description="In place of `path`: repository of a dataset on the hub, or a local directory in that form."
+    )
+    name: str | None = Field(None, description="Configuration of the dataset, where it has several.")
+    names: tuple[str, ...] = Field(
+        (), description="In place of `name`: several configurations, each a task of its own, named by it."
+    )
+    split: str = Field("train", description="Split of the dataset.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "TableSource":
+        if (self.path is None) == (self.dataset is None):
+            found = "both" if self.path else "neither"
+            raise ValueError(f"needs either path or dataset, and has {found}; give one of them")
+        if self.dataset is None and (self.name or self.names):
+            raise ValueError("name and names are of a dataset, and there is only a path; remove them")
+        if self.name and self.names:
+            raise ValueError(f"has both name '{self.name}' and names {list(self.names)}; keep one of them")
+        return self
+
+
+class TableColumns(Settings):
+    """The columns of a table, by what they hold: two sentences, or a prefix and its two continuations."""
+
+    good: str | None = Field(None, description="The grammatical sentence.")
+    bad: str | None = Field(None, description="The ungrammatical sentence.")
+    prefix: str | None = Field(None, description="What both sentences begin with.")
+    right: str | None = Field(
+        None, description="The rest of the grammatical sentence, with the space that comes before it."
+    )
+    wrong: str | None = Field(None, description="The rest of the ungrammatical sentence, likewise.")
+    condition: str | None = Field(None, description="What sets pairs apart within the task; at most 32 values.")
+    language: str | None = Field(None, description="Language of the pair.")
+    phenomenon: str | None = Field(None, description="Phenomenon that the pair is about.")
+    counterfactual: str | None = Field(
+        None, description="A prefix that differs as little as can be, and that the ungrammatical rest is right for."
+    )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "TableColumns":
+        texts = [key for key in ("good", "bad", "prefix", "right", "wrong") if getattr(self, key) is not None]
+        if texts not in (["good", "bad"], ["prefix", "right", "wrong"]):
+            raise ValueError(
+                f"names {', '.join(texts) or 'no text'}; name either good and bad, or prefix, right and wrong"
+            )
+        return self
+
+
+class TableTask(TableSource):
+    """Minimal pairs from any table, its columns named here."""
+
+    kind: Literal["table"] = Field(description="Read the pairs from a table.")
+    columns: TableColumns = Field(description="The table's columns.")
+
+    @property
+    def supplies_counterfactual(self) -> bool:
+        """Whether the pairs can have counterfactual prefixes."""
+        return self.columns.counterfactual is not None
+
+
+class BlimpTask(TableSource):
+    """Minimal pairs in the form of BLiMP (Warstadt et al. 2020): `sentence_good` and `sentence_bad`.
+
+    Where they are there, `linguistics_term` is the phenomenon, and `one_prefix_method`, `two_prefix_method` and
+    `simple_LM_method` say which metrics ask what the set is about.
+    """
+
+    kind: Literal["blimp"] = Field(description="Read the pairs from a table in BLiMP's form.")
+
+
+class ClamsTask(FileTask):
+    """Minimal pairs in the form of CLAMS (Mueller et al. 2020): `True` or `False`, a tab, the sentence.
+
+    A folder `fr_evalset` names the language, the file the phenomenon.
+    """
+
+    formats: ClassVar[tuple[str, ...]] = (".txt",)
+    kind: Literal["clams"] = Field(description="Read the pairs from a text file in CLAMS' form.")
+    path: str = Field(
+        description="File with the pairs; or a folder or a pattern (`clams/*_evalset`): then each file is a task of its"
+        " own, named by it and, where names repeat, by its language."
+    )
+
+    @property
+    def place_language(self) -> str:
+        """The language that the place of the pairs says they are in; empty where it says none."""
+        found = _CLAMS_FOLDER.fullmatch(Path(self.path).parent.name)
+        return found[1] if found else ""
+
+
+class MultiBlimpTask(TableSource):
+    """Minimal pairs in the form of MultiBLiMP (Jumelet et al. 2025): `sen`, `wrong_sen` and `phenomenon`.
+
+    The language is the folder of a file `eng/data.tsv`, or the dataset's configuration. Several tasks are named by
+    their key and the language: `multiblimp_eng`.
+    """
+
+    kind: Literal["multiblimp"] = Field(description="Read the pairs from a table in MultiBLiMP's form.")
+
+    @property
+    def place_language(self) -> str:
+        """The language that the place of the pairs says they are in; empty where it says none."""
+        if self.path is None:
+            return self.name or ""
+        path = Path(self.path)
+        return path.parent.name if path.name.partition(".")[0] == "data" else ""
+
+
+class PairsTask(FileTask):
     """Minimal pairs from a JSONL file of one's own, with or without counterfactual prefixes."""
 
-    supplies_counterfactual: ClassVar[bool] = True
+    formats: ClassVar[tuple[str, ...]] = (".jsonl",)
     kind: Literal["pairs"] = Field(description="Read the pairs from a file.")
     path: str = Field(
-        description="JSONL file with `prefix`, `right` and `wrong` on each line, and where wanted `counterfactual` and"
-        " `condition`. Texts are joined as they stand: `right` and `wrong` begin with their space."
+        description="JSONL file with `prefix`, `right` and `wrong` on each line, and where wanted `counterfactual`,"
+        " `condition`, `language` and `phenomenon`. Texts are joined as they stand: `right` and `wrong` begin with"
+        " their space. Or a folder or a pattern: then each file is a task of its own, named by it."
     )
-    limit: PositiveInt | None = Field(None, description="Use only the first so many lines.")
+
+    @property
+    def supplies_counterfactual(self) -> bool:
+        """Whether the pairs can have counterfactual prefixes."""
+        return True
 
 
-Task = Annotated[NurseryTask | BlimpTask | PairsTask, Field(discriminator="kind")]
+Task = Annotated[
+    NurseryTask | BlimpTask | ClamsTask | MultiBlimpTask | TableTask | PairsTask, Field(discriminator="kind")
+]

@@ -1,12 +1,13 @@
 """Numbers of tokens, rows and examples that a configuration asks for."""
 
-from itertools import islice
+import functools
 from pathlib import Path
 
 from chronocoder.activations.pieces import sequences_per_piece
-from chronocoder.config import AblationSettings, AttributionSettings, CorpusSettings, NurseryTask, Suite
-from chronocoder.errors import ConfigError
+from chronocoder.config import AblationSettings, AttributionSettings, CorpusSettings, FileTask, NurseryTask, Suite
+from chronocoder.errors import ConfigError, TaskError
 from chronocoder.plan.models import CrosscoderShape
+from chronocoder.tasks.sources import read_source
 
 PREFIX_TOKENS = 9
 """Tokens of a minimal pair's prefix: assumed, since the tokenizer is not at hand; 3 to 9 on average in the nursery."""
@@ -34,18 +35,30 @@ def examples_of(name: str, suite: Suite, task: str) -> int:
     """Return the pairs of a task; those that the tokenizer makes unusable are counted too.
 
     Raises:
-        ConfigError: they are in a file that is not there, and no `limit` is given.
+        ConfigError: they are in a dataset, or in a file that is not there, and no `limit` is given; or the file cannot
+            be used.
     """
     settings = suite.tasks[task]
     if isinstance(settings, NurseryTask):
         return settings.pairs
-    path = Path(settings.path)
-    if path.is_file():
-        with path.open(encoding="utf-8") as lines:
-            return sum(1 for line in islice(lines, settings.limit) if line.strip())
-    if settings.limit is None:
-        raise ConfigError(f"suites.{name}.tasks.{task}.path: no file {path}; put it there, or give the task a limit")
-    return settings.limit
+    key = f"suites.{name}.tasks.{task}"
+    if settings.path is not None and Path(settings.path).is_file():
+        state = Path(settings.path).stat()
+        return _pairs_in_file(key, settings, (state.st_mtime_ns, state.st_size))
+    if settings.limit is not None:
+        return settings.limit
+    if settings.path is None:
+        raise ConfigError(f"{key}: the pairs of a dataset are not counted before it is read; give the task a limit")
+    raise ConfigError(f"{key}.path: no file {settings.path}; put it there, or give the task a limit")
+
+
+@functools.cache
+def _pairs_in_file(key: str, task: FileTask, state: tuple[int, int]) -> int:
+    """Count the pairs that are drawn from a file, once for each `state`, its time of change and its size."""
+    try:
+        return len(read_source(key, task).pairs)
+    except TaskError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def top_features(ablation: AblationSettings, crosscoder: CrosscoderShape) -> int:
