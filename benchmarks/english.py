@@ -129,7 +129,7 @@ def make_suite(suite: Path, sentences: list[str], tasks: Mapping[str, list[Minim
     for name, pairs in tasks.items():
         task = tokenise_pairs(pairs, tokenizer, separator, name)
         write_store(task, suite / "tasks" / f"{name}.zarr", provenance(sizes.source, suite=suite.name, task=name))
-    corpus = build_corpus(read, tokenizer, separator, sizes.corpus, "train")
+    corpus = build_corpus({"": read}, tokenizer, separator, sizes.corpus, "train")
     checkpoints = {name: suite / "checkpoints" / name for name in sizes.source.tokens_seen}
     source, origin = stream_checkpoints(suite.name, checkpoints, SITE, corpus, HarvestSettings())
     config = CrosscoderConfig(

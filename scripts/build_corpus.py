@@ -14,7 +14,7 @@ def main() -> None:
     """Read the arguments, build, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", required=True, help="name of the suite")
-    parser.add_argument("--language", default="", help="the nursery's language; needed for generated text only")
+    parser.add_argument("--language", nargs="+", default=[], help="the nursery's languages, for generated text")
     parser.add_argument("--corpus", required=True, help="the suite's corpus, as JSON")
     parser.add_argument("--split", required=True, choices=["train", "validation"])
     parser.add_argument("--tokenizer", type=Path, required=True, help="directory of the tokenizer")

@@ -14,7 +14,6 @@ def main() -> None:
     """Read the arguments, build, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", required=True, help="name of the suite")
-    parser.add_argument("--language", default="", help="the nursery's language; needed for generated text only")
     parser.add_argument("--task", required=True, help="name of the task")
     parser.add_argument("--settings", required=True, help="the task, as JSON")
     parser.add_argument("--tokenizer", type=Path, required=True, help="directory of the tokenizer")
@@ -27,7 +26,7 @@ def main() -> None:
 
     settings = TypeAdapter(Task).validate_json(arguments.settings)
     tokenizer = load_tokenizer(arguments.tokenizer)
-    found = read_pairs(arguments.task, settings, arguments.language)
+    found = read_pairs(arguments.task, settings)
     task = tokenise_pairs(found.pairs, tokenizer, separator_id(tokenizer), arguments.task, metric=settings.metric)
     facts = provenance(
         settings,

@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("--crosscoder", type=Path, required=True, help="directory of the crosscoder")
     parser.add_argument("--relie", type=Path, required=True, help="store of the effects on all tasks")
     parser.add_argument("--activations", type=Path, nargs="+", required=True, help="validation stores, in order")
+    parser.add_argument("--corpus", type=Path, required=True, help="store of the validation text")
     parser.add_argument("--tokenizer", type=Path, required=True, help="directory of the tokenizer")
     parser.add_argument("--output", type=Path, required=True, help="store to write")
     add_flags(parser, FeatureSettings)
@@ -24,13 +25,14 @@ def main() -> None:
     from chronocoder.activations.loader import ActivationStores
     from chronocoder.crosscoder.model import load_crosscoder
     from chronocoder.devices import default_device
-    from chronocoder.features.examples import top_examples, top_features
+    from chronocoder.features.examples import sequence_languages, top_examples, top_features
     from chronocoder.suites.tokenizers import load_tokenizer
 
     crosscoder = load_crosscoder(arguments.crosscoder, default_device())
     chosen = top_features(relie, settings.top_features)
     stores = ActivationStores(arguments.activations)
-    examples = top_examples(crosscoder, stores, load_tokenizer(arguments.tokenizer), chosen, settings)
+    languages = sequence_languages(stores, load_store(arguments.corpus))
+    examples = top_examples(crosscoder, stores, load_tokenizer(arguments.tokenizer), chosen, settings, languages)
     write_store(examples, arguments.output, provenance(settings, **crosscoder.facts))
 
 

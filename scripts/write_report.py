@@ -21,6 +21,7 @@ from chronocoder.stores import load_store
 KINDS = ("trainings", "evaluations", "relies", "features", "ablations")
 OPTIONAL = {
     "seed-matches": "stores of comparisons between seeds",
+    "consolidations": "stores of comparisons between languages",
     "controls": "stores of effects of the controls",
     "control-evaluations": "stores of their evaluations, same order",
     "baselines": "stores of comparisons with dictionaries of single checkpoints",
@@ -55,6 +56,7 @@ def main() -> None:
         contrasts=read_contrasts(json.loads(arguments.contrasts), names(behaviour, "task")),
         seed_matches=match_seeds(others["seed-matches"], runs),
         example_path=str(arguments.relies[0]),
+        consolidations=others["consolidations"],
         controls=others["controls"],
         control_evaluations=others["control-evaluations"],
         baselines=others["baselines"],

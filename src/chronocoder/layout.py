@@ -117,6 +117,11 @@ class Layout:
         return f"{self.run}/features.zarr"
 
     @property
+    def consolidation(self) -> str:
+        """Overlap of effects between languages."""
+        return f"{self.run}/consolidation.zarr"
+
+    @property
     def baseline(self) -> str:
         """What the joint dictionary is worth, beside dictionaries of single checkpoints matched afterwards."""
         return f"{self.run}/baseline.zarr"

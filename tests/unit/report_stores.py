@@ -95,6 +95,8 @@ def relie_store(
         {name: labelled(of, array, name) for name, (of, array) in values.items()},
         coords={
             "task": strings(CONTRAST),
+            "language": ("task", strings(["english", "french"])),
+            "phenomenon": ("task", strings(["agreement", "agreement"])),
             "checkpoint": strings(revisions),
             "tokens_seen": ("checkpoint", TOKENS_SEEN[-len(revisions) :]),
             "feature": np.arange(effect.shape[2]),
@@ -329,8 +331,15 @@ def example_store() -> xr.Dataset:
             "token": labelled(dims, strings([tokens]), "text"),
             "activation": labelled(dims, np.array([activation], dtype=np.float32), "activation"),
             "activation_frequency": labelled(("feature",), np.array([0.1]), "frequency"),
+            "example_language": labelled(dims[:2], strings([["english", "french"]]), "language"),
+            "language_share": labelled(("feature", "language"), np.array([[0.75, 0.25]]), "share"),
         },
-        coords={"feature": [0], "example": [0, 1], "position": np.arange(6) - 3},
+        coords={
+            "language": strings(["english", "french"]),
+            "feature": [0],
+            "example": [0, 1],
+            "position": np.arange(6) - 3,
+        },
     )
 
 
@@ -444,3 +453,43 @@ def baseline_store() -> xr.Dataset:
         },
         coords={"measure": strings(measures), "cosine_at_least": [0.0, 0.7], "task": strings(CONTRAST)},
     )
+
+
+def consolidation_store(shared: dict[str, list[bool]], revisions: list[str] = REVISIONS[1:]) -> xr.Dataset:
+    """Overlap between English and French by family: what `shared` says is so by each measure; levels are constant.
+
+    A family that is named "silent" has no measurable effect at the first checkpoint.
+    """
+    dims = ("measure", "sign", "family", "checkpoint", "language_pair")
+    shape = (2, 2, len(shared), len(revisions), 1)
+    levels = {"ceiling": 0.9, "permuted": 0.1, "random": 0.2, "other_families": 0.7, "corrected_overlap": 0.5}
+    levels |= {"permuted_low": 0.05, "permuted_high": 0.15, "random_low": 0.1, "random_high": 0.3, "q_value": 0.01}
+    holds = np.broadcast_to(np.array([*shared.values()])[..., None], shape)
+    overlap = np.where(holds, 0.5, 0.125)
+    values = {name: np.full(shape, level) for name, level in levels.items()}
+    values |= {"overlap": overlap, "overlap_low": overlap - 0.1, "overlap_high": overlap + 0.1}
+    for of in values.values():
+        of[:, :, [name == "silent" for name in shared], 0] = np.nan
+    by_number = np.tile([0.75, 0.25], (len(shared), len(revisions), 1))
+    return xr.Dataset(
+        {
+            **{name: labelled(dims, of, name) for name, of in values.items()},
+            "shared": labelled(dims, holds.copy(), "shared"),
+            "effect_by_languages_served": labelled(("family", "checkpoint", "served"), by_number, "fraction"),
+        },
+        coords={
+            "family": strings([*shared]),
+            "checkpoint": strings(revisions),
+            "measure": strings(["top", "weighted"]),
+            "sign": strings(["either", "helping"]),
+            "served": [1, 2],
+            "first_language": ("language_pair", strings(["english"])),
+            "second_language": ("language_pair", strings(["french"])),
+        },
+    )
+
+
+def with_languages(inputs: ReportInputs, shared: dict[str, list[bool]]) -> ReportInputs:
+    """The same inputs with a comparison of languages."""
+    facts = {"comparison": "pair", "variant": "l1", "seed": 0}
+    return replace(inputs, consolidations=[with_facts(consolidation_store(shared), **facts)])

@@ -465,3 +465,34 @@ def test_task_on_which_no_feature_is_active(task: xr.Dataset) -> None:
     assert (summary["feature_class"] == "no effect").all() and (summary["indirect_effect_high"] == 0).all()
     assert summary["relative_indirect_effect"].isnull().all() and not summary["measurable"].any()
     assert summary["measurable"].dtype == bool and summary["completeness_gap"].isnull().all()
+
+
+def test_effects_of_groups_are_means_of_tasks_of_one_unit() -> None:
+    """Two French tasks and a third one in nats; a feature without an effect has no share."""
+    generator, tasks = np.random.default_rng(0), {}
+    given = [("fra", "logit"), ("fra", "logit"), ("fra", "nat"), ("eng", "logit")]
+    for number, (language, unit) in enumerate(given):
+        effect = generator.standard_normal((2, 3)).astype(np.float32)
+        effect[:, 2] = 0
+        variables = {
+            "indirect_effect": effect,
+            "indirect_effect_low": effect - 0.3,
+            "indirect_effect_high": effect + 0.4,
+        }
+        variables["relative_decoder_norm"] = np.full((2, 3), 0.5)
+        tasks[f"t{number}"] = xr.Dataset(
+            {name: (("checkpoint", "feature"), values) for name, values in variables.items()},
+            coords={"checkpoint": ["step0", "step1"], "feature": np.arange(3), "condition": ["all"]},
+            attrs={"language": language, "unit": unit, "phenomenon": "agreement", "metric": "any"},
+        )
+    joined = collect_attributions(tasks, TrajectorySettings())
+    assert joined["group"].values.tolist() == ["fra", "eng"] and joined["group_tasks"].values.tolist() == [2, 1]
+    expected = (tasks["t0"]["indirect_effect"] + tasks["t1"]["indirect_effect"]).values / 2
+    np.testing.assert_allclose(joined["group_indirect_effect"][0], expected, rtol=1e-6)
+    np.testing.assert_allclose(joined["group_indirect_effect_low"][0], expected - 0.3 / 2**0.5, rtol=1e-5)
+    np.testing.assert_allclose(joined["group_indirect_effect_high"][0], expected + 0.4 / 2**0.5, rtol=1e-5)
+    shares = joined["group_relative_indirect_effect"]
+    np.testing.assert_allclose(
+        shares[0, :, :2], np.abs(expected[:, :2]) / np.abs(expected[:, :2]).sum(axis=0), rtol=1e-5
+    )
+    assert shares[:, :, 2].isnull().all() and joined["group_unit"].values.tolist() == ["logit", "logit"]

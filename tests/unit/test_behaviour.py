@@ -5,13 +5,16 @@ import pytest
 import torch
 import xarray as xr
 from tiny import tiny_model
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from chronocoder.behaviour.collect import collect_behaviour
 from chronocoder.behaviour.pool import Pool
 from chronocoder.behaviour.scores import score_tasks, wilson_interval
 from chronocoder.behaviour.similarity import compare_activations, cosine, linear_cka, pearson
 from chronocoder.errors import NonFiniteError
+from chronocoder.tasks.groups import Group, group_means
+from chronocoder.tasks.pairs import MinimalPair
+from chronocoder.tasks.tokenise import tokenise_pairs
 
 
 def differences(model: PreTrainedModel, task: xr.Dataset) -> np.ndarray:
@@ -56,6 +59,7 @@ def test_summary_of_known_differences(task: xr.Dataset) -> None:
         scores["accuracy"] <= scores["accuracy_high"]
     ).all()
     joined = collect_behaviour({"a": scores, "b": scores})
+    assert "group" not in joined.dims and joined["metric"].values.tolist() == ["next_token"] * 2
     assert joined["accuracy"].dims == ("task", "checkpoint") and joined["accuracy"].attrs["units"] == "1"
     np.testing.assert_array_equal(joined["tokens_seen"], [0, 100])
 
@@ -99,3 +103,45 @@ def test_comparison_is_symmetric_with_unit_diagonal() -> None:
         matrix = similarity[name].values[0]
         np.testing.assert_allclose(matrix, matrix.T)
         np.testing.assert_allclose(np.diag(matrix), 1)
+
+
+def test_groups_are_means_of_their_tasks_with_intervals(task: xr.Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
+    """The English tasks have equal weights, whatever their sizes; a task without a language is in no group."""
+    models = [(f"step{seed}", tiny_model("gpt2", seed)) for seed in (0, 1)]
+    pairs = [MinimalPair("the", " cat sees", " cats sees"), MinimalPair("the boys", " see", " qqqqq")]
+    sentences = tokenise_pairs(pairs, tokenizer, 0, "s", "sentence")
+    next_token = tokenise_pairs([*pairs, MinimalPair("the cat", " sees", " see")], tokenizer, 0, "n")
+    given = {
+        "a": task.assign_attrs(language="eng", phenomenon="agreement"),
+        "b": next_token.assign_attrs(language="eng", phenomenon="agreement"),
+        "c": sentences.assign_attrs(language="fra", phenomenon="agreement"),
+        "d": task.isel(example=slice(3)),
+    }
+    scores = score_tasks(models, {"step0": 0, "step1": 100}, list(given.values()))
+    joined = collect_behaviour(dict(zip(given, scores, strict=True)))
+    assert (
+        joined["group"].values.tolist() == ["eng", "fra"] and joined["group_kind"].values.tolist() == ["language"] * 2
+    )
+    assert joined["language"].values.tolist() == ["eng", "eng", "fra", ""]
+    assert joined["unit"].values.tolist() == ["logit", "logit", "nat", "logit"]
+    assert joined["mean_difference"].attrs["units"] == "see unit" and joined["group_tasks"].values.tolist() == [2, 1]
+    accuracy = joined["accuracy"].values
+    np.testing.assert_allclose(joined["group_accuracy"], [accuracy[:2].mean(axis=0), accuracy[2]])
+    for end, sign in (("low", -1), ("high", 1)):
+        own = joined[f"accuracy_{end}"].values
+        np.testing.assert_allclose(joined[f"group_accuracy_{end}"][1], own[2])
+        half = np.sqrt(((own[:2] - accuracy[:2]) ** 2).sum(axis=0)) / 2
+        np.testing.assert_allclose(joined[f"group_accuracy_{end}"][0], accuracy[:2].mean(axis=0) + sign * half)
+    left_out = joined["left_out"].sel(reason="length")
+    assert left_out.values.tolist() == [0, 1, 0, 0] and joined["pairs_given"].values.tolist() == [6, 3, 2, 6]
+
+
+def test_intervals_of_group_means_cover_the_mean_of_tasks() -> None:
+    """Three tasks of unequal accuracy and 40 pairs each, drawn anew: about 95 % of the intervals have their mean."""
+    generator, truth = np.random.default_rng(0), np.array([0.5, 0.8, 0.97])
+    group, covered = [Group("language", "eng", np.arange(3))], []
+    for _ in range(2000):
+        right = generator.binomial(40, truth)
+        _, low, high = group_means(right / 40, *wilson_interval(right, 40), group)
+        covered.append(low[0] <= truth.mean() <= high[0])
+    assert 0.93 < np.mean(covered) < 0.98

@@ -91,6 +91,17 @@ WRONG = [
     ),
     ("suites.nursery.site", "residual.4", r"site 'residual\.4' is outside the model: it has blocks 0 to 3"),
     ("suites.nursery.site", "block.1", r"suites\.nursery\.site: String should match pattern"),
+    ("suites.nursery.source.language", ["english", "english"], r"language \['english', 'english'\] repeats; list each"),
+    (
+        "suites.nursery.source.language",
+        ["english", "french"],
+        r"tasks\.agreement_simple: no language is given, of the suite's languages english, french; set language to one",
+    ),
+    (
+        "suites.nursery.tasks.agreement_simple",
+        {"kind": "nursery", "language": "french"},
+        r"tasks\.agreement_simple: language 'french' is not among the suite's languages english; set language to one",
+    ),
     ("suites.nursery.source.steps", [4, 2], r"steps \[4, 2\] must ascend"),
     ("suites.nursery.corpus.train_tokens", 10, r"train_tokens 10 is less than one sequence of sequence_length 64"),
     ("suites.nursery.contrasts", {"agreement_simple": ["x"]}, r"contrasts\.agreement_simple: task 'x' is not among"),
@@ -257,6 +268,28 @@ def test_nursery_task_needs_a_nursery() -> None:
         parse_experiment(config, "config.yaml")
 
 
+def test_tasks_of_one_phenomenon_in_several_languages_are_a_family() -> None:
+    nursery = parse_experiment(DEFAULT, "config.yaml").suites["nursery"]
+    assert {task.language for task in nursery.tasks.values()} == {"english"} and nursery.families == {}
+    assert all(task.task == task.phenomenon == name for name, task in nursery.tasks.items())
+    tasks = {
+        "simple_en": {"kind": "nursery", "task": "agreement_simple", "language": "english"},
+        "determiner_noun": {"kind": "nursery", "language": "english", "phenomenon": "determiners"},
+        "simple_fr": {"kind": "nursery", "task": "agreement_simple", "language": "french"},
+        "other_fr": {"kind": "nursery", "task": "agreement_across_object_relative", "language": "french"},
+        "file": {"kind": "pairs", "path": "x", "language": "dutch", "phenomenon": "determiners"},
+        "nameless": {"kind": "pairs", "path": "x", "phenomenon": "determiners"},
+    }
+    values = changed("suites.nursery.source.language", ["english", "french"])
+    values["suites"]["nursery"] |= {"tasks": tasks, "contrasts": {}}
+    found = parse_experiment(values, "config.yaml").suites["nursery"]
+    assert found.families == {
+        "agreement_simple": ["simple_en", "simple_fr"],
+        "determiners": ["determiner_noun", "file"],
+    }
+    assert found.tasks["other_fr"].phenomenon == "agreement_across_object_relative"
+
+
 def test_tasks_say_whether_they_can_supply_a_counterfactual() -> None:
     given: list[tuple[dict[str, Any], bool]] = [
         ({"kind": "nursery"}, True),
@@ -273,7 +306,8 @@ def test_patching_needs_tasks_with_counterfactuals() -> None:
     config["attribution"]["intervention"] = "counterfactual"
     message = (
         r"attribution\.intervention 'counterfactual': suites\.nursery\.tasks\.determiner_noun of kind 'blimp' has no"
-        r" counterfactual prefixes; leave it out, or set intervention to zero"
+        r" counterfactual prefixes; leave it out, set its metric to continuation or sentence, whose sentences are each"
+        r" other's, or set intervention to zero"
     )
     with pytest.raises(ConfigError, match=message):
         parse_experiment(config, "config.yaml")
@@ -331,6 +365,7 @@ def test_reference_page_has_whole_rows_and_links_what_mappings_hold() -> None:
         VARIANTS["batchtopk"](sparsity="batchtopk", dictionary_size=64, k=3, steps=7, learning_rate=2e-5),
         HarvestSettings(dtype="float32"),
         NurserySource(steps=[0, 3, 9], seed=5),
+        NurserySource(language=["french", "english"]),
     ],
 )
 def test_settings_survive_the_command_line(settings: Settings) -> None:

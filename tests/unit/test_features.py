@@ -4,14 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import xarray as xr
 from tiny import tiny_crosscoder
 from transformers import PreTrainedTokenizerFast
 
 from chronocoder.activations.loader import ActivationStores
+from chronocoder.activations.origin import text_digest
 from chronocoder.config import FeatureSettings
-from chronocoder.features.examples import top_examples, top_features
+from chronocoder.errors import StoreError
+from chronocoder.features.examples import sequence_languages, top_examples, top_features
 
 
 def test_features_of_largest_effect_on_any_task_at_any_checkpoint() -> None:
@@ -30,7 +33,8 @@ def test_windows_centre_on_the_largest_activations(
     stores = ActivationStores([activation_store("step0", rows=500), activation_store("step1", rows=500)])
     crosscoder = tiny_crosscoder("l1").fold_scale(torch.ones(2))
     settings = FeatureSettings(examples=5, context_tokens=4)
-    examples = top_examples(crosscoder, stores, tokenizer, np.array([2, 7]), settings)
+    languages = np.array(["french", "english"])[np.arange(50) % 3 % 2]
+    examples = top_examples(crosscoder, stores, tokenizer, np.array([2, 7]), settings, languages)
     codes = crosscoder.encode(torch.from_numpy(stores.read(0, 500)))[:, [2, 7]].numpy()
     text = stores.text_columns()
     for number in range(2):
@@ -44,3 +48,22 @@ def test_windows_centre_on_the_largest_activations(
         outside = examples["token_id"].values[number] == -1
         assert (examples["activation"].values[number][outside] == 0).all()
         assert (examples["token"].values[number][outside] == "").all()
+        best = np.argsort(-peaks, kind="stable")[:5]
+        assert examples["example_language"].values[number].tolist() == languages[best].tolist()
+        of_rows = np.repeat(languages, 10)
+        means = [codes[of_rows == name, number].mean() for name in ("english", "french")]
+        expected = means / np.sum(means)
+        np.testing.assert_allclose(examples["language_share"].values[number], expected, rtol=1e-5)
+    assert examples["language"].values.tolist() == ["english", "french"]
+
+
+def test_languages_are_those_of_the_harvested_text(activation_store: Callable[..., Path]) -> None:
+    stores = ActivationStores([activation_store("step0", rows=100)])
+    corpus = xr.Dataset(
+        {"token_ids": (("sequence", "position"), np.zeros((10, 11), dtype=np.int32))},
+        coords={"language": ("sequence", [*"abcdefghij"])},
+    )
+    stores.attributes[0]["tokens_digest"] = text_digest(corpus)
+    assert sequence_languages(stores, corpus).tolist() == [*"abcdefghij"]
+    with pytest.raises(StoreError, match=r"train\.zarr: not harvested on the given corpus; give the corpus of the val"):
+        sequence_languages(stores, corpus + 1)

@@ -109,6 +109,14 @@ def test_sets_that_lose_too_many_pairs_are_asked_for_sentences(tokenizer: PreTra
     assert task.attrs["warnings"] == "next_token leaves out 43% of the pairs; sentence leaves out none"
 
 
+def test_an_ending_alone_is_no_reason_to_ask_for_it(tokenizer: PreTrainedTokenizerFast) -> None:
+    """The answers have unequal lengths, and what follows them says nothing of agreement."""
+    pairs = [MinimalPair(f"the {name}", " cat the dogs", " qqqqq the dogs") for name in ("boy", "boys", "cat")]
+    assert chosen(tokenizer, pairs) == "sentence"
+    named = [MinimalPair(pair.prefix, pair.right, pair.wrong, asks=("continuation",)) for pair in pairs]
+    assert chosen(tokenizer, named) == "continuation"
+
+
 @pytest.mark.parametrize(
     ("asks", "expected"),
     [

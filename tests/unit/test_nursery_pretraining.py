@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from chronocoder.config import NurserySource
 from chronocoder.errors import NonFiniteError
 from chronocoder.suites.nursery.grammar import Grammar
-from chronocoder.suites.nursery.pretraining import pretrain
+from chronocoder.suites.nursery.pretraining import _batches, pretrain
 from chronocoder.suites.nursery.tokenizer import SEPARATOR, train_tokenizer
 from chronocoder.suites.packing import encode_documents, pack_documents
 
@@ -120,6 +120,23 @@ def test_equal_seeds_give_equal_weights(
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=0)
     assert not torch.equal(weights[0]["embed_out.weight"], weights[2]["embed_out.weight"])
+
+
+def test_several_languages_make_one_model_and_a_single_one_draws_nothing(
+    source: NurserySource, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    def batches(languages: str | list[str]) -> np.ndarray:
+        settings = NurserySource(language=languages, steps=[0, 3], **TINY)
+        made = _batches(settings, tokenizer, "pretraining", None, 4)
+        return np.concatenate([next(made).cpu().numpy() for _ in range(10)])
+
+    english, french, both = (batches(languages) for languages in ("english", "french", ["english", "french"]))
+    sentences = Grammar.load("english").sentences("pretraining", 0)
+    packed = list(islice(pack_documents(encode_documents(islice(sentences, 2000), tokenizer), 0, 16, cut=True), 40))
+    np.testing.assert_array_equal(english, packed)
+    is_english = (both[:, None] == english[None]).all(axis=2).any(axis=1)
+    is_french = (both[:, None] == french[None]).all(axis=2).any(axis=1)
+    assert (is_english ^ is_french).all() and 8 < is_english.sum() < 32
 
 
 def test_the_global_random_state_is_left_alone(

@@ -304,6 +304,7 @@ EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
         attribution_jobs={"tasks_per_job": 1}, behaviour={"tasks_per_job": 1}, seeds=[0, 1]
     ),
     "controls": lambda _: controlled(),
+    "languages": lambda _: load_experiment(ROOT / "experiments" / "nursery-bilingual.yaml"),
     "controls alone": hub_controlled,
     "local": local_experiment,
     "hub": hub_experiment,

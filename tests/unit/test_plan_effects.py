@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from slow_attribution import exactly
 from test_baseline import baseline_flags, given
+from test_consolidation import EFFECTS, UNRELATED, planted
 from test_plan import ROOT, SMALL, changed, controlled
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
@@ -23,7 +24,13 @@ from chronocoder.attribution.ablation import measure_ablations, summarise_ablati
 from chronocoder.attribution.attribute import measure_effects
 from chronocoder.attribution.summary import summarise_effects
 from chronocoder.command_line import to_flags
-from chronocoder.config import AblationSettings, AttributionSettings, Experiment
+from chronocoder.config import (
+    AblationSettings,
+    AttributionSettings,
+    ConsolidationSettings,
+    Experiment,
+    load_experiment,
+)
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.crosscoder.own_codes import OwnCodes, own_codes_dataset
 from chronocoder.plan.compute import Measuring, Prompts, ablation_flops, attribution_flops, writing_flops
@@ -34,6 +41,7 @@ from chronocoder.plan.disk import (
     EFFECT_BYTES,
     ablation_bytes,
     baseline_bytes,
+    consolidation_bytes,
     match_bytes,
     own_codes_bytes,
 )
@@ -406,6 +414,26 @@ def test_memory_and_bytes_of_a_real_baseline(tmp_path: Path) -> None:
     assert peak == pytest.approx(planned.memory.host, rel=0.2)
     written = sum(file.stat().st_size for file in (tmp_path / "baseline.zarr").rglob("*") if file.is_file())
     assert written == pytest.approx(baseline_bytes(CrosscoderShape(2, width, features)), rel=0.2)
+
+
+def test_memory_and_bytes_of_a_real_comparison_of_languages(tmp_path: Path) -> None:
+    relie = planted(EFFECTS, UNRELATED).pad(feature=(0, 2048 - 60), constant_values=0)
+    facts = dict.fromkeys(("suite", "comparison", "variant", "site", "seed", "commits"), "x")
+    described = {name: labelled(values.dims, values.values, name) for name, values in relie.data_vars.items()}
+    write_store(relie.assign(described), tmp_path / "relie.zarr", facts)
+    languages = load_experiment(ROOT / "experiments" / "nursery-bilingual.yaml")
+    planned = cost(languages, "measure_consolidation", accelerated=False)
+    output = tmp_path / "consolidation.zarr"
+    flags = ["--relie", str(tmp_path / "relie.zarr"), "--output", str(output), "--permutations", "50"]
+    peak = peak_of("measure_consolidation.py", *flags)
+    assert peak == pytest.approx(planned.memory.host, rel=0.25)
+    written = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    assert written == pytest.approx(consolidation_bytes(CrosscoderShape(2, WIDTH, 2048), 3), rel=0.2)
+    more = languages.model_copy(update={"consolidation": ConsolidationSettings(permutations=4000, samples=2000)})
+    assert cost(more, "measure_consolidation").work.cpu_s == pytest.approx(2 * planned.work.cpu_s)
+    with xr.open_zarr(output) as found:
+        assert found.attrs["comparison"] == "x" and json.loads(found.attrs["settings"])["permutations"] == 50
+        assert all({"long_name", "units"} <= set(values.attrs) for values in found.data_vars.values())
 
 
 def peak_of(script: str, *flags: str) -> int:

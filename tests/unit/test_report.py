@@ -27,6 +27,7 @@ from report_stores import (
     with_classes,
     with_clusters,
     with_facts,
+    with_languages,
 )
 
 from chronocoder.attribution import measures
@@ -654,6 +655,7 @@ def test_script_writes_the_page_whole_and_without_torch(inputs: ReportInputs, tm
     stores = {"behaviour": inputs.behaviour, "similarity": inputs.similarity}
     stores |= {"trainings": run.training, "evaluations": run.evaluation, "relies": run.relie, "features": run.features}
     stores |= {"seed-matches": inputs.seed_matches[0]}
+    stores |= {"consolidations": with_languages(inputs, {"agreement": [True, True]}).consolidations[0]}
     facts = {"comparison": "same", "variant": "l1", "seed": 0, "control": "identity"}
     stores |= {"controls": with_facts(run.relie.drop_attrs(deep=False), **facts)}
     stores |= {"control-evaluations": with_facts(run.evaluation.drop_attrs(deep=False), **facts)}

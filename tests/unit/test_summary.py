@@ -182,7 +182,10 @@ def test_a_task_without_conditions_has_one_of_all_pairs() -> None:
 def test_collected_tasks_keep_their_own_conditions() -> None:
     first = summary(known_effects())
     other = summarise_effects(known_effects(), known_task(("plural", "third")), np.ones((2, 5)), TOKENS, SETTINGS)
+    other.attrs |= {"language": "french", "phenomenon": "gender"}
     joined = collect_attributions({"a": first, "b": other}, TrajectorySettings())
+    assert joined["language"].values.tolist() == ["", "french"] and joined["language"].dims == ("task",)
+    assert joined["phenomenon"].values.tolist() == ["", "gender"]
     assert joined["condition"].values.tolist() == ["singular", "plural", "third"]
     missing = joined.sel(task="b", condition="singular")
     assert missing["condition_indirect_effect"].isnull().all() and not missing["condition_measurable"].any()

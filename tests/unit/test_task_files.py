@@ -184,5 +184,5 @@ def test_snippets_of_the_documentation_are_valid() -> None:
     assert {task.kind for part in tasks for task in part.values()} == {"blimp", "clams", "multiblimp", "table"}
     own = json.loads(page.split("```json\n")[1].partition("```")[0])
     Path("own.jsonl").write_text(json.dumps(own))
-    (pair,) = read_pairs("own", PairsTask(kind="pairs", path="own.jsonl"), "").pairs
+    (pair,) = read_pairs("own", PairsTask(kind="pairs", path="own.jsonl")).pairs
     assert pair.good == "the boy sees" and pair.condition == "singular"

@@ -44,7 +44,7 @@ def read(**settings: Any) -> list[MinimalPair]:
 
 
 def found(**settings: Any) -> TaskPairs:
-    return read_pairs("t", task_of(**settings), "")
+    return read_pairs("t", task_of(**settings))
 
 
 def jsonl(path: Path, *rows: dict[str, Any] | str) -> str:
@@ -431,11 +431,11 @@ def test_language_and_phenomenon_are_those_of_all_pairs_or_of_the_config(tmp_pat
 
 
 def test_generated_pairs_have_the_language_of_the_grammar() -> None:
-    generated = read_pairs("agreement_simple", NurseryTask(kind="nursery", pairs=3), "english")
+    generated = read_pairs("t", NurseryTask(kind="nursery", task="agreement_simple", language="english", pairs=3))
     assert len(generated.pairs) == 3 and all(pair.counterfactual for pair in generated.pairs)
     assert generated.language == "english" and generated.phenomenon == "" and generated.duplicates == 0
-    named = NurseryTask(kind="nursery", pairs=3, language="en", phenomenon="agreement")
-    assert read_pairs("agreement_simple", named, "english").phenomenon == "agreement"
+    named = NurseryTask(kind="nursery", task="agreement_simple", language="english", phenomenon="agreement")
+    assert read_pairs("t", named).phenomenon == "agreement"
 
 
 GROUPS = {("en", "p", ""): 50, ("en", "p", "c"): 7, ("fr", "p", ""): 3, ("fr", "q", ""): 20}

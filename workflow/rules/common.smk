@@ -225,9 +225,9 @@ def corpus_file(wildcards):
 
 
 def language(wildcards):
-    """Return the flag that names the nursery's language; nothing for other suites."""
+    """Return the flag that names the nursery's languages; nothing for other suites."""
     source = suite_of(wildcards).source
-    return ["--language", source.language] if source.kind == "nursery" else []
+    return ["--language", *source.languages] if source.kind == "nursery" else []
 
 
 def of_every_run_of(pattern):
@@ -256,6 +256,11 @@ def seeds_of_suite(wildcards):
     if len(EXPERIMENT.seeds) == 1:
         return []
     return list(dict.fromkeys(of_every_run_of(LAYOUT.seeds)(wildcards)))
+
+
+def consolidations_of_suite(wildcards):
+    """Return the comparisons of languages of every crosscoder; none where no family of tasks has several languages."""
+    return of_every_run_of(LAYOUT.consolidation)(wildcards) if suite_of(wildcards).families else []
 
 
 def with_baseline(suite):

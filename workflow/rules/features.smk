@@ -1,4 +1,4 @@
-"""What the features that matter stand for."""
+"""What the features that matter stand for, and whether languages share them."""
 
 
 rule find_examples:
@@ -6,6 +6,7 @@ rule find_examples:
         crosscoder=LAYOUT.crosscoder,
         relie=LAYOUT.relie,
         activations=activations("validation"),
+        corpus=LAYOUT.corpus.replace("{split}", "validation"),
         tokenizer=tokenizer_path,
     output:
         features=directory(LAYOUT.features),
@@ -27,5 +28,32 @@ rule find_examples:
         "Find top-activating examples of the {wildcards.variant} features of {wildcards.comparison}"
     shell:
         "python {params.script:q} --crosscoder {input.crosscoder:q} --relie {input.relie:q}"
-        " --activations {input.activations:q} --tokenizer {input.tokenizer:q} --output {output.features:q}"
-        " {params.settings:q} 2> {log:q}"
+        " --activations {input.activations:q} --corpus {input.corpus:q} --tokenizer {input.tokenizer:q}"
+        " --output {output.features:q} {params.settings:q} 2> {log:q}"
+
+
+rule measure_consolidation:
+    input:
+        relie=LAYOUT.relie,
+    output:
+        consolidation=directory(LAYOUT.consolidation),
+    log:
+        LAYOUT.log("measure_consolidation", RUN),
+    benchmark:
+        LAYOUT.benchmark("measure_consolidation", RUN)
+    wildcard_constraints:
+        suite=one_of(name for name, suite in EXPERIMENT.suites.items() if suite.families),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=60,
+    params:
+        settings=to_flags(EXPERIMENT.consolidation),
+        script=SCRIPTS / "measure_consolidation.py",
+    message:
+        "Compare languages in the {wildcards.variant} features of {wildcards.comparison}"
+    shell:
+        "python {params.script:q} --relie {input.relie:q} --output {output.consolidation:q} {params.settings:q}"
+        " 2> {log:q}"

@@ -12,6 +12,7 @@ rule write_report:
         features=of_every_run_of(LAYOUT.features),
         ablations=ablations_of_suite,
         seed_matches=seeds_of_suite,
+        consolidations=consolidations_of_suite,
         controls=of_every_control(LAYOUT.relie),
         control_evaluations=of_every_control(LAYOUT.evaluation),
         baselines=lambda wildcards: of_every_run(wildcards.suite, LAYOUT.baseline, with_baseline(wildcards.suite)),
@@ -37,6 +38,7 @@ rule write_report:
         "python {params.script:q} --suite {wildcards.suite:q} --behaviour {input.behaviour:q}"
         " --similarity {input.similarity:q} --comparisons {input.comparisons:q} --trainings {input.trainings:q}"
         " --evaluations {input.evaluations:q} --relies {input.relies:q} --features {input.features:q}"
-        " --ablations {input.ablations:q} --seed-matches {input.seed_matches:q} --controls {input.controls:q}"
+        " --ablations {input.ablations:q} --seed-matches {input.seed_matches:q}"
+        " --consolidations {input.consolidations:q} --controls {input.controls:q}"
         " --control-evaluations {input.control_evaluations:q} --baselines {input.baselines:q}"
         " --contrasts {params.contrasts:q} --output {output.report:q} 2> {log:q}"

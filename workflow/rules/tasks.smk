@@ -19,11 +19,10 @@ rule build_task:
         runtime=10,
         pack=40,
     params:
-        language=language,
         settings=lambda wildcards: as_json(suite_of(wildcards).tasks[wildcards.task]),
         script=SCRIPTS / "build_task.py",
     message:
         "Build task {wildcards.task} of {wildcards.suite}"
     shell:
-        "python {params.script:q} --suite {wildcards.suite:q} {params.language:q} --task {wildcards.task:q}"
+        "python {params.script:q} --suite {wildcards.suite:q} --task {wildcards.task:q}"
         " --settings {params.settings:q} --tokenizer {input.tokenizer:q} --output {output.task:q} 2> {log:q}"

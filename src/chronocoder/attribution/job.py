@@ -12,6 +12,7 @@ from chronocoder.command_line import add_checkpoints, add_flags, checkpoints_fro
 from chronocoder.config import AttributionSettings
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.stores import load_store
+from chronocoder.tasks.groups import facts_of
 
 if TYPE_CHECKING:  # torch is imported once the arguments have been found to be in order
     from chronocoder.crosscoder.model import Crosscoder
@@ -39,8 +40,8 @@ class Job(NamedTuple):
 
     def facts(self, task: xr.Dataset) -> dict[str, Any]:
         """Return what a store about one of the tasks says of its origin."""
-        of_task = {name: task.attrs[name] for name in ("task", "metric", "unit", "examples_left_out")}
-        return {**self.crosscoder.facts, **of_task, "examples": task.sizes["example"]}
+        of_task = {name: task.attrs[name] for name in ("task", "examples_left_out")}
+        return {**self.crosscoder.facts, **facts_of(task), **of_task, "examples": task.sizes["example"]}
 
     def check_attribution(self, attribution: xr.Dataset, task: xr.Dataset) -> None:
         """Check that an attribution was made of this crosscoder on a task, with these settings.

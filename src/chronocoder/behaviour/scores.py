@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from chronocoder.behaviour.pool import Pool
 from chronocoder.stores import labelled, strings
+from chronocoder.tasks.groups import facts_of
 from chronocoder.tasks.rows import unit_of
 
 
@@ -46,7 +47,7 @@ def _scores_of_task(task: xr.Dataset, tokens_seen: Mapping[str, int], difference
             "example": task["example"].values,
         },
     )
-    return dataset.assign(summarise_scores(dataset["difference"], unit))
+    return dataset.assign(summarise_scores(dataset["difference"], unit)).assign_attrs(facts_of(task))
 
 
 def summarise_scores(difference: xr.DataArray, unit: str, confidence: float = 0.95) -> dict[str, xr.Variable]:

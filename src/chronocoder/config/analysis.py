@@ -250,6 +250,21 @@ class TrajectorySettings(Settings):
     seed: NonNegativeInt = Field(0, description="Seed of the first centres.")
 
 
+class ConsolidationSettings(Settings):
+    """How effects of features are compared between languages."""
+
+    top_features: PositiveInt = Field(
+        20, description="Features of largest effect whose sets are compared; fewer where fewer effects are measurable."
+    )
+    permutations: PositiveInt = Field(2000, description="Exchanges of features behind each p-value.")
+    samples: PositiveInt = Field(1000, description="Resamples of the features behind each interval.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
+    false_discovery_rate: float = Field(
+        0.05, gt=0, lt=1, description="Over families, checkpoints and pairs of languages."
+    )
+    seed: NonNegativeInt = Field(0, description="Seed of exchanges and resamples.")
+
+
 class FeatureSettings(Settings):
     """Which features are shown, and with what."""
 

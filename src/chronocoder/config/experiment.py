@@ -12,6 +12,7 @@ from chronocoder.config.analysis import (
     AttributionJobSettings,
     AttributionSettings,
     BehaviourJobSettings,
+    ConsolidationSettings,
     EvaluationSettings,
     FeatureSettings,
     HarvestSettings,
@@ -50,6 +51,9 @@ class Experiment(Settings):
     )
     ablation: AblationSettings = Field(default_factory=AblationSettings, description="Checking the effects.")
     trajectories: TrajectorySettings = Field(default_factory=TrajectorySettings, description="Clustering courses.")
+    consolidation: ConsolidationSettings = Field(
+        default_factory=ConsolidationSettings, description="Comparing languages."
+    )
     features: FeatureSettings = Field(default_factory=FeatureSettings, description="Showing features.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Running trainings.")
 
@@ -88,7 +92,8 @@ class Experiment(Settings):
                     if not task.supplies_counterfactual:
                         raise ValueError(
                             f"attribution.intervention 'counterfactual': suites.{suite_name}.tasks.{name} of kind"
-                            f" '{task.kind}' has no counterfactual prefixes; leave it out, or set intervention to zero"
+                            f" '{task.kind}' has no counterfactual prefixes; leave it out, set its metric to"
+                            " continuation or sentence, whose sentences are each other's, or set intervention to zero"
                         )
         return self
 

@@ -2,19 +2,24 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from chronocoder.config.files import expand_tasks
 from chronocoder.config.tasks import Task
 from chronocoder.labels import Control, control_of, is_examined, is_foreign, is_identity
 from chronocoder.settings import CheckpointName, Name, Settings, Site
 
+NurseryLanguage = Literal["english", "french"]
+
 
 class NurserySource(Settings):
     """A miniature language model pretrained inside the DAG on text from a seeded grammar."""
 
     kind: Literal["nursery"] = Field("nursery", description="Train the checkpoints here.")
-    language: Literal["english", "french"] = Field("english", description="The grammar that makes the text.")
+    language: NurseryLanguage | Annotated[list[NurseryLanguage], Field(min_length=2)] = Field(
+        "english",
+        description="The grammar that makes the text; or a list of several, of which each makes an equal share.",
+    )
     seed: int = Field(0, description="Seed of the weights and of the text.")
     tokenizer_seed: int | None = Field(
         None,
@@ -41,6 +46,18 @@ class NurserySource(Settings):
         if steps != sorted(set(steps)) or steps[0] < 0:
             raise ValueError(f"steps {steps} must ascend from 0 or later without repetition; sort the list")
         return steps
+
+    @field_validator("language")
+    @classmethod
+    def _distinct(cls, language: str | list[str]) -> str | list[str]:
+        if isinstance(language, list) and len(set(language)) < len(language):
+            raise ValueError(f"language {language} repeats; list each language once")
+        return language
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages of the text."""
+        return [self.language] if isinstance(self.language, str) else [*self.language]
 
     @property
     def text_seed(self) -> int:
@@ -127,6 +144,7 @@ class TextCorpus(CorpusSettings):
     kind: Literal["text"] = Field(description="Read the text from a file.")
     path: str = Field(description="A `.txt` file with one document a line, or a `.jsonl` file.")
     text_field: str = Field("text", description="The key of a JSONL line that holds the text.")
+    language: str = Field("", description="Language of the text, shown beside examples from it.")
 
 
 class HubCorpus(CorpusSettings):
@@ -137,6 +155,7 @@ class HubCorpus(CorpusSettings):
     name: str | None = Field(None, description="Configuration of the dataset, where it has several.")
     split: str = Field("train", description="Split of the dataset.")
     text_field: str = Field("text", description="The column that holds the text.")
+    language: str = Field("", description="Language of the text, shown beside examples from it.")
 
 
 Corpus = Annotated[NurseryCorpus | TextCorpus | HubCorpus, Field(discriminator="kind")]
@@ -192,10 +211,34 @@ class Suite(Settings):
         " for features that help the one and harm the others.",
     )
 
+    @field_validator("tasks")
+    @classmethod
+    def _name_grammar_tasks(cls, tasks: dict[str, Task], info: ValidationInfo) -> dict[str, Task]:
+        """Fill in what a generated task leaves out: the grammar's task, its language where there is one, its family."""
+        source = info.data.get("source")
+        languages = source.languages if isinstance(source, NurserySource) else []
+        return {
+            name: task.named(name, languages[0] if len(languages) == 1 else "") if task.kind == "nursery" else task
+            for name, task in tasks.items()
+        }
+
     @property
     def tokens_seen(self) -> dict[str, int]:
         """Tokens trained on before each checkpoint, by revision, in order of training."""
         return self.source.tokens_seen
+
+    @property
+    def families(self) -> dict[str, list[str]]:
+        """The tasks of each phenomenon that has tasks in several languages."""
+        found: dict[str, list[str]] = {}
+        for name, task in self.tasks.items():
+            if task.phenomenon and task.language:
+                found.setdefault(task.phenomenon, []).append(name)
+        return {
+            phenomenon: names
+            for phenomenon, names in found.items()
+            if len({self.tasks[name].language for name in names}) > 1
+        }
 
     @property
     def examined(self) -> list[str]:
@@ -279,6 +322,7 @@ class Suite(Settings):
                         f"site '{where}' is outside the model: it has blocks 0 to {self.source.blocks - 1};"
                         " choose one of them"
                     )
+            self._check_languages(self.source.languages)
             return
         users = [f"tasks.{name}" for name, task in self.tasks.items() if task.kind == "nursery"]
         users += ["corpus"] if self.corpus.kind == "nursery" else []
@@ -287,6 +331,14 @@ class Suite(Settings):
                 f"{users[0]}: kind 'nursery' needs a source of kind 'nursery', not '{self.source.kind}';"
                 " give a file instead"
             )
+
+    def _check_languages(self, languages: list[str]) -> None:
+        for name, task in self.tasks.items():
+            if task.kind == "nursery" and task.language not in languages:
+                found = f"language '{task.language}' is not among" if task.language else "no language is given, of"
+                raise ValueError(
+                    f"tasks.{name}: {found} the suite's languages {', '.join(languages)}; set language to one of them"
+                )
 
     def _check_contrasts(self) -> None:
         for simple, conflicting in self.contrasts.items():

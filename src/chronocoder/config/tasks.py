@@ -38,14 +38,15 @@ class TaskSettings(Settings):
 
     @property
     def supplies_counterfactual(self) -> bool:
-        """Whether the pairs can have counterfactual prefixes."""
-        return False
+        """Whether the pairs can have counterfactuals: where two sentences are compared, they are each other's."""
+        return UNITS.get(self.metric) == "nat"
 
 
 class NurseryTask(TaskSettings):
-    """Minimal pairs from the suite's own grammar; the task's name is the grammar's."""
+    """Minimal pairs from the grammar of one of the suite's languages."""
 
     kind: Literal["nursery"] = Field(description="Generate the pairs.")
+    task: str = Field("", description="Task of the grammar; by default the name that the task has here.")
     pairs: PositiveInt = Field(300, description="Minimal pairs to generate.")
     seed: int = Field(2, description="Seed of the pairs.")
 
@@ -53,6 +54,12 @@ class NurseryTask(TaskSettings):
     def supplies_counterfactual(self) -> bool:
         """Whether the pairs can have counterfactual prefixes."""
         return True
+
+    def named(self, name: str, language: str) -> "NurseryTask":
+        """Return the same with the grammar's task, the language and the phenomenon filled in where they lack."""
+        task = self.task or name
+        found = {"task": task, "language": self.language or language, "phenomenon": self.phenomenon or task}
+        return self.model_copy(update=found)
 
 
 class FileTask(TaskSettings):
@@ -137,7 +144,7 @@ class TableTask(TableSource):
     @property
     def supplies_counterfactual(self) -> bool:
         """Whether the pairs can have counterfactual prefixes."""
-        return self.columns.counterfactual is not None
+        return super().supplies_counterfactual or self.columns.counterfactual is not None
 
 
 class BlimpTask(TableSource):

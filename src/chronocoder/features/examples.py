@@ -12,9 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from chronocoder.activations.loader import ActivationStores
+from chronocoder.activations.origin import text_digest
 from chronocoder.config import FeatureSettings
 from chronocoder.crosscoder.model import Crosscoder
-from chronocoder.stores import labelled
+from chronocoder.errors import StoreError
+from chronocoder.stores import labelled, strings
 from chronocoder.suites.tokenizers import token_texts
 
 TOKENS_AFTER = 6
@@ -36,10 +38,12 @@ class Peaks(NamedTuple):
     Attributes:
         largest: largest activation in each sequence, shape (sequence, feature).
         frequency: part of the tokens each is active on, shape (feature,).
+        mean: mean activation on the tokens of each language, shape (feature, language).
     """
 
     largest: Float[np.ndarray, "sequence feature"]
     frequency: Float[np.ndarray, " feature"]
+    mean: Float[np.ndarray, "feature language"]
 
 
 class Window(NamedTuple):
@@ -54,12 +58,29 @@ class Window(NamedTuple):
     activation: np.ndarray
 
 
+def sequence_languages(stores: ActivationStores, corpus: xr.Dataset) -> np.ndarray:
+    """Return the language of each sequence whose activations are stored, empty where the text names none.
+
+    Args:
+        stores: the activations.
+        corpus: the text that they were harvested on.
+
+    Raises:
+        StoreError: they are of another text.
+    """
+    if stores.attributes[0]["tokens_digest"] != text_digest(corpus):
+        raise StoreError(f"{stores.name}: not harvested on the given corpus; give the corpus of the validation split")
+    languages: np.ndarray = corpus["language"].values[np.unique(stores.text_columns()["sequence"].values)]
+    return languages
+
+
 def top_examples(
     crosscoder: Crosscoder,
     stores: ActivationStores,
     tokenizer: PreTrainedTokenizerBase,
     features: np.ndarray,
     settings: FeatureSettings,
+    languages: np.ndarray,
 ) -> xr.Dataset:
     """Return the sequences in which each feature reaches its largest activations, one window of each.
 
@@ -71,14 +92,17 @@ def top_examples(
         tokenizer: the suite's.
         features: those to show.
         settings: how many examples, and their context.
+        languages: of the split's sequences.
 
     Returns:
-        Dims (feature, example, position); the most active token is at position 0.
+        Dims (feature, example, position); the most active token is at position 0. `example_language` is that of each
+        example, and `language_share` (feature, language) how much of a feature's activation is in each language.
     """
     text = stores.text_columns()
     encode = partial(_encode, crosscoder, torch.from_numpy(features).to(crosscoder.W_enc.device))
     starts = np.append(np.flatnonzero(np.diff(text["sequence"].values, prepend=-1)), stores.rows)
-    peaks, frequency = _peaks(stores, encode, starts, len(features))
+    names, language = np.unique(languages, return_inverse=True)
+    peaks, frequency, mean = _peaks(stores, encode, starts, len(features), language)
     chosen = np.argsort(-peaks, axis=0, kind="stable")[: settings.examples].T
     token_id, activation = _cut_windows(
         stores, encode, text["token_id"].values, starts, chosen, settings.context_tokens
@@ -92,9 +116,16 @@ def top_examples(
             "activation_frequency": labelled(
                 ("feature",), frequency, "part of validation tokens with the feature active"
             ),
+            "example_language": labelled(dims[:2], strings(languages[chosen]), "language of the example"),
+            "language_share": labelled(
+                ("feature", "language"),
+                mean / np.where(mean.any(axis=1), mean.sum(axis=1), np.nan)[:, None],
+                "mean activation on tokens of the language, as a fraction of the sum over languages",
+            ),
         },
         coords={
             "feature": features,
+            "language": strings(names),
             "example": np.arange(token_id.shape[1]),
             "position": np.arange(token_id.shape[2]) - settings.context_tokens,
         },
@@ -106,16 +137,25 @@ def _encode(crosscoder: Crosscoder, features: Tensor, x: Tensor) -> Float[np.nda
     return crosscoder.encode(x.to(features.device))[:, features].cpu().numpy()
 
 
-def _peaks(stores: ActivationStores, encode: Callable[[Tensor], np.ndarray], starts: np.ndarray, count: int) -> Peaks:
+def _peaks(
+    stores: ActivationStores,
+    encode: Callable[[Tensor], np.ndarray],
+    starts: np.ndarray,
+    count: int,
+    language: Int[np.ndarray, " sequence"],
+) -> Peaks:
     sequence_of_row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    of_language = np.eye(language.max() + 1)[language[sequence_of_row]]
     largest = np.zeros((len(starts) - 1, count), dtype=np.float32)
     active, first = np.zeros(count), 0
+    mass = np.zeros((count, of_language.shape[1]))
     for block in stores.blocks():
         codes = encode(block)
         np.maximum.at(largest, sequence_of_row[first : first + len(codes)], codes)
         active += (codes > 0).sum(axis=0)
+        mass += codes.T @ of_language[first : first + len(codes)]
         first += len(codes)
-    return Peaks(largest, active / stores.rows)
+    return Peaks(largest, active / stores.rows, mass / of_language.sum(axis=0))
 
 
 def _cut_windows(

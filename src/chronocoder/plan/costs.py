@@ -13,7 +13,14 @@ from chronocoder.plan.compute import (
     training_flops,
 )
 from chronocoder.plan.disk import activation_store_bytes, corpus_bytes, effects_bytes, own_codes_bytes, token_bytes
-from chronocoder.plan.effects import ablation_cost, attribution_cost, baseline_cost, collection_cost, matching_cost
+from chronocoder.plan.effects import (
+    ablation_cost,
+    attribution_cost,
+    baseline_cost,
+    collection_cost,
+    consolidation_cost,
+    matching_cost,
+)
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import (
     LIGHT_PROCESS_BYTES,
@@ -198,6 +205,7 @@ COSTS: dict[str, Callable[[Place], Cost]] = {
     "ablate_tasks": ablation_cost,
     "collect_attributions": collection_cost,
     "find_examples": _examples,
+    "measure_consolidation": consolidation_cost,
     "match_seeds": matching_cost,
     "compare_baseline": baseline_cost,
 }

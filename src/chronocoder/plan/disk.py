@@ -33,7 +33,8 @@ REPORT_BYTES = 7_800_000
 ATTRIBUTION_METADATA_BYTES = 145_000
 ABLATION_METADATA_BYTES = 137_000
 BASELINE_METADATA_BYTES = 32_000
-"""Metadata of stores of 66, 64 and 17 variables, measured."""
+CONSOLIDATION_METADATA_BYTES = 55_000
+"""Metadata of stores of 66, 64, 17 and 27 variables, measured."""
 EFFECT_BYTES = 263
 """Bytes for each checkpoint and latent before compression, of a task with two conditions and three draws of random
 directions: effects with their ends, p-values, rates and shares as float32, and whether they are measurable; of the mean
@@ -128,6 +129,11 @@ def baseline_bytes(crosscoder: CrosscoderShape) -> float:
     return crosscoder.latents * 12 * (crosscoder.checkpoints + 1) * COMPRESSED + BASELINE_METADATA_BYTES
 
 
+def consolidation_bytes(crosscoder: CrosscoderShape, families: int) -> float:
+    """Return the bytes of a comparison of languages: for each family, checkpoint and latent how many it serves."""
+    return families * crosscoder.checkpoints * crosscoder.latents * COMPRESSED + CONSOLIDATION_METADATA_BYTES
+
+
 def disk_of(experiment: Experiment, shapes: Mapping[str, ModelShape]) -> list[Stored]:
     """Return what the outputs of an experiment take, suite by suite; logs and benchmarks are left out."""
     jobs = jobs_of(experiment)
@@ -201,6 +207,10 @@ def _of_runs(
     seeds = len(set(experiment.seeds))
     matches = [match_bytes(one, seeds) for one in _crosscoders(experiment, shape, jobs, "match_seeds")]
     baselines = [baseline_bytes(one) for one in _crosscoders(experiment, shape, jobs, "compare_baseline")]
+    consolidations = [
+        consolidation_bytes(one, len(experiment.suites[suite].families))
+        for one in _crosscoders(experiment, shape, jobs, "measure_consolidation")
+    ]
     return [
         Stored(suite, "crosscoders", len(found), sum(one.saved_bytes for one in found)),
         Stored(suite, "attributions, relie", len(found) * (len(examples) + 1), effects),
@@ -208,6 +218,11 @@ def _of_runs(
         Stored(suite, "ablations", len(ablations), sum(ablations)),
         Stored(suite, "training, evaluation, features", stores, measures),
         *([Stored(suite, "comparisons of seeds", len(matches), sum(matches))] if matches else []),
+        *(
+            [Stored(suite, "comparisons of languages", len(consolidations), sum(consolidations))]
+            if consolidations
+            else []
+        ),
         *([Stored(suite, "baselines", len(baselines), sum(baselines))] if baselines else []),
     ]
 

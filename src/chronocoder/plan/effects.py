@@ -1,11 +1,14 @@
 """What the jobs about the effects of features compute, move and hold."""
 
+from math import comb
+
 from chronocoder.config import SCREEN, TWO_STAGES, AttributionSettings
 from chronocoder.plan.compute import ablation_flops, attribution_flops, gradients_of
 from chronocoder.plan.disk import (
     ablation_bytes,
     attribution_bytes,
     baseline_bytes,
+    consolidation_bytes,
     effects_bytes,
     match_bytes,
     own_codes_bytes,
@@ -37,6 +40,10 @@ RESAMPLED_S, DRAWN_S = 6e-7, 7e-10
 """Seconds for each resampled mean, swaps included, and for each example in it, measured with two conditions."""
 ASSIGNMENT_S = 2.5e-11
 """Seconds of an assignment, for each cubed feature: measured with up to 4,096 features, half of them found again."""
+EXCHANGED_S, RESAMPLED_FEATURE_S = 2e-7, 1.2e-7
+"""Seconds of a latent in an exchange of features between languages, and in a resample of it, measured."""
+COMPARING_BYTES = 250e6
+"""Python with xarray and SciPy, and the exchanges that are held at once."""
 CORE_FLOPS = 5e10
 """FLOP/s of one core's products, measured."""
 
@@ -169,6 +176,18 @@ def matching_cost(place: Place) -> Cost:
     held = seeds * (row_bytes + tasks * effects_bytes(crosscoder))
     working = max(12.0 * pairs + 2 * row_bytes, 2.0 * crosscoder.saved_bytes)
     return Cost(Work(disk_bytes=moved, cpu_s=cpu_s), Memory(0.0, PROCESS_BYTES + held + working))
+
+
+def consolidation_cost(place: Place) -> Cost:
+    """Compare languages in each family at each checkpoint, on the CPU: exchanges and resamples of all latents."""
+    crosscoder, suite, settings = place.crosscoder, place.suite, place.experiment.consolidation
+    languages = [len({suite.tasks[name].language for name in names}) for names in suite.families.values()]
+    compared = crosscoder.checkpoints * sum(comb(count, 2) for count in languages)
+    entries = EXCHANGED_S * settings.permutations + RESAMPLED_FEATURE_S * settings.samples
+    tasks, families = len(suite.tasks), len(suite.families)
+    moved = attribution_bytes(crosscoder, tasks) + consolidation_bytes(crosscoder, families)
+    held = COMPARING_BYTES + 2.0 * tasks * effects_bytes(crosscoder) + 8.0 * settings.samples * crosscoder.latents
+    return Cost(Work(disk_bytes=moved, cpu_s=compared * crosscoder.latents * entries), Memory(0.0, held))
 
 
 def baseline_cost(place: Place) -> Cost:

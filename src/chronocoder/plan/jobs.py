@@ -116,6 +116,8 @@ def _jobs_of_run(experiment: Experiment, training: Job) -> Iterator[Job]:
             yield training._replace(rule=rule, tasks=tasks)
     for rule in ("collect_attributions", "find_examples") if examined else ("collect_attributions",):
         yield training._replace(rule=rule)
+    if examined and experiment.suites[training.suite].families:
+        yield training._replace(rule="measure_consolidation")
 
 
 def _groups(experiment: Experiment, suite: str, size: int) -> list[tuple[str, ...]]:

@@ -107,7 +107,7 @@ def code_data(evaluation: xr.Dataset, features: list[int]) -> dict[str, Any]:
 
 def feature_words(features: xr.Dataset) -> dict[int, list[str]]:
     """Return for each feature the words in which it peaks, over the examples in which it is active."""
-    ordered = features.transpose("feature", "example", "position")
+    ordered = features.transpose("feature", "example", "position", ...)
     numbers, tokens, activation = (ordered[name].values for name in ("feature", "token", "activation"))
     return {
         int(feature): peak_words(_peaks(tokens[row], activation[row]), WORDS) for row, feature in enumerate(numbers)
@@ -123,24 +123,30 @@ def _peaks(tokens: np.ndarray, activation: np.ndarray) -> list[tuple[list[str], 
 def _examples_by_feature(features: xr.Dataset, vocabulary: Vocabulary) -> dict[int, dict[str, Any]]:
     examples = {}
     for feature in features["feature"].values.tolist():
-        of_feature = features.sel(feature=feature).transpose("example", "position")
+        of_feature = features.sel(feature=feature).transpose("example", "position", ...)
         examples[feature] = {
             "frequency": rounded(float(of_feature["activation_frequency"])),
-            "rows": _example_rows(
-                of_feature["token"].values, of_feature["token_id"].values, of_feature["activation"].values, vocabulary
-            ),
+            "rows": _example_rows(of_feature, vocabulary),
+            "languages": _language_shares(of_feature["language_share"]),
         }
     return examples
 
 
-def _example_rows(
-    tokens: np.ndarray, token_id: np.ndarray, activation: np.ndarray, vocabulary: Vocabulary
-) -> list[list[list[int]]]:
-    """Return [places of the tokens, levels of activation, [peak]] of each example in which the feature is active."""
+def _language_shares(shares: xr.DataArray) -> list[tuple[str, float | None]]:
+    """Return the languages with the fraction of a feature's activation in each; none where the text names none."""
+    by_language = zip(shares["language"].values.tolist(), shares.values.tolist(), strict=True)
+    return [(name, rounded(share)) for name, share in by_language if name]
+
+
+def _example_rows(of_feature: xr.Dataset, vocabulary: Vocabulary) -> list[list[Any]]:
+    """Return [places of the tokens, levels of activation, [peak], language] of each example with the feature active."""
+    names = ("token", "token_id", "activation", "example_language")
+    tokens, token_id, activation, languages = (of_feature[name].values for name in names)
     levels = np.ceil(ACTIVATION_LEVELS * activation / max(float(activation.max()), 1e-30)).astype(int)
     rows = []
     for number in np.flatnonzero(activation.max(axis=1) > 0):
         inside = token_id[number] >= 0
         places = [vocabulary.place(str(token)) for token in tokens[number][inside]]
-        rows.append([places, levels[number][inside].tolist(), [int(activation[number][inside].argmax())]])
+        peak = int(activation[number][inside].argmax())
+        rows.append([places, levels[number][inside].tolist(), [peak], str(languages[number])])
     return rows

@@ -150,6 +150,7 @@ class ReportInputs:
             attribute `control` that says which; may be empty.
         control_evaluations: their quality, in the same order.
         baselines: what joint dictionaries are worth beside those of single checkpoints; may be empty.
+        consolidations: overlap of effects between languages, one of each run; empty where no family has several.
     """
 
     suite: str
@@ -163,12 +164,13 @@ class ReportInputs:
     controls: Sequence[xr.Dataset] = ()
     control_evaluations: Sequence[xr.Dataset] = ()
     baselines: Sequence[xr.Dataset] = ()
+    consolidations: Sequence[xr.Dataset] = ()
 
     def __post_init__(self) -> None:
         """Check that controls and baselines are of the suite, and controls whole.
 
         Raises:
-            StoreError: a store is of another suite, is no control's, or lacks its counterpart.
+            StoreError: a store is of another suite, is no control's, lacks its counterpart, or is of no run.
         """
         for store in (*self.controls, *self.control_evaluations, *self.baselines):
             if _attribute(store, "suite") != self.suite:
@@ -177,6 +179,10 @@ class ReportInputs:
                     " give controls and baselines of the report's suite"
                 )
         effects, quality = ([_control_key(store) for store in of] for of in (self.controls, self.control_evaluations))
+        unknown = {key_of(store) for store in self.consolidations} - {run.key for run in self.runs}
+        if unknown:
+            labels = ", ".join(sorted(key.label for key in unknown))
+            raise StoreError(f"languages are compared of {labels}, of which no run is given; give its runs as well")
         if effects != quality:
             odd = ", ".join(sorted({key.label for key in (*effects, *quality)}))
             raise StoreError(f"effects and evaluations of controls do not match: {odd}; give both in the same order")

@@ -12,6 +12,8 @@ from plotly.offline import get_plotlyjs
 from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.baselines import baseline_table
 from chronocoder.report.compact import Vocabulary
+from chronocoder.report.consolidation import COLUMNS as LANGUAGE_COLUMNS
+from chronocoder.report.consolidation import draw_consolidations, language_tables
 from chronocoder.report.contrast_figures import draw_contrast
 from chronocoder.report.contrasts import Found, find_all_features
 from chronocoder.report.controls import BASES, COLUMNS, control_data, control_tables
@@ -62,6 +64,10 @@ def render_page(inputs: ReportInputs) -> str:
         control_columns=[" or ".join(classes) for classes in COLUMNS],
         control_tables=control_tables(inputs),
         baseline_tables=[baseline_table(baseline) for baseline in inputs.baselines],
+        language_columns=LANGUAGE_COLUMNS,
+        language_tables=language_tables(
+            inputs.consolidations, inputs.runs, [feature_words(run.features) for run in inputs.runs]
+        ),
         seed_tables=[seed_table(matches) for matches in inputs.seed_matches],
         document=page_data(inputs, found),
         style=_resource("report.css"),
@@ -85,6 +91,7 @@ def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
             "ability": {"": [draw_ability(inputs.behaviour, inputs.comparisons, emphasised)]},
             "similarity": draw_similarities(inputs.similarity, inputs.comparisons),
             "training": draw_trainings(inputs.runs),
+            "consolidation": draw_consolidations(inputs.consolidations),
         },
         "shares": [draw_shares(run) for run in inputs.runs],
         "writing": [[writing_data(run.ablations[task]) for task in run.tasks] for run in inputs.runs],
@@ -145,7 +152,12 @@ def _all_stores(inputs: ReportInputs) -> dict[str, xr.Dataset]:
     stores = {"behaviour": inputs.behaviour, "similarity": inputs.similarity}
     for run in inputs.runs:
         stores |= {f"{run.key.label}: {name}": dataset for name, dataset in run.stores.items()}
-    of_others = {"control": inputs.controls, "evaluation": inputs.control_evaluations, "baseline": inputs.baselines}
+    of_others = {
+        "control": inputs.controls,
+        "evaluation": inputs.control_evaluations,
+        "baseline": inputs.baselines,
+        "languages": inputs.consolidations,
+    }
     for kind, others in of_others.items():
         stores |= {f"{key_of(dataset).label}: {kind}": dataset for dataset in others}
     return stores | {

@@ -298,13 +298,14 @@ function tinted(content, colour, strength, attributes) {
   return mark;
 }
 
-function exampleLine([places, levels, [peak]]) {
+function exampleLine([places, levels, [peak], language]) {
   const tokens = places.map((place, position) => {
     const [before, text, after] = tokenText(place, position);
     const className = position === peak ? "peak" : "";
     return [before, tinted(text, HELPS, levels[position] / LEVELS, { className }), after];
   });
-  return element("li", {}, ...tokens.flat());
+  const mark = language ? [element("span", { className: "language" }, language), " "] : [];
+  return element("li", {}, ...mark, ...tokens.flat());
 }
 
 function actsLine([places, right, wrong], effects, largest) {
@@ -425,6 +426,7 @@ function card(run, task, place, largest) {
     ...courseFacts(run, task, place),
     `active in ${percent(run.frequency[task][place])} of pairs`,
     ...(examples ? [`on ${percent(examples.frequency)} of tokens`] : []),
+    ...(examples ? examples.languages.map(([name, share]) => `${percent(share)} of activation in ${name}`) : []),
   ];
   const head = element("h3", {}, `Feature ${feature}`, element("small", {}, facts.join(" · ")));
   const lines = examples

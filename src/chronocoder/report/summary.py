@@ -8,6 +8,7 @@ import xarray as xr
 
 from chronocoder.attribution.surface import SurfaceFeature
 from chronocoder.report.codes import code_sentences
+from chronocoder.report.consolidation import pair_sentences
 from chronocoder.report.contrasts import ContrastFeatures, Found
 from chronocoder.report.controls import (
     BASES,
@@ -22,7 +23,7 @@ from chronocoder.report.controls import (
     upper_limit,
 )
 from chronocoder.report.data import feature_words
-from chronocoder.report.inputs import Contrast, ReportInputs, Run
+from chronocoder.report.inputs import Contrast, ReportInputs, Run, key_of
 from chronocoder.report.phases import CHANCE, SurfacePhase, find_surface_phase
 from chronocoder.report.text import listed, percent, quoted, short_count, signed
 from chronocoder.report.trust import trust_finding, trust_line
@@ -58,6 +59,9 @@ def summarise(inputs: ReportInputs, found: Found) -> list[Finding]:
         if phase is not None:
             findings.append(Finding("Surface phase", phase_sentence(inputs.behaviour, contrast, phase)))
         findings.append(Finding("Surface features", surface_sentences(first, contrast, features)))
+    for store in inputs.consolidations[:1]:
+        texts = [pair_sentences(store.isel(language_pair=place)) for place in range(store.sizes["language_pair"])]
+        findings.append(Finding("Languages", " ".join([f"In {key_of(store).label}:", *(" ".join(of) for of in texts)])))
     return [
         *findings,
         Finding("Classes", class_sentence(first)),

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -13,51 +13,52 @@ from transformers import PreTrainedTokenizerBase
 
 from chronocoder.config import Corpus, CorpusSettings, HubCorpus, NurseryCorpus, TextCorpus
 from chronocoder.errors import CorpusError
-from chronocoder.stores import labelled
-from chronocoder.suites.nursery.grammar import Grammar, hash_share
-from chronocoder.suites.packing import encode_documents, pack_documents
+from chronocoder.stores import labelled, strings
+from chronocoder.suites.nursery.grammar import hash_share, sentences_by_language
+from chronocoder.suites.packing import pack_languages
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 _log = logging.getLogger(__name__)
 
 
-def read_documents(corpus: Corpus, language: str, split: Split) -> Iterator[str]:
-    """Return the documents of one split; no document is in both.
+def read_documents(corpus: Corpus, languages: Sequence[str], split: Split) -> dict[str, Iterator[str]]:
+    """Return the documents of one split by language; no document is in both splits.
 
     Args:
         corpus: where they come from.
-        language: the nursery's language; other corpora do not look at it.
+        languages: the nursery's languages; other corpora do not look at them.
         split: the split.
 
     Raises:
         CorpusError: the file does not exist, or a line has not the text field.
     """
     if isinstance(corpus, NurseryCorpus):
-        return Grammar.load(language).sentences(split, corpus.seed)
+        return sentences_by_language(languages, split, corpus.seed)
     documents = _read_file(corpus) if isinstance(corpus, TextCorpus) else _read_hub(corpus)
     share = corpus.validation_tokens / (corpus.train_tokens + corpus.validation_tokens)
-    return (text for text in documents if (hash_share(text) < share) == (split == "validation"))
+    return {corpus.language: (text for text in documents if (hash_share(text) < share) == (split == "validation"))}
 
 
 def build_corpus(
-    documents: Iterable[str],
+    documents: Mapping[str, Iterable[str]],
     tokenizer: PreTrainedTokenizerBase,
     separator: int,
     settings: CorpusSettings,
     split: Split,
 ) -> xr.Dataset:
-    """Tokenise and pack documents into as many whole sequences as the settings ask for.
+    """Tokenise and pack documents, given by language, into as many whole sequences as the settings ask for.
 
     Returns:
-        `token_ids` with dims (sequence, position).
+        `token_ids` with dims (sequence, position), and the `language` of each sequence, empty where none is named.
 
     Raises:
         CorpusError: the documents end before that.
     """
     wanted = int(getattr(settings, f"{split}_tokens")) // settings.sequence_length
     cut = isinstance(settings, NurseryCorpus)  # as its pretraining does: no sequence begins within a sentence
-    packed = pack_documents(encode_documents(documents, tokenizer), separator, settings.sequence_length, cut)
+    seed = f"{split} {settings.seed if isinstance(settings, NurseryCorpus) else ''}"
+    packed = pack_languages(documents, tokenizer, separator, settings.sequence_length, cut, seed)
     sequences = list(islice(packed, wanted))
     if len(sequences) < wanted:
         raise CorpusError(
@@ -65,9 +66,16 @@ def build_corpus(
             f" the text has only {len(sequences) * settings.sequence_length}; lower {split}_tokens or give more text"
         )
     _log.info("corpus, split %s: %d sequences of %d tokens", split, wanted, settings.sequence_length)
-    token_ids = labelled(("sequence", "position"), np.stack(sequences), "token of the text")
+    token_ids = np.stack([sequence.token_ids for sequence in sequences])
+    languages = strings([sequence.language for sequence in sequences])
     coords = {"sequence": np.arange(wanted), "position": np.arange(settings.sequence_length)}
-    return xr.Dataset({"token_ids": token_ids}, coords=coords)
+    return xr.Dataset(
+        {
+            "token_ids": labelled(("sequence", "position"), token_ids, "token of the text"),
+            "language": labelled(("sequence",), languages, "language of the sequence"),
+        },
+        coords=coords,
+    )
 
 
 def _read_file(corpus: TextCorpus) -> Iterator[str]:

@@ -98,7 +98,8 @@ def choose_metric(pairs: Sequence[PairTokens], wanted: str) -> Choice:
     The right token after a shared prefix can be asked for where the prefix decides which one it is. It does not where
     the same prefix goes with opposite answers in different pairs: such sentences differ before the word that decides,
     and agree after it. Where the source of the pairs names the metrics that they are made for, no other is chosen
-    unless those cannot be used.
+    unless those cannot be used. Tokens alone do not tell whether the point is where sentences part or what comes after
+    it: without opposite answers, and unless the source names it, `continuation` is not chosen.
 
     Args:
         pairs: in tokens.
@@ -114,7 +115,7 @@ def choose_metric(pairs: Sequence[PairTokens], wanted: str) -> Choice:
         metric = CONTINUATION if usable[CONTINUATION] >= LEAST_USABLE else SENTENCE
         reason = f"after the same prefix {opposed:.0%} of the pairs have the opposite answer of another pair"
     else:
-        fitting = [name for name in METRICS if not asks or name in asks]
+        fitting = [name for name in METRICS if name in (asks or (NEXT_TOKEN, SENTENCE))]
         metric = next((name for name in fitting if usable[name] >= LEAST_USABLE), SENTENCE)
         reason = _reason(metric, usable, asks)
     return Choice(metric, reason, tuple(_warnings(metric, opposed, usable[metric], asks)))

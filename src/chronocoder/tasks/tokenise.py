@@ -23,18 +23,12 @@ from chronocoder.tasks.metrics import (
     encode_pair,
 )
 from chronocoder.tasks.pairs import MinimalPair
+from chronocoder.tasks.reasons import REASONS
 from chronocoder.tasks.roles import prefix_roles, sentence_roles
 
 PADDING = -1
 MEMBERS = ("right", "wrong")
 """The sentences of a pair, where a metric compares two of them."""
-REASONS = {
-    "length": "the answers have different numbers of tokens",
-    "identity": "both sentences have the same tokens",
-    "prefix": "the sentences share no beginning",
-    "continuation": "the sentences share no ending",
-}
-"""Why pairs are left out, in a word and in a clause."""
 MOST_CONDITIONS = 32
 """Conditions that a task may have: effects are reported for each of them."""
 BEFORE_SENTENCE = " "

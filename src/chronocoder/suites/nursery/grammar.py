@@ -291,6 +291,15 @@ class Grammar:
         return symbol.name not in self._words or any(word.fits(features) for word in self._words[symbol.name])
 
 
+def sentences_by_language(languages: Sequence[str], split: Split, seed: int) -> dict[str, Iterator[str]]:
+    """Return the sentences of a split in each of some languages, without end.
+
+    Raises:
+        ConfigError: if there is no such language.
+    """
+    return {language: Grammar.load(language).sentences(split, seed) for language in languages}
+
+
 def words_of(entry: WordClass) -> list[Word]:
     """List all forms of a word class, weighted by Zipf's law over the rows of each group.
 

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,8 +20,8 @@ from chronocoder.config import NurserySource
 from chronocoder.devices import default_device
 from chronocoder.errors import NonFiniteError
 from chronocoder.stores import whole_directory
-from chronocoder.suites.nursery.grammar import Grammar, Split
-from chronocoder.suites.packing import encode_documents, pack_documents
+from chronocoder.suites.nursery.grammar import Split, sentences_by_language
+from chronocoder.suites.packing import pack_languages
 
 RECORD_FILE = "training.json"
 
@@ -53,6 +52,7 @@ def pretrain(
 ) -> None:
     """Train a model on grammar text, or on other sentences, and save each checkpoint asked for as `output/step<n>`.
 
+    A training sequence is of one language; where the source has several, a seeded draw decides of which.
     A checkpoint is a Hugging Face directory with model, tokenizer and a `TrainingRecord` in `training.json`;
     it appears whole. On one machine, equal sources, tokenizers and numbers of threads give equal weights.
 
@@ -62,9 +62,8 @@ def pretrain(
     model = _initial_model(source, tokenizer)
     optimizer = AdamW(model.parameters(), lr=source.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = LambdaLR(optimizer, lambda step: _learning_rate_share(step, source))
-    sentences = sentences or partial(Grammar.load(source.language).sentences, seed=source.seed)
-    batches = _batches(source, tokenizer, sentences("pretraining"), source.batch_size)
-    validation = next(_batches(source, tokenizer, sentences("validation"), _VALIDATION_SEQUENCES))
+    batches = _batches(source, tokenizer, "pretraining", sentences, source.batch_size)
+    validation = next(_batches(source, tokenizer, "validation", sentences, _VALIDATION_SEQUENCES))
     progress = tqdm(range(source.steps[-1] + 1), desc="pretraining", unit="step")
     for step in progress:
         if step in source.steps:
@@ -101,10 +100,12 @@ def _learning_rate_share(step: int, source: NurserySource) -> float:
 
 
 def _batches(
-    source: NurserySource, tokenizer: PreTrainedTokenizerFast, sentences: Iterable[str], size: int
+    source: NurserySource, tokenizer: PreTrainedTokenizerFast, split: Split, sentences: Sentences | None, size: int
 ) -> Iterator[Int64[Tensor, "sequence position"]]:
-    documents = encode_documents(sentences, tokenizer)
-    sequences = pack_documents(documents, tokenizer.bos_token_id, source.sequence_length, cut=True)
+    given = {"": sentences(split)} if sentences else sentences_by_language(source.languages, split, source.seed)
+    seed = f"{split} {source.seed}"
+    packed = pack_languages(given, tokenizer, tokenizer.bos_token_id, source.sequence_length, cut=True, seed=seed)
+    sequences = (sequence.token_ids for sequence in packed)
     while True:
         yield torch.from_numpy(np.stack(list(islice(sequences, size)))).long().to(default_device())
 

@@ -1,0 +1,149 @@
+"""How far two sets of effects are those of the same features, beside what chance and noise alone would give."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+BLOCK_ENTRIES = 100_000
+"""Entries of the permuted sizes that are compared at once."""
+
+
+class Interval(NamedTuple):
+    """An estimate and its interval, each of any shape.
+
+    Attributes:
+        estimate: the estimate.
+        low: lower end.
+        high: upper end.
+    """
+
+    estimate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Null(NamedTuple):
+    """Overlap with the features of one side exchanged at random.
+
+    Attributes:
+        level: mean over permutations, with the range of most of them.
+        p_value: fraction of permutations with at least the overlap observed, itself counted among them.
+    """
+
+    level: Interval
+    p_value: np.ndarray
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return part / whole, NaN where the whole is not above zero."""
+    found: np.ndarray = np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
+    return found
+
+
+def overlap(first: Float[np.ndarray, "... feature"], second: Float[np.ndarray, "... feature"]) -> np.ndarray:
+    """Return sum_i min(a_i, b_i) / sum_i max(a_i, b_i), shape (...,): the weighted Jaccard index; of zeros, NaN.
+
+    Of sizes that are zero or one it is the Jaccard index of two sets.
+    """
+    return ratio(np.minimum(first, second).sum(axis=-1), np.maximum(first, second).sum(axis=-1))
+
+
+def largest(sizes: Float[np.ndarray, "... feature"], count: int) -> Float[np.ndarray, "... feature"]:
+    """Return one for the `count` features of largest size, as far as it is above zero, and zero for the others."""
+    order = np.argsort(-sizes, axis=-1, kind="stable")[..., :count]
+    chosen = np.zeros_like(sizes)
+    np.put_along_axis(chosen, order, 1.0, axis=-1)
+    found: np.ndarray = chosen * (sizes > 0)
+    return found
+
+
+def fractions(sizes: Float[np.ndarray, "... feature"]) -> Float[np.ndarray, "... feature"]:
+    """Return sizes as fractions of their sum; zeros stay."""
+    found: np.ndarray = np.nan_to_num(ratio(sizes, sizes.sum(axis=-1, keepdims=True)))
+    return found
+
+
+def crossed_overlap(
+    first: Float[np.ndarray, "... half feature"], second: Float[np.ndarray, "... half feature"]
+) -> np.ndarray:
+    """Return the overlap of each half of the one with each half of the other, their mean, shape (...,)."""
+    found: np.ndarray = overlap(first[..., :, None, :], second[..., None, :, :]).mean(axis=(-2, -1))
+    return found
+
+
+def bootstrapped(
+    first: Float[np.ndarray, "... half feature"],
+    second: Float[np.ndarray, "... half feature"],
+    samples: int,
+    confidence: float,
+    generator: np.random.Generator,
+) -> Interval:
+    """Return the crossed overlap with a bootstrap interval over features: whether it hangs on a few of them."""
+    halves = first.shape[-2] * second.shape[-2]
+    lower, upper = (
+        of(first[..., :, None, :], second[..., None, :, :]).reshape(*first.shape[:-2], halves, first.shape[-1])
+        for of in (np.minimum, np.maximum)
+    )
+    kept = upper.any(axis=tuple(range(upper.ndim - 1)))
+    lower, upper, features = lower[..., kept], upper[..., kept], int(kept.sum())
+    estimate = ratio(lower.sum(axis=-1), upper.sum(axis=-1)).mean(axis=-1)
+    if not features:
+        return Interval(estimate, estimate, estimate)
+    counts = generator.multinomial(features, np.full(features, 1 / features), size=samples).T
+    resampled = ratio(lower @ counts, upper @ counts).mean(axis=-2)
+    return Interval(estimate, *_ends(resampled, confidence))
+
+
+def permuted(
+    first: Float[np.ndarray, "... half feature"],
+    second: Float[np.ndarray, "... half feature"],
+    strata: Int[np.ndarray, " feature"],
+    permutations: int,
+    confidence: float,
+    generator: np.random.Generator,
+) -> Null:
+    """Return the crossed overlap with the features of `second` exchanged at random among those of their stratum.
+
+    Both halves are exchanged alike. If the features of the two sides have nothing to do with each other but that they
+    are of some stratum, each p-value is below any level at most as often as the level says.
+    """
+    observed = crossed_overlap(first, second)
+    totals = first.sum(axis=-1)[..., :, None, None] + second.sum(axis=-1)[..., None, :, None]
+    found = []
+    for order in _exchanges(strata, permutations, generator):
+        exchanged = second[..., order]  # (..., half, permutation, feature)
+        shared = np.minimum(first[..., :, None, None, :], exchanged[..., None, :, :, :]).sum(axis=-1)
+        found.append(ratio(shared, totals - shared).mean(axis=(-3, -2)))
+    values = np.concatenate(found, axis=-1)
+    reached = (values >= observed[..., None] - 1e-9).sum(axis=-1)
+    p_value = np.where(np.isfinite(observed), (1 + reached) / (1 + permutations), np.nan)
+    return Null(Interval(values.mean(axis=-1), *_ends(values, confidence)), p_value)
+
+
+def strata_of(activity: Float[np.ndarray, " feature"], size: int) -> Int[np.ndarray, " feature"]:
+    """Return the stratum of each feature: about `size` of similar activity in each, those without any in the first."""
+    active = np.flatnonzero(activity > 0)
+    ranks = np.argsort(np.argsort(activity[active], kind="stable"))
+    strata = np.zeros(len(activity), dtype=np.int64)
+    strata[active] = 1 + ranks * max(1, len(active) // size) // max(1, len(active))
+    return strata
+
+
+def _exchanges(
+    strata: Int[np.ndarray, " feature"], permutations: int, generator: np.random.Generator
+) -> Iterator[Int[np.ndarray, "permutation feature"]]:
+    """Yield random orders of the features that keep each in its stratum, some at a time."""
+    places, block = np.argsort(strata, kind="stable"), max(1, BLOCK_ENTRIES // max(1, len(strata)))
+    for start in range(0, permutations, block):
+        keys = generator.random((min(block, permutations - start), len(strata))) + strata
+        order = np.empty(keys.shape, dtype=np.int64)
+        order[:, places] = np.argsort(keys, axis=1)
+        yield order
+
+
+def _ends(values: np.ndarray, confidence: float) -> np.ndarray:
+    rest = (1 - confidence) / 2
+    ends: np.ndarray = np.quantile(values, [rest, 1 - rest], axis=-1)
+    return ends

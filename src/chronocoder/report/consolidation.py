@@ -1,0 +1,241 @@
+"""Whether languages share features, and since when: sentences, figures and a table beside null levels and ceiling."""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from chronocoder.report.inputs import Run, key_of, names
+from chronocoder.report.style import INK, PALETTE, Json, finished, short
+from chronocoder.report.text import decimal, in_words, listed, percent, quoted, sentence, signed
+
+HEADLINE = {"measure": "weighted", "sign": "helping"}
+KINDS = {
+    "weighted by helping effect": HEADLINE,
+    "weighted by |IE|": {"measure": "weighted", "sign": "either"},
+    "top features that help": {"measure": "top", "sign": "helping"},
+    "top features by |IE|": {"measure": "top", "sign": "either"},
+}
+LEVELS = {
+    "ceiling": ("within a language (ceiling)", PALETTE[2], "dash"),
+    "other_families": ("other families, same language", PALETTE[5], "dashdot"),
+    "random": ("random directions", PALETTE[8], "dot"),
+    "permuted": ("features exchanged", PALETTE[1], "dot"),
+}
+COLUMNS = ("Overlap", "Ceiling", "Other families", "Random directions", "Exchanged", "q", "Serving several")
+ROWS_A_FAMILY = 6
+HEIGHT_PX = 330
+
+
+class LanguageTable(NamedTuple):
+    """The overlap between two languages in one run.
+
+    Attributes:
+        label: run and languages.
+        sentences: what the numbers say.
+        families: by family, the numbers of each checkpoint.
+        features: by family, features that serve several languages at the last checkpoint.
+        languages: heads of the columns of effects.
+    """
+
+    label: str
+    sentences: list[str]
+    families: dict[str, list[tuple[str, list[str]]]]
+    features: dict[str, list[tuple[str, list[str], str]]]
+    languages: list[str]
+
+
+def language_tables(
+    consolidations: Sequence[xr.Dataset], runs: Sequence[Run], words: Sequence[Mapping[int, Sequence[str]]]
+) -> list[LanguageTable]:
+    """Return a table for each run and pair of languages.
+
+    Args:
+        consolidations: of runs, in any order.
+        runs: the runs.
+        words: those that each feature of a run is most active on.
+    """
+    of_runs = {run.key: (run, of_run) for run, of_run in zip(runs, words, strict=True)}
+    return [
+        LanguageTable(
+            f"{key_of(store).label}, {' and '.join(_languages(of_pair))}",
+            pair_sentences(of_pair),
+            {in_words(family): _rows(store, of_pair, family) for family in names(store, "family")},
+            _features(store, of_pair, *of_runs[key_of(store)]),
+            _languages(of_pair),
+        )
+        for store in consolidations
+        for of_pair in _pairs(store)
+    ]
+
+
+def draw_consolidations(consolidations: Sequence[xr.Dataset]) -> dict[str, list[Json]]:
+    """Return for each way to compare, run and pair of languages a figure of each family over the checkpoints."""
+    return {
+        _choice(kind, store, of_pair): [
+            _figure(of_pair.sel(place).sel(family=family), family) for family in names(store, "family")
+        ]
+        for store in consolidations
+        for of_pair in _pairs(store)
+        for kind, place in KINDS.items()
+    }
+
+
+def pair_sentences(of_pair: xr.Dataset) -> list[str]:
+    """Return whether two languages share features, on which families, and since when.
+
+    Args:
+        of_pair: what is stored of one run and pair of languages, dims (measure, sign, family, checkpoint).
+    """
+    here = of_pair.sel(HEADLINE)
+    last, languages = names(here, "checkpoint")[-1], " and ".join(map(sentence, _languages(here)))
+    tested = [name for name in names(here, "family") if here["overlap"].sel(family=name).notnull().any()]
+    since = {name: _since(here["shared"].sel(family=name)) for name in tested}
+    shared = [name for name, checkpoint in since.items() if checkpoint]
+    if not tested:
+        return [f"{languages}: no family has a measurable helping effect in both languages at any checkpoint."]
+    text = f"{languages} share features at {last} on {len(shared)} of {len(tested)} families"
+    if shared:
+        order = names(here, "checkpoint")
+        moments = sorted({str(since[name]) for name in shared}, key=order.index)
+        text += ": " + "; ".join(
+            f"from {moment} on, {listed([quoted(name) for name in shared if since[name] == moment])}"
+            for moment in moments
+        )
+    apart = [quoted(name) for name in tested if name not in shared]
+    if apart and shared:
+        text += f"; not on {listed(apart)}"
+    return [f"{text}.", _level_sentence(here.sel(family=tested), last)]
+
+
+def _level_sentence(here: xr.Dataset, last: str) -> str:
+    end = here.isel(checkpoint=-1)
+    overlap = {name: decimal(float(end[name].mean())) for name in ("overlap", *LEVELS)}
+    low, high = (decimal(float(getattr(end["overlap"], of)())) for of in ("min", "max"))
+    corrected = percent(float(end["corrected_overlap"].mean()))
+    return (
+        f"At {last}, overlap of helping effects between the languages is {overlap['overlap']} on average over families"
+        f" ({low} to {high}), against {overlap['ceiling']} between halves of the prefixes of one language,"
+        f" {overlap['other_families']} between families in one language, {overlap['random']} of random directions and"
+        f" {overlap['permuted']} with features exchanged; beyond the last, {corrected} of what could be."
+    )
+
+
+def _since(shared: xr.DataArray) -> str | None:
+    """Return the first checkpoint from which on sharing is found at every one; none where not at the last."""
+    found = None
+    for checkpoint, holds in zip(names(shared, "checkpoint")[::-1], shared.values[::-1], strict=True):
+        if not holds:
+            break
+        found = checkpoint
+    return found
+
+
+def _pairs(store: xr.Dataset) -> list[xr.Dataset]:
+    return [store.isel(language_pair=place) for place in range(store.sizes["language_pair"])]
+
+
+def _languages(of_pair: xr.Dataset) -> list[str]:
+    return [str(of_pair[name].values) for name in ("first_language", "second_language")]
+
+
+def _choice(kind: str, store: xr.Dataset, of_pair: xr.Dataset) -> str:
+    return f"{key_of(store).label}, {' and '.join(_languages(of_pair))}, {kind}"
+
+
+def _rows(store: xr.Dataset, of_pair: xr.Dataset, family: str) -> list[tuple[str, list[str]]]:
+    here = of_pair.sel(HEADLINE).sel(family=family)
+    by_number = store["effect_by_languages_served"].sel(family=family)
+    several = by_number.isel(served=slice(1, None)).sum("served", skipna=False)
+    found = []
+    for place, checkpoint in enumerate(names(here, "checkpoint")):
+        at = here.isel(checkpoint=place)
+        overlap, low, high = (decimal(float(at[f"overlap{end}"])) for end in ("", "_low", "_high"))
+        numbers = [decimal(float(at[name])) for name in ("ceiling", "other_families", "random", "permuted")]
+        q_value = f"{float(at['q_value']):.3f}" if at["q_value"].notnull() else "–"
+        found.append((checkpoint, [f"{overlap} ({low} to {high})", *numbers, q_value, percent(float(several[place]))]))
+    return found
+
+
+def _features(
+    store: xr.Dataset, of_pair: xr.Dataset, run: Run, words: Mapping[int, Sequence[str]]
+) -> dict[str, list[tuple[str, list[str], str]]]:
+    """Return the features of each family that help most in the language in which they help less.
+
+    Of each its number, its IE in both languages at the last checkpoint, and the words that it is most active on.
+    """
+    effect = run.relie["indirect_effect"].isel(checkpoint=-1).transpose("task", "feature")
+    seen = run.relie["measurable"].isel(checkpoint=-1).transpose("task", "feature").values & (effect.values > 0)
+    found = {}
+    for family in names(store, "family"):
+        tasks = [
+            (run.relie["phenomenon"].values == family) & (run.relie["language"].values == language)
+            for language in _languages(of_pair)
+        ]
+        if not all(of.any() for of in tasks):
+            continue
+        effects = np.stack([effect.values[of].mean(axis=0) for of in tasks])
+        least = np.where(np.all([seen[of].any(axis=0) for of in tasks], axis=0), effects.min(axis=0), 0)
+        best = [place for place in np.argsort(-least, kind="stable")[:ROWS_A_FAMILY] if least[place] > 0]
+        numbers = run.relie["feature"].values[best].tolist()
+        found[in_words(family)] = [
+            (str(number), [signed(value) for value in effects[:, place]], ", ".join(words.get(number, [])) or "–")
+            for number, place in zip(numbers, best, strict=True)
+        ]
+    return {family: rows for family, rows in found.items() if rows}
+
+
+def _figure(here: xr.Dataset, family: str) -> Json:
+    checkpoints = [html.escape(name) for name in names(here, "checkpoint")]
+    bands = [_band(here, name, checkpoints) for name in ("permuted", "random")]
+    levels = [_level(here, name, checkpoints) for name in LEVELS]
+    figure = go.Figure([*bands, *levels, _overlap_trace(here, checkpoints)])
+    figure.update_xaxes(type="category", title_text="checkpoint")
+    figure.update_yaxes(range=[-0.02, 1.02], title_text="overlap")
+    return finished(figure, sentence(in_words(family)), HEIGHT_PX)
+
+
+def _overlap_trace(here: xr.Dataset, checkpoints: Sequence[str]) -> go.Scatter:
+    overlap, low, high = (here[f"overlap{end}"].values for end in ("", "_low", "_high"))
+    return go.Scatter(
+        x=list(checkpoints),
+        y=short(overlap),
+        error_y={"array": short(high - overlap), "arrayminus": short(overlap - low), "thickness": 1.4, "width": 0},
+        name="between the languages",
+        mode="lines+markers",
+        line={"color": PALETTE[0], "width": 2.6},
+        marker={"size": 9, "symbol": ["circle" if holds else "circle-open" for holds in here["shared"].values]},
+        hovertemplate="%{x}: %{y:.2f}",
+    )
+
+
+def _level(here: xr.Dataset, name: str, checkpoints: Sequence[str]) -> go.Scatter:
+    label, colour, dash = LEVELS[name]
+    return go.Scatter(
+        x=list(checkpoints),
+        y=short(here[name].values),
+        name=label,
+        mode="lines",
+        line={"color": colour, "dash": dash, "width": 1.8},
+        hovertemplate="%{x}: %{y:.2f}",
+    )
+
+
+def _band(here: xr.Dataset, name: str, checkpoints: Sequence[str]) -> go.Scatter:
+    ends = [here[f"{name}{end}"].values for end in ("_high", "_low")]
+    known = np.flatnonzero(np.isfinite(ends).all(axis=0))
+    order = [*known, *known[::-1]]
+    values: list[Any] = short(np.concatenate([ends[0][known], ends[1][known[::-1]]]))
+    return go.Scatter(
+        x=[checkpoints[place] for place in order],
+        y=values,
+        fill="toself",
+        fillcolor=LEVELS[name][1],
+        opacity=0.15,
+        line={"width": 0, "color": INK},
+        hoverinfo="skip",
+        showlegend=False,
+    )

@@ -1,0 +1,112 @@
+"""Groups of tasks, by language and by phenomenon, and what tasks tell of themselves. Imports no torch."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from chronocoder.stores import labelled, strings
+from chronocoder.tasks.reasons import REASONS
+
+KINDS = ("language", "phenomenon")
+WORDS = ("metric_reason", "warnings")
+COUNTS = ("pairs_given", "several_tokens", "ties")
+NAMES = (*KINDS, "metric", "unit")
+DESCRIPTIONS = {
+    "metric_reason": "why the metric was taken",
+    "warnings": "what a reader of the results should know; empty if there is nothing",
+    "pairs_given": "pairs of the task, those left out included",
+    "several_tokens": "pairs used whose answers have more than one token",
+    "ties": "pairs used whose sentences have the same tokens",
+}
+
+
+class Group(NamedTuple):
+    """Tasks of one language or about one phenomenon.
+
+    Attributes:
+        kind: `language` or `phenomenon`.
+        name: which one.
+        tasks: places of its tasks.
+    """
+
+    kind: str
+    name: str
+    tasks: np.ndarray
+
+
+def facts_of(task: xr.Dataset) -> dict[str, object]:
+    """Return what the stores of a task's results repeat of the task: its metric, its groups and its counts."""
+    known = (*NAMES, *WORDS, *COUNTS, *(f"left_out_{reason}" for reason in REASONS))
+    return {name: task.attrs[name] for name in known if name in task.attrs}
+
+
+def name_tasks(joined: xr.Dataset, tasks: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """Return results with language, phenomenon, metric and unit of each task as coordinates along `task`.
+
+    Args:
+        joined: results of the tasks, with dimension `task`.
+        tasks: by name, in the same order: stores whose attributes are those of `facts_of`.
+    """
+    of_tasks = {name: [str(task.attrs.get(name, "")) for task in tasks.values()] for name in NAMES}
+    coordinates = {name: ("task", strings(values)) for name, values in of_tasks.items()}
+    return joined.assign_coords({"task": strings(list(tasks)), **coordinates})
+
+
+def task_variables(tasks: Mapping[str, xr.Dataset]) -> dict[str, xr.Variable]:
+    """Return what tasks tell of themselves: reasons and warnings, and pairs left out by reason, dims (task, reason)."""
+    words = {name: strings([str(task.attrs.get(name, "")) for task in tasks.values()]) for name in WORDS}
+    counts = {name: np.array([int(task.attrs.get(name, 0)) for task in tasks.values()]) for name in COUNTS}
+    left_out = [[int(task.attrs.get(f"left_out_{reason}", 0)) for reason in REASONS] for task in tasks.values()]
+    described = {name: labelled(("task",), values, DESCRIPTIONS[name]) for name, values in (words | counts).items()}
+    return {**described, "left_out": labelled(("task", "reason"), left_out, "pairs left out, by reason")}
+
+
+def groups_of(joined: xr.Dataset) -> list[Group]:
+    """Return the groups of the tasks along `task`: of a kind where there are several, and not of a single task each."""
+    found = []
+    for kind in KINDS:
+        values = [str(value) for value in joined[kind].values]
+        names = [name for name in dict.fromkeys(values) if name]
+        if 1 < len(names) < sum(map(bool, values)):
+            found += [Group(kind, name, np.flatnonzero([value == name for value in values])) for name in names]
+    return found
+
+
+def group_coordinates(groups: list[Group]) -> dict[str, tuple[str, np.ndarray]]:
+    """Return the coordinates along `group`."""
+    return {
+        "group": ("group", strings([group.name for group in groups])),
+        "group_kind": ("group", strings([group.kind for group in groups])),
+    }
+
+
+def group_means(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, groups: list[Group]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the mean over the tasks of each group, all of which count the same, and both ends of its interval.
+
+    The intervals of independent means are added up by the distances from mean to end (Zou and Donner 2008, Statistics
+    in Medicine 27): they say how far other pairs of the same tasks would give another mean, not other tasks.
+
+    Args:
+        values: of each task, shape (task, ...).
+        low: lower ends of their intervals.
+        high: upper ends.
+        groups: the groups.
+
+    Returns:
+        Mean, lower and upper end, each of shape (group, ...). Tasks whose value is NaN are left out.
+    """
+    ends: list[list[np.ndarray]] = [[], [], []]
+    for group in groups:
+        own = values[group.tasks]
+        count = np.maximum(np.isfinite(own).sum(axis=0), 1)
+        mean = np.where(np.isfinite(own).any(axis=0), np.nansum(own, axis=0) / count, np.nan)
+        below, above = (np.sqrt(np.nansum((own - end[group.tasks]) ** 2, axis=0)) / count for end in (low, high))
+        for found, value in zip(ends, (mean, mean - below, mean + above), strict=True):
+            found.append(value)
+    shape = (0, *values.shape[1:])
+    stacked = [np.stack(found) if found else np.empty(shape) for found in ends]
+    return stacked[0], stacked[1], stacked[2]
