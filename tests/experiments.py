@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,11 +62,8 @@ class Workflow:
         if table is None:
             assert "Nothing to be done" in result.stdout, result.stdout
             return {}
-        counts: Counter[str] = Counter()
-        for line in table.group(1).splitlines():
-            rule, count = line.split()
-            counts[re.sub(r"(_tasks)_.*_[0-9]+$", r"\1", rule)] += int(count)  # a rule for each group of tasks
-        return {rule: count for rule, count in counts.items() if rule not in ("total", "all")}
+        counts = dict(line.split() for line in table.group(1).splitlines())
+        return {rule: int(count) for rule, count in counts.items() if rule not in ("total", "all")}
 
     def changed(self, path: str, value: Any) -> dict[str, Any]:
         """Return the configuration with the value at a dotted path replaced or added."""

@@ -244,7 +244,7 @@ def experiment_with(estimator: str, setting: Setting, precision: str = FLOAT32) 
 
 def planned_bytes(experiment: Experiment, shape: ModelShape) -> float:
     """Return the memory on the device that the plan states for an attribution with models of a shape."""
-    job = next(job for job in jobs_of(experiment) if job.rule == "attribute_tasks")
+    job = next(job for job in jobs_of(experiment) if job.rule == "attribute_task")
     return cost_of(Place(experiment, shape, job, accelerated=True)).memory.device
 
 

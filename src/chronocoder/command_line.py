@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from chronocoder.errors import ChronocoderError, ConfigError
 from chronocoder.settings import Settings
+from chronocoder.sharing import LOG_FORMAT
 from chronocoder.variants import VARIANTS
 from chronocoder.variants.base import CrosscoderSettings
 
@@ -78,7 +79,7 @@ def variant_from(arguments: argparse.Namespace) -> CrosscoderSettings:
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main function; a mendable error is one message and exit status 1."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     try:
         main()
     except (ChronocoderError, ValidationError) as error:

@@ -18,6 +18,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from chronocoder.errors import StoreError
+from chronocoder.renaming import put_in_place
 from chronocoder.settings import Settings
 
 PACKAGES = ("chronocoder", "torch", "transformers", "zarr", "xarray")
@@ -75,17 +76,6 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
-
-
-def put_in_place(partial: Path, path: Path) -> None:
-    """Rename a finished directory to its final path, replacing what is there."""
-    if path.exists():
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        path.rename(old)
-        partial.rename(path)
-        shutil.rmtree(old)
-    else:
-        partial.rename(path)
 
 
 def write_store(dataset: xr.Dataset, path: Path, attributes: Mapping[str, Any]) -> None:

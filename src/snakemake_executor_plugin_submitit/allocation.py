@@ -1,5 +1,6 @@
 """What runs on the nodes: the job steps of one allocation, one after another."""
 
+import json
 import logging
 import os
 import shlex
@@ -23,6 +24,8 @@ _DROPPED = ("SNAKEMAKE_PROFILE",)  # the job step is told everything on its comm
 _KILL_WAIT_S = 900  # a scheduler that sends SIGTERM kills within its grace time
 _EARLY_S = 120  # schedulers signal up to a minute early, and what runs in an allocation may start late
 _POLL_S = 0.1
+WAITING = "SUBMITIT_WAITING"
+"""Tells a step which files the steps after it are to make, as a JSON list."""
 
 
 class AllocationError(RuntimeError):
@@ -38,12 +41,14 @@ class Step:
         command: the shell command that runs it.
         log: file that its output is appended to.
         state: what grows while it makes progress that a later attempt goes on from; empty if nothing is kept.
+        outputs: the files that it makes.
     """
 
     token: str
     command: str
     log: str
     state: str = ""
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass
@@ -149,7 +154,7 @@ class Allocation:
         share = len(self.steps) > 1 and environment.cluster != "debug"  # there this is Snakemake itself
         with self._undisturbed():
             self.outcomes.write(step.token, Outcome("running", "", environment.job_id, time.time()))
-            self._current, self._pid = step, _start(step, self.directory, share)
+            self._current, self._pid = step, _start(step, self.directory, share, self._waiting(step))
         try:
             _wait(self._pid)
         except BaseException:  # interrupted: nothing is to go on without us
@@ -198,6 +203,10 @@ class Allocation:
     def _open_steps(self) -> list[Step]:
         return [step for step in self.steps if not self._outcome(step).ended]
 
+    def _waiting(self, step: Step) -> list[str]:
+        """Return the files that are to be made by the steps that are left beside this one."""
+        return [output for other in self._open_steps() if other != step for output in other.outputs]
+
     def _kept_by(self, step: Step) -> frozenset[str]:
         """Return the names below a step's state; what is not finished being written begins with a dot."""
         if not step.state:
@@ -220,13 +229,14 @@ class Allocation:
         return {**self.__dict__, "_pid": 0, "_current": None, "_finished": 0, "_handler": None}
 
 
-def _start(step: Step, directory: str, share: bool) -> int:
+def _start(step: Step, directory: str, share: bool, waiting: Sequence[str]) -> int:
     """Start a step and return its process.
 
     Args:
         step: the job.
         directory: where it runs.
         share: whether Snakemake is loaded once, here, for all steps, and not by each: that is most of what it costs.
+        waiting: the files that later steps are to make.
     """
     arguments = _snakemake_arguments(step.command) if share else None
     if arguments is not None:
@@ -237,6 +247,7 @@ def _start(step: Step, directory: str, share: bool) -> int:
     status = 1
     try:
         _become(step.log, directory)
+        os.environ[WAITING] = json.dumps(waiting)
         if arguments is None:
             os.execv("/bin/bash", ["bash", "-c", step.command])
         main(arguments)

@@ -181,7 +181,7 @@ class Executor(RemoteExecutor):
 
     def _allocation(self, pack: Sequence[Ready], request: Request) -> Allocation:
         steps = [
-            Step(ready.entry.token, self.format_job_exec(ready.job), ready.entry.log, ready.wish.state)
+            Step(ready.entry.token, self.format_job_exec(ready.job), ready.entry.log, ready.wish.state, ready.outputs)
             for ready in pack
         ]
         limit_s = request.runtime * 60

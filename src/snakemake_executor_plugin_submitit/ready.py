@@ -38,6 +38,11 @@ class Ready:
         return self.entry.rule
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """Files that the job makes."""
+        return _outputs(self.job)
+
+    @property
     def attempt(self) -> int:
         """How often Snakemake has tried the job."""
         return int(self.job.attempt)
@@ -57,7 +62,7 @@ def make_ready(job: JobExecutorInterface, cluster: str, no_gpus: bool, logs: Pat
     """
     rule = _rule(job)[:_LONGEST_NAME]
     members = _members(job)
-    outputs = sorted(str(path) for member in members for path in member.output) or [str(job.jobid)]
+    outputs = _outputs(job) or (str(job.jobid),)
     inputs = sorted({str(path) for member in members for path in member.input})
     asked = [f"{member.shellcmd} {sorted(member.params.items(), key=str)}" for member in members]
     key = f"{rule}-{_digest([_rule(job), *outputs])}"
@@ -81,7 +86,12 @@ def check_wishes(jobs: Iterable[JobExecutorInterface], cluster: str) -> None:
 def _wish(job: JobExecutorInterface, cluster: str, no_gpus: bool) -> Wish:
     resources = {name: job.resources.get(name) for name in RESOURCES}
     if job.is_group():  # whose members Snakemake adds up, as if they ran on nodes of their own
-        resources |= {"nodes": max(member.resources.get("nodes") or 1 for member in job), "pack": 1, "state": ""}
+        resources |= {
+            "nodes": max(member.resources.get("nodes") or 1 for member in job),
+            "pack": 1,
+            "pack_with": "",
+            "state": "",
+        }
     wish = wish_of(_rule(job), resources, job.threads)
     if wish.request.nodes > 1 and cluster != "slurm":
         raise WorkflowError(f"rule {_rule(job)}: {wish.request.nodes} nodes need submitit-cluster slurm, not {cluster}")
@@ -90,6 +100,10 @@ def _wish(job: JobExecutorInterface, cluster: str, no_gpus: bool) -> Wish:
 
 def _members(job: JobExecutorInterface) -> list[JobExecutorInterface]:
     return list(job) if job.is_group() else [job]
+
+
+def _outputs(job: JobExecutorInterface) -> tuple[str, ...]:
+    return tuple(sorted(str(path) for member in _members(job) for path in member.output))
 
 
 def _rule(job: JobExecutorInterface) -> str:

@@ -9,7 +9,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 _COUNTS = {"mem_mb": 1, "cpus": 1, "gpus": 0, "nodes": 1, "runtime": 1, "pack": 1}
 _ARRAY_SIZE = 1000  # what SLURM allows unless a site says otherwise
-_NAMES = ("partition", "account", "qos", "constraint", "exclude", "extra", "state")
+_NAMES = ("partition", "account", "qos", "constraint", "exclude", "extra", "pack_with", "state")
 _OURS = {
     *("array", "comment", "cpus-per-task", "error", "gpus-per-node", "job-name", "mem", "nodes", "ntasks"),
     *("ntasks-per-node", "open-mode", "output", "requeue", "signal", "time"),
@@ -70,11 +70,13 @@ class Wish:
     Attributes:
         request: what it needs.
         pack: with how many jobs, itself included, it may share an allocation, one after another.
+        pack_with: it shares one only with jobs that say the same here.
         state: what grows while the job makes progress that a later attempt goes on from; empty if nothing is kept.
     """
 
     request: Request
     pack: int = 1
+    pack_with: str = ""
     state: str = ""
 
 
@@ -84,7 +86,7 @@ def wish_of(rule: str, resources: Mapping[str, Any], threads: int) -> Wish:
     Args:
         rule: its rule, for errors.
         resources: `runtime` (minutes), `mem_mb`, `cpus` (otherwise its threads), `gpus` and `nodes`; `partition`,
-            `account`, `qos`, `constraint`, `exclude`, `extra`; `pack` and `state`, as in `Wish`.
+            `account`, `qos`, `constraint`, `exclude`, `extra`; `pack`, `pack_with` and `state`, as in `Wish`.
         threads: of the job.
 
     Raises:
@@ -98,9 +100,9 @@ def wish_of(rule: str, resources: Mapping[str, Any], threads: int) -> Wish:
         if not isinstance(counts[name], int) or counts[name] < least:
             raise WorkflowError(f"rule {rule}: resource {name}={counts[name]!r} is no whole number from {least} on")
     words: dict[str, Any] = {name: str(resources[name]) for name in _NAMES if resources.get(name)}
-    pack, state = counts.pop("pack"), words.pop("state", "")
+    pack, pack_with, state = counts.pop("pack"), words.pop("pack_with", ""), words.pop("state", "")
     _options(words.get("extra", ""), rule)
-    return Wish(Request(**counts, **words), pack, state)
+    return Wish(Request(**counts, **words), pack, pack_with, state)
 
 
 def _options(extra: str, rule: str = "") -> dict[str, Any]:
@@ -142,14 +144,14 @@ def packs_of(jobs: Iterable[Job]) -> list[list[Job]]:
     Jobs of a pack agree in all but runtime, memory and CPUs; no pack is larger than any of its jobs allows.
     """
     packs: list[list[Job]] = []
-    together: dict[tuple[Request, int], list[Job]] = {}
+    together: dict[tuple[Request, int, str], list[Job]] = {}
     for job in jobs:
         if job.wish.pack == 1 or job.attempt > 1:
             packs.append([job])
         else:
             alike = replace(job.wish.request, runtime=0, mem_mb=0, cpus=0)
-            together.setdefault((alike, job.wish.pack), []).append(job)
-    for (_, size), members in together.items():
+            together.setdefault((alike, job.wish.pack, job.wish.pack_with), []).append(job)
+    for (_, size, _), members in together.items():
         rest = iter(members)
         while pack := list(islice(rest, size)):
             packs.append(pack)

@@ -10,6 +10,8 @@ from chronocoder.attribution.measures import CLASSES
 from chronocoder.config import AttributionSettings
 from chronocoder.report.inputs import Contrast, ReportInputs, Run, RunKey
 from chronocoder.stores import labelled, provenance, strings
+from chronocoder.tasks.groups import KINDS, Group, group_coordinates, name_tasks, task_variables
+from chronocoder.tasks.reasons import REASONS
 
 CONTRAST = Contrast("near", "far")
 CONDITIONS = ["near one", "far one", "far two"]
@@ -20,21 +22,72 @@ HOSTILE = " </script><b>&amp;"
 FEATURES = 6
 
 
+def task_facts(language: str = "", phenomenon: str = "", **facts: str | int) -> xr.Dataset:
+    """What a task's store tells of it: ten pairs, of which one is left out."""
+    named = {"language": language, "phenomenon": phenomenon, "metric": "next_token", "unit": "logit"}
+    words = {"metric_reason": "all pairs can be used", "warnings": ""}
+    counts = {"pairs_given": 10, "several_tokens": 0, "ties": 0, "left_out_length": 1}
+    return xr.Dataset(attrs={**named, **words, **counts, **facts})
+
+
+FACTS = {"near": task_facts("english", "agreement"), "far": task_facts("french", "agreement")}
+SENTENCES = {
+    "metric": "sentence",
+    "unit": "nat",
+    "left_out_length": 0,
+    "ties": 2,
+    "warnings": "made for <other> metrics",
+}
+
+
 def behaviour_store(near: list[float], far: list[float], tokens_seen: list[int] = TOKENS_SEEN) -> xr.Dataset:
-    accuracy = np.array([near, far])
+    return suite_behaviour(np.array([near, far]), FACTS, tokens_seen)
+
+
+def many_tasks(count: int = 14) -> xr.Dataset:
+    """Accuracies on so many tasks by turns about agreement, binding and nothing named; the last one has a warning."""
+    phenomena = ["agreement", "binding", ""]
+    facts = {f"task_{place}": task_facts(phenomenon=phenomena[place % 3]) for place in range(count)}
+    facts[f"task_{count - 1}"].attrs["warnings"] = "made for <other> metrics"
+    accuracy = np.linspace(0.5, 0.95, count)[::-1, None] * np.array([0.5, 0.75, 1.0])
+    return suite_behaviour(accuracy, facts)
+
+
+def suite_behaviour(
+    accuracy: np.ndarray, facts: dict[str, xr.Dataset], tokens_seen: list[int] = TOKENS_SEEN
+) -> xr.Dataset:
+    """Accuracies of shape (task, checkpoint), with means of groups by language and phenomenon if several are named."""
     dims = ("task", "checkpoint")
-    return xr.Dataset(
+    store = xr.Dataset(
         {
             "accuracy": labelled(dims, accuracy, "accuracy"),
             "accuracy_low": labelled(dims, np.clip(accuracy - 0.05, 0, 1), "low"),
             "accuracy_high": labelled(dims, np.clip(accuracy + 0.05, 0, 1), "high"),
+            "mean_difference": labelled(dims, 4 * accuracy - 2, "difference"),
+            "n": labelled(dims, np.full(accuracy.shape, 9), "pairs"),
         },
-        coords={
-            "task": strings(CONTRAST),
-            "checkpoint": strings(REVISIONS),
-            "tokens_seen": ("checkpoint", tokens_seen),
-        },
+        coords={"checkpoint": strings(REVISIONS), "tokens_seen": ("checkpoint", tokens_seen)},
     )
+    named = name_tasks(store, facts).assign(task_variables(facts)).assign_coords(reason=strings(list(REASONS)))
+    groups = groups_in(named)
+    if not groups:
+        return named
+    means = np.array([accuracy[group.tasks].mean(axis=0) for group in groups])
+    ends = {f"group_accuracy{end}": means + width for end, width in (("", 0.0), ("_low", -0.025), ("_high", 0.025))}
+    of_groups = {name: labelled(("group", "checkpoint"), values, name) for name, values in ends.items()}
+    return named.assign(of_groups).assign_coords(group_coordinates(groups))
+
+
+def groups_in(named: xr.Dataset) -> list[Group]:
+    """Groups by language and by phenomenon where several are named, even if each is of one task."""
+    groups = []
+    for kind in KINDS:
+        of_tasks = [str(name) for name in named[kind].values]
+        found = list(dict.fromkeys(filter(None, of_tasks)))
+        own = [[place for place, name in enumerate(of_tasks) if name == group] for group in found]
+        if len(found) > 1:
+            groups += [Group(kind, name, np.array(places)) for name, places in zip(found, own, strict=True)]
+    return groups
 
 
 def relie_store(
@@ -46,8 +99,8 @@ def relie_store(
 ) -> xr.Dataset:
     """Effects by task, dims (checkpoint, feature), of the last checkpoints; the same classes for both tasks.
 
-    The near task has one condition, the far one two; in the second of them, `other` is what features do. Random
-    directions are without effect, those of each draw stand in for all features.
+    The near task is English and has one condition, the far one is French and has two; in the second of them, `other` is
+    what features do. Random directions are without effect, those of each draw stand in for all features.
     """
     effect = np.array([near, far])
     dims, of_feature = ("task", "checkpoint", "feature"), ("task", "feature")
@@ -91,12 +144,13 @@ def relie_store(
     values["estimator"] = (of_feature, strings([["published"] * len(classes)] * 2))
     for name in ("onset", "peak"):
         values[name] = (of_feature, strings([[revisions[-1]] * len(classes)] * 2))
+    of_groups = ("group", *dims[1:])
+    for end, width in (("", 0.0), ("_low", -margin), ("_high", margin)):
+        values[f"group_indirect_effect{end}"] = (of_groups, effect + width)
+    values["group_relative_indirect_effect"] = (of_groups, share)
     store = xr.Dataset(
         {name: labelled(of, array, name) for name, (of, array) in values.items()},
         coords={
-            "task": strings(CONTRAST),
-            "language": ("task", strings(["english", "french"])),
-            "phenomenon": ("task", strings(["agreement", "agreement"])),
             "checkpoint": strings(revisions),
             "tokens_seen": ("checkpoint", TOKENS_SEEN[-len(revisions) :]),
             "feature": np.arange(effect.shape[2]),
@@ -104,7 +158,9 @@ def relie_store(
             "half": [0, 1],
         },
     )
-    return with_classes(store, dict.fromkeys(("published", "total_effect", "metric_size"), classes))
+    named = name_tasks(store, FACTS)
+    named = named.assign_coords(group_coordinates(groups_in(named)))
+    return with_classes(named, dict.fromkeys(("published", "total_effect", "metric_size"), classes))
 
 
 def condition_effects(effect: np.ndarray, other: list[list[float]] | None) -> np.ndarray:
@@ -217,8 +273,17 @@ def with_clusters(relie: xr.Dataset) -> xr.Dataset:
     )
 
 
+def of_sentences(relie: xr.Dataset) -> xr.Dataset:
+    """The same effects, those of the far task in nats, on log-probabilities of sentences."""
+    facts = FACTS | {"far": FACTS["far"].assign_attrs(SENTENCES)}
+    return name_tasks(relie, facts)
+
+
 def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
-    """Features 0, 1 and 2 at the top, 4 as control; the exact effect is half the estimate."""
+    """Features 0, 1 and 2 at the top, 4 as control; the exact effect is half the estimate.
+
+    Where two sentences are compared, effects in the wrong one are of the other sign and half as large.
+    """
     chosen = [feature for feature in (0, 1, 2, 4) if feature < relie.sizes["feature"]]
     effect = relie["indirect_effect"].sel(task=task, feature=chosen).values
     of_conditions = relie["condition_indirect_effect"].sel(task=task, feature=chosen).dropna("condition", how="all")
@@ -261,10 +326,10 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
         "own_effect": (alone, effects[2]),
         "own_code": (alone, np.arange(effect.size).reshape(effect.shape) == 0),
         "accuracy": (alone, np.full(effect.shape, 0.6)),
-        "logit_difference": (alone, 1.5 - effects[2]),
+        "difference": (alone, 1.5 - effects[2]),
         "log_probability_change": (alone, np.full(effect.shape, -0.3)),
         "clean_accuracy": (alone[:1], np.full(count, 0.9)),
-        "clean_logit_difference": (alone[:1], np.full(count, 1.5)),
+        "clean_difference": (alone[:1], np.full(count, 1.5)),
         "spearman": (("estimator", "checkpoint"), spearman),
         "pearson": (("estimator", "checkpoint"), spearman.copy()),
         "share_spearman": (("measure", "checkpoint"), shares),
@@ -283,8 +348,16 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
         "right": (("example",), strings([" is", " are"])),
         "wrong": (("example",), strings([" are", " is"])),
     }
+    if str(relie["metric"].sel(task=task).values) != "next_token":
+        text, tokens = ("example", "member", "position"), values["token"][1]
+        values["position_effect"] = (
+            ("checkpoint", "top_feature", *text),
+            np.stack([position, -0.5 * position], axis=3),
+        )
+        values["token"] = (text, np.stack([tokens, tokens], axis=1))
+    unit = str(relie["unit"].sel(task=task).values)
     return xr.Dataset(
-        {name: labelled(dims, of, name) for name, (dims, of) in values.items()},
+        {name: labelled(dims, of, name, unit) for name, (dims, of) in values.items()},
         coords={
             "checkpoint": relie["checkpoint"],
             "feature": chosen,

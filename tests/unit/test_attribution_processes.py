@@ -31,7 +31,7 @@ def test_two_processes_choose_and_find_what_one_does(tmp_path: Path) -> None:
     found = []
     for processes in ("1", "2"):
         output = tmp_path / f"by_{processes}.zarr"
-        command = [sys.executable, str(ROOT / "scripts" / "attribute_tasks.py"), *flags]
+        command = [sys.executable, str(ROOT / "scripts" / "attribute_task.py"), *flags]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         arguments = ["--outputs", str(output), "--processes", processes]
         subprocess.run([*command, *arguments], check=True, env=environment, capture_output=True)

@@ -80,8 +80,11 @@ def test_intervals_tell_whether_an_overlap_hangs_on_few_features() -> None:
         assert interval.estimate == pytest.approx(0.5) and interval.low <= 0.5 <= interval.high
     assert narrow.low == pytest.approx(0.36, abs=0.03) and narrow.high == pytest.approx(0.64, abs=0.03)
     assert wide.low == 0 and wide.high == 1
-    nothing = bootstrapped(np.zeros((1, 5)), np.zeros((1, 5)), 10, 0.95, generator)
-    assert np.isnan([nothing.estimate, nothing.low, nothing.high]).all()
+    together = bootstrapped(*(np.stack([of_few, 0 * of_few]) for of_few in few), 500, 0.95, generator)
+    assert together.estimate[0] == 0.5 and (together.low[0], together.high[0]) == (0, 1)
+    assert np.isnan([together.estimate[1], together.low[1], together.high[1]]).all()
+    halves = np.ones((2, 30)), np.stack([np.ones(30), np.zeros(30)])
+    assert bootstrapped(*halves, 500, 0.95, generator).estimate == crossed_overlap(*halves) == 0.5
 
 
 def planted(effects: dict[tuple[str, str], np.ndarray], random: np.ndarray | None = None) -> xr.Dataset:

@@ -8,7 +8,6 @@ import re
 import runpy
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -282,18 +281,11 @@ def snakemake(directory: Path, experiment: Experiment, *arguments: str) -> str:
 
 
 def stats(directory: Path, experiment: Experiment) -> dict[str, int]:
-    """Return the jobs that Snakemake would start for all that an experiment asks for.
-
-    Each group of tasks that share a job has a rule of its own, numbered.
-    """
+    """Return the jobs that Snakemake would start for all that an experiment asks for."""
     output = snakemake(directory, experiment, "--dry-run", "--forceall")
     table = re.search(r"Job stats:\n.*\n[- ]+\n((?:\S+ +\d+\n)+)", output)
     assert table is not None, output
-    counts: Counter[str] = Counter()
-    for line in table.group(1).splitlines():
-        name, number = line.split()
-        counts[re.sub(r"^(score_tasks|attribute_tasks|ablate_tasks)_.*", r"\1", name)] += int(number)
-    return dict(counts)
+    return {name: int(number) for name, number in map(str.split, table.group(1).splitlines())}
 
 
 EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
@@ -503,7 +495,7 @@ def plan() -> Plan:
 
 def test_plan_adds_up(plan: Plan) -> None:
     document = plan_document(plan)
-    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 69
+    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 143
     assert document["stored_bytes"] == sum(stored["size_bytes"] for stored in document["stores"])
     assert document["flops"] == pytest.approx(sum(rule["flops"] for rule in document["rules"]))
     training = next(rule for rule in plan.rules if rule.rule == "train_crosscoder")
@@ -513,7 +505,7 @@ def test_plan_adds_up(plan: Plan) -> None:
 
 def test_page_states_totals_and_assumptions(plan: Plan) -> None:
     page = plan_text(plan)
-    assert re.search(r"\n  attribute_tasks +15 ", page) and re.search(r"\n  total +69 ", page)
+    assert re.search(r"\n  attribute_task +45 ", page) and re.search(r"\n  total +143 ", page)
     assert "at 1.00 GB/s" in page and "50% of that" in page
 
 
@@ -544,7 +536,7 @@ def test_an_identity_needs_no_more_activations_and_no_ablations(plan: Plan) -> N
     assert {rule: jobs - fewer[rule] for rule, jobs in more.items() if jobs != fewer[rule]} == {
         "train_crosscoder": 1,
         "evaluate_crosscoder": 1,
-        "attribute_tasks": 3,
+        "attribute_task": 9,
         "collect_attributions": 1,
     }
 

@@ -102,7 +102,7 @@ def test_auto_is_decided_by_hours() -> None:
 def test_precision_counts_in_a_plan() -> None:
     assert ACCELERATORS["v100"].rate("tf32") == ACCELERATORS["v100"].float32
     assert Peak(1.0, None).rate("bfloat16") == 1.0 and Peak(1.0, 2.0, 3.0).rate("tf32") == 3.0
-    job = next(job for job in jobs_of(changed()) if job.rule == "attribute_tasks")
+    job = next(job for job in jobs_of(changed()) if job.rule == "attribute_task")
     works = {
         name: cost_of(Place(changed(attribution__precision=name), DEEP, job, True)).work
         for name in ("float32", "tf32", "bfloat16")
@@ -125,7 +125,7 @@ def test_results_tell_a_plan_what_was_expected(tmp_path: Path) -> None:
     write_store(lengths, Path(layout.task.format(suite=suite, task=task)), {"suite": suite})
     found = measured_of(experiment)
     assert found == Measured({(suite, "onset", "batchtopk"): 7.5}, {(suite, task): 3.5})
-    job = Job("attribute_tasks", suite, "onset", "batchtopk", 0, (task,))
+    job = Job("attribute_task", suite, "onset", "batchtopk", 0, task, (task,))
     place = Place(experiment, DEEP, job, True, found)
     assert place.l0 == 7.5 and place.prompts[0].length == 3.5
     assert place._replace(measured=NOTHING).l0 == experiment.variants["batchtopk"].model_dump()["k"]

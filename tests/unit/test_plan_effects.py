@@ -286,14 +286,25 @@ def cost(experiment: Experiment, rule: str, shape: ModelShape = SMALL, accelerat
     return cost_of(Place(experiment, shape, job, accelerated))
 
 
-def test_tasks_are_cut_into_jobs_in_order() -> None:
-    experiment = changed(attribution_jobs={"tasks_per_job": 4})
+def test_each_task_has_a_job_of_which_some_work_on_all() -> None:
+    experiment = changed(attribution_jobs={"tasks_per_job": 4}, behaviour={"tasks_per_job": 5})
     tasks = tuple(experiment.suites["nursery"].tasks)
     run = [job for job in jobs_of(experiment) if (job.comparison, job.variant) == ("onset", "batchtopk")]
-    for rule in ("attribute_tasks", "ablate_tasks"):
-        assert [job.tasks for job in run if job.rule == rule] == [tasks[:4], tasks[4:8], tasks[8:]]
-    scored = [job.tasks for job in jobs_of(changed(behaviour={"tasks_per_job": 5})) if job.rule == "score_tasks"]
-    assert scored == [tasks[:5], tasks[5:]]
+    for rule, jobs, size in (
+        ("attribute_task", run, 4),
+        ("ablate_task", run, 4),
+        ("score_task", jobs_of(experiment), 5),
+    ):
+        of_rule = [job for job in jobs if job.rule == rule]
+        assert [job.task for job in of_rule] == list(tasks)
+        assert [job.tasks for job in of_rule if job.tasks] == [tasks[i : i + size] for i in range(0, 9, size)]
+
+
+def test_a_job_whose_result_another_makes_costs_next_to_nothing() -> None:
+    jobs = [job for job in jobs_of(changed(behaviour={"tasks_per_job": 5})) if job.rule == "score_task"]
+    costs = [cost_of(Place(changed(), SMALL, job, True)) for job in jobs]
+    assert [cost.work.flops > 0 for cost in costs] == [True, False, False, False, False, True, False, False, False]
+    assert costs[1].work.disk_bytes == 0 and costs[1].memory.host < costs[0].memory.host / 2
 
 
 def test_seeds_are_matched_where_there_are_several() -> None:
@@ -307,26 +318,26 @@ def test_seeds_are_matched_where_there_are_several() -> None:
     assert not [job for job in jobs_of(changed(seeds=[0])) if job.rule == "match_seeds"]
 
 
-@pytest.mark.parametrize("rule", ["attribute_tasks", "ablate_tasks"])
+@pytest.mark.parametrize("rule", ["attribute_task", "ablate_task"])
 def test_tasks_in_a_job_add_work_and_no_memory(rule: str) -> None:
     one, three = (cost(changed(attribution_jobs={"tasks_per_job": number}), rule) for number in (1, 3))
     assert three.work.flops == 3 * one.work.flops
     assert three.work.cpu_s == 3 * one.work.cpu_s
     read_once = 2 * SMALL.checkpoint_bytes + CrosscoderShape(2, 8, 512).saved_bytes
-    read_once += own_codes_bytes(CrosscoderShape(2, 8, 512)) if rule == "ablate_tasks" else 0
+    read_once += own_codes_bytes(CrosscoderShape(2, 8, 512)) if rule == "ablate_task" else 0
     assert three.work.disk_bytes == pytest.approx(3 * one.work.disk_bytes - 2 * read_once)
     assert three.memory.device == one.memory.device
     assert three.memory.host < 1.01 * one.memory.host
 
 
 def test_scored_tasks_in_a_job_add_work_and_neither_memory_nor_loading() -> None:
-    one, three = (cost(changed(behaviour={"tasks_per_job": number}), "score_tasks") for number in (1, 3))
+    one, three = (cost(changed(behaviour={"tasks_per_job": number}), "score_task") for number in (1, 3))
     assert three.work.flops == 3 * one.work.flops
     assert three.work.disk_bytes == one.work.disk_bytes == 17 * SMALL.checkpoint_bytes
     assert three.memory == one.memory
 
 
-@pytest.mark.parametrize("rule", ["attribute_tasks", "ablate_tasks"])
+@pytest.mark.parametrize("rule", ["attribute_task", "ablate_task"])
 def test_each_process_loads_all_models(rule: str) -> None:
     one, two = (cost(changed(attribution_jobs={"processes": number}), rule) for number in (1, 2))
     models = 2 * SMALL.checkpoint_bytes + CrosscoderShape(2, 8, 512).saved_bytes
@@ -341,7 +352,7 @@ def test_batch_bounds_what_the_backward_pass_keeps() -> None:
 
     def device(**settings: int) -> float:
         values = {"estimator": "published", "batch_size": 64, **settings}
-        return cost(changed(attribution=values), "attribute_tasks", shape).memory.device
+        return cost(changed(attribution=values), "attribute_task", shape).memory.device
 
     assert device(steps=100) == device(steps=10)
     of_token = 4 * (2 * (8 * 8 + 3 * 32) + 5 * 512)
@@ -389,11 +400,11 @@ def test_memory_of_a_real_attribution(tmp_path: Path) -> None:
         variants__batchtopk__dictionary_size=features,
     )
     shape = parse_shape(json.loads((tmp_path / "early/config.json").read_text()), "here")
-    planned = cost(experiment, "attribute_tasks", shape, accelerated=False).memory
+    planned = cost(experiment, "attribute_task", shape, accelerated=False).memory
     flags = ["--suite", "s", "--revisions", *REVISIONS, "--checkpoints", *map(str, checkpoints)]
     flags += ["--tokens-seen", "0", "1", "--crosscoder", str(tmp_path / "crosscoder")]
     flags += ["--tasks", str(tmp_path / "task.zarr"), "--outputs", str(tmp_path / "attribution.zarr")]
-    peak = peak_of("attribute_tasks.py", *flags, *to_flags(experiment.attribution))
+    peak = peak_of("attribute_task.py", *flags, *to_flags(experiment.attribution))
     assert planned.device == 0 and planned.host > 1.3 * PROCESS_BYTES
     assert peak == pytest.approx(planned.host, rel=0.2)
 

@@ -20,6 +20,7 @@ from report_stores import (
     example_store,
     longer,
     make_run,
+    of_sentences,
     relie_store,
     seed_store,
     six_features,
@@ -381,9 +382,22 @@ def test_ablation_data_hold_what_the_store_holds(relie: xr.Dataset) -> None:
     assert roles["names"] == ["subject", "last token"]
     assert roles["effect"] == [[[[1.0, 0.5], [0.0, 0.6]], [[0.1, 0.05], [0.0, 0.06]]]]
     assert roles["low"][0][0] == [[0.95, 0.45], [-0.05, 0.55]]
-    assert found["acts"] == {0: [[1, [0.0, 0.0, 0.75, 0.25]], [0, [0.0, 0.5, -0.25]]], 2: []}
-    assert [vocabulary.texts[place] for place in found["prefixes"][0][0]] == ["<|eos|>", " the", HOSTILE]
-    assert found["prefixes"][1][1:] == [" are", " is"]
+    assert found["acts"] == {0: [[1, [[0.0, 0.0, 0.75, 0.25]]], [0, [[0.0, 0.5, -0.25]]]], 2: []}
+    assert [vocabulary.texts[place] for place in found["pairs"][0][0][0]] == ["<|eos|>", " the", HOSTILE]
+    assert found["pairs"][1][1:] == [" are", " is"]
+
+
+def test_ablation_data_hold_both_sentences_of_a_pair(relie: xr.Dataset) -> None:
+    vocabulary, both = Vocabulary(), of_sentences(relie)
+    store = ablation_store(both, "far")
+    store["position_effect"][:, :, 1, 1, 2:] = np.nan
+    found = ablation_data(store, both["indirect_effect"].sel(task="far", feature=[0]), vocabulary)
+    assert found["acts"] == {
+        0: [[1, [[0.0, 0.0, 0.75, 0.25], [0.0, 0.0]]], [0, [[0.0, 0.5, -0.25], [0.0, -0.25, 0.125]]]]
+    }
+    right, wrong = found["pairs"][1][0]
+    assert [vocabulary.texts[place] for place in right] == ["<|eos|>", "two", " ox", "en"]
+    assert [vocabulary.texts[place] for place in wrong] == ["<|eos|>", "two"]
 
 
 def test_writing_data_hold_the_largest_changes_of_top_features(relie: xr.Dataset) -> None:

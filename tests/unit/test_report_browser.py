@@ -6,13 +6,18 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 from report_stores import (
+    FACTS,
+    SENTENCES,
     evaluation_store,
     longer,
     make_run,
+    of_sentences,
     six_features,
+    suite_behaviour,
     toy_inputs,
     with_clusters,
     with_control,
@@ -84,6 +89,22 @@ def test_browser_shows_how_far_effects_can_be_trusted(inputs: ReportInputs, tmp_
     assert 'title="0.750 logits"' in top and 'title="−0.250 logits"' in top
     assert "<strong>are</strong> / <s>is</s>" in top
     assert "accuracy 0.90 → 0.60" in top
+
+
+@needs_browser
+def test_browser_shows_both_sentences_of_a_pair_and_warnings(inputs: ReportInputs, tmp_path: Path) -> None:
+    far_first = of_sentences(six_features()).isel(task=[1, 0])
+    facts = FACTS | {"far": FACTS["far"].assign_attrs(SENTENCES)}
+    behaviour = with_facts(suite_behaviour(np.array([[0.5, 0.9, 1.0], [0.5, 0.1, 0.9]]), facts))
+    write_page(replace(inputs, runs=[make_run(far_first)], behaviour=behaviour), tmp_path / "index.html")
+    body = body_in_browser(tmp_path / "index.html", tmp_path / "profile")
+    ability, top = section(body, "ability"), section(body, "top")
+    assert ability.count("js-plotly-plot") == 1 and '<option value="1">by language</option>' in ability
+    assert top.count("<div>✓ ") == top.count("<div>✗ ") > 0
+    assert 'title="0.750 nats"' in top and 'title="−0.375 nats"' in top
+    assert "log-probability of the right sentence changed by −0.300 nats" in top
+    assert "IE (nats)" in top and "RelIE by language" in top
+    assert "▲ made for &lt;other&gt; metrics." in top and '<option value="0">▲ far</option>' in top
 
 
 @needs_browser

@@ -32,18 +32,20 @@ def test_sentences_tell_which_families_are_shared_and_since_when() -> None:
     first, levels = sentences_of(COURSES)
     assert first == (
         "English and French share features at step20 on 3 of 4 families: from step10 on, “agreement”; from step20 on,"
-        " “gender” and “silent”; not on “number”."
+        " “gender” and “silent”; not on “number”. Before, they shared features on “number” at step10."
     )
     assert levels == (
         "At step20, overlap of helping effects between the languages is 0.41 on average over families (0.12 to 0.50),"
         " against 0.90 between halves of the prefixes of one language, 0.70 between families in one language, 0.20 of"
-        " random directions and 0.10 with features exchanged; beyond the last, 50\u00a0% of what could be."
+        " random directions and 0.10 with features exchanged at random: beyond exchanges, it is 50\u00a0% of the"
+        " ceiling."
     )
 
 
 def test_sentences_where_nothing_or_everything_is_shared() -> None:
     assert sentences_of({"a": [True, False], "b": [False, False]})[0] == (
-        "English and French share features at step20 on 0 of 2 families."
+        "English and French share no features at step20: overlap exceeds both null levels on none of 2 families."
+        " Before, they shared features on “a” at step10."
     )
     assert sentences_of({"a": [True, True]})[0] == (
         "English and French share features at step20 on 1 of 1 families: from step10 on, “a”."

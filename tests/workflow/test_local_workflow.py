@@ -95,7 +95,7 @@ def test_a_changed_text_file_is_harvested_anew(local: Workflow) -> None:
     text.write_text(content)
     os.utime(text, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert planned["build_corpus"] == 2 and planned["harvest_activations"] == 2 and planned["train_crosscoder"] == 1
-    assert "score_tasks" not in planned
+    assert "score_task" not in planned
     assert local.planned() == {}
 
 
@@ -104,15 +104,15 @@ def test_a_new_checkpoint_adds_its_own_jobs(local: Workflow) -> None:
     config = local.changed("suites.llama.source.checkpoints.last", checkpoint)
     config["suites"]["llama"]["comparisons"]["end"] = {"checkpoints": ["late", "last"], "variants": ["batchtopk"]}
     assert local.planned(config) == {
-        "score_tasks": 1,
+        "score_task": 1,
         "collect_behaviour": 1,
         "compare_checkpoints": 1,
         "list_comparisons": 1,
         "harvest_activations": 1,
         "train_crosscoder": 1,
         "evaluate_crosscoder": 1,
-        "attribute_tasks": 1,
-        "ablate_tasks": 1,
+        "attribute_task": 1,
+        "ablate_task": 1,
         "collect_attributions": 1,
         "find_examples": 1,
         "write_report": 1,
@@ -137,7 +137,7 @@ def test_only_means_over_the_corpus_make_attribution_wait_for_the_evaluation(loc
     for intervention, scripts in (("zero", 0), ("resample", 0), ("mean", 1)):
         config = fresh.changed("attribution.intervention", intervention)
         planned = fresh.planned(config, target)
-        assert ("evaluate_crosscoder" in planned) == (intervention == "mean") and planned["attribute_tasks"] == 1
+        assert ("evaluate_crosscoder" in planned) == (intervention == "mean") and planned["attribute_task"] == 1
         commands = fresh.snakemake("--dry-run", "--printshellcmds", target, config=config).stdout
         assert commands.count(evaluation) == scripts
 
@@ -198,7 +198,7 @@ def ablate(local: Workflow, *arguments: str) -> str:
     run = "results/llama/pair/batchtopk/seed0"
     command = [
         sys.executable,
-        str(ROOT / "scripts/ablate_tasks.py"),
+        str(ROOT / "scripts/ablate_task.py"),
         "--suite",
         "llama",
         "--revisions",

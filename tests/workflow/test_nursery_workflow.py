@@ -18,7 +18,7 @@ from chronocoder.suites.tokenizers import load_tokenizer
 from experiments import ROOT, Workflow
 
 RUNS = ["pair/l1", "pair/batchtopk", "triplet/batchtopk"]
-OF_TWO_TASKS = {"attribute_tasks": 2, "ablate_tasks": 2}
+OF_TWO_TASKS = {"attribute_task": 2, "ablate_task": 2}
 AFTER_ATTRIBUTION = {"collect_attributions": 1, "find_examples": 1, "write_report": 1}
 
 
@@ -63,7 +63,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(nursery: Workflow) -> None:
     results = nursery.directory / "results/small"
     logs = {path.relative_to(results / "logs").with_suffix("") for path in (results / "logs").rglob("*.log")}
     benchmarks = {path.relative_to(results / "benchmarks").with_suffix("") for path in results.rglob("*.tsv")}
-    assert logs == benchmarks and len(logs) == 38
+    assert logs == benchmarks and len(logs) == 39
 
 
 def test_nothing_is_left_to_do(nursery: Workflow) -> None:
@@ -81,8 +81,8 @@ def test_a_changed_variant_reruns_only_what_hangs_on_it(nursery: Workflow) -> No
 
 def test_a_changed_estimator_does_not_train_again(nursery: Workflow) -> None:
     assert nursery.planned(nursery.changed("attribution.steps", 5)) == {
-        "attribute_tasks": 6,
-        "ablate_tasks": 6,
+        "attribute_task": 6,
+        "ablate_task": 6,
         "collect_attributions": 3,
         "find_examples": 3,
         "write_report": 1,
@@ -93,21 +93,19 @@ def test_a_new_task_adds_its_own_jobs(nursery: Workflow) -> None:
     config = nursery.changed("suites.small.tasks.reflexive_number", {"kind": "nursery", "pairs": 40})
     assert nursery.planned(config) == {
         "build_task": 1,
-        "score_tasks": 1,
+        "score_task": 1,
         "collect_behaviour": 1,
-        "attribute_tasks": 3,
-        "ablate_tasks": 3,
+        "attribute_task": 3,
+        "ablate_task": 3,
         "collect_attributions": 3,
         "find_examples": 3,
         "write_report": 1,
     }
 
 
-def test_scores_of_a_task_are_made_with_those_of_its_group(nursery: Workflow) -> None:
-    target = "results/small/behaviour/agreement_simple.zarr"
-    assert nursery.planned(None, "--force", target) == {"score_tasks": 1}
-    alone = nursery.changed("behaviour", {"tasks_per_job": 1})
-    assert nursery.planned(alone) == {"score_tasks": 2, "collect_behaviour": 1, "write_report": 1}
+def test_how_many_tasks_a_job_works_on_is_not_another_result(nursery: Workflow) -> None:
+    config = nursery.changed("behaviour", {"tasks_per_job": 1})
+    assert nursery.planned(config | {"attribution_jobs": {"tasks_per_job": 5}}) == {}
 
 
 def test_roles_are_in_the_tasks_stores(nursery: Workflow) -> None:
@@ -137,8 +135,8 @@ def test_a_new_variant_and_a_new_seed_add_their_own_jobs(nursery: Workflow) -> N
         "train_crosscoder": 3,
         "evaluate_crosscoder": 3,
         "match_seeds": 3,
-        "attribute_tasks": 6,
-        "ablate_tasks": 6,
+        "attribute_task": 6,
+        "ablate_task": 6,
         "collect_attributions": 3,
         "find_examples": 3,
         "write_report": 1,
@@ -148,7 +146,7 @@ def test_a_new_variant_and_a_new_seed_add_their_own_jobs(nursery: Workflow) -> N
 def test_one_target_is_rerun_alone(nursery: Workflow) -> None:
     target = "results/small/pair/l1/seed0/attribution/agreement_simple.zarr"
     before = xr.open_zarr(nursery.directory / target).load()
-    assert nursery.planned(None, "--force", target) == {"attribute_tasks": 1}
+    assert nursery.planned(None, "--force", target) == {"attribute_task": 1}
     shutil.rmtree(nursery.directory / target)
     result = nursery.snakemake(target)
     assert result.returncode == 0, result.stdout
@@ -182,8 +180,10 @@ def test_tasks_and_processes_may_share_a_job_and_seeds_are_matched(nursery: Work
     ablation = "results/small/pair/batchtopk/seed0/ablation/agreement_simple.zarr"
     result = shared.snakemake("results/small/pair/batchtopk/seeds.zarr", ablation)
     assert result.returncode == 0, result.stdout
-    names = [path.stem for path in (shared.directory / "results/small/logs/attribute_tasks").glob("*seed1*")]
-    assert names == ["pair-batchtopk-seed1-0"]
+    logs = sorted((shared.directory / "results/small/logs/attribute_task").glob("*seed1*"))
+    assert len(logs) == 2
+    made_by = "The result was made by the job of task agreement_"
+    assert sum(made_by in log.read_text() for log in logs) <= 1  # none where both begin at once
     alone, together = (
         xr.open_zarr(flow.directory / "results/small/pair/batchtopk/seed0/relie.zarr").load()
         for flow in (nursery, shared)

@@ -1,91 +1,98 @@
-"""The causal effect of every feature on every task at every checkpoint, and the exact effects that check it.
+"""The causal effect of every feature on every task at every checkpoint, and the exact effects that check it."""
 
-Tasks of a crosscoder may share a job, which loads the models once: a rule for each group of tasks of a suite.
-"""
 
-for group_suite, group, tasks in task_groups(EXPERIMENT.attribution_jobs.tasks_per_job):
+rule attribute_task:
+    input:
+        checkpoints=checkpoints,
+        crosscoder=LAYOUT.crosscoder,
+        task=LAYOUT.task,
+        evaluation=corpus_means,
+    output:
+        attribution=directory(LAYOUT.attribution),
+    log:
+        LAYOUT.log("attribute_task", f"{RUN}-{{task}}"),
+    benchmark:
+        LAYOUT.benchmark("attribute_task", f"{RUN}-{{task}}")
+    priority: in_order_of_tasks(after=1)
+    conda:
+        ENVIRONMENT
+    threads: EXPERIMENT.attribution_jobs.processes
+    resources:
+        mem_mb=memory(16000),
+        runtime=240,
+        gpus=EXPERIMENT.attribution_jobs.processes,
+        # No parameters, since they do not change the result, and another task is to rerun none of these.
+        processes=EXPERIMENT.attribution_jobs.processes,
+        suite_pairs=lambda wildcards: suite_pairs(wildcards.suite),
+        share=EXPERIMENT.attribution_jobs.tasks_per_job,
+        pack=EXPERIMENT.attribution_jobs.tasks_per_job,
+        pack_with=directory_of(LAYOUT.attribution),
+        state=spool_of(LAYOUT.attribution),
+    params:
+        revisions=revisions,
+        tokens_seen=tokens_seen,
+        settings=to_flags(EXPERIMENT.attribution),
+        evaluation=evaluation_flag,
+        other_tasks=companions(LAYOUT.attribution, LAYOUT.task),
+        other_attributions=companions(LAYOUT.attribution, LAYOUT.attribution),
+        script=SCRIPTS / "attribute_task.py",
+    message:
+        "Attribute {wildcards.task} to the {wildcards.variant} features of {wildcards.comparison}"
+    shell:
+        "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
+        " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q} --crosscoder {input.crosscoder:q}"
+        " --tasks {input.task:q} {params.other_tasks:q} --outputs {output.attribution:q} {params.other_attributions:q}"
+        " --share {resources.share} --log {log:q} --processes {resources.processes}"
+        " --suite-pairs {resources.suite_pairs} {params.settings:q} {params.evaluation:q} 2> {log:q}"
 
-    rule:
-        name:
-            f"attribute_tasks_{group_suite}_{group}"
-        input:
-            checkpoints=checkpoints,
-            crosscoder=LAYOUT.crosscoder,
-            tasks=of_tasks(LAYOUT.task, tasks),
-            evaluation=corpus_means,
-        output:
-            attributions=directory(of_tasks(LAYOUT.attribution, tasks)),
-        log:
-            LAYOUT.log("attribute_tasks", f"{RUN}-{group}"),
-        benchmark:
-            LAYOUT.benchmark("attribute_tasks", f"{RUN}-{group}")
-        wildcard_constraints:
-            suite=one_of([group_suite]),
-        conda:
-            ENVIRONMENT
-        threads: EXPERIMENT.attribution_jobs.processes
-        resources:
-            mem_mb=memory(16000),
-            runtime=240,
-            gpus=EXPERIMENT.attribution_jobs.processes,
-            processes=EXPERIMENT.attribution_jobs.processes,  # no parameter, since it does not change the result
-            suite_pairs=suite_pairs(group_suite),  # nor one: another task is to rerun none of these
-        params:
-            revisions=revisions,
-            tokens_seen=tokens_seen,
-            settings=to_flags(EXPERIMENT.attribution),
-            evaluation=evaluation_flag,
-            script=SCRIPTS / "attribute_tasks.py",
-        message:
-            "Attribute tasks to the {wildcards.variant} features of {wildcards.comparison}: {output.attributions}"
-        shell:
-            "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
-            " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q}"
-            " --crosscoder {input.crosscoder:q} --tasks {input.tasks:q} --outputs {output.attributions:q}"
-            " --processes {resources.processes} --suite-pairs {resources.suite_pairs} {params.settings:q} {params.evaluation:q} 2> {log:q}"
 
-    rule:
-        name:
-            f"ablate_tasks_{group_suite}_{group}"
-        input:
-            checkpoints=checkpoints,
-            crosscoder=LAYOUT.crosscoder,
-            tasks=of_tasks(LAYOUT.task, tasks),
-            evaluation=corpus_means,
-            attributions=of_tasks(LAYOUT.attribution, tasks),
-            own_codes=LAYOUT.own_codes,
-        output:
-            ablations=directory(of_tasks(LAYOUT.ablation, tasks)),
-        log:
-            LAYOUT.log("ablate_tasks", f"{RUN}-{group}"),
-        benchmark:
-            LAYOUT.benchmark("ablate_tasks", f"{RUN}-{group}")
-        wildcard_constraints:
-            suite=one_of([group_suite]),
-        conda:
-            ENVIRONMENT
-        threads: EXPERIMENT.attribution_jobs.processes
-        resources:
-            mem_mb=memory(16000),
-            runtime=240,
-            gpus=EXPERIMENT.attribution_jobs.processes,
-            processes=EXPERIMENT.attribution_jobs.processes,
-        params:
-            revisions=revisions,
-            tokens_seen=tokens_seen,
-            settings=to_flags(EXPERIMENT.attribution),
-            evaluation=evaluation_flag,
-            ablation=to_flags(EXPERIMENT.ablation),
-            script=SCRIPTS / "ablate_tasks.py",
-        message:
-            "Ablate the {wildcards.variant} features of {wildcards.comparison} that matter most: {output.ablations}"
-        shell:
-            "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
-            " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q}"
-            " --crosscoder {input.crosscoder:q} --tasks {input.tasks:q} --attributions {input.attributions:q}"
-            " --own-codes {input.own_codes:q}"
-            " --outputs {output.ablations:q} --processes {resources.processes}"
-            " {params.settings:q} {params.evaluation:q} {params.ablation:q} 2> {log:q}"
+rule ablate_task:
+    input:
+        checkpoints=checkpoints,
+        crosscoder=LAYOUT.crosscoder,
+        task=LAYOUT.task,
+        evaluation=corpus_means,
+        attribution=LAYOUT.attribution,
+        own_codes=LAYOUT.own_codes,
+    output:
+        ablation=directory(LAYOUT.ablation),
+    log:
+        LAYOUT.log("ablate_task", f"{RUN}-{{task}}"),
+    benchmark:
+        LAYOUT.benchmark("ablate_task", f"{RUN}-{{task}}")
+    priority: in_order_of_tasks(after=2)
+    conda:
+        ENVIRONMENT
+    threads: EXPERIMENT.attribution_jobs.processes
+    resources:
+        mem_mb=memory(16000),
+        runtime=240,
+        gpus=EXPERIMENT.attribution_jobs.processes,
+        processes=EXPERIMENT.attribution_jobs.processes,
+        share=EXPERIMENT.attribution_jobs.tasks_per_job,
+        pack=EXPERIMENT.attribution_jobs.tasks_per_job,
+        pack_with=directory_of(LAYOUT.ablation),
+        state=spool_of(LAYOUT.ablation),
+    params:
+        revisions=revisions,
+        tokens_seen=tokens_seen,
+        settings=to_flags(EXPERIMENT.attribution),
+        evaluation=evaluation_flag,
+        ablation=to_flags(EXPERIMENT.ablation),
+        other_tasks=companions(LAYOUT.ablation, LAYOUT.task),
+        other_attributions=companions(LAYOUT.ablation, LAYOUT.attribution),
+        other_ablations=companions(LAYOUT.ablation, LAYOUT.ablation),
+        script=SCRIPTS / "ablate_task.py",
+    message:
+        "Ablate the {wildcards.variant} features of {wildcards.comparison} that matter most to {wildcards.task}"
+    shell:
+        "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
+        " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q} --crosscoder {input.crosscoder:q}"
+        " --tasks {input.task:q} {params.other_tasks:q}"
+        " --attributions {input.attribution:q} {params.other_attributions:q}"
+        " --outputs {output.ablation:q} {params.other_ablations:q}"
+        " --share {resources.share} --log {log:q} --processes {resources.processes}"
+        " --own-codes {input.own_codes:q} {params.settings:q} {params.evaluation:q} {params.ablation:q} 2> {log:q}"
 
 
 rule collect_attributions:

@@ -1,41 +1,42 @@
-"""How well each checkpoint does, and where representations change.
+"""How well each checkpoint does, and where representations change."""
 
-Tasks of a suite may share a job, which loads each model once: a rule for each group of them.
-"""
 
-for group_suite, group, tasks in task_groups(EXPERIMENT.behaviour.tasks_per_job):
-
-    rule:
-        name:
-            f"score_tasks_{group_suite}_{group}"
-        input:
-            checkpoints=checkpoints,
-            tasks=of_tasks(LAYOUT.task, tasks),
-        output:
-            scores=directory(of_tasks(LAYOUT.task_behaviour, tasks)),
-        log:
-            LAYOUT.log("score_tasks", str(group)),
-        benchmark:
-            LAYOUT.benchmark("score_tasks", str(group))
-        wildcard_constraints:
-            suite=one_of([group_suite]),
-        conda:
-            ENVIRONMENT
-        threads: 1
-        resources:
-            mem_mb=memory(8000),
-            runtime=120,
-            gpus=1,
-        params:
-            revisions=revisions,
-            tokens_seen=tokens_seen,
-            script=SCRIPTS / "score_tasks.py",
-        message:
-            "Score {wildcards.suite} on tasks: {output.scores}"
-        shell:
-            "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
-            " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q} --tasks {input.tasks:q}"
-            " --outputs {output.scores:q} 2> {log:q}"
+rule score_task:
+    input:
+        checkpoints=checkpoints,
+        task=LAYOUT.task,
+    output:
+        scores=directory(LAYOUT.task_behaviour),
+    log:
+        LAYOUT.log("score_task", "{task}"),
+    benchmark:
+        LAYOUT.benchmark("score_task", "{task}")
+    priority: in_order_of_tasks(after=0)
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=120,
+        gpus=1,
+        # No parameter, since who makes a result does not change it.
+        share=EXPERIMENT.behaviour.tasks_per_job,
+        pack=EXPERIMENT.behaviour.tasks_per_job,
+        pack_with=directory_of(LAYOUT.task_behaviour),
+        state=spool_of(LAYOUT.task_behaviour),
+    params:
+        revisions=revisions,
+        tokens_seen=tokens_seen,
+        other_tasks=companions(LAYOUT.task_behaviour, LAYOUT.task),
+        other_scores=companions(LAYOUT.task_behaviour, LAYOUT.task_behaviour),
+        script=SCRIPTS / "score_task.py",
+    message:
+        "Score {wildcards.suite} on {wildcards.task}"
+    shell:
+        "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
+        " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q}"
+        " --tasks {input.task:q} {params.other_tasks:q} --outputs {output.scores:q} {params.other_scores:q}"
+        " --share {resources.share} --log {log:q} 2> {log:q}"
 
 
 rule collect_behaviour:

@@ -1,6 +1,7 @@
 """Validate the configuration and give the rules what they share. Imports nothing heavy: a dry run takes seconds."""
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from chronocoder.errors import ConfigError
 from chronocoder.labels import distinct_labels, is_foreign, place_of
 from chronocoder.layout import Layout
 from chronocoder.plan.sizes import examples_of
+from chronocoder.sharing import SPOOL
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
 SCRIPTS = Path(os.path.relpath(Path(workflow.basedir) / "scripts"))
@@ -35,6 +37,7 @@ except ConfigError as error:
 LAYOUT = Layout(EXPERIMENT.results)
 STREAMING = EXPERIMENT.training.activations == "streaming"
 HARVESTED = ["validation"] if STREAMING else SPLITS
+MOST_COMPANIONS = 100  # of a job, lest its command grow too long
 
 
 def one_of(names):
@@ -198,13 +201,60 @@ def of_every_run(suite, pattern, comparisons):
     ]
 
 
-def task_groups(size):
-    """Return the groups of so many tasks that share a job: suite, number of the group, tasks."""
-    return [
-        (name, first // size, list(suite.tasks)[first : first + size])
-        for name, suite in EXPERIMENT.suites.items()
-        for first in range(0, len(suite.tasks), size)
-    ]
+def waiting():
+    """Return the results that jobs wait to make: in this call, or in the allocation of a cluster that this one is in."""
+    if "SUBMITIT_WAITING" in os.environ:
+        return set(json.loads(os.environ["SUBMITIT_WAITING"]))
+    if not workflow.local_exec:  # the allocations know better
+        return set()
+    return {str(path) for job in workflow.dag.ready_jobs for path in job.output}
+
+
+def companions(output, pattern):
+    """Return a parameter function: a path for each task that waits for a job like this one, which may work on it too.
+
+    It takes the input so that it reruns nothing.
+
+    Args:
+        output: the result of such a job.
+        pattern: the path.
+    """
+
+    def paths(wildcards, input):
+        names, others = list(suite_of(wildcards).tasks), waiting()
+        place = names.index(wildcards.task)
+        following = (dict(wildcards.items()) | {"task": name} for name in names[place + 1 :] + names[:place])
+        companions = (one for one in following if output.format(**one) in others)
+        return [pattern.format(**one) for one in itertools.islice(companions, MOST_COMPANIONS)]
+
+    return paths
+
+
+def in_order_of_tasks(after):
+    """Return a priority function by which a run without a cluster loads models as rarely as it can.
+
+    The first task of every crosscoder comes before the second of any, by then made by the job of the first. Jobs of
+    other rules come first.
+
+    Args:
+        after: how many rules of several tasks come before this one.
+    """
+
+    def priority(wildcards):
+        names = list(suite_of(wildcards).tasks)
+        return -1 - after - names.index(wildcards.task) / len(names)
+
+    return priority
+
+
+def directory_of(pattern):
+    """Return a resource function: the directory of a result, which those share that are made of the same models."""
+    return lambda wildcards: os.path.dirname(pattern.format(**wildcards))
+
+
+def spool_of(pattern):
+    """Return a resource function: where results grow that wait for the jobs of their tasks."""
+    return lambda wildcards: os.path.join(os.path.dirname(pattern.format(**wildcards)), SPOOL)
 
 
 def of_tasks(pattern, tasks):

@@ -15,7 +15,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from chronocoder.activations.formats import StoredFormat, narrow
 from chronocoder.activations.pieces import PIECES_PER_SHARD
-from chronocoder.stores import put_in_place, seal_store
+from chronocoder.renaming import put_in_place
+from chronocoder.stores import seal_store
 
 COLUMNS = {
     "token_id": "token of the text",

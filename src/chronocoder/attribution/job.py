@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,13 +10,29 @@ import xarray as xr
 
 from chronocoder.command_line import add_checkpoints, add_flags, checkpoints_from, from_flags, paired
 from chronocoder.config import AttributionSettings
-from chronocoder.errors import ConfigError, StoreError
-from chronocoder.stores import load_store
+from chronocoder.errors import ChronocoderError, ConfigError, StoreError
+from chronocoder.settings import Settings
+from chronocoder.sharing import Tasks, add_task_flags
+from chronocoder.stores import load_store, open_store, provenance, write_store
 from chronocoder.tasks.groups import facts_of
 
 if TYPE_CHECKING:  # torch is imported once the arguments have been found to be in order
     from chronocoder.crosscoder.model import Crosscoder
     from chronocoder.suites.sites import Site
+
+
+class Result(NamedTuple):
+    """What a job finds on a task.
+
+    Attributes:
+        dataset: to be stored.
+        settings: of the step.
+        facts: what else the store says of its origin.
+    """
+
+    dataset: xr.Dataset
+    settings: Settings
+    facts: Mapping[str, Any]
 
 
 class Job(NamedTuple):
@@ -26,17 +42,62 @@ class Job(NamedTuple):
         crosscoder: folded.
         sites: the crosscoder's site in each checkpoint's model.
         tokens_seen: by revision.
-        tasks: by the path that the result goes to.
+        stores: of the tasks, by the path that the result goes to.
         settings: of the attribution.
-        suite_pairs: pairs of all tasks of the suite.
+        evaluation: of the crosscoder, where the intervention needs it.
+        tasks: which tasks to work on, and when.
     """
 
     crosscoder: "Crosscoder"
     sites: "list[Site]"
     tokens_seen: Mapping[str, int]
-    tasks: Mapping[Path, xr.Dataset]
+    stores: Mapping[Path, Path]
     settings: AttributionSettings
-    suite_pairs: int
+    evaluation: xr.Dataset | None
+    tasks: Tasks
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the one of the processes that writes the results."""
+        from accelerate import PartialState
+
+        return bool(PartialState().is_main_process)
+
+    def work(self, measure: Callable[[Path, xr.Dataset], Result | None]) -> None:
+        """Work on one task after another; a companion that fails is left to its own job.
+
+        Args:
+            measure: is given the path that the result goes to, and the task ready for the intervention; its result is
+                only asked for where it is written.
+
+        Raises:
+            ChronocoderError: the job's own task fails, or any, where processes that share out its examples have parted.
+        """
+        from accelerate import PartialState
+        from accelerate.utils import broadcast_object_list
+
+        turns = self.tasks.turns()
+        while (output := broadcast_object_list([next(turns, None) if self.writes else None])[0]) is not None:
+            try:
+                result = measure(output, self._ready(output))
+                if result is not None:
+                    self._write(output, result)
+            except ChronocoderError as error:
+                if PartialState().num_processes > 1:
+                    raise
+                self.tasks.failed(output, error)
+
+    def _ready(self, output: Path) -> xr.Dataset:
+        from chronocoder.attribution.interventions import prepare_task
+        from chronocoder.attribution.prompts import check_suite
+
+        task = prepare_task(load_store(self.stores[output]), self.settings, self.evaluation)
+        check_suite(self.crosscoder.config, task)
+        return task
+
+    def _write(self, output: Path, result: Result) -> None:
+        attributes = provenance(result.settings, **result.facts)
+        self.tasks.put(output, lambda path: write_store(result.dataset, path, attributes))
 
     def facts(self, task: xr.Dataset) -> dict[str, Any]:
         """Return what a store about one of the tasks says of its origin."""
@@ -63,29 +124,32 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that `start_job` reads."""
     add_checkpoints(parser)
     parser.add_argument("--crosscoder", type=Path, required=True, help="directory of the crosscoder")
-    parser.add_argument("--tasks", type=Path, nargs="+", required=True, help="stores of the tasks")
-    parser.add_argument("--outputs", type=Path, nargs="+", required=True, help="stores to write, in the same order")
-    parser.add_argument(
-        "--suite-pairs",
-        type=int,
-        help="pairs of all tasks of the suite, by which `auto` chooses; by default those of the given tasks",
-    )
+    add_task_flags(parser)
     parser.add_argument("--processes", type=int, default=1, help="processes that share out the examples; one a GPU")
     parser.add_argument("--evaluation", type=Path, help="the crosscoder's evaluation; intervention `mean` needs it")
     add_flags(parser, AttributionSettings)
 
 
-def start_job(arguments: argparse.Namespace) -> Job:
-    """Start the processes, check that everything fits together, and load it.
+def pairs_of(stores: Sequence[Path]) -> int:
+    """Return the number of pairs of some tasks."""
+    return sum(open_store(store).sizes["example"] for store in stores)
+
+
+def start_job(arguments: argparse.Namespace, tasks: Tasks) -> Job:
+    """Check that everything but companions fits together, start the processes, and load what all tasks need.
+
+    Args:
+        arguments: what the flags of `add_job_flags` state.
+        tasks: which of the tasks to work on, and when.
 
     Raises:
         ConfigError: the flags do not fit each other, one that the intervention needs lacks, or a model cannot be read.
         StoreError: a store cannot be read, or the models or the evaluation are not those of the crosscoder.
-        TaskError: a task has no example for the intervention.
+        TaskError: the first task has no example for the intervention.
     """
     given, settings = checkpoints_from(arguments), from_flags(arguments, AttributionSettings)
-    evaluation = _evaluation(arguments, settings)
-    tasks = {output: load_store(path) for output, path in paired(arguments, "outputs", "tasks").items()}
+    evaluation, stores = _evaluation(arguments, settings), paired(arguments, "outputs", "tasks")
+    first = load_store(arguments.tasks[0])
 
     from chronocoder.attribution.interventions import check_evaluation, prepare_task
     from chronocoder.attribution.prompts import check_checkpoints, check_suite
@@ -95,18 +159,16 @@ def start_job(arguments: argparse.Namespace) -> Job:
     from chronocoder.suites.checkpoints import checkpoint_commit, load_model
     from chronocoder.suites.sites import resolve_site
 
-    prepared = {output: prepare_task(task, settings, evaluation) for output, task in tasks.items()}
+    prepared = prepare_task(first, settings, evaluation)
     run_on_processes(arguments.processes, Machines())
     crosscoder = load_crosscoder(arguments.crosscoder, default_device())
     if evaluation is not None:
         check_evaluation(evaluation, crosscoder.facts)
-    for task in prepared.values():
-        check_suite(crosscoder.config, task)
+    check_suite(crosscoder.config, prepared)
     commits = [checkpoint_commit(path) for path in given.paths.values()]
     check_checkpoints(crosscoder.config, given.suite, list(given.paths), commits)
     sites = [resolve_site(load_model(path), crosscoder.config.site) for path in given.paths.values()]
-    pairs = arguments.suite_pairs or sum(task.sizes["example"] for task in tasks.values())
-    return Job(crosscoder, sites, given.tokens_seen, prepared, settings, pairs)
+    return Job(crosscoder, sites, given.tokens_seen, stores, settings, evaluation, tasks)
 
 
 def _evaluation(arguments: argparse.Namespace, settings: AttributionSettings) -> xr.Dataset | None:

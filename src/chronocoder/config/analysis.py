@@ -206,7 +206,8 @@ class BehaviourJobSettings(Settings):
 
     tasks_per_job: PositiveInt = Field(
         8,
-        description="Tasks that share a job, so that each model is loaded once for all of them; a change reruns them.",
+        description="Tasks that a job may work on, its own and others that wait, so that each model is loaded once for"
+        " all of them; on a cluster, jobs that share an allocation.",
     )
 
 
@@ -215,8 +216,8 @@ class AttributionJobSettings(Settings):
 
     tasks_per_job: PositiveInt = Field(
         1,
-        description="Tasks of a crosscoder that share a job, so that models are loaded once for all of them; a change"
-        " reruns them.",
+        description="Tasks of a crosscoder that a job may work on, its own and others that wait, so that models are"
+        " loaded once for all of them; on a cluster, jobs that share an allocation.",
     )
     processes: PositiveInt = Field(
         1,

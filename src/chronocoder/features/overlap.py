@@ -80,20 +80,22 @@ def bootstrapped(
     confidence: float,
     generator: np.random.Generator,
 ) -> Interval:
-    """Return the crossed overlap with a bootstrap interval over features: whether it hangs on a few of them."""
-    halves = first.shape[-2] * second.shape[-2]
-    lower, upper = (
-        of(first[..., :, None, :], second[..., None, :, :]).reshape(*first.shape[:-2], halves, first.shape[-1])
-        for of in (np.minimum, np.maximum)
-    )
-    kept = upper.any(axis=tuple(range(upper.ndim - 1)))
-    lower, upper, features = lower[..., kept], upper[..., kept], int(kept.sum())
-    estimate = ratio(lower.sum(axis=-1), upper.sum(axis=-1)).mean(axis=-1)
-    if not features:
-        return Interval(estimate, estimate, estimate)
-    counts = generator.multinomial(features, np.full(features, 1 / features), size=samples).T
-    resampled = ratio(lower @ counts, upper @ counts).mean(axis=-2)
-    return Interval(estimate, *_ends(resampled, confidence))
+    """Return the crossed overlap with a bootstrap interval over features: whether it hangs on a few of them.
+
+    Those that matter on either side are resampled; NaN where there are none.
+    """
+    found = np.full((3, *first.shape[:-2]), np.nan)
+    for place in np.ndindex(first.shape[:-2]):
+        kept = first[place].any(axis=0) | second[place].any(axis=0)
+        if not kept.any():
+            continue
+        pair = first[place][:, None, kept], second[place][None, :, kept]
+        lower, upper = np.minimum(*pair), np.maximum(*pair)
+        features = int(kept.sum())
+        counts = generator.multinomial(features, np.full(features, 1 / features), size=samples).T
+        resampled = np.nanmean(ratio(lower @ counts, upper @ counts), axis=(0, 1))
+        found[(slice(None), *place)] = overlap(*pair).mean(), *_ends(resampled, confidence)
+    return Interval(*found)
 
 
 def permuted(

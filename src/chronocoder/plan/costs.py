@@ -54,10 +54,11 @@ PRETRAINING = "pretrain_"
 
 
 def cost_of(place: Place) -> Cost:
-    """Return the cost of a job; of rules that compute next to nothing, that of a small process."""
+    """Return the cost of a job; of those that compute next to nothing, that of a small process."""
     rule = place.job.rule
     name = PRETRAINING if rule.startswith(PRETRAINING) else rule
-    if name in COSTS:
+    has_work = place.job.tasks or not place.job.task
+    if name in COSTS and has_work:
         return COSTS[name](place)
     return Cost(Work(), Memory(0.0, LIGHT_PROCESS_BYTES))
 
@@ -197,12 +198,12 @@ COSTS: dict[str, Callable[[Place], Cost]] = {
     "download_checkpoint": _download,
     "build_corpus": _corpus,
     "harvest_activations": _harvest,
-    "score_tasks": _score,
+    "score_task": _score,
     "compare_checkpoints": _compare,
     "train_crosscoder": _train,
     "evaluate_crosscoder": _evaluate,
-    "attribute_tasks": attribution_cost,
-    "ablate_tasks": ablation_cost,
+    "attribute_task": attribution_cost,
+    "ablate_task": ablation_cost,
     "collect_attributions": collection_cost,
     "find_examples": _examples,
     "measure_consolidation": consolidation_cost,

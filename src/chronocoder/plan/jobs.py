@@ -16,13 +16,14 @@ class Job(NamedTuple):
     """A job of the DAG: its rule, and its wildcards where it has them.
 
     Attributes:
-        rule: name of the rule, without the suite and the number that those have of which each group of tasks has one;
-            that of a nursery's pretraining holds the suite.
+        rule: name of the rule; that of a nursery's pretraining holds the suite.
         suite: the suite; empty for `all`.
         comparison: the comparison.
         variant: the variant.
         seed: the seed.
-        tasks: the tasks, in the suite's order; one, but for scoring, attribution and ablation.
+        task: the task.
+        tasks: where models are run on tasks, those that it works on: its own and some that wait, or none where another
+            job works on its own.
         revision: the checkpoint, as the suite's comparisons name it.
         site: the site.
         split: the split.
@@ -33,6 +34,7 @@ class Job(NamedTuple):
     comparison: str = ""
     variant: str = ""
     seed: int = 0
+    task: str = ""
     tasks: tuple[str, ...] = ()
     revision: str = ""
     site: str = ""
@@ -61,7 +63,7 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
     for split in ("train", "validation"):
         yield Job("build_corpus", suite, split=split)
     for task in settings.tasks:
-        yield Job("build_task", suite, tasks=(task,))
+        yield Job("build_task", suite, task=task)
     yield from _harvests(experiment, suite)
     yield from _jobs_of_runs(experiment, suite)
     if settings.examined:
@@ -80,8 +82,7 @@ def _jobs_of_checkpoint(experiment: Experiment, suite: str, checkpoint: str) -> 
 
 
 def _jobs_of_report(experiment: Experiment, suite: str) -> Iterator[Job]:
-    for tasks in _groups(experiment, suite, experiment.behaviour.tasks_per_job):
-        yield Job("score_tasks", suite, tasks=tasks)
+    yield from _on_tasks(experiment, Job("score_task", suite), experiment.behaviour.tasks_per_job)
     for rule in ("collect_behaviour", "compare_checkpoints", "list_comparisons", "write_report"):
         yield Job(rule, suite)
 
@@ -111,16 +112,16 @@ def _jobs_of_run(experiment: Experiment, training: Job) -> Iterator[Job]:
     examined = experiment.suites[training.suite].comparisons[training.comparison].examined
     yield training
     yield training._replace(rule="evaluate_crosscoder")
-    for rule in ("attribute_tasks", "ablate_tasks") if examined else ("attribute_tasks",):
-        for tasks in _groups(experiment, training.suite, experiment.attribution_jobs.tasks_per_job):
-            yield training._replace(rule=rule, tasks=tasks)
+    for rule in ("attribute_task", "ablate_task") if examined else ("attribute_task",):
+        yield from _on_tasks(experiment, training._replace(rule=rule), experiment.attribution_jobs.tasks_per_job)
     for rule in ("collect_attributions", "find_examples") if examined else ("collect_attributions",):
         yield training._replace(rule=rule)
     if examined and experiment.suites[training.suite].families:
         yield training._replace(rule="measure_consolidation")
 
 
-def _groups(experiment: Experiment, suite: str, size: int) -> list[tuple[str, ...]]:
-    """Return the tasks of a suite in the groups of so many that share a job."""
-    tasks = tuple(experiment.suites[suite].tasks)
-    return [tasks[first : first + size] for first in range(0, len(tasks), size)]
+def _on_tasks(experiment: Experiment, job: Job, size: int) -> Iterator[Job]:
+    """Yield a job for each task of a suite, as if the first one that waits always worked on the next tasks as well."""
+    tasks = tuple(experiment.suites[job.suite].tasks)
+    for place, task in enumerate(tasks):
+        yield job._replace(task=task, tasks=tasks[place : place + size] if place % size == 0 else ())

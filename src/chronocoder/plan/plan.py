@@ -172,7 +172,7 @@ def make_plan(
             Place(experiment, shapes[job.suite], job, hardware.accelerated, measured)
         )
         for job in jobs
-        if job.rule == "attribute_tasks"
+        if job.rule == "attribute_task"
     }
     stores = disk_of(experiment, shapes)
     return Plan(hardware, by_rule, list(trainings.values()), list(effects.values()), stores)

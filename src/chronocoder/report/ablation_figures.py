@@ -8,7 +8,7 @@ import xarray as xr
 
 from chronocoder.report.inputs import names
 from chronocoder.report.style import INK, PALETTE, Json, finished, short
-from chronocoder.report.text import decimal
+from chronocoder.report.text import decimal, plural
 
 RANDOM = "#7F7F7F"
 MARGIN = 0.08
@@ -24,7 +24,7 @@ def draw_faithfulness(ablation: xr.Dataset) -> list[Json]:
     Args:
         ablation: of one task.
     """
-    drawn = ("top_set_effect", "top_set_estimate", "random_set_effect", "clean_logit_difference")
+    drawn = ("top_set_effect", "top_set_estimate", "random_set_effect", "clean_difference")
     values = np.concatenate([ablation[name].values.ravel() for name in drawn] + [np.zeros(1)])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = MARGIN * max(high - low, 1e-6)
@@ -36,13 +36,13 @@ def _faithfulness(ablation: xr.Dataset, bounds: list[float]) -> Json:
     sizes = ablation["set_size"].values.tolist()
     figure = go.Figure([*_random_traces(ablation), *_top_traces(ablation), _preference_trace(ablation)])
     figure.update_xaxes(type="log", tickvals=sizes, title_text="features ablated together (log scale)")
-    figure.update_yaxes(range=bounds, title_text="effect (logits)", zeroline=True, zerolinecolor=INK)
+    figure.update_yaxes(range=bounds, title_text=f"effect ({_units(ablation)})", zeroline=True, zerolinecolor=INK)
     checkpoint, accuracy = str(ablation["checkpoint"].values), float(ablation["clean_accuracy"])
     return finished(figure, f"At {checkpoint}, where accuracy is {decimal(accuracy)}", HEIGHT_PX)
 
 
 def _preference_trace(ablation: xr.Dataset) -> go.Scatter:
-    whole = short(ablation["clean_logit_difference"].values[None])
+    whole = short(ablation["clean_difference"].values[None])
     return go.Scatter(
         x=ablation["set_size"].values[[0, -1]].tolist(),
         y=2 * whole,
@@ -62,7 +62,7 @@ def _top_traces(ablation: xr.Dataset) -> list[go.Scatter]:
         name="top features",
         mode="lines+markers",
         line={"color": PALETTE[0], "width": 2.4},
-        hovertemplate="%{x} top features: %{y:.2f} logits, accuracy %{customdata:.2f}<extra></extra>",
+        hovertemplate=_hover("top features", ablation),
     )
     summed = go.Scatter(
         x=sizes,
@@ -70,7 +70,7 @@ def _top_traces(ablation: xr.Dataset) -> list[go.Scatter]:
         name="sum of their IE",
         mode="lines",
         line={"color": PALETTE[0], "width": 1.6, "dash": "dash"},
-        hovertemplate="IE of %{x} top features, summed: %{y:.2f} logits<extra></extra>",
+        hovertemplate=f"IE of %{{x}} top features, summed: %{{y:.2f}} {_units(ablation)}<extra></extra>",
     )
     return [together, summed]
 
@@ -98,6 +98,15 @@ def _random_traces(ablation: xr.Dataset) -> list[go.Scatter]:
         name=html.escape(f"random features, {effect.sizes['draw']} draws"),
         mode="lines",
         line={"color": RANDOM, "width": 1.6},
-        hovertemplate="%{x} random features: %{y:.2f} logits, accuracy %{customdata:.2f}<extra></extra>",
+        hovertemplate=_hover("random features", ablation),
     )
     return [band, mean]
+
+
+def _hover(features: str, ablation: xr.Dataset) -> str:
+    return f"%{{x}} {features}: %{{y:.2f}} {_units(ablation)}, accuracy %{{customdata:.2f}}<extra></extra>"
+
+
+def _units(ablation: xr.Dataset) -> str:
+    """Return what the effects on the task are measured in."""
+    return plural(str(ablation["top_set_effect"].attrs["units"]))

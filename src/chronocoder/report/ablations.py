@@ -8,26 +8,27 @@ import xarray as xr
 from chronocoder.report.compact import Vocabulary, nested
 from chronocoder.report.inputs import names
 
-PREFIXES = 3
-OUTCOMES = ("accuracy", "logit_difference", "log_probability_change")
+MEMBER = "member"
+PAIRS = 3
+OUTCOMES = ("accuracy", "difference", "log_probability_change")
 
 
 def ablation_data(ablation: xr.Dataset, effect: xr.DataArray, vocabulary: Vocabulary) -> dict[str, Any]:
     """Return exact effects on one task, of those of the shown features that were ablated.
 
-    Where a feature acts is shown at the checkpoint of its largest |IE|, on the prefixes on which it acts most.
+    Where a feature acts is shown at the checkpoint of its largest |IE|, on the pairs on which it acts most.
 
     Args:
         ablation: the store of the task.
         effect: IE of the features the page shows, dims (checkpoint, feature).
-        vocabulary: takes up the tokens of the prefixes.
+        vocabulary: takes up the tokens of the pairs.
     """
     shown = np.intersect1d(effect["feature"].values, ablation["feature"].values)
     strongest = abs(effect.sel(feature=shown)).transpose("checkpoint", "feature").values.argmax(axis=0)
     exact = ablation.sel(feature=shown, estimator="exact").transpose(..., "checkpoint", "feature")
     position_effect, traced = ablation["position_effect"], ablation["top_feature"].values
     acts = {
-        feature: _strongest_prefixes(position_effect.sel(top_feature=feature).isel(checkpoint=place))
+        feature: _strongest_pairs(position_effect.sel(top_feature=feature).isel(checkpoint=place))
         for feature, place in zip(shown.tolist(), strongest.tolist(), strict=True)
         if feature in traced
     }
@@ -41,7 +42,7 @@ def ablation_data(ablation: xr.Dataset, effect: xr.DataArray, vocabulary: Vocabu
         "actsBy": position_effect.attrs["long_name"],
         "acts": acts,
         "roles": _role_data(ablation.sel(top_feature=[feature for feature in shown if feature in traced])),
-        "prefixes": _prefixes(ablation, {place for lines in acts.values() for place, _ in lines}, vocabulary),
+        "pairs": _pairs(ablation, {place for lines in acts.values() for place, _ in lines}, vocabulary),
     }
 
 
@@ -59,24 +60,39 @@ def _role_data(ablation: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _strongest_prefixes(effects: xr.DataArray) -> list[list[Any]]:
-    """Return [place of the example, effect at each token] where one feature acts most, dims (example, position)."""
-    values = effects.transpose("example", "position").values
-    size = abs(np.nansum(values, axis=1))
-    order = np.argsort(-size, kind="stable")[:PREFIXES]
-    return [[int(place), nested(values[place][np.isfinite(values[place])])] for place in order if size[place] > 0]
+def _strongest_pairs(effects: xr.DataArray) -> list[list[Any]]:
+    """Return [place of the example, for each text of the pair the effect at each token] where a feature acts most."""
+    values = _by_text(effects).values
+    size = abs(np.nansum(values, axis=(1, 2)))
+    order = np.argsort(-size, kind="stable")[:PAIRS]
+    return [
+        [int(place), [nested(text[np.isfinite(text)]) for text in values[place]]] for place in order if size[place] > 0
+    ]
 
 
-def _prefixes(ablation: xr.Dataset, wanted: set[int], vocabulary: Vocabulary) -> dict[int, list[Any]]:
-    """Return [places of the tokens, right answer, wrong answer] of some examples."""
+def _pairs(ablation: xr.Dataset, wanted: set[int], vocabulary: Vocabulary) -> dict[int, list[Any]]:
+    """Return [for each text the places of its tokens, right rest, wrong rest] of some examples."""
     has_effect = ablation["position_effect"].notnull().any(["checkpoint", "top_feature"])
-    tokens, inside = (values.transpose("example", "position").values for values in (ablation["token"], has_effect))
+    tokens, inside = (_by_text(values).values for values in (ablation["token"], has_effect))
     right, wrong = ablation["right"].values, ablation["wrong"].values
     return {
         place: [
-            [vocabulary.place(str(token)) for token in tokens[place][inside[place]]],
+            [
+                [vocabulary.place(str(token)) for token in text[within]]
+                for text, within in zip(tokens[place], inside[place], strict=True)
+            ],
             str(right[place]),
             str(wrong[place]),
         ]
         for place in sorted(wanted)
     }
+
+
+def _by_text(values: xr.DataArray) -> xr.DataArray:
+    """Return values by the texts that a model reads of a pair: its prefix, or the right and the wrong sentence.
+
+    Returns:
+        Dims (example, member, position).
+    """
+    of_texts = values if MEMBER in values.dims else values.expand_dims(MEMBER)
+    return of_texts.transpose("example", MEMBER, "position")

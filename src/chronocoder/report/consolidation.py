@@ -97,18 +97,29 @@ def pair_sentences(of_pair: xr.Dataset) -> list[str]:
     shared = [name for name, checkpoint in since.items() if checkpoint]
     if not tested:
         return [f"{languages}: no family has a measurable helping effect in both languages at any checkpoint."]
-    text = f"{languages} share features at {last} on {len(shared)} of {len(tested)} families"
-    if shared:
-        order = names(here, "checkpoint")
-        moments = sorted({str(since[name]) for name in shared}, key=order.index)
-        text += ": " + "; ".join(
-            f"from {moment} on, {listed([quoted(name) for name in shared if since[name] == moment])}"
-            for moment in moments
-        )
-    apart = [quoted(name) for name in tested if name not in shared]
-    if apart and shared:
-        text += f"; not on {listed(apart)}"
-    return [f"{text}.", _level_sentence(here.sel(family=tested), last)]
+    apart = [name for name in tested if name not in shared]
+    moments = [name for name in names(here, "checkpoint") if name in since.values()]
+    parts = [
+        f"from {moment} on, {listed([quoted(name) for name in shared if since[name] == moment])}" for moment in moments
+    ]
+    count = f"{len(tested)} families"
+    text = f"{languages} share features at {last} on {len(shared)} of {count}: {'; '.join(parts)}"
+    if not shared:
+        text = f"{languages} share no features at {last}: overlap exceeds both null levels on none of {count}"
+    elif apart:
+        text = f"{text}; not on {listed([quoted(name) for name in apart])}"
+    return [f"{text}.{_lost_sentence(here, apart)}", _level_sentence(here.sel(family=tested), last)]
+
+
+def _lost_sentence(here: xr.Dataset, apart: Sequence[str]) -> str:
+    """Return where features were shared that are not at the last checkpoint, with a space before; else nothing."""
+    shared = {name: here["shared"].sel(family=name).values for name in apart}
+    lost = [
+        f"{quoted(name)} at {listed([at for at, holds in zip(names(here, 'checkpoint'), of, strict=True) if holds])}"
+        for name, of in shared.items()
+        if of.any()
+    ]
+    return f" Before, they shared features on {'; '.join(lost)}." if lost else ""
 
 
 def _level_sentence(here: xr.Dataset, last: str) -> str:
@@ -120,7 +131,7 @@ def _level_sentence(here: xr.Dataset, last: str) -> str:
         f"At {last}, overlap of helping effects between the languages is {overlap['overlap']} on average over families"
         f" ({low} to {high}), against {overlap['ceiling']} between halves of the prefixes of one language,"
         f" {overlap['other_families']} between families in one language, {overlap['random']} of random directions and"
-        f" {overlap['permuted']} with features exchanged; beyond the last, {corrected} of what could be."
+        f" {overlap['permuted']} with features exchanged at random: beyond exchanges, it is {corrected} of the ceiling."
     )
 
 

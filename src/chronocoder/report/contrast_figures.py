@@ -13,7 +13,7 @@ from chronocoder.report.contrasts import OTHER, ROLES, SURFACE, ContrastFeatures
 from chronocoder.report.controls import SHUFFLED, has_random
 from chronocoder.report.inputs import Contrast, Run
 from chronocoder.report.style import INK, PALETTE, PAPER, Json, finished, short, wrapped
-from chronocoder.report.text import in_words
+from chronocoder.report.text import in_words, plural
 
 LABELLED = 5
 SHADE = "#FBEDE3"
@@ -22,6 +22,8 @@ RANDOM = "#CFD6DD"
 LINEAR_PART = 0.004
 HEADROOM = 2.5
 HEIGHT_PX = 400
+TITLE_WIDTHS = (40, 30)
+"""Characters in a line of the titles of both axes."""
 
 
 class RoleStyle(NamedTuple):
@@ -64,8 +66,8 @@ class EffectScale(NamedTuple):
     """A symmetric logarithmic scale of effects: linear within `linear` of zero, logarithmic outside.
 
     Attributes:
-        limit: largest effect shown, in logits.
-        linear: where the scale turns from linear to logarithmic, in logits.
+        limit: largest effect shown, in the unit of its task.
+        linear: where the scale turns from linear to logarithmic, likewise.
     """
 
     limit: float
@@ -158,6 +160,10 @@ def draw_contrast(
     notes = np.array([_note(feature, words) for feature in features])
     numbers = np.array(features)
     chosen = {role: roles == role for role in ROLES}
+    titles = [
+        f"IE on {wrapped(in_words(task), width)} ({plural(run.units[task])})"
+        for task, width in zip(contrast, TITLE_WIDTHS, strict=True)
+    ]
     drawn = []
     for row in panels:
         figures = []
@@ -166,12 +172,13 @@ def draw_contrast(
                 _role_trace(role, numbers[own], panel.effects[:, own], notes[own], scale)
                 for role, own in chosen.items()
             ]
-            figures.append(_contrast_figure(traces, panel, scale, contrast))
+            figures.append(_contrast_figure(traces, panel, scale, titles))
         drawn.append({"condition": row[0].condition, "figures": figures})
     return drawn
 
 
-def _contrast_figure(traces: list[go.Scatter], panel: Panel, scale: EffectScale, contrast: Contrast) -> Json:
+def _contrast_figure(traces: list[go.Scatter], panel: Panel, scale: EffectScale, titles: Sequence[str]) -> Json:
+    """Draw one panel; `titles` are those of its axes."""
     figure = go.Figure(traces)
     end = scale.axis()["range"][1]
     figure.add_shape(type="rect", x0=0, x1=end, y0=-end, y1=0, fillcolor=SHADE, line_width=0, layer="below")
@@ -187,8 +194,8 @@ def _contrast_figure(traces: list[go.Scatter], panel: Panel, scale: EffectScale,
         showarrow=False,
         font={"color": SHADE_INK, "size": 11},
     )
-    figure.update_xaxes(title_text=f"IE on {wrapped(in_words(contrast.surface), 40)} (logits)", **scale.axis())
-    figure.update_yaxes(title_text=f"IE on {wrapped(in_words(contrast.conflicting), 30)} (logits)", **scale.axis())
+    figure.update_xaxes(title_text=titles[0], **scale.axis())
+    figure.update_yaxes(title_text=titles[1], **scale.axis())
     return finished(figure, f"At {panel.checkpoint}", HEIGHT_PX)
 
 

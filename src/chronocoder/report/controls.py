@@ -26,7 +26,7 @@ PUBLISHED, TOTAL = "published", "total_effect"
 BASES = {
     PUBLISHED: "published",
     TOTAL: "IE over total |IE|",
-    "metric_size": "IE over |logit difference|",
+    "metric_size": "IE over |right − wrong|",
 }
 MORE, NO_MORE, UNKNOWN = "more than chance", "no more than chance", "–"
 

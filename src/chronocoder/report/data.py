@@ -1,5 +1,6 @@
 """What the page shows of each run, as plain lists and dicts that become JSON."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ from chronocoder.report.ablations import ablation_data
 from chronocoder.report.compact import Vocabulary, nested, rounded
 from chronocoder.report.conditions import condition_data
 from chronocoder.report.contrasts import Found, contrast_data
-from chronocoder.report.inputs import EXACT_ABLATION, Run
-from chronocoder.report.text import peak_words
+from chronocoder.report.inputs import EXACT_ABLATION, Run, names
+from chronocoder.report.tasks import groups_of_kind
+from chronocoder.report.text import peak_words, plural
+from chronocoder.tasks.groups import KINDS
 
 CLASSES = ("emerged", "maintained", "discontinued", "transient", "intermittent", "uncertain", "no effect")
 SHOWN_PER_TASK = 24
@@ -62,6 +65,8 @@ def run_data(run: Run, found: Found, vocabulary: Vocabulary) -> dict[str, Any]:
         "site": run.relie.attrs["site"],
         "checkpoints": checkpoints,
         "tasks": run.tasks,
+        "units": [plural(unit) for unit in run.units.values()],
+        "metrics": names(run.relie, "metric"),
         "isExact": run.estimator == EXACT_ABLATION,
         "features": features,
         **{name: nested(relie[variable].values) for name, variable in NUMBERS.items()},
@@ -75,6 +80,7 @@ def run_data(run: Run, found: Found, vocabulary: Vocabulary) -> dict[str, Any]:
         "kept": relie["kept"].values.astype(int).tolist(),
         **{name: [[str(revision) for revision in row] for row in relie[name].values] for name in ("onset", "peak")},
         "conditions": [condition_data(relie.sel(task=task)) for task in run.tasks],
+        "groups": group_data(relie),
         "codes": code_data(run.evaluation, features),
         "examples": _examples_by_feature(run.features, vocabulary),
         "words": feature_words(run.features),
@@ -84,6 +90,23 @@ def run_data(run: Run, found: Found, vocabulary: Vocabulary) -> dict[str, Any]:
             for task in run.tasks
         ],
     }
+
+
+def group_data(relie: xr.Dataset) -> list[dict[str, Any]]:
+    """Return RelIE of features by language and by phenomenon, and where their IE on a group is not zero for certain.
+
+    Args:
+        relie: effects of the features the page shows.
+    """
+    found = []
+    for kind in filter(partial(groups_of_kind, relie), KINDS):
+        own = relie.isel(group=relie["group_kind"].values == kind).transpose(..., "group", "checkpoint", "feature")
+        acts = (own["group_indirect_effect_low"] > 0) | (own["group_indirect_effect_high"] < 0)
+        share = nested(own["group_relative_indirect_effect"].values)
+        found.append(
+            {"kind": kind, "names": names(own, "group"), "acts": acts.values.astype(int).tolist(), "share": share}
+        )
+    return found
 
 
 def class_places(relie: xr.Dataset) -> np.ndarray:

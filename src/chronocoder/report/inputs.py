@@ -57,7 +57,7 @@ class Run:
         key: comparison, variant and seed.
         training: losses and metrics, dims (step, checkpoint).
         evaluation: quality, dims (checkpoint,).
-        relie: effects, dims (task, checkpoint, feature).
+        relie: effects, dims (task, checkpoint, feature); with language, phenomenon, metric and unit of each task.
         features: top-activating examples, dims (feature, example, position).
         ablations: exact effects of the features that matter, by task.
     """
@@ -89,6 +89,11 @@ class Run:
     def tasks(self) -> list[str]:
         """Names of the tasks."""
         return names(self.relie, "task")
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of the effects on each task."""
+        return dict(zip(self.tasks, names(self.relie, "unit"), strict=True))
 
     @property
     def estimator(self) -> str:
@@ -139,7 +144,7 @@ class ReportInputs:
 
     Attributes:
         suite: name of the suite.
-        behaviour: accuracy, dims (task, checkpoint).
+        behaviour: accuracy, dims (task, checkpoint), and what tasks ask; with means of groups, if there are any.
         similarity: dims (site, checkpoint, other_checkpoint).
         comparisons: checkpoints by name of the comparison; without controls and single checkpoints.
         runs: trained crosscoders of these comparisons.

@@ -9,6 +9,7 @@ import jinja2
 import xarray as xr
 from plotly.offline import get_plotlyjs
 
+from chronocoder.report.ability_figures import draw_abilities
 from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.baselines import baseline_table
 from chronocoder.report.compact import Vocabulary
@@ -22,8 +23,9 @@ from chronocoder.report.data import CLASSES, feature_words, run_data, shown_feat
 from chronocoder.report.feature_figures import draw_shares
 from chronocoder.report.inputs import EXACT_ABLATION, ReportInputs, Run, key_of
 from chronocoder.report.stability import seed_table
-from chronocoder.report.suite_figures import draw_ability, draw_similarities, draw_trainings
+from chronocoder.report.suite_figures import draw_similarities, draw_trainings
 from chronocoder.report.summary import summarise
+from chronocoder.report.tasks import kinds_named, reasons_named, task_rows, warnings_of
 from chronocoder.report.text import short_count
 from chronocoder.report.trust import measurable_note, trust_rows, trust_sentences
 from chronocoder.report.writing import draw_written_shares, writing_data
@@ -54,6 +56,9 @@ def render_page(inputs: ReportInputs) -> str:
         inputs=inputs,
         key_numbers=key_numbers(inputs),
         summary=summarise(inputs, found[0]),
+        task_kinds=kinds_named(inputs.behaviour),
+        task_reasons=list(reasons_named(inputs.behaviour).values()),
+        task_rows=task_rows(inputs.behaviour),
         provenance=provenance_rows(inputs),
         packages=package_versions(inputs),
         long_comparisons=any(run.relie.sizes["checkpoint"] > 2 for run in inputs.runs),
@@ -86,9 +91,10 @@ def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
         "bases": list(BASES.values()),
         "contrasts": [contrast._asdict() for contrast in inputs.contrasts],
         "runs": runs,
+        "warnings": warnings_of(inputs.behaviour),
         "vocabulary": vocabulary.texts,
         "figures": {
-            "ability": {"": [draw_ability(inputs.behaviour, inputs.comparisons, emphasised)]},
+            "ability": draw_abilities(inputs.behaviour, inputs.comparisons, emphasised),
             "similarity": draw_similarities(inputs.similarity, inputs.comparisons),
             "training": draw_trainings(inputs.runs),
             "consolidation": draw_consolidations(inputs.consolidations),

@@ -4,9 +4,17 @@
 const data = JSON.parse(document.getElementById("document").textContent);
 const PAGE = 10;
 const LEVELS = 9;
-const SHOWN_LOGITS = 0.005;
+const SHOWN_EFFECT = 0.005;
+const SCORED = {
+  next_token: "the right answer",
+  continuation: "the continuation after the right beginning",
+  sentence: "the right sentence",
+};
 const NARROW_PX = 600;
-const LEGEND_LINE_PX = 24;
+const LEGEND_ROOM_PX = 40;
+const LEGEND_ENTRY_PX = 190;
+const LEGEND_GAP_PX = 10;
+const LEGEND_LINE_PX = 15;
 const HELPS = "0 114 178";
 const HARMS = "213 94 0";
 const SEPARATOR = /^<[^<>\s]+>$/;
@@ -27,6 +35,10 @@ function fill(select, labels) {
 
 function inWords(name) {
   return name.replaceAll("_", " ");
+}
+
+function taskLabel(name) {
+  return data.warnings[name] ? `▲ ${inWords(name)}` : inWords(name);
 }
 
 function number(value, digits = 3) {
@@ -61,13 +73,19 @@ function wholly(label, content) {
 
 // Figures
 
+function legendHeight(traces, width) {
+  const entries = traces.filter(({ name, showlegend }) => name && showlegend !== false);
+  const lines = Math.max(0, ...entries.map(({ name }) => name.split("<br>").length));
+  const inRow = width < NARROW_PX ? 1 : Math.floor(width / LEGEND_ENTRY_PX);
+  return Math.ceil(entries.length / inRow) * (LEGEND_GAP_PX + lines * LEGEND_LINE_PX);
+}
+
 function draw(container, figures) {
   const boxes = figures.map(() => element("div"));
   const captioned = ({ title }, place) => element("figure", {}, element("figcaption", {}, title), boxes[place]);
   container.replaceChildren(...figures.map(captioned));
   figures.forEach(({ data: traces, layout }, place) => {
-    const entries = traces.filter(({ name, showlegend }) => name && showlegend !== false).length;
-    const extra = container.clientWidth < NARROW_PX ? entries * LEGEND_LINE_PX : 0;
+    const extra = Math.max(0, legendHeight(traces, boxes[place].clientWidth) - LEGEND_ROOM_PX);
     Plotly.newPlot(boxes[place], traces, { ...layout, height: layout.height + extra }, SETTINGS);
   });
   return boxes;
@@ -308,18 +326,21 @@ function exampleLine([places, levels, [peak], language]) {
   return element("li", {}, ...mark, ...tokens.flat());
 }
 
-function actsLine([places, right, wrong], effects, largest) {
-  const tokens = effects.map((effect, position) => {
-    const [before, text, after] = tokenText(places[position], position);
-    const title = `${number(effect)} logits`;
-    return [before, tinted(text, effect < 0 ? HARMS : HELPS, Math.abs(effect) / largest, { title }), after];
-  });
-  const answers = ["→ ", element("strong", {}, right.trim()), " / ", element("s", {}, wrong.trim())];
-  return element("li", {}, ...tokens.flat(), " ", element("span", { className: "answers" }, ...answers));
+function actsLine([texts, right, wrong], effects, largest, units) {
+  const lines = texts.map((places, member) =>
+    places.flatMap((place, position) => {
+      const [before, text, after] = tokenText(place, position);
+      const effect = effects[member][position];
+      const title = `${number(effect)} ${units}`;
+      return [before, tinted(text, effect < 0 ? HARMS : HELPS, Math.abs(effect) / largest, { title }), after];
+    }),
+  );
+  if (lines.length > 1) return element("li", {}, ...lines.map((line, member) => element("div", {}, "✓✗"[member], " ", ...line)));
+  return element("li", {}, ...lines[0], " → ", element("strong", {}, right.trim()), " / ", element("s", {}, wrong.trim()));
 }
 
 function whereItActs(run, task, feature) {
-  const { features, strongest, outcomes, clean, actsBy, acts, prefixes } = run.ablations[task];
+  const { features, strongest, outcomes, clean, actsBy, acts, pairs } = run.ablations[task];
   const place = features.indexOf(feature);
   if (place < 0) return [];
   const at = strongest[place];
@@ -327,20 +348,20 @@ function whereItActs(run, task, feature) {
   const [cleanAccuracy, cleanDifference] = clean.map((values) => values[at]);
   const change = (from, to) => `${number(from, 2)} → ${number(to, 2)}`;
   const text =
-    `Ablated exactly at ${run.checkpoints[at]}: accuracy ${change(cleanAccuracy, accuracy)}, logit difference` +
-    ` ${change(cleanDifference, difference)}; log-probability of the right answer changed by` +
-    ` ${number(logProbability)}.`;
+    `Ablated exactly at ${run.checkpoints[at]}: accuracy ${change(cleanAccuracy, accuracy)}, right minus wrong` +
+    ` ${change(cleanDifference, difference)} ${run.units[task]}; log-probability of ${SCORED[run.metrics[task]]} changed by` +
+    ` ${number(logProbability)} nats.`;
   const block = [element("p", { className: "note" }, text)];
   const lines = acts[feature] ?? [];
   if (!lines.length) return block;
-  const largest = Math.max(...lines.flatMap(([, effects]) => effects.map(Math.abs)), 1e-9);
-  const list = lines.map(([example, effects]) => actsLine(prefixes[example], effects, largest));
+  const largest = Math.max(...lines.flatMap(([, effects]) => effects.flat().map(Math.abs)), 1e-9);
+  const list = lines.map(([example, effects]) => actsLine(pairs[example], effects, largest, run.units[task]));
   const title = `${actsBy[0].toUpperCase()}${actsBy.slice(1)}, at ${run.checkpoints[at]}:`;
   return [...block, element("p", { className: "note" }, title), element("ol", { className: "examples" }, ...list)];
 }
 
 function effectTable(run, task, place, largest) {
-  const texts = ["Checkpoint", "IE (logits)", ...(run.isExact ? [] : ["Exact"]), "q", "RelIE", "RelDec"];
+  const texts = ["Checkpoint", `IE (${run.units[task]})`, ...(run.isExact ? [] : ["Exact"]), "q", "RelIE", "RelDec"];
   const heads = texts.map((text, at) => ({ text, numeric: at > 1 }));
   const [whole, ...parts] = effectsOf(run, task, place);
   const line = (values, at, share, norm) => [
@@ -374,7 +395,7 @@ function roleTable(run, task, feature) {
   conditions.forEach((condition, part) => {
     const entry = (role, at) =>
       `${number(effect[part][role][at][place], 2)} (${number(low[part][role][at][place], 2)} to ${number(high[part][role][at][place], 2)})`;
-    const acting = [...names.keys()].filter((role) => effect[part][role].some((of) => Math.abs(of[place]) >= SHOWN_LOGITS));
+    const acting = [...names.keys()].filter((role) => effect[part][role].some((of) => Math.abs(of[place]) >= SHOWN_EFFECT));
     const rows = acting.map((role) => [names[role], ...run.checkpoints.map((_, at) => entry(role, at))]);
     if (conditions.length > 1 && rows.length) {
       body.append(element("tr", { className: "group" }, element("th", { colSpan: heads.length }, condition)));
@@ -385,6 +406,18 @@ function roleTable(run, task, feature) {
   const box = wholly("Effect by role of the token", [table(heads, [])[0], body]);
   box.firstChild.className = "roles";
   return [box];
+}
+
+function groupTables(run, place) {
+  return run.groups.flatMap(({ kind, names, acts, share }) => {
+    const served = [...names.keys()].filter((group) => acts[group].some((at) => at[place]));
+    if (!served.length) return [];
+    const heads = [{ text: `RelIE by ${kind}` }, ...run.checkpoints.map((text) => ({ text, numeric: true }))];
+    const rows = served.map((group) => [inWords(names[group]), ...share[group].map((of) => number(of[place], 2))]);
+    const box = wholly(`RelIE by ${kind}`, table(heads, rows));
+    box.firstChild.className = "roles";
+    return [box];
+  });
 }
 
 function classFacts(run, task, place) {
@@ -432,7 +465,7 @@ function card(run, task, place, largest) {
   const lines = examples
     ? element("ol", { className: "examples" }, ...examples.rows.map(exampleLine))
     : element("p", { className: "note" }, "No examples stored.");
-  const effects = element("div", {}, effectTable(run, task, place, largest), ...roleTable(run, task, feature));
+  const effects = element("div", {}, effectTable(run, task, place, largest), ...roleTable(run, task, feature), ...groupTables(run, place));
   const acts = element("div", {}, lines, ...whereItActs(run, task, feature));
   const columns = element("div", { className: "columns" }, effects, acts);
   const marks = codeMarks(run, place);
@@ -461,6 +494,8 @@ function showFeatures() {
   byId("found").textContent = chosen.length
     ? `${shown.length} of ${chosen.length} features for ${inWords(run.tasks[task])}, ${run.label}.`
     : "No feature that the report holds fits; the stores have all features.";
+  const warning = data.warnings[run.tasks[task]];
+  byId("task-warning").textContent = warning ? `▲ ${warning}.` : "";
   byId("more").hidden = shown.length === chosen.length;
 }
 
@@ -470,7 +505,7 @@ function showRun() {
   draw(byId("share-figures"), data.shares[place]);
   for (const select of [byId("task"), byId("curve-task"), byId("control-task"), byId("writing-task")]) {
     const chosen = select.value || 0;
-    fill(select, run.tasks.map(inWords));
+    fill(select, run.tasks.map(taskLabel));
     select.value = chosen;
   }
   shownCards = PAGE;

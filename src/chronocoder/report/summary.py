@@ -23,14 +23,17 @@ from chronocoder.report.controls import (
     upper_limit,
 )
 from chronocoder.report.data import feature_words
-from chronocoder.report.inputs import Contrast, ReportInputs, Run, key_of
+from chronocoder.report.inputs import Contrast, ReportInputs, Run, key_of, names
 from chronocoder.report.phases import CHANCE, SurfacePhase, find_surface_phase
-from chronocoder.report.text import listed, percent, quoted, short_count, signed
+from chronocoder.report.tasks import MARK, caution, groups_of_kind, warnings_of
+from chronocoder.report.text import listed, percent, plural, quoted, short_count, signed
 from chronocoder.report.trust import trust_finding, trust_line
 from chronocoder.report.writing import writing_sentence
+from chronocoder.tasks.groups import KINDS, Group
 
 IDENTITY = "identity"
 ROLES_NAMED = 3
+WARNED_NAMED = 3
 
 
 class Finding(NamedTuple):
@@ -58,7 +61,12 @@ def summarise(inputs: ReportInputs, found: Found) -> list[Finding]:
         phase = find_surface_phase(inputs.behaviour, contrast)
         if phase is not None:
             findings.append(Finding("Surface phase", phase_sentence(inputs.behaviour, contrast, phase)))
-        findings.append(Finding("Surface features", surface_sentences(first, contrast, features)))
+        findings.append(
+            Finding(
+                "Surface features",
+                f"{surface_sentences(first, contrast, features)}{caution(inputs.behaviour, contrast)}",
+            )
+        )
     for store in inputs.consolidations[:1]:
         texts = [pair_sentences(store.isel(language_pair=place)) for place in range(store.sizes["language_pair"])]
         findings.append(Finding("Languages", " ".join([f"In {key_of(store).label}:", *(" ".join(of) for of in texts)])))
@@ -75,12 +83,16 @@ def summarise(inputs: ReportInputs, found: Found) -> list[Finding]:
 
 def ability_sentence(behaviour: xr.Dataset) -> str:
     """Return the accuracies at the last checkpoint in a sentence."""
-    last = behaviour["accuracy"].isel(checkpoint=-1)
-    lowest, highest = float(last.min()), float(last.max())
-    task = quoted(str(behaviour["task"].values[int(last.values.argmin())]))
+    last, warned = behaviour["accuracy"].isel(checkpoint=-1), list(warnings_of(behaviour))
+    where = f"At the last checkpoint, {_moment(behaviour, str(last['checkpoint'].values))}"
+    judged = last.isel(task=~last["task"].isin(warned).values)
+    if not judged.sizes["task"]:
+        return f"{where}, accuracy says little: a warning goes with every task ({MARK} in the table of tasks)."
+    lowest, highest = float(judged.min()), float(judged.max())
+    task = quoted(str(judged["task"].values[int(judged.values.argmin())]))
     return (
-        f"At the last checkpoint, {_moment(behaviour, str(last['checkpoint'].values))}, accuracy lies between"
-        f" {lowest:.2f} ({task}) and {highest:.2f}; chance is {CHANCE}."
+        f"{where}, accuracy lies between {lowest:.2f} ({task}) and {highest:.2f}; chance is {CHANCE}."
+        f"{_warned_words(last.sel(task=warned))}{_group_words(behaviour)}"
     )
 
 
@@ -116,9 +128,8 @@ def surface_sentences(run: Run, contrast: Contrast, found: ContrastFeatures) -> 
     )
     if found.checkpoint == last:
         return f"{text}. What becomes of them is not seen: {last} is its last checkpoint."
-    return (
-        f"{text}, and {_fate_sentence(run, told, last)} {_strongest_sentence(run, contrast, found.features[0], told)}"
-    )
+    fate, strongest = _fate_sentence(run, contrast, told, last), found.features[0]
+    return f"{text}, and {fate} {_strongest_sentence(run, contrast, strongest, told)}"
 
 
 def class_sentence(run: Run) -> str:
@@ -146,6 +157,40 @@ def identity_sentence(controls: Sequence[xr.Dataset]) -> str:
     )
 
 
+def _warned_words(accuracy: xr.DataArray) -> str:
+    """Return which tasks are left out of a range since a warning goes with them, dims (task,); empty if none is."""
+    count = accuracy.sizes["task"]
+    if not count:
+        return ""
+    named = [f"{quoted(str(of['task'].values))} ({float(of):.2f})" for of in accuracy[:WARNED_NAMED]]
+    more = [f"{count - WARNED_NAMED} more"] if count > WARNED_NAMED else []
+    return (
+        f" Not counted {'is' if count == 1 else 'are'} {listed([*named, *more])}: a warning says why"
+        f" {'its' if count == 1 else 'their'} accuracy may mislead ({MARK} in the table of tasks)."
+    )
+
+
+def _group_words(behaviour: xr.Dataset) -> str:
+    """Return the range of the mean accuracies by language and by phenomenon at the last checkpoint."""
+    parts = []
+    for kind in KINDS:
+        groups = groups_of_kind(behaviour, kind)
+        if groups:
+            last = behaviour["group_accuracy"].isel(group=behaviour["group_kind"].values == kind, checkpoint=-1).values
+            low, high = (
+                f"{last[place]:.2f} ({_group_name(behaviour, groups[place])})"
+                for place in (last.argmin(), last.argmax())
+            )
+            parts.append(f" By {kind}, the mean over tasks lies between {low} and {high}.")
+    return "".join(parts)
+
+
+def _group_name(behaviour: xr.Dataset, group: Group) -> str:
+    """Return the name of a group, marked where a warning goes with one of its tasks."""
+    tasks, warned = names(behaviour, "task"), warnings_of(behaviour)
+    return f"{quoted(group.name)}{f' {MARK}' if any(tasks[place] in warned for place in group.tasks) else ''}"
+
+
 def _chance_words(run: Run, basis: str) -> str:
     """Return how frequent each class is among features and random directions, and whether it is more so, in words."""
     found = class_frequencies(run.relie, basis)
@@ -169,11 +214,11 @@ def _verdict_words(found: Mapping[str, Frequency], tasks: int) -> str:
     return f"{text}; {listed(no_more)} {'are' if len(no_more) > 1 else 'is'} not ({NO_MORE})" if no_more else text
 
 
-def _fate_sentence(run: Run, told: xr.Dataset, last: str) -> str:
+def _fate_sentence(run: Run, contrast: Contrast, told: xr.Dataset, last: str) -> str:
     """Return how many features still harm, and how many come to help, by the half that did not choose them."""
     kept, helping = int(told["kept"].sum()), told["helps_newly"].values
-    harm = _course(told["effect"].sel(where="harmed"))
-    text = f"{kept} of these still at {last}, mean IE of all {harm} logits"
+    harm, unit = _course(told["effect"].sel(where="harmed")), run.units[contrast.conflicting]
+    text = f"{kept} of these still at {last}, mean IE of all {harm} {plural(unit)}"
     if helping.any():
         helped = _course(told["effect"].sel(where="other").isel(place=helping))
         text = f"{text}; {helping.sum()} {_verb('come', int(helping.sum()))} to help in another condition, {helped}"

@@ -27,8 +27,18 @@ def short_count(count: float) -> str:
     return f"{count:.3g}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with what it counts, in the plural where it is not one."""
+    return f"{count} {noun if count == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return a noun or a unit in the plural."""
+    return f"{noun}s"
+
+
 def signed(effect: float) -> str:
-    """Return an effect in logits with its sign, in two decimals or more where it is small."""
+    """Return an effect with its sign, in two decimals or more where it is small."""
     digits = 2 if abs(effect) >= 0.1 else 3
     return f"{effect:+.{digits}f}".replace("-", "−")
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from chronocoder.report.controls import SHUFFLED, has_random
 from chronocoder.report.inputs import EXACT, Run, estimator_words, names
-from chronocoder.report.text import decimal, in_words, listed, percent, rough, sentence
+from chronocoder.report.text import decimal, in_words, listed, percent, plural, rough, sentence
 
 GOOD_SPEARMAN = 0.9
 RELDEC = "relative_decoder_norm"
@@ -56,7 +56,7 @@ def trust_rows(run: Run) -> list[Row]:
     return [
         *_correlation_rows(found, "", "estimator", estimators(found), "exact effect"),
         *_correlation_rows(found, "share_", "measure", measures(found), "share of exact effect"),
-        Row("Rounding, in logits", _cells(relie["noise_floor"], rough, "highest")),
+        *_rounding_rows(relie),
         Row("Error term’s fraction of all effects", [(percent(value), "") for value in error.values.tolist()]),
         Row("Feature–task pairs with a measurable effect", _measurable_cells(relie)),
     ]
@@ -71,13 +71,13 @@ def trust_sentences(run: Run) -> list[str]:
 
 def trust_line(run: Run) -> str:
     """Return how far the effects of a run can be trusted, and why."""
-    relie, floor = run.relie, rough(float(run.relie["noise_floor"].max()))
+    relie, floor = run.relie, _floor_words(run.relie)
     effective = (relie["indirect_effect"] != 0).any("checkpoint")
     exactly = relie["estimator"] == EXACT
     if (exactly | ~effective).all():
         return (
             "Every effect was measured: the feature was changed alone and the model run on. The number itself is off by"
-            f" rounding only, {floor} logits or less on average; intervals show the choice of prefixes."
+            f" rounding only, {floor} or less on average; intervals show the choice of prefixes."
         )
     others = estimator_words(str(relie["estimator"].values[~exactly.values][0]))
     if not exactly.any():
@@ -94,7 +94,7 @@ def trust_line(run: Run) -> str:
     )
     return (
         f"{int((exactly & effective).sum())} of {int(effective.sum())} feature–task pairs with an effect, those of"
-        f" largest estimate and some at random, were measured: off by rounding only, {floor} logits or less on average."
+        f" largest estimate and some at random, were measured: off by rounding only, {floor} or less on average."
         f" The others are estimates by {others}.{known if error == error else ''}"
     )
 
@@ -177,6 +177,26 @@ def _correlation_rows(found: xr.Dataset, prefix: str, dim: str, labels: Mapping[
         for key, label in labels.items()
         for name in COEFFICIENTS
     ]
+
+
+def _rounding_rows(relie: xr.Dataset) -> list[Row]:
+    """Return what rounding does to effects, a row for each unit: tasks of several units have no mean."""
+    return [
+        Row(f"Rounding, in {plural(unit)}", _cells(floor, rough, "highest"))
+        for unit, floor in _floor_by_unit(relie).items()
+    ]
+
+
+def _floor_words(relie: xr.Dataset) -> str:
+    """Return the most that rounding does to effects, in each unit."""
+    return listed([f"{rough(float(floor.max()))} {plural(unit)}" for unit, floor in _floor_by_unit(relie).items()])
+
+
+def _floor_by_unit(relie: xr.Dataset) -> dict[str, xr.DataArray]:
+    units = names(relie, "unit")
+    return {
+        unit: relie["noise_floor"].isel(task=[of_task == unit for of_task in units]) for unit in dict.fromkeys(units)
+    }
 
 
 def _measurable_cells(relie: xr.Dataset) -> list[Cell]:

@@ -11,7 +11,7 @@ from chronocoder.attribution.measures import CONTROL, TOP
 from chronocoder.report.compact import nested
 from chronocoder.report.inputs import Contrast, Run, names
 from chronocoder.report.style import INK, PALETTE, Json, finished, short, wrapped
-from chronocoder.report.text import in_words, percent, quoted, sentence
+from chronocoder.report.text import in_words, percent, plural, quoted, sentence
 
 ROWS = 10
 TASK_PX = 34
@@ -113,9 +113,9 @@ def _with_ends(of_group: xr.Dataset) -> str:
 
 def _amount(of_groups: xr.Dataset) -> str:
     """Return the sum of the changes in words, of several groups the range."""
-    sums = of_groups["written_sum"] + of_groups["read_sum"]
+    sums, units = of_groups["written_sum"] + of_groups["read_sum"], plural(str(of_groups["written_sum"].attrs["units"]))
     ends = dict.fromkeys([f"{float(sums.min()):.2f}", f"{float(sums.max()):.2f}"])
-    return f"{' to '.join(ends)} logits in all"
+    return f"{' to '.join(ends)} {units} in all"
 
 
 def _signed_percent(part: float) -> str:
