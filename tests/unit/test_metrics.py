@@ -102,11 +102,15 @@ def test_one_pair_among_many_with_the_opposite_answer_decides_nothing(tokenizer:
     assert chosen(tokenizer, [*many, *agreement(True)[:2]]) == "next_token"
 
 
-def test_sets_that_lose_too_many_pairs_are_asked_for_sentences(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_sets_that_lose_too_many_pairs_are_asked_for_sentences(
+    tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
+) -> None:
     unequal = [MinimalPair(f"the {name}", " cat", " qqqqq") for name in ("boy", "boys", "dogs")]
     assert chosen(tokenizer, [*agreement(False), *unequal]) == "sentence"
     task = task_of(tokenizer, "next_token", [*agreement(False), *unequal])
-    assert task.attrs["warnings"] == "next_token leaves out 43% of the pairs; sentence leaves out none"
+    assert task.attrs["left_out_length"] == 3 and not task.attrs["warnings"]
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning == "task made: 4 of 7 pairs usable, left out: {'length': 3}"
 
 
 def test_an_ending_alone_is_no_reason_to_ask_for_it(tokenizer: PreTrainedTokenizerFast) -> None:

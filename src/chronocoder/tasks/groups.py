@@ -15,7 +15,7 @@ COUNTS = ("pairs_given", "several_tokens", "ties")
 NAMES = (*KINDS, "metric", "unit")
 DESCRIPTIONS = {
     "metric_reason": "why the metric was taken",
-    "warnings": "what a reader of the results should know; empty if there is nothing",
+    "warnings": "why the metric does not ask what the pairs are about; empty if nothing says so",
     "pairs_given": "pairs of the task, those left out included",
     "several_tokens": "pairs used whose answers have more than one token",
     "ties": "pairs used whose sentences have the same tokens",

@@ -70,7 +70,7 @@ class Choice(NamedTuple):
     Attributes:
         metric: its name.
         reason: why, in a clause.
-        warnings: what a reader of its results should know; empty if there is nothing.
+        warnings: why it does not ask what the pairs are about; empty if nothing says so.
     """
 
     metric: str
@@ -118,7 +118,7 @@ def choose_metric(pairs: Sequence[PairTokens], wanted: str) -> Choice:
         fitting = [name for name in METRICS if name in (asks or (NEXT_TOKEN, SENTENCE))]
         metric = next((name for name in fitting if usable[name] >= LEAST_USABLE), SENTENCE)
         reason = _reason(metric, usable, asks)
-    return Choice(metric, reason, tuple(_warnings(metric, opposed, usable[metric], asks)))
+    return Choice(metric, reason, tuple(_warnings(metric, opposed, asks)))
 
 
 def contradictions(pairs: Sequence[PairTokens]) -> float:
@@ -137,7 +137,7 @@ def _reason(metric: str, usable: Mapping[str, float], asks: Collection[str]) -> 
     return f"{usable[metric]:.0%} of the pairs can be used, and no prefix goes with opposite answers"
 
 
-def _warnings(metric: str, opposed: float, usable: float, asks: Collection[str]) -> Iterator[str]:
+def _warnings(metric: str, opposed: float, asks: Collection[str]) -> Iterator[str]:
     if metric == NEXT_TOKEN and opposed > MOST_CONTRADICTIONS:
         yield (
             f"after the same prefix {opposed:.0%} of the pairs have the opposite answer of another pair, so that the"
@@ -146,8 +146,6 @@ def _warnings(metric: str, opposed: float, usable: float, asks: Collection[str])
         )
     if asks and metric not in asks:
         yield f"the source of the pairs says that they are made for {', '.join(sorted(asks))}, not for {metric}"
-    if usable < LEAST_USABLE:
-        yield f"{metric} leaves out {1 - usable:.0%} of the pairs; {SENTENCE} leaves out none"
 
 
 def _fraction(holds: Sequence[bool]) -> float:

@@ -15,6 +15,7 @@ from chronocoder.stores import labelled, strings
 from chronocoder.suites.tokenizers import token_texts
 from chronocoder.tasks.metrics import (
     CONTINUATION,
+    LEAST_USABLE,
     NEXT_TOKEN,
     SENTENCE,
     Choice,
@@ -126,7 +127,9 @@ def _report(where: str, choice: Choice, usable: int, left_out: Counter[str]) -> 
     _log.info("task %s: metric %s: %s", where, choice.metric, choice.reason)
     for warning in choice.warnings:
         _log.warning("task %s: %s", where, warning)
-    _log.info("task %s: %d pairs usable, left out: %s", where, usable, dict(left_out) or "none")
+    given = usable + left_out.total()
+    level = logging.INFO if usable >= LEAST_USABLE * given else logging.WARNING
+    _log.log(level, "task %s: %d of %d pairs usable, left out: %s", where, usable, given, dict(left_out) or "none")
 
 
 def _check_conditions(pairs: Sequence[MinimalPair], where: str) -> None:
