@@ -31,7 +31,7 @@ from chronocoder.config import UNITS, AblationSettings, AttributionSettings
 from chronocoder.suites.nursery.tokenizer import SEPARATOR
 from chronocoder.tasks.metrics import choose_metric, contradictions, encode_pair
 from chronocoder.tasks.pairs import MinimalPair
-from chronocoder.tasks.readout import LOGITS_AT_ONCE, sequences_at_once
+from chronocoder.tasks.readout import LOGITS_AT_ONCE, LogProbability, sequences_at_once
 from chronocoder.tasks.rows import row_batches, rows_of
 from chronocoder.tasks.tokenise import tokenise_pairs
 
@@ -295,6 +295,28 @@ def test_exact_effects_are_those_of_one_feature_and_sentence_at_a_time(
         clean = [slow_metric(crosscoder, where, task, example, 1) for example in range(len(PAIRS))]
         np.testing.assert_allclose(found["clean_metric"][1], clean, rtol=1e-4, atol=1e-4)
     assert np.abs(expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("estimator", ["grouped_gradients", "exact"])
+def test_passes_of_effects_have_few_enough_logits(
+    estimator: str, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more than may be, or twice as many where everything is changed beside the clean copy; effects are the same."""
+    task, where, crosscoder = task_of(tokenizer, "sentence"), tiny_sites(), folded_crosscoder(0.1)
+    settings = AttributionSettings(estimator=estimator, random_directions=0)
+    expected = measure_effects(crosscoder, where, task, settings)["effects"]
+    most = 2 * int(task["length"].max()) * where[0].model.config.vocab_size
+    monkeypatch.setattr("chronocoder.tasks.readout.LOGITS_AT_ONCE", most)
+    sizes, terms = list[int](), LogProbability.terms
+
+    def count(readout: LogProbability, logits: torch.Tensor) -> torch.Tensor:
+        sizes.append(logits.numel())
+        return terms(readout, logits)
+
+    monkeypatch.setattr(LogProbability, "terms", count)
+    found = measure_effects(crosscoder, where, task, settings)["effects"]
+    assert most / 2 < max(sizes) <= 2 * most
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=5e-5)
 
 
 @pytest.mark.parametrize("name", TWO_SENTENCES)

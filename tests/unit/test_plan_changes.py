@@ -17,11 +17,11 @@ from chronocoder.plan.costs import cost_of
 from chronocoder.plan.estimator import chosen_estimator, exact_hours
 from chronocoder.plan.hardware import ACCELERATORS, Peak, Work
 from chronocoder.plan.jobs import Job, jobs_of
-from chronocoder.plan.measured import NOTHING, Measured, measured_of
+from chronocoder.plan.measured import NOTHING, Measured, measured_of, texts_of
 from chronocoder.plan.models import CrosscoderShape, ModelShape
 from chronocoder.plan.place import Place
-from chronocoder.plan.plan import make_plan
-from chronocoder.plan.sizes import PREFIX_TOKENS
+from chronocoder.plan.plan import Plan, make_plan
+from chronocoder.plan.sizes import EXPECTED_TEXTS, PREFIX_TOKENS, SENTENCE_TOKENS, TaskTexts, expected_texts
 from chronocoder.plan.text import plan_text
 from chronocoder.stores import labelled, write_store
 
@@ -124,13 +124,53 @@ def test_results_tell_a_plan_what_was_expected(tmp_path: Path) -> None:
     lengths = xr.Dataset({"length": labelled(("example",), np.array([3, 4]), "tokens")})
     write_store(lengths, Path(layout.task.format(suite=suite, task=task)), {"suite": suite})
     found = measured_of(experiment)
-    assert found == Measured({(suite, "onset", "batchtopk"): 7.5}, {(suite, task): 3.5})
+    assert found == Measured({(suite, "onset", "batchtopk"): 7.5}, {(suite, task): TaskTexts(1, 3.5, 0)})
     job = Job("attribute_task", suite, "onset", "batchtopk", 0, task, (task,))
     place = Place(experiment, DEEP, job, True, found)
     assert place.l0 == 7.5 and place.prompts[0].length == 3.5
     assert place._replace(measured=NOTHING).l0 == experiment.variants["batchtopk"].model_dump()["k"]
     assert place.exact_hours < place._replace(measured=NOTHING).exact_hours
     assert cost_of(place).work.float32 < cost_of(place._replace(measured=NOTHING)).work.float32
+
+
+def test_a_task_store_tells_what_is_read_of_two_sentences(tmp_path: Path) -> None:
+    lengths, first = np.array([[3, 4], [6, 7]]), np.array([[2, 3], [3, 4]])
+    columns = {"length": lengths, "scored_from": first}
+    task = xr.Dataset({name: labelled(("example", "member"), values, name) for name, values in columns.items()})
+    assert texts_of(task) == TaskTexts(2, 4.0, 2.0)  # the last token is scored and not read
+    assert texts_of(task).tokens == 8.0
+
+
+def test_the_metric_tells_what_will_be_read() -> None:
+    def texts(**values: Any) -> TaskTexts:
+        source = {"kind": "nursery", "pairs": 10} if "kind" not in values else {"path": "x.jsonl"}
+        experiment = changed(
+            suites__nursery__tasks={"agreement_simple": {**source, **values}}, suites__nursery__contrasts={}
+        )
+        return expected_texts(experiment.suites["nursery"].tasks["agreement_simple"])
+
+    sentence, prefix = EXPECTED_TEXTS["sentence"], EXPECTED_TEXTS["next_token"]
+    assert sentence == TaskTexts(2, SENTENCE_TOKENS, SENTENCE_TOKENS) and prefix == TaskTexts(1, PREFIX_TOKENS, 0)
+    assert texts() == texts(kind="pairs") == prefix
+    assert texts(metric="sentence") == texts(kind="blimp") == texts(kind="clams", path="x.txt") == sentence
+    assert texts(kind="table", columns={"good": "a", "bad": "b"}) == sentence
+    assert texts(kind="table", columns={"prefix": "a", "right": "b", "wrong": "c"}) == prefix
+    assert texts(kind="blimp", metric="continuation") == EXPECTED_TEXTS["continuation"]
+
+
+def test_sentences_cost_more_than_prefixes() -> None:
+    """Twice as many texts, with logits of all positions, take more hours of exact effects, and more on disk."""
+
+    def plan(metric: str) -> Plan:
+        tasks = {"agreement_simple": {"kind": "nursery", "pairs": 100, "metric": metric}}
+        experiment = changed(suites__nursery__tasks=tasks, suites__nursery__contrasts={})
+        return make_plan(experiment, {"nursery": DEEP}, ANY)
+
+    prefix, continuation, sentence = (plan(metric) for metric in EXPECTED_TEXTS)
+    assert 2 * prefix.effects[0].exact_hours < continuation.effects[0].exact_hours < sentence.effects[0].exact_hours
+    kinds = {stored.kind: stored.size_bytes for stored in sentence.stores}
+    less = {stored.kind: stored.size_bytes for stored in prefix.stores}
+    assert {kind for kind, size in kinds.items() if size > less[kind]} == {"ablations", "tasks, scores, report"}
 
 
 def test_a_plan_says_how_effects_will_be_measured() -> None:

@@ -23,6 +23,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from chronocoder.attribution.ablation import measure_ablations, summarise_ablations
 from chronocoder.attribution.attribute import measure_effects
 from chronocoder.attribution.summary import summarise_effects
+from chronocoder.behaviour.pool import Pool
 from chronocoder.command_line import to_flags
 from chronocoder.config import (
     AblationSettings,
@@ -47,10 +48,17 @@ from chronocoder.plan.disk import (
 )
 from chronocoder.plan.effects import ASSIGNMENT_S, CORE_FLOPS, RESAMPLED_ARRAYS
 from chronocoder.plan.jobs import jobs_of
+from chronocoder.plan.measured import Measured, texts_of
 from chronocoder.plan.memory import PROCESS_BYTES, TORCH_PROCESS_BYTES
 from chronocoder.plan.models import CrosscoderShape, ModelShape, parse_shape
 from chronocoder.plan.place import Cost, Place
-from chronocoder.plan.sizes import PREFIX_TOKENS, chosen_features, top_features
+from chronocoder.plan.sizes import (
+    LOGITS_AT_ONCE,
+    PREFIX_TOKENS,
+    SENTENCE_TOKENS,
+    chosen_features,
+    top_features,
+)
 from chronocoder.stores import labelled, strings, write_store
 from chronocoder.suites.checkpoints import checkpoint_commit
 from chronocoder.suites.sites import Site, resolve_site
@@ -84,12 +92,12 @@ def crosscoder(
     return found
 
 
-def pairs(examples: int = EXAMPLES) -> xr.Dataset:
+def pairs(examples: int = EXAMPLES, length: int = LENGTH) -> xr.Dataset:
     """Return a task of random prefixes of one length."""
     generator = np.random.default_rng(0)
 
     def tokens() -> xr.Variable:
-        ids = generator.integers(0, VOCABULARY, (examples, LENGTH)).astype(np.int32)
+        ids = generator.integers(0, VOCABULARY, (examples, length)).astype(np.int32)
         return labelled(("example", "position"), ids, "token")
 
     def column(values: Any) -> xr.Variable:
@@ -97,8 +105,8 @@ def pairs(examples: int = EXAMPLES) -> xr.Dataset:
 
     texts = {name: column(strings(["x"] * examples)) for name in ("right", "wrong")}
     texts["condition"] = column(strings([f"number {number % 2}" for number in range(examples)]))
-    roles = [[("subject", "attractor", "other", "last token")[place % 4] for place in range(LENGTH)]] * examples
-    numbers = {"right_id": np.arange(examples), "wrong_id": np.arange(examples) + 1, "length": [LENGTH] * examples}
+    roles = [[("subject", "attractor", "other", "last token")[place % 4] for place in range(length)]] * examples
+    numbers = {"right_id": np.arange(examples), "wrong_id": np.arange(examples) + 1, "length": [length] * examples}
     return xr.Dataset(
         {
             "token_id": tokens(),
@@ -107,30 +115,45 @@ def pairs(examples: int = EXAMPLES) -> xr.Dataset:
             "mean_code": labelled(("feature",), np.full(FEATURES, 3, np.float32), "mean"),
             "mean_site_activation": labelled(("checkpoint", "d_model"), np.zeros((2, WIDTH), np.float32), "mean"),
             "has_counterfactual": column([True] * examples),
-            "token": labelled(("example", "position"), strings([["x"] * LENGTH] * examples), "text of the token"),
+            "token": labelled(("example", "position"), strings([["x"] * length] * examples), "text of the token"),
             "role": labelled(("example", "position"), strings(roles), "role of the token"),
             **texts,
             **{name: column(values) for name, values in numbers.items()},
         },
-        coords={"example": np.arange(examples), "position": np.arange(LENGTH)},
+        coords={"example": np.arange(examples), "position": np.arange(length)},
         attrs={"task": "pairs"},
     )
 
 
-def attribute(sites: list[Site], settings: AttributionSettings) -> tuple[int, xr.Dataset]:
+def sentences(scored: int) -> xr.Dataset:
+    """Return a task of random pairs of sentences, of which the last tokens are scored; `LENGTH` tokens are read."""
+    task = pairs(length=LENGTH + 1).drop_vars(["right_id", "wrong_id"])
+    of_both = ["length", *(name for name in task.data_vars if "position" in task[name].dims)]
+    both = task[of_both].expand_dims(member=["right", "wrong"]).transpose("example", "member", ...)
+    both["token_id"] = (both["token_id"] + xr.DataArray([0, 1], dims="member")) % VOCABULARY
+    scored_from = labelled(("example", "member"), np.full((EXAMPLES, 2), LENGTH + 1 - scored), "first scored")
+    return task.drop_vars(of_both).merge(both).assign(scored_from=scored_from)
+
+
+def attribute(
+    sites: list[Site], settings: AttributionSettings, task: xr.Dataset | None = None
+) -> tuple[int, xr.Dataset]:
     """Return the FLOPs of measuring effects, and what is stored."""
-    found = crosscoder(sites[0].name)
+    found, task = crosscoder(sites[0].name), pairs() if task is None else task
     with FlopCounterMode(display=False) as counter:
-        measured = measure_effects(found, sites, pairs(), settings)
-    attribution = summarise_effects(measured, pairs(), found.decoder_norms.numpy(), REVISIONS, settings)
+        measured = measure_effects(found, sites, task, settings)
+    attribution = summarise_effects(measured, task, found.decoder_norms.numpy(), REVISIONS, settings)
     return counter.get_total_flops(), attribution
 
 
-def ablate(sites: list[Site], attribution: xr.Dataset, settings: AttributionSettings) -> tuple[int, xr.Dataset]:
+def ablate(
+    sites: list[Site], attribution: xr.Dataset, settings: AttributionSettings, task: xr.Dataset | None = None
+) -> tuple[int, xr.Dataset]:
     """Return the FLOPs of ablating, and what is stored."""
+    task = pairs() if task is None else task
     with FlopCounterMode(display=False) as counter:
-        measured = measure_ablations(crosscoder(sites[0].name), sites, pairs(), attribution, settings, ABLATION)
-    return counter.get_total_flops(), summarise_ablations(measured, pairs(), attribution, settings)
+        measured = measure_ablations(crosscoder(sites[0].name), sites, task, attribution, settings, ABLATION)
+    return counter.get_total_flops(), summarise_ablations(measured, task, attribution, settings)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +183,67 @@ def test_flops_are_those_of_a_real_ablation(intervention: str, sites: list[Site]
     )
     flops, _ = ablate(sites, attribute(sites, settings)[1], settings)
     assert flops == pytest.approx(planned, rel=0.02)
+
+
+@pytest.mark.parametrize("scored", [1, 3, LENGTH])
+@pytest.mark.parametrize("estimator", ["attribution_patching", "grouped_gradients", "published", "exact", "two_stages"])
+def test_flops_of_two_sentences_are_those_of_a_real_attribution(estimator: str, scored: int, sites: list[Site]) -> None:
+    settings = AttributionSettings.model_validate(
+        {"estimator": estimator, "steps": 6, "batch_size": 25, "bootstrap_samples": 10}
+    )
+    task, shape = sentences(scored), parse_shape(sites[0].model.config.to_dict(), "here")
+    prompts = Prompts.of(EXAMPLES, texts_of(task))
+    assert prompts == (2 * EXAMPLES, LENGTH, scored)
+    planned = attribution_flops(Measuring(settings, shape, SHAPE, prompts, "residual.1", FEATURES))
+    assert attribute(sites, settings, task)[0] == pytest.approx(planned, rel=0.04)
+
+
+@pytest.mark.parametrize(("scored", "intervention"), [(1, "zero"), (3, "zero"), (LENGTH, "counterfactual")])
+def test_flops_of_two_sentences_are_those_of_a_real_ablation(scored: int, intervention: str, sites: list[Site]) -> None:
+    settings = AttributionSettings.model_validate(
+        {"intervention": intervention, "steps": 6, "batch_size": 25, "bootstrap_samples": 10}
+    )
+    task, shape = sentences(scored), parse_shape(sites[0].model.config.to_dict(), "here")
+    measuring = Measuring(settings, shape, SHAPE, Prompts.of(EXAMPLES, texts_of(task)), "residual.1", FEATURES)
+    flops, _ = ablate(sites, attribute(sites, settings, task)[1], settings, task)
+    assert flops == pytest.approx(ablation_flops(measuring, ABLATION), rel=0.04)
+
+
+@pytest.mark.parametrize(("scored", "number"), [(0, 1), (3, 2), (LENGTH, 2)])
+def test_flops_of_scoring_are_those_of_a_real_one(scored: int, number: int, sites: list[Site]) -> None:
+    task, shape = sentences(scored) if scored else pairs(), parse_shape(sites[0].model.config.to_dict(), "here")
+    different = np.arange(EXAMPLES * number).reshape(task["length"].shape)
+    task["token_id"] = task["token_id"].copy()
+    task["token_id"][..., 0] = different  # texts that pairs share are read once
+    experiment = changed(
+        suites__nursery__tasks={"agreement_simple": {"kind": "nursery", "pairs": EXAMPLES}},
+        suites__nursery__contrasts={},
+    )
+    measured = Measured({}, {("nursery", "agreement_simple"): texts_of(task)})
+    job = next(job for job in jobs_of(experiment) if job.rule == "score_task")
+    planned = cost_of(Place(experiment, shape, job, True, measured)).work.flops
+    with FlopCounterMode(display=False) as counter:
+        Pool.of([task]).differences(sites[0].model)
+    checkpoints = len(experiment.suites["nursery"].tokens_seen)
+    assert counter.get_total_flops() * checkpoints == pytest.approx(planned, rel=0.01)
+
+
+def test_logits_of_sentences_are_held_and_bounded() -> None:
+    shape = replace(SMALL, vocabulary_size=50_304)
+
+    def device(rule: str, metric: str, batch_size: int) -> float:
+        tasks = {"agreement_simple": {"kind": "nursery", "pairs": 10_000, "metric": metric}}
+        experiment = changed(
+            suites__nursery__tasks=tasks, suites__nursery__contrasts={}, attribution__batch_size=batch_size
+        )
+        return cost(experiment, rule, shape).memory.device
+
+    prefixes, sentence = (device("attribute_task", metric, 64) for metric in ("next_token", "sentence"))
+    assert sentence - prefixes == pytest.approx(4 * 4 * 64 * SENTENCE_TOKENS * 50_304)
+    growth = device("attribute_task", "sentence", 5000) - device("attribute_task", "next_token", 5000)
+    assert growth == pytest.approx(4 * 4 * LOGITS_AT_ONCE)
+    scoring = device("score_task", "sentence", 64) - device("score_task", "next_token", 64)
+    assert scoring == pytest.approx(4 * 2048 * 50_304 * (1 - 1 / PREFIX_TOKENS))
 
 
 def test_flops_of_writing_are_those_of_a_real_ablation(sites: list[Site], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +463,7 @@ def test_a_baseline_is_matched_once_for_each_checkpoint() -> None:
 
 def test_effects_by_position_fill_the_store_of_ablations() -> None:
     settings, ablation, shape = AttributionSettings(), AblationSettings(), CrosscoderShape(2, 8, 512)
-    few, many = (ablation_bytes(settings, ablation, shape, number) for number in (100, 1100))
+    few, many = (ablation_bytes(settings, ablation, shape, number * PREFIX_TOKENS) for number in (100, 1100))
     assert many - few == pytest.approx(0.12 * 2 * 40 * 1000 * PREFIX_TOKENS * 4)
 
 
@@ -391,7 +475,8 @@ def test_memory_of_a_real_attribution(tmp_path: Path) -> None:
     checkpoints = [tmp_path / revision for revision in REVISIONS]
     commits = tuple(checkpoint_commit(path) for path in checkpoints)
     crosscoder("residual.1", width, features, commits).save(tmp_path / "crosscoder")
-    write_store(pairs(examples), tmp_path / "task.zarr", {"suite": "s", "task": "pairs"})
+    of_task = {"suite": "s", "task": "pairs", "metric": "next_token", "unit": "logit"}
+    write_store(pairs(examples), tmp_path / "task.zarr", of_task)
     experiment = changed(
         attribution={"estimator": "attribution_patching", "bootstrap_samples": 500},
         attribution_jobs={"tasks_per_job": 1},

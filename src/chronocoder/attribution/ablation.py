@@ -21,7 +21,7 @@ from chronocoder.attribution.effects import Prompts, logits, metric
 from chronocoder.attribution.estimators import ESTIMATORS
 from chronocoder.attribution.exact import changed_alone, changed_at_positions, changed_logits, effect_of, past_for
 from chronocoder.attribution.measures import CONTROL, TOP, mean_interval, share
-from chronocoder.attribution.prompts import Place, add_to_examples, joined, read_prompts
+from chronocoder.attribution.prompts import Place, add_to_examples, bounded, joined, read_prompts
 from chronocoder.attribution.sampling import Units, average, bootstrap_draws, resampled_means, unit_sums, units_of
 from chronocoder.attribution.writing import WRITING_NAMES, Writers, measure_writing, summarise_writing
 from chronocoder.config import EXACT, AblationSettings, AttributionSettings
@@ -75,6 +75,7 @@ def measure_ablations(
     Raises:
         NonFiniteError: one of them is NaN or infinite.
     """
+    settings = bounded(settings, task, sites)
     sites = [replace(site, precision=settings.precision) for site in sites]
     chosen = choose_features(attribution, ablation, settings.seed)
     sets = choose_sets(attribution, ablation, settings.seed)

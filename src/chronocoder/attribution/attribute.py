@@ -13,11 +13,12 @@ from chronocoder.attribution.effects import clean_and_changed
 from chronocoder.attribution.estimators import ESTIMATORS
 from chronocoder.attribution.exact import effects_alone
 from chronocoder.attribution.precision import rounding
-from chronocoder.attribution.prompts import Place, PromptBatch, add_to_examples, joined, read_prompts
+from chronocoder.attribution.prompts import Place, PromptBatch, add_to_examples, bounded, joined, read_prompts
 from chronocoder.config import EXACT, SCREEN, TWO_STAGES, AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.errors import ConfigError, NonFiniteError
 from chronocoder.plan.compute import Prompts as PlannedPrompts
+from chronocoder.plan.measured import texts_of
 from chronocoder.stores import strings
 from chronocoder.suites.sites import Site
 from chronocoder.tasks.rows import rows_of
@@ -55,8 +56,9 @@ def measure_effects(
         NonFiniteError: an effect is NaN or infinite.
         ConfigError: rounding does more than the smallest effect of interest.
     """
-    planned = PlannedPrompts(suite_pairs or task.sizes["example"], float(task["length"].mean()))
+    planned = PlannedPrompts.of(suite_pairs or task.sizes["example"], texts_of(task))
     settings = decided(settings, crosscoder.config, sites[0].model.config, planned)
+    settings = bounded(settings, task, sites)
     sites = [replace(site, precision=settings.precision) for site in sites]
     directions = draw_directions(crosscoder, settings)
     found = _empty(crosscoder, task, directions)

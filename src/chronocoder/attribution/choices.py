@@ -50,7 +50,7 @@ def decided(
         settings: estimator, and hours that are allowed.
         crosscoder: its sizes, and how many latents are active.
         model: its sizes.
-        prompts: as many as there are pairs in the suite, as long as those of the task.
+        prompts: of as many pairs as there are in the suite, as long as those of the task.
     """
     if settings.estimator != AUTO:
         return settings

@@ -92,6 +92,12 @@ def check_models(config: CrosscoderConfig, sites: Sequence[Site]) -> None:
     _check_equal("sites", [config.site] * len(sites), [site.name for site in sites])
 
 
+def bounded(settings: AttributionSettings, task: xr.Dataset, sites: Sequence[Site]) -> AttributionSettings:
+    """Return the settings with so small a batch that the logits of a pass are no more than a pass may have."""
+    size = sequences_at_once(task, sites[0].model.config.vocab_size, settings.batch_size)
+    return settings.model_copy(update={"batch_size": size})
+
+
 def read_prompts(
     crosscoder: Crosscoder, sites: Sequence[Site], task: xr.Dataset, intervention: str, batch_size: int
 ) -> Iterator[PromptBatch]:
@@ -113,8 +119,7 @@ def read_prompts(
     check_prepared(task, intervention)
     state = PartialState()
     evenly = -(-len(rows_of(task).lengths) // state.num_processes)
-    size = sequences_at_once(task, sites[0].model.config.vocab_size, min(batch_size, evenly))
-    for rows in row_batches(task, size)[state.process_index :: state.num_processes]:
+    for rows in row_batches(task, min(batch_size, evenly))[state.process_index :: state.num_processes]:
         yield _read_batch(crosscoder, sites, task, rows, intervention)
 
 

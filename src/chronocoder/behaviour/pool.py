@@ -14,14 +14,14 @@ import xarray as xr
 from transformers import PreTrainedModel
 
 from chronocoder.errors import NonFiniteError
+from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE
 from chronocoder.suites.sites import chosen_positions_only
-from chronocoder.tasks.readout import LOGITS_AT_ONCE
 from chronocoder.tasks.rows import by_member, reads_prefixes, rows_of
 
-TOKENS_AT_ONCE = 2048
-"""Tokens in a forward pass, padding included."""
 WASTE = 1 / 16
 """Fraction of a pass's tokens that may be padding."""
+POSITIONS_AT_ONCE = 256
+"""Positions whose logits are summed over the vocabulary together: small temporaries are much faster on a CPU."""
 
 
 class Wanted(NamedTuple):
@@ -156,6 +156,7 @@ def _read(model: PreTrainedModel, ids: np.ndarray, wanted: Wanted) -> np.ndarray
     chosen = logits[torch.from_numpy(place_of.ravel()), torch.from_numpy(wanted.token.astype(np.int64))]
     found: np.ndarray = chosen.double().cpu().numpy()
     if wanted.normalised.any():
-        total = logits.logsumexp(dim=1).double().cpu().numpy()
+        parts = [part.logsumexp(dim=1) for part in logits.split(POSITIONS_AT_ONCE)]
+        total = torch.cat(parts).double().cpu().numpy()
         found = found - np.where(wanted.normalised, total[place_of.ravel()], 0.0)
     return found

@@ -11,6 +11,7 @@ from chronocoder.config import EXACT, SCREEN, TWO_STAGES, AblationSettings, Attr
 from chronocoder.plan.changes import Changes, changes_of
 from chronocoder.plan.models import CrosscoderShape, ModelShape
 from chronocoder.plan.sizes import (
+    TaskTexts,
     blocks_after,
     blocks_up_to,
     chosen_features,
@@ -29,12 +30,19 @@ class Prompts(NamedTuple):
     """Text that passes through models.
 
     Attributes:
-        number: sequences, or prefixes of examples.
+        number: sequences, or prefixes or sentences of examples.
         length: tokens of each.
+        scored: last positions of each whose logits of the vocabulary are wanted; 0 where those of two answers are.
     """
 
     number: int
     length: float
+    scored: float = 0.0
+
+    @classmethod
+    def of(cls, pairs: int, texts: TaskTexts) -> "Prompts":
+        """Return what is read of some pairs."""
+        return cls(pairs * texts.number, texts.length, texts.scored)
 
 
 def blocks_flops(shape: ModelShape, tokens: float, length: float, blocks: int) -> float:
@@ -88,26 +96,27 @@ def streaming_flops(
 
 
 def resumed_flops(shape: ModelShape, prompts: Prompts, site: str) -> float:
-    """Return the FLOPs of one pass of all prompts from the site on, without logits."""
-    number, length = prompts
-    return suffix_flops(shape, prompts, site, Changes(1, length)) if number else 0.0
+    """Return the FLOPs of one pass of all prompts from the site on."""
+    return suffix_flops(shape, prompts, site, Changes(1, prompts.length)) if prompts.number else 0.0
 
 
 def suffix_flops(shape: ModelShape, prompts: Prompts, site: str, changes: Changes) -> float:
-    """Return the FLOPs of running rows from the site on, each from some position to the end, without logits.
+    """Return the FLOPs of running rows from the site on, each from some position to the end.
 
-    In the last block what is behind the attention sees the last token only, since only its logits are wanted.
+    Where only the last token's logits are wanted, what is behind the attention in the last block sees that token only.
+    Logits of the vocabulary are computed at the scored positions that a row reaches; those of two answers are left out.
 
     Args:
         shape: of the models.
-        prompts: the examples; a token attends to all of a prefix.
+        prompts: the examples; a token attends to all of a text.
         site: where rows begin.
         changes: rows of an example, and their tokens.
     """
-    number, length = prompts
+    number, length, scored = prompts
     blocks = blocks_after(site, shape.blocks)
-    unseen = number * (changes.tokens - changes.features) if blocks else 0
-    return blocks_flops(shape, number * changes.tokens, length, blocks) - unseen * 2 * shape.position_parameters
+    unseen = number * (changes.tokens - changes.features) if blocks and scored <= 1 else 0
+    passed = blocks_flops(shape, number * changes.tokens, length, blocks) - unseen * 2 * shape.position_parameters
+    return passed + logits_flops(shape, number * min(changes.tokens, changes.features * scored))
 
 
 class Measuring(NamedTuple):
@@ -182,8 +191,8 @@ def attribution_flops(task: Measuring) -> float:
     gradient takes a copy forward and as much backward, since the weights are frozen. Grouped gradients take one to find
     the largest features, which are changed exactly, and one for each group. Gradients are projected on random
     directions too; those are D-long mixes of rows. Two stages take random directions and the features of largest effect
-    exactly, and read the prompts twice. Shuffled prefixes take all but the directions once more. The logits of two
-    answers are left out.
+    exactly, and read the prompts twice. Shuffled texts take all but the directions once more. The logits of two answers
+    are left out, those of the vocabulary are not.
     """
     settings, _, crosscoder, prompts, _, _ = task
     changes, checkpoints = task.changes, crosscoder.checkpoints
@@ -220,8 +229,8 @@ def ablation_flops(task: Measuring, ablation: AblationSettings) -> float:
     """Return the FLOPs of ablating on one task.
 
     Reading the prompts; for each checkpoint the blocks after the site: the gradients of all estimators, and exact
-    changes: a clean copy, each set of features, each chosen feature from its first change on, all with the logits of
-    the last token; each top feature at each position; and those of `writing_flops`.
+    changes: a clean copy, each set of features, each chosen feature from its first change on; each top feature at each
+    position; and those of `writing_flops`. After a prefix, a clean copy and chosen features take all logits.
     """
     settings, _, crosscoder, prompts, _, l0 = task
     sets = len(ablation.set_sizes) * (1 + ablation.random_sets)
@@ -229,8 +238,8 @@ def ablation_flops(task: Measuring, ablation: AblationSettings) -> float:
     alone = task.strong(chosen_features(ablation, crosscoder))
     top = task.strong(top_features(ablation, crosscoder)).at_positions(prompts.length, l0 / crosscoder.latents)
     passes = (2 * gradients + 2 + 1 + sets) * task.copy + task.rows(alone, top, task.largest)
-    of_checkpoint = passes + logits_flops(task.shape, prompts.number * (1 + alone.features))
-    return task.reading + crosscoder.checkpoints * of_checkpoint + writing_flops(task, ablation)
+    logits = 0.0 if prompts.scored else logits_flops(task.shape, prompts.number * (1 + alone.features))
+    return task.reading + crosscoder.checkpoints * (passes + logits) + writing_flops(task, ablation)
 
 
 def writing_flops(task: Measuring, ablation: AblationSettings) -> float:
@@ -280,7 +289,7 @@ def cross_entropy_flops(shape: ModelShape, crosscoder: CrosscoderShape, text: Pr
         text: the sequences measured.
         site: where the activations are read.
     """
-    sequences, length = text
+    sequences, length, _ = text
     tokens = sequences * length
     before = blocks_flops(shape, tokens, length, blocks_up_to(site))
     after = blocks_flops(shape, tokens, length, blocks_after(site, shape.blocks)) + logits_flops(shape, tokens)

@@ -34,7 +34,7 @@ from chronocoder.plan.memory import (
     training_memory,
 )
 from chronocoder.plan.place import Cost, Place
-from chronocoder.plan.sizes import blocks_up_to, rows_of, sequences_of
+from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE, blocks_up_to, rows_of, sequences_of
 
 BLOCK_TOKENS = 4096
 """Tokens of which evaluation and examples hold the codes at once."""
@@ -106,18 +106,22 @@ def _harvest(place: Place) -> Cost:
 
 
 def _score(place: Place) -> Cost:
-    """Run every prefix of the job's tasks through every checkpoint, to the logits of its last token.
+    """Run what is read of the job's tasks through every checkpoint, to the logits of a prefix's or all scored tokens.
 
-    A checkpoint's model is held until the next one is loaded.
+    Texts that several pairs share are counted for each of them. A checkpoint's model is held until the next one is
+    loaded; beside it a pass and its logits.
     """
     shape, checkpoints = place.shape, len(place.suite.tokens_seen)
     once = sum(
-        blocks_flops(shape, examples * length, length, shape.blocks) + logits_flops(shape, examples)
-        for examples, length in place.prompts
+        blocks_flops(shape, number * length, length, shape.blocks) + logits_flops(shape, number * max(1, scored))
+        for number, length, scored in place.prompts
     )
     work = Work(checkpoints * once, disk_bytes=checkpoints * shape.checkpoint_bytes)
-    held = min(2, checkpoints)
-    return Cost(work, on(place.accelerated, held * model_bytes(shape), loading=place.loading(held)))
+    models = min(2, checkpoints)
+    tokens = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE / shape.vocabulary_size)
+    scored = max(max(1, texts.scored) / texts.length for texts in place.texts)
+    passing = pass_bytes(shape, tokens) + 4.0 * tokens * scored * shape.vocabulary_size
+    return Cost(work, on(place.accelerated, models * model_bytes(shape) + passing, loading=place.loading(models)))
 
 
 def _compare(place: Place) -> Cost:

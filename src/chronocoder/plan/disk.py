@@ -15,9 +15,9 @@ from chronocoder.config import (
 from chronocoder.plan.jobs import Job, jobs_of
 from chronocoder.plan.models import CrosscoderShape, ModelShape, crosscoder_shape
 from chronocoder.plan.sizes import (
-    PREFIX_TOKENS,
     chosen_features,
     examples_of,
+    expected_texts,
     piece_rows_of,
     random_in_place,
     rows_of,
@@ -28,6 +28,8 @@ from chronocoder.plan.sizes import (
 NUMBER_BYTES = {"float16": 2, "float32": 4, "int8": 1}
 STORE_BYTES = 25_000
 """Metadata of a Zarr store of ten to twenty variables, measured; that of an activation store is about half."""
+TEXT_BYTES = 50
+"""Of a prefix or sentence in the store of its task, compressed: 30 to 80, measured."""
 REPORT_BYTES = 7_800_000
 """A report of four crosscoders, measured; most of it is the plotting library."""
 ATTRIBUTION_METADATA_BYTES = 145_000
@@ -97,17 +99,17 @@ def attribution_bytes(crosscoder: CrosscoderShape, tasks: int = 1) -> float:
 
 
 def ablation_bytes(
-    settings: AttributionSettings, ablation: AblationSettings, crosscoder: CrosscoderShape, examples: int
+    settings: AttributionSettings, ablation: AblationSettings, crosscoder: CrosscoderShape, tokens: float
 ) -> float:
     """Return the bytes of the ablations on one task, at most: no two checkpoints have a top feature in common.
 
-    For each checkpoint and top feature a compressed float32 of each example and position, and 192 bytes of effects by
+    For each checkpoint and top feature a compressed float32 of each token of the examples, and 192 bytes of effects by
     the role of a token; for each checkpoint and chosen feature 93 bytes: effect and interval by four estimators and
     by condition, what the answers become, and what is written there; for each pair of checkpoints and chosen feature
     72 bytes of what is written and read, by condition too, and 8 for each random direction in place of a top feature.
     """
     top = top_features(ablation, crosscoder)
-    of_positions = top * (4 * PREFIX_TOKENS * examples * COMPRESSED_POSITIONS + 192)
+    of_positions = top * (4 * tokens * COMPRESSED_POSITIONS + 192)
     chosen, checkpoints = chosen_features(ablation, crosscoder), crosscoder.checkpoints
     of_pairs = checkpoints * (checkpoints - 1) / 2 * (72 * chosen + 8 * random_in_place(settings, ablation, crosscoder))
     return checkpoints * (of_positions + 93 * chosen) + of_pairs + ABLATION_METADATA_BYTES
@@ -153,12 +155,15 @@ def _of_suite(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[
     corpora = [corpus_bytes(corpus, split, vocabulary) for split in ("train", "validation")]
     found += [Stored(suite, "corpus", 2, sum(corpora)), *_activations(experiment, suite, shape, jobs)]
     examples = [examples_of(suite, settings, task) for task in settings.tasks]
-    found += _of_runs(experiment, suite, shape, jobs, examples)
+    texts = [expected_texts(task) for task in settings.tasks.values()]
+    tokens = [pairs * of.tokens for pairs, of in zip(examples, texts, strict=True)]
+    found += _of_runs(experiment, suite, shape, jobs, tokens)
+    read = TEXT_BYTES * sum(pairs * of.number for pairs, of in zip(examples, texts, strict=True))
+    count = len(settings.tasks)
     if not settings.examined:
-        pairs = len(settings.tasks)
-        return [*found, Stored(suite, "tasks", pairs, pairs * STORE_BYTES + 50 * sum(examples))]
-    scores = sum(examples) * (50 + 4 * len(settings.tokens_seen))
-    small = 2 * len(settings.tasks) + 3
+        return [*found, Stored(suite, "tasks", count, count * STORE_BYTES + read)]
+    scores = read + sum(examples) * 4 * len(settings.tokens_seen)
+    small = 2 * count + 3
     return [*found, Stored(suite, "tasks, scores, report", small, small * STORE_BYTES + scores + REPORT_BYTES)]
 
 
@@ -189,16 +194,24 @@ def _activations(experiment: Experiment, suite: str, shape: ModelShape, jobs: li
 
 
 def _of_runs(
-    experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job], examples: list[int]
+    experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job], tokens: list[float]
 ) -> list[Stored]:
-    """Return what every crosscoder leaves: weights, effects of each task and of all together, and the rest."""
+    """Return what every crosscoder leaves: weights, effects of each task and of all together, and the rest.
+
+    Args:
+        experiment: the configuration.
+        suite: the suite.
+        shape: of its models.
+        jobs: of the suite.
+        tokens: of each task.
+    """
     found = _crosscoders(experiment, shape, jobs, "train_crosscoder")
     examined = _crosscoders(experiment, shape, jobs, "find_examples")
-    effects = sum(len(examples) * attribution_bytes(one) + attribution_bytes(one, len(examples)) for one in found)
+    effects = sum(len(tokens) * attribution_bytes(one) + attribution_bytes(one, len(tokens)) for one in found)
     ablations = [
         ablation_bytes(experiment.attribution, experiment.ablation, one, number)
         for one in examined
-        for number in examples
+        for number in tokens
     ]
     stores = 2 * len(found) + len(examined)
     measures = stores * STORE_BYTES + sum(
@@ -213,7 +226,7 @@ def _of_runs(
     ]
     return [
         Stored(suite, "crosscoders", len(found), sum(one.saved_bytes for one in found)),
-        Stored(suite, "attributions, relie", len(found) * (len(examples) + 1), effects),
+        Stored(suite, "attributions, relie", len(found) * (len(tokens) + 1), effects),
         Stored(suite, "own codes", len(found), sum(own_codes_bytes(one) for one in found)),
         Stored(suite, "ablations", len(ablations), sum(ablations)),
         Stored(suite, "training, evaluation, features", stores, measures),

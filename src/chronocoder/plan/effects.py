@@ -26,7 +26,7 @@ from chronocoder.plan.memory import (
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.sizes import (
     EXACT_ROWS,
-    PREFIX_TOKENS,
+    LOGITS_AT_ONCE,
     blocks_after,
     chosen_features,
     control_directions,
@@ -46,6 +46,8 @@ COMPARING_BYTES = 250e6
 """Python with xarray and SciPy, and the exchanges that are held at once."""
 CORE_FLOPS = 5e10
 """FLOP/s of one core's products, measured."""
+LOGITS_ARRAYS = 4
+"""Arrays as large as the logits of the vocabulary at the peak: of a pass and its gradient, or of two copies without."""
 
 
 def attribution_cost(place: Place) -> Cost:
@@ -56,14 +58,15 @@ def attribution_cost(place: Place) -> Cost:
     resample. Where several processes share the examples, their effects are added up on the device. Every latent counts
     as used; random directions and shuffled tokens are measured as latents are.
     """
-    crosscoder, settings, tasks = place.crosscoder, place.attribution, place.prompts
+    crosscoder, settings, tasks = place.crosscoder, place.attribution, place.examples
     measured = place.measurings
     flops, reading = sum(map(attribution_flops, measured)), sum(task.reading for task in measured)
-    largest, numbers = max(prompts.number for prompts in tasks), crosscoder.checkpoints * crosscoder.latents
+    largest, numbers = max(tasks), crosscoder.checkpoints * crosscoder.latents
+    texts = max(prompts.number for prompts in place.prompts)
     changed = crosscoder.latents + control_directions(settings, crosscoder)
     estimator = SCREEN if settings.estimator == TWO_STAGES else settings.estimator
     gradients = gradients_of(settings, estimator, changed / crosscoder.latents)
-    sequences = min(settings.batch_size, int((gradients or changed) * largest))
+    sequences = min(settings.batch_size, int((gradients or changed) * texts))
     passing = max(_resumed_bytes(place, sequences, gradient=bool(gradients)), _exact_bytes(place))
     joined = 8.0 * largest * numbers if place.experiment.attribution_jobs.processes > 1 else 0.0
     runs = 2 if settings.shuffled_tokens else 1
@@ -71,38 +74,37 @@ def attribution_cost(place: Place) -> Cost:
     host += 4.0 * RESAMPLED_ARRAYS * settings.bootstrap_samples * numbers
     summarised = changed + (crosscoder.latents if settings.shuffled_tokens else 0)
     means = settings.bootstrap_samples * crosscoder.checkpoints * summarised
-    cpu_s = sum(means * (RESAMPLED_S + DRAWN_S * prompts.number) for prompts in tasks)
+    cpu_s = sum(means * (RESAMPLED_S + DRAWN_S * pairs) for pairs in tasks)
     moved = len(tasks) * attribution_bytes(crosscoder)
     work = _in_precision(Work(reading, disk_bytes=moved, cpu_s=cpu_s), settings, flops - reading)
-    return _on_tasks(place, work, largest, max(passing, joined), host)
+    return _on_tasks(place, work, max(passing, joined), host)
 
 
 def ablation_cost(place: Place) -> Cost:
     """Change features exactly on each of the job's tasks.
 
-    On the device also all logits of the last tokens of a batch of rows, twice, and of every checkpoint what it writes
-    with the chosen features and the random directions, twice; in main memory what is measured of every example of one
-    task, twice, and the effects that the features are chosen by.
+    On the device also all logits of the last tokens of a batch of prefixes, twice, and of every checkpoint what it
+    writes with the chosen features and the random directions, twice; in main memory what is measured of every example
+    of one task, twice, and the effects that the features are chosen by.
     """
     crosscoder, settings, ablation = place.crosscoder, place.experiment.attribution, place.experiment.ablation
-    tasks = place.prompts
+    tasks = place.examples
     measured = place.measurings
     flops, reading = sum(ablation_flops(task, ablation) for task in measured), sum(task.reading for task in measured)
-    largest = max(prompts.number for prompts in tasks)
-    rows = EXACT_ROWS * settings.batch_size
+    rows = EXACT_ROWS * settings.batch_size if any(texts.number == 1 for texts in place.texts) else 0
     exact = _exact_bytes(place) + 8.0 * rows * place.shape.vocabulary_size
     passing = max(_resumed_bytes(place, settings.batch_size, gradient=True), exact)
     sets = len(ablation.set_sizes) * (1 + ablation.random_sets)
     chosen, top = chosen_features(ablation, crosscoder), top_features(ablation, crosscoder)
     random = random_in_place(settings, ablation, crosscoder)
-    of_example = 4 * chosen + PREFIX_TOKENS * top + sets + crosscoder.checkpoints * (chosen + random)
-    host = 8.0 * crosscoder.checkpoints * largest * of_example + len(tasks) * effects_bytes(crosscoder)
-    stored = sum(ablation_bytes(settings, ablation, crosscoder, number) for number, _ in tasks)
+    positions = max(texts.tokens for texts in place.texts)
+    of_example = 4 * chosen + positions * top + sets + crosscoder.checkpoints * (chosen + random)
+    host = 8.0 * crosscoder.checkpoints * max(tasks) * of_example + len(tasks) * effects_bytes(crosscoder)
+    stored = sum(ablation_bytes(settings, ablation, crosscoder, of.number * of.length) for of in place.prompts)
     moved = len(tasks) * attribution_bytes(crosscoder) + stored
-    tokens = min(settings.batch_size, largest) * PREFIX_TOKENS
-    written = 8.0 * crosscoder.checkpoints * tokens * (chosen + random)
+    written = 8.0 * crosscoder.checkpoints * _batch_tokens(place) * (chosen + random)
     work = _in_precision(Work(reading, disk_bytes=moved + own_codes_bytes(crosscoder)), settings, flops - reading)
-    return _on_tasks(place, work, largest, passing + written, host)
+    return _on_tasks(place, work, passing + written, host)
 
 
 def _in_precision(work: Work, settings: AttributionSettings, passes: float) -> Work:
@@ -114,7 +116,7 @@ def _in_precision(work: Work, settings: AttributionSettings, passes: float) -> W
     return work._replace(float32=work.float32 + passes)
 
 
-def _on_tasks(place: Place, work: Work, examples: int, passing: float, host: float) -> Cost:
+def _on_tasks(place: Place, work: Work, passing: float, host: float) -> Cost:
     """Return the cost of a job on some tasks, of which each process loads all models.
 
     On the device, beside a pass: the models, the crosscoder, a checkpoint's decoder rows once more, and five matrices
@@ -123,13 +125,11 @@ def _on_tasks(place: Place, work: Work, examples: int, passing: float, host: flo
     Args:
         place: the job.
         work: what it computes, reads and writes once the models are loaded.
-        examples: of its largest task.
         passing: bytes on the device of a pass from the site on.
         host: bytes in main memory.
     """
     shape, crosscoder, processes = place.shape, place.crosscoder, place.experiment.attribution_jobs.processes
-    tokens = min(place.experiment.attribution.batch_size, examples) * PREFIX_TOKENS
-    matrices = 4.0 * crosscoder.latents * (crosscoder.d_model + 5 * tokens)
+    matrices = 4.0 * crosscoder.latents * (crosscoder.d_model + 5 * _batch_tokens(place))
     held = crosscoder.checkpoints * model_bytes(shape) + crosscoder.saved_bytes + matrices + passing
     loaded = processes * (crosscoder.checkpoints * shape.checkpoint_bytes + crosscoder.saved_bytes)
     loading = place.loading(crosscoder.checkpoints, with_crosscoder=True)
@@ -137,20 +137,33 @@ def _on_tasks(place: Place, work: Work, examples: int, passing: float, host: flo
     return Cost(work, on(place.accelerated, held, host, loading))
 
 
+def _batch_tokens(place: Place) -> float:
+    """Return the tokens of the texts that are read at once."""
+    return min(place.experiment.attribution.batch_size, max(of.number for of in place.prompts)) * place.length
+
+
 def _resumed_bytes(place: Place, sequences: int, gradient: bool = False) -> float:
-    """Return the bytes of a pass from the site on: 4 (8 d + 3 i) a token (i: width of the MLP).
+    """Return the bytes of a pass from the site on: 4 (8 d + 3 i) a token (i: width of the MLP), and scored logits.
 
     With a gradient for every block: that is what the backward pass needs; inputs of frozen matrices are not kept.
     """
     blocks = blocks_after(place.site, place.shape.blocks) if gradient else 1
-    return pass_bytes(place.shape, sequences * PREFIX_TOKENS) * blocks
+    logits = _logits_bytes(place, sequences * max(texts.scored for texts in place.texts))
+    return pass_bytes(place.shape, sequences * place.length) * blocks + logits
 
 
 def _exact_bytes(place: Place) -> float:
-    """Return the bytes of a batch of exact effects: a pass, and keys and values of its rows in one block."""
+    """Return the bytes of a batch of exact effects: a pass, keys and values of its rows in one block, scored logits."""
     sequences = place.experiment.attribution.batch_size
-    past = 8.0 * EXACT_ROWS * sequences * PREFIX_TOKENS * place.shape.key_value_width
-    return _resumed_bytes(place, sequences) + past
+    tokens, rows = sequences * place.length, EXACT_ROWS * sequences
+    past = 8.0 * rows * place.length * place.shape.key_value_width
+    scored = min(tokens, rows * max(texts.scored for texts in place.texts))
+    return pass_bytes(place.shape, tokens) + past + _logits_bytes(place, scored)
+
+
+def _logits_bytes(place: Place, positions: float) -> float:
+    """Return the bytes of the vocabulary's logits at some positions, of which a pass has no more than it may."""
+    return 4.0 * LOGITS_ARRAYS * min(positions * place.shape.vocabulary_size, LOGITS_AT_ONCE)
 
 
 def collection_cost(place: Place) -> Cost:

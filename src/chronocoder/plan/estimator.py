@@ -23,7 +23,7 @@ def exact_hours(
         variant: of the crosscoder, which tells how many latents are active.
         shape: of the models.
         crosscoder: its sizes.
-        prompts: as many as there are pairs in the suite, of a mean length.
+        prompts: what is read of the suite's pairs, of a mean length.
         site: where the activations are read.
     """
     flops = exact_flops(Measuring(settings, shape, crosscoder, prompts, site, expected_l0(variant)))

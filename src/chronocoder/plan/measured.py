@@ -1,11 +1,14 @@
-"""What results that are there already tell a plan: how sparse crosscoders are, and how long prefixes are."""
+"""What results that are there already tell a plan: how sparse crosscoders are, and what is read of pairs."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import xarray as xr
+
 from chronocoder.config import Experiment
 from chronocoder.layout import Layout
+from chronocoder.plan.sizes import TaskTexts
 from chronocoder.stores import open_store
 
 
@@ -14,11 +17,11 @@ class Measured(NamedTuple):
 
     Attributes:
         l0: active latents a token of a crosscoder, by suite, comparison and variant.
-        lengths: mean tokens of a prefix, by suite and task.
+        texts: what is read of a pair on average, by suite and task.
     """
 
     l0: Mapping[tuple[str, str, str], float]
-    lengths: Mapping[tuple[str, str], float]
+    texts: Mapping[tuple[str, str], TaskTexts]
 
 
 NOTHING = Measured({}, {})
@@ -31,24 +34,26 @@ def measured_of(experiment: Experiment) -> Measured:
         StoreError: a store is damaged.
     """
     layout = Layout(experiment.results)
-    l0, lengths = dict[tuple[str, str, str], float](), dict[tuple[str, str], float]()
+    l0, texts = dict[tuple[str, str, str], float](), dict[tuple[str, str], TaskTexts]()
     for suite, settings in experiment.suites.items():
         for comparison in settings.comparisons:
             for variant in experiment.variants_of(suite, comparison):
                 run = {"suite": suite, "comparison": comparison, "variant": variant, "seed": experiment.seeds[0]}
-                found = _mean(Path(layout.evaluation.format(**run)), "l0")
-                if found is not None:
-                    l0[suite, comparison, variant] = found
+                evaluation = Path(layout.evaluation.format(**run))
+                if evaluation.exists():
+                    with open_store(evaluation) as store:
+                        l0[suite, comparison, variant] = float(store["l0"].mean())
         for task in settings.tasks:
-            found = _mean(Path(layout.task.format(suite=suite, task=task)), "length")
-            if found is not None:
-                lengths[suite, task] = found
-    return Measured(l0, lengths)
+            tokenised = Path(layout.task.format(suite=suite, task=task))
+            if tokenised.exists():
+                with open_store(tokenised) as store:
+                    texts[suite, task] = texts_of(store)
+    return Measured(l0, texts)
 
 
-def _mean(path: Path, variable: str) -> float | None:
-    """Return the mean of a store's variable; None without a store."""
-    if not path.exists():
-        return None
-    with open_store(path) as store:
-        return float(store[variable].mean())
+def texts_of(task: xr.Dataset) -> TaskTexts:
+    """Return what is read of a pair of a tokenised task on average; the last token of a sentence is not."""
+    if "member" not in task.dims:
+        return TaskTexts(1, float(task["length"].mean()), 0.0)
+    scored = task["length"] - task["scored_from"]
+    return TaskTexts(task.sizes["member"], float(task["length"].mean()) - 1, float(scored.mean()))

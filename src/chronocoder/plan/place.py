@@ -12,7 +12,7 @@ from chronocoder.plan.jobs import Job
 from chronocoder.plan.measured import NOTHING, Measured
 from chronocoder.plan.memory import Memory, loading_bytes
 from chronocoder.plan.models import CrosscoderShape, ModelShape, crosscoder_shape
-from chronocoder.plan.sizes import PREFIX_TOKENS, examples_of
+from chronocoder.plan.sizes import TaskTexts, examples_of, expected_texts
 
 
 class Cost(NamedTuple):
@@ -61,13 +61,25 @@ class Place(NamedTuple):
         return crosscoder_shape(self.experiment, job.suite, job.comparison, job.variant, self.shape)
 
     @property
+    def examples(self) -> list[int]:
+        """The pairs of each of the job's tasks."""
+        return [examples_of(self.job.suite, self.suite, task) for task in self.job.tasks]
+
+    @property
+    def texts(self) -> list[TaskTexts]:
+        """What is read of a pair of each of the job's tasks, measured or expected."""
+        measured, suite = self.measured.texts, self.job.suite
+        return [measured.get((suite, task), expected_texts(self.suite.tasks[task])) for task in self.job.tasks]
+
+    @property
     def prompts(self) -> list[Prompts]:
-        """The prefixes of each of the job's tasks, of measured or assumed lengths."""
-        lengths, suite = self.measured.lengths, self.job.suite
-        return [
-            Prompts(examples_of(suite, self.suite, task), lengths.get((suite, task), PREFIX_TOKENS))
-            for task in self.job.tasks
-        ]
+        """What is read of each of the job's tasks."""
+        return [Prompts.of(pairs, texts) for pairs, texts in zip(self.examples, self.texts, strict=True)]
+
+    @property
+    def length(self) -> float:
+        """Tokens of the longest texts, which memory is counted for."""
+        return max(texts.length for texts in self.texts)
 
     @property
     def l0(self) -> float:
@@ -81,9 +93,9 @@ class Place(NamedTuple):
         """Hours that exact effects on all tasks of the suite take, by which the estimator is chosen."""
         settings, variant = self.experiment.attribution, self.experiment.variants[self.job.variant]
         of_suite = self._replace(job=self.job._replace(tasks=tuple(self.suite.tasks))).prompts
-        pairs = sum(prompts.number for prompts in of_suite)
-        length = sum(prompts.number * prompts.length for prompts in of_suite) / max(pairs, 1)
-        return exact_hours(settings, variant, self.shape, self.crosscoder, Prompts(pairs, length), self.site)
+        return sum(
+            exact_hours(settings, variant, self.shape, self.crosscoder, prompts, self.site) for prompts in of_suite
+        )
 
     @property
     def attribution(self) -> AttributionSettings:

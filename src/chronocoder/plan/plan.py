@@ -79,8 +79,8 @@ class EffectsCost(NamedTuple):
         comparison: the comparison.
         variant: the variant.
         l0: active latents a token, measured or expected.
-        changed: features that change in an example.
-        rows: pairs, checkpoints and features to change exactly, together.
+        changed: features that change in a prefix or sentence.
+        rows: prefixes and sentences, checkpoints and features to change exactly, together.
         exact_hours: what that takes on `accelerator`.
         accelerator: `attribution.accelerator`.
         estimator: the one that is taken.
@@ -213,7 +213,7 @@ def _of_training(experiment: Experiment, shape: ModelShape, job: Job, cost: Cost
 def _of_effects(place: Place) -> EffectsCost:
     job, crosscoder, settings = place.job, place.crosscoder, place.attribution
     prompts = place._replace(job=job._replace(tasks=tuple(place.suite.tasks))).prompts
-    changed = [changes_of(settings, crosscoder.latents, place.l0, length).features for _, length in prompts]
+    changed = [changes_of(settings, crosscoder.latents, place.l0, of_task.length).features for of_task in prompts]
     total = sum(of_task.number * features for of_task, features in zip(prompts, changed, strict=True))
     return EffectsCost(
         suite=job.suite,

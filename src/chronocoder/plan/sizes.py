@@ -2,18 +2,72 @@
 
 import functools
 from pathlib import Path
+from typing import NamedTuple
 
 from chronocoder.activations.pieces import sequences_per_piece
-from chronocoder.config import AblationSettings, AttributionSettings, CorpusSettings, FileTask, NurseryTask, Suite
+from chronocoder.config import (
+    AblationSettings,
+    AttributionSettings,
+    CorpusSettings,
+    FileTask,
+    NurseryTask,
+    PairsTask,
+    Suite,
+    TableTask,
+    Task,
+)
 from chronocoder.errors import ConfigError, TaskError
 from chronocoder.plan.models import CrosscoderShape
 from chronocoder.tasks.sources import read_source
 
 PREFIX_TOKENS = 9
 """Tokens of a minimal pair's prefix: assumed, since the tokenizer is not at hand; 3 to 9 on average in the nursery."""
+SENTENCE_TOKENS = 9
+"""Tokens that are read of a sentence: assumed likewise; the separator and all but the last of 6 to 10 in BLiMP."""
+ENDING_TOKENS = 3
+"""Tokens that both sentences of a pair end with: assumed likewise."""
+LOGITS_AT_ONCE = 2**27
+"""Numbers that the logits of a pass may have: half a gigabyte in float32."""
+TOKENS_AT_ONCE = 2048
+"""Tokens in a forward pass that scores pairs, padding included."""
 
 EXACT_ROWS = 8
 """Rows of a batch of exact effects at most, in units of its sequences: each has the keys and values of its past."""
+
+
+class TaskTexts(NamedTuple):
+    """What a model reads of a pair.
+
+    Attributes:
+        number: a prefix, 1, or sentences, 2.
+        length: tokens of each.
+        scored: last positions of each whose logits of the vocabulary are wanted; 0 where those of two answers are.
+    """
+
+    number: int
+    length: float
+    scored: float
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of a pair."""
+        return self.number * self.length
+
+
+EXPECTED_TEXTS = {
+    "next_token": TaskTexts(1, PREFIX_TOKENS, 0),
+    "continuation": TaskTexts(2, SENTENCE_TOKENS, ENDING_TOKENS),
+    "sentence": TaskTexts(2, SENTENCE_TOKENS, SENTENCE_TOKENS),
+}
+"""By metric, before a task has been tokenised."""
+
+
+def expected_texts(task: Task) -> TaskTexts:
+    """Return what will be read of a pair; where the metric is `auto`, of pairs of sentences, both."""
+    if task.metric != "auto":
+        return EXPECTED_TEXTS[task.metric]
+    parted = isinstance(task, NurseryTask | PairsTask) or (isinstance(task, TableTask) and task.columns.good is None)
+    return EXPECTED_TEXTS["next_token" if parted else "sentence"]
 
 
 def sequences_of(corpus: CorpusSettings, split: str) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 from chronocoder.plan.hardware import STARTUP_S, Hardware
 from chronocoder.plan.plan import Plan
+from chronocoder.plan.sizes import PREFIX_TOKENS
 
 DECIMALS = ("", "k", "M", "G", "T", "P", "E", "Z")
 
@@ -71,7 +72,7 @@ EFFECTS_HEADINGS = (
     "comparison",
     "variant",
     "active a token",
-    "changing a prefix",
+    "changing a text",
     "exact changes",
     "exact, for `auto`",
     "on",
@@ -165,9 +166,12 @@ def _notes(hardware: Hardware) -> str:
         f"{hardware.utilisation:.0%} of that, or what moving the bytes at {rate} takes, whichever is longer, and"
         f" {STARTUP_S:g} s to start a job.\n"
         "Tokenising, resampling and matching features are timed on one core of a CPU.\n"
-        "Active latents and lengths of prefixes are measured where there are results; else they are what the variant"
-        " asks for,\nor 1/32 of the dictionary and at most 100, and 9 tokens.\n"
-        "`auto` decides by the latents that the variant asks for.\n"
+        "Active latents, and the metrics and lengths of tasks, are measured where there are results. Else latents are"
+        " what the variant\nasks for, or 1/32 of the dictionary and at most 100; a prefix or sentence has"
+        f" {PREFIX_TOKENS} tokens; and where the metric\nis `auto`, pairs of sentences are scored by `sentence`, which"
+        " costs most, others by `next_token`.\n"
+        "`estimator: auto` decides by the latents that the variant asks for, on each task as if all pairs of the suite"
+        " were like its own.\n"
         "Queues are not in them, nor what is bound by memory: sparse variants take longer.\n"
         "Memory is of one process, the largest of the rule; that of CUDA itself is not in it.\n"
         "B: bytes; k, M, G: powers of 1000."

@@ -15,10 +15,9 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from chronocoder.plan.sizes import LOGITS_AT_ONCE
 from chronocoder.tasks.rows import Rows, by_member, reads_prefixes
 
-LOGITS_AT_ONCE = 2**27
-"""Numbers that the logits of a pass may have: half a gigabyte in float32."""
 RIGHT = 0
 
 
