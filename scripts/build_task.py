@@ -27,7 +27,9 @@ def main() -> None:
     settings = TypeAdapter(Task).validate_json(arguments.settings)
     tokenizer = load_tokenizer(arguments.tokenizer)
     found = read_pairs(arguments.task, settings)
-    task = tokenise_pairs(found.pairs, tokenizer, separator_id(tokenizer), arguments.task, metric=settings.metric)
+    task = tokenise_pairs(
+        found.pairs, tokenizer, separator_id(tokenizer), arguments.task, settings.metric, found.drawn_from
+    )
     facts = provenance(
         settings,
         suite=arguments.suite,

@@ -73,7 +73,7 @@ class Slot:
             NoLocksError: the file system has no locks.
         """
         while not self.is_claimed:
-            with suppress(FileNotFoundError):  # another process has just left nothing here
+            with suppress(FileNotFoundError, FileExistsError):  # another process has just left nothing here
                 self._directory.mkdir(parents=True, exist_ok=True)
                 file = (self._directory / _CLAIM).open("a", encoding="utf-8")
                 if not _lock(file, wait):
@@ -91,13 +91,14 @@ class Slot:
         self._adopted = True
 
     def put(self, write: Callable[[Path], None], maker: dict[str, str]) -> None:
-        """Have the result written, to appear whole.
+        """Have the result written, to appear whole; there is none yet.
 
         Args:
             write: writes it to a path.
             maker: the task whose job makes it, and that job's log.
         """
         unfinished = self._entry.with_name(f"{self._entry.name}.partial")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed, where there are no locks
         unfinished.mkdir(parents=True)
         write(unfinished / _STORE)
         (unfinished / _MAKER).write_text(json.dumps(maker), encoding="utf-8")
@@ -107,23 +108,30 @@ class Slot:
         """Move the result where it belongs, leave nothing here, and return who made it."""
         maker: dict[str, str] = json.loads((self._entry / _MAKER).read_text(encoding="utf-8"))
         put_in_place(self._entry / _STORE, self.output)
-        self.release()
+        self._leave_nothing()
         return maker
 
     def release(self) -> None:
         """Give up the claim; where there is no result, nothing is left."""
-        if empty := not self.holds_result:
-            self._clear()
+        if self._lock is not None and not self.holds_result:
+            self._leave_nothing()
+        self._unlock()
+
+    def _leave_nothing(self) -> None:
+        self._clear()
+        self._unlock()  # before the directories go: network file systems keep a file that is open
+        with suppress(OSError):  # another process has begun to use them
+            self._directory.rmdir()
+            self._directory.parent.rmdir()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
-            self._lock.close()  # before the directories go: network file systems keep a file that is open
+            self._lock.close()
         self._lock, self._adopted = None, False
-        if empty:
-            with suppress(OSError):  # another process has begun to use them
-                self._directory.rmdir()
-                self._directory.parent.rmdir()
 
     def _clear(self, *but: str) -> None:
-        for path in self._directory.iterdir():
+        """Remove what is here, the claim last: once it has gone, another process may have begun to work here."""
+        for path in sorted(self._directory.iterdir(), key=lambda path: path.name == _CLAIM):
             if path.name not in but:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -241,7 +249,7 @@ class SharedTasks(Tasks):
             if claimed == [self._own]:
                 raise
             _log.warning("%d tasks failed together, and are left to their own jobs: %s", len(claimed), error)
-            if self._own in claimed:
+            if self._own in claimed and not self.has_result:
                 work([self._own.output])
         finally:
             self._release(*claimed)

@@ -3,6 +3,9 @@
 import copy
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from slow_attribution import (
     tiny_sites,
 )
 from tiny import ARCHITECTURES, tiny_model
+from tokenizers.normalizers import Lowercase
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -23,12 +27,15 @@ from chronocoder.attribution.ablation import measure_ablations, summarise_ablati
 from chronocoder.attribution.attribute import measure_effects
 from chronocoder.attribution.controls import shuffle_tokens
 from chronocoder.attribution.effects import metric
+from chronocoder.attribution.interventions import draw_partners, prepare_task
 from chronocoder.attribution.prompts import read_prompts
 from chronocoder.attribution.sampling import units_of
 from chronocoder.attribution.summary import summarise_effects
 from chronocoder.behaviour.pool import Pool
 from chronocoder.config import UNITS, AblationSettings, AttributionSettings
 from chronocoder.suites.nursery.tokenizer import SEPARATOR
+from chronocoder.suites.sites import Site
+from chronocoder.tasks import readout
 from chronocoder.tasks.metrics import choose_metric, contradictions, encode_pair
 from chronocoder.tasks.pairs import MinimalPair
 from chronocoder.tasks.readout import LOGITS_AT_ONCE, LogProbability, sequences_at_once
@@ -84,6 +91,18 @@ def test_pairs_whose_subjects_differ_are_asked_for_what_follows(
     assert f"task made: metric continuation: {reason}" in caplog.text and not task.attrs["warnings"]
 
 
+@pytest.mark.parametrize(
+    ("asks", "expected"),
+    [(("sentence",), "sentence"), (("next_token", "sentence"), "sentence"), (("next_token",), "continuation")],
+)
+def test_of_pairs_with_opposite_answers_the_source_says_what_is_asked(
+    asks: tuple[str, ...], expected: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    pairs = [replace(pair, asks=asks) for pair in agreement(True)]
+    task = task_of(tokenizer, "auto", pairs)
+    assert task.attrs["metric"] == expected and bool(task.attrs["warnings"]) == (expected not in asks)
+
+
 def test_a_metric_that_asks_something_else_is_warned_of(
     tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -102,6 +121,14 @@ def test_one_pair_among_many_with_the_opposite_answer_decides_nothing(tokenizer:
     assert chosen(tokenizer, [*many, *agreement(True)[:2]]) == "next_token"
 
 
+def test_the_metric_is_that_of_all_pairs_whichever_are_drawn(tokenizer: PreTrainedTokenizerFast) -> None:
+    pairs = agreement(True)
+    alone = tokenise_pairs(pairs[:1], tokenizer, 0, "made", "auto")
+    drawn = tokenise_pairs(pairs[:1], tokenizer, 0, "made", "auto", pairs)
+    assert (alone.attrs["metric"], drawn.attrs["metric"]) == ("next_token", "continuation")
+    assert drawn.sizes["example"] == 1 and drawn.attrs["pairs_given"] == 1
+
+
 def test_sets_that_lose_too_many_pairs_are_asked_for_sentences(
     tokenizer: PreTrainedTokenizerFast, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -111,6 +138,16 @@ def test_sets_that_lose_too_many_pairs_are_asked_for_sentences(
     assert task.attrs["left_out_length"] == 3 and not task.attrs["warnings"]
     [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warning == "task made: 4 of 7 pairs usable, left out: {'length': 3}"
+
+
+def test_reason_says_why_another_metric_that_the_source_names_was_passed_over(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    unequal = [MinimalPair(f"the {name}", " cat", " qqqqq") for name in ("boy", "boys", "dogs")]
+    pairs = [replace(pair, asks=("next_token", "sentence")) for pair in [*agreement(False), *unequal]]
+    assert task_of(tokenizer, "auto", pairs).attrs["metric_reason"] == (
+        "the source of the pairs names it, and 100% of them can be used (only 57% with next_token, which it names too)"
+    )
 
 
 def test_an_ending_alone_is_no_reason_to_ask_for_it(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -166,6 +203,25 @@ def test_sentences_are_tokenised_whole(tokenizer: PreTrainedTokenizerFast, name:
     np.testing.assert_array_equal(others, task["token_id"].values[task["has_counterfactual"].values][:, ::-1])
 
 
+def test_sentences_that_differ_in_what_is_not_read_are_no_counterfactuals(tokenizer: PreTrainedTokenizerFast) -> None:
+    pairs = [MinimalPair("the cat", " sees", " see"), MinimalPair("the", " cat sees", " cats sees")]
+    task = task_of(tokenizer, "sentence", pairs)
+    assert task["has_counterfactual"].values.tolist() == [False, True]
+    assert task.attrs["counterfactual_left_out"] == 1
+    assert prepare_task(task, AttributionSettings(intervention="counterfactual")).sizes["example"] == 1
+
+
+def test_partners_differ_in_what_is_read(tokenizer: PreTrainedTokenizerFast) -> None:
+    answers = [(" sees", " see"), (" walks", " walk"), (" see", " sees")]
+    pairs = [MinimalPair(prefix, *both) for prefix in ("the cat", "the dogs") for both in answers]
+    task = task_of(tokenizer, "sentence", pairs)
+    for seed in range(5):
+        partners = draw_partners(task, seed)
+        assert all(pairs[place].prefix != pairs[partner].prefix for place, partner in enumerate(partners))
+    alone = task_of(tokenizer, "sentence", pairs[:3])
+    assert (draw_partners(alone, 0) == -1).all()
+
+
 def test_a_word_that_is_tokenised_otherwise_at_the_end_of_a_prefix_is_used(tokenizer: PreTrainedTokenizerFast) -> None:
     """Nothing is decoded and encoded again: "boy" and "boys" are single tokens, and "boy" is not part of "boys"."""
     task = task_of(tokenizer, "next_token", [MinimalPair("a boy", "s", "")])
@@ -187,6 +243,38 @@ def test_pairs_that_a_metric_cannot_use_are_counted_by_reason(tokenizer: PreTrai
     assert counts["next_token"] == {**none, "left_out_length": 1, "left_out_prefix": 1}
     assert counts["continuation"] == {**none, "left_out_continuation": 2}
     assert counts["sentence"] == none
+
+
+def test_a_sentence_that_goes_on_after_the_end_of_the_other_has_no_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    pairs = [MinimalPair("the cat sees", "", " the dogs"), MinimalPair("the cat", " sees", " see")]
+    task = task_of(tokenizer, "next_token", pairs)
+    assert task.attrs["left_out_length"] == 1 and task.sizes["example"] == 1
+    assert task_of(tokenizer, "auto", pairs).attrs["metric"] == "sentence"
+
+
+def test_a_word_that_the_tokenizer_makes_the_same_is_no_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    blind = copy.deepcopy(tokenizer)
+    blind.backend_tokenizer.normalizer = Lowercase()
+    pairs = [MinimalPair("", "The cat", "the cat sees"), MinimalPair("the cat", " sees", " see")]
+    assert task_of(blind, "next_token", pairs).attrs["left_out_length"] == 1
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "ending"),
+    [
+        ("the cats see the dogs", "the cat see the dogs", " see the dogs"),
+        ("the xyzs see", "the qqqs see", " see"),  # not with the end of the words that differ
+        ("the xyzs", "the qqqs", ""),
+        ("cats see", "the cats see", " see"),  # the first word begins the one sentence, and has a space in the other
+        ("xyzs", "qqqs", "s"),  # no spaces, no words
+    ],
+)
+def test_an_ending_begins_with_a_word(good: str, bad: str, ending: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    for before in ("", " "):
+        tokens = encode_pair(MinimalPair("", good, bad), tokenizer, before)
+        if before and good[0] != bad[0]:
+            continue
+        assert tokenizer.decode(tokens.good[len(tokens.good) - tokens.ending :]) == ending
 
 
 def test_sentences_with_the_same_tokens_are_a_tie(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -320,6 +408,97 @@ def test_passes_of_effects_have_few_enough_logits(
 
 
 @pytest.mark.parametrize("name", TWO_SENTENCES)
+def test_no_pass_has_more_logits_than_fit_into_memory(
+    name: str, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, where, crosscoder = task_of(tokenizer, name), tiny_sites(), folded_crosscoder(0.1)
+    limit = 3 * int(task["length"].max()) * where[0].model.config.vocab_size
+    monkeypatch.setattr(readout, "LOGITS_AT_ONCE", limit)
+    largest = []
+    for site in where:
+        embedding = site.model.get_output_embeddings()
+        embedding.register_forward_hook(lambda _module, _inputs, logits: largest.append(logits.numel()))
+    chosen_settings = AttributionSettings(estimator="grouped_gradients", groups=3, bootstrap_samples=20)
+    effects = measure_effects(crosscoder, where, task, chosen_settings)
+    attribution = summarise_effects(
+        effects, task, crosscoder.decoder_norms.numpy(), {"step0": 0, "step1": 10}, chosen_settings
+    )
+    ablation = AblationSettings(top_features=4, set_sizes=[2], random_sets=3)
+    measure_ablations(crosscoder, where, task, attribution, chosen_settings, ablation)
+    assert limit / 3 < max(largest) <= limit
+
+
+def gradients_by_sentence(task: xr.Dataset, site: Site, points: Sequence[float], checkpoint: int) -> np.ndarray:
+    """Return effects by a mean gradient on the way to zero, shape (example, feature), one sentence at a time."""
+    crosscoder, sites = folded_crosscoder(0.1), tiny_sites()
+    found = np.zeros((task.sizes["example"], len(crosscoder.b_enc)))
+    for example, (member, sign) in product(range(task.sizes["example"]), (("right", -1), ("wrong", 1))):
+        own = task.isel(example=example).sel(member=member)
+        ids = torch.from_numpy(own["token_id"].values[None, : int(own["length"])].astype(np.int64))
+        x = torch.stack([of.read(ids).activation[0] for of in sites], dim=1)
+        codes = crosscoder.encode(x)
+        codes[0] = 0
+        clean = x[:, checkpoint]
+        end = crosscoder.b_dec[checkpoint].expand_as(clean).clone()
+        end[0] = clean[0]
+        for point in points:
+            leaf = (clean + point * (end - clean)).requires_grad_()
+            with site.module.register_forward_hook(lambda _module, _input, output, put=leaf: replaced(output, put)):
+                scores = site.model(input_ids=ids).logits[0].log_softmax(dim=-1)
+            first = int(own["scored_from"])
+            mu = sign * scores[first - 1 : -1].gather(1, ids[0, first:, None]).sum()
+            gradient = torch.autograd.grad(mu, leaf)[0]
+            found[example] += (-codes * (gradient @ crosscoder.W_dec[checkpoint].T)).sum(dim=0).numpy() / len(points)
+    return found
+
+
+def replaced(output: Any, put: torch.Tensor) -> Any:
+    return (put[None], *output[1:]) if isinstance(output, tuple) else put[None]
+
+
+@pytest.mark.parametrize("name", TWO_SENTENCES)
+@pytest.mark.parametrize(
+    ("settings", "points"),
+    [
+        ({"estimator": "attribution_patching"}, [0.0]),
+        (
+            {
+                "estimator": "published",
+                "steps": 3,
+                "path_points": "midpoints",
+                "over_tokens": "sum",
+                "token_threshold": 0.0,
+            },
+            [1 / 6, 3 / 6, 5 / 6],
+        ),
+    ],
+)
+def test_gradients_are_those_of_both_sentences(
+    name: str, settings: dict[str, Any], points: list[float], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Also of sentences of unequal lengths, and of several scored tokens."""
+    task, where = task_of(tokenizer, name), tiny_sites()
+    chosen = AttributionSettings(**settings, random_directions=0, batch_size=3)
+    found = measure_effects(folded_crosscoder(0.1), where, task, chosen)["effects"][1]
+    expected = gradients_by_sentence(task, where[1], points, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-5)
+    assert np.abs(expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", TWO_SENTENCES)
+def test_groups_with_every_feature_alone_are_exact(name: str, tokenizer: PreTrainedTokenizerFast) -> None:
+    task, where, crosscoder = task_of(tokenizer, name), tiny_sites(), folded_crosscoder(0.1)
+    alone, grouped = (
+        AttributionSettings(estimator="grouped_gradients", random_directions=0, **settings)
+        for settings in ({"alone": 24}, {"alone": 0, "groups": 24, "points": 12})
+    )
+    expected = slow_effects(crosscoder, where, task)
+    for settings, tolerance in ((alone, 5e-5), (grouped, 2e-3)):
+        found = measure_effects(crosscoder, where, task, settings)["effects"]
+        np.testing.assert_allclose(found, expected, rtol=1e-2, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", TWO_SENTENCES)
 def test_two_stages_measure_both_sentences_of_the_chosen_features(
     name: str, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -407,3 +586,15 @@ def test_what_is_scored_at_the_end_is_not_shuffled(name: str, tokenizer: PreTrai
         assert before[0] == after[0] and (before[kept:] == after[kept:]).all()
         assert sorted(before[:kept]) == sorted(after[:kept])
     assert (task["token_id"].values != shuffled["token_id"].values).any()
+
+
+def test_both_sentences_of_a_pair_are_shuffled_alike(tokenizer: PreTrainedTokenizerFast) -> None:
+    """They go on differing where they did: in another order each, a pair would be of two orders."""
+    task = task_of(tokenizer, "sentence")
+    shuffled = shuffle_tokens(task, 0)
+    differing = [
+        (of["token_id"].isel(member=0) != of["token_id"].isel(member=1)).sum("position") for of in (task, shuffled)
+    ]
+    alike = (task["length"].isel(member=0) == task["length"].isel(member=1)).values
+    assert 0 < alike.sum() < len(PAIRS)
+    np.testing.assert_array_equal(differing[1].values[alike], differing[0].values[alike])

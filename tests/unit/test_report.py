@@ -51,7 +51,7 @@ from chronocoder.report.suite_figures import log_axis, place_on_log
 from chronocoder.report.summary import summarise
 from chronocoder.report.text import listed, peak_words, short_count, signed
 from chronocoder.report.trust import measurable_note, trust_finding, trust_line, trust_rows, trust_sentences
-from chronocoder.report.writing import draw_written_shares, writing_data
+from chronocoder.report.writing import draw_written_shares, writing_data, writing_sentence
 from chronocoder.stores import write_store
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "write_report.py"
@@ -448,6 +448,24 @@ def test_summary_tells_writer_from_reader(inputs: ReportInputs) -> None:
     ablations = inputs.runs[0].ablations
     ablations["far"] = ablations["far"].isel(group=[0, 1])
     assert "on “far” (random directions were not measured). The rest" in texts_of(inputs)["Writer or reader"]
+
+
+def test_summary_does_not_list_what_is_written_on_each_of_many_tasks(inputs: ReportInputs) -> None:
+    store = inputs.runs[0].ablations["far"]
+    unseen = store.copy(deep=True)
+    unseen["written_share"][:] = np.nan
+    high = store.copy(deep=True)
+    high["written_share"][{"group": 0}] = 0.9
+    ablations = {"one": store, "two": store, "three": store, "four": high, "five": unseen}
+    relie = xr.Dataset(coords={"task": list(ablations), "checkpoint": inputs.runs[0].checkpoints})
+    run = replace(inputs.runs[0], ablations=ablations, relie=relie)
+    assert writing_sentence(run, []) == (
+        "In pair · l1 · seed 0, from step10 to step20, what is written accounts for 25\u00a0% of the changes of IE of"
+        " the top features (the median of 5 tasks); the rest is due to how it is read. The share is below every draw of"
+        " random directions (2) on 3 of them, and above every draw on 1."
+    )
+    alone = {task: of_task.isel(group=[0, 1]) for task, of_task in ablations.items()}
+    assert writing_sentence(replace(run, ablations=alone), []).endswith("Random directions were not measured.")
 
 
 def test_faithfulness_curves_share_a_scale_and_skip_what_is_undefined(relie: xr.Dataset) -> None:

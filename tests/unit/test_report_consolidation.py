@@ -5,10 +5,17 @@ import re
 from dataclasses import replace
 
 import pytest
+import xarray as xr
 from report_stores import consolidation_store, make_run, six_features, toy_inputs, with_facts, with_languages
 
 from chronocoder.errors import StoreError
-from chronocoder.report.consolidation import KINDS, draw_consolidations, language_tables, pair_sentences
+from chronocoder.report.consolidation import (
+    KINDS,
+    draw_consolidations,
+    language_sentences,
+    language_tables,
+    pair_sentences,
+)
 from chronocoder.report.contrasts import find_all_features
 from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import ReportInputs
@@ -32,7 +39,7 @@ def test_sentences_tell_which_families_are_shared_and_since_when() -> None:
     first, levels = sentences_of(COURSES)
     assert first == (
         "English and French share features at step20 on 3 of 4 families: from step10 on, “agreement”; from step20 on,"
-        " “gender” and “silent”; not on “number”. Before, they shared features on “number” at step10."
+        " “gender” and “silent”; not found on “number”. Before, they shared features on “number” at step10."
     )
     assert levels == (
         "At step20, overlap of helping effects between the languages is 0.41 on average over families (0.12 to 0.50),"
@@ -44,17 +51,26 @@ def test_sentences_tell_which_families_are_shared_and_since_when() -> None:
 
 def test_sentences_where_nothing_or_everything_is_shared() -> None:
     assert sentences_of({"a": [True, False], "b": [False, False]})[0] == (
-        "English and French share no features at step20: overlap exceeds both null levels on none of 2 families."
-        " Before, they shared features on “a” at step10."
+        "English and French are not found to share features at step20: overlap clearly exceeds both null levels on none"
+        " of 2 families. Before, they shared features on “a” at step10."
     )
     assert sentences_of({"a": [True, True]})[0] == (
-        "English and French share features at step20 on 1 of 1 families: from step10 on, “a”."
+        "English and French share features at step20 on 1 of 1 family: from step10 on, “a”."
     )
     store = consolidation_store({"a": [False, False]})
     nothing = store.assign(overlap=store["overlap"] * float("nan")).isel(language_pair=0)
     assert pair_sentences(nothing) == [
         "English and French: no family has a measurable helping effect in both languages at any checkpoint."
     ]
+
+
+def test_summary_counts_many_pairs_of_languages() -> None:
+    stores = [consolidation_store({"a": [True, last], "b": [False, False]}) for last in (True, False, True, False)]
+    assert language_sentences(xr.concat(stores, "language_pair", data_vars="all")) == [
+        "At step20, 2 of 4 pairs of languages share features on at least one family."
+    ]
+    three = language_sentences(xr.concat(stores[:3], "language_pair", data_vars="all"))
+    assert three == [text for store in stores[:3] for text in pair_sentences(store.isel(language_pair=0))]
 
 
 def test_table_has_the_numbers_of_each_checkpoint_and_the_features_of_both_languages(inputs: ReportInputs) -> None:

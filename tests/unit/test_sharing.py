@@ -383,6 +383,7 @@ def test_without_locks_a_job_does_its_own_task(tmp_path: Path, monkeypatch: pyte
     assert tasks.begin() == slots[0].output
     assert list(tasks.turns()) == [slots[0].output]
     assert "Operation not supported); tasks are not shared" in caplog.text
+    (tmp_path / ".shared" / "a.zarr" / "key.partial" / "half").mkdir(parents=True)  # of a process that was killed
     tasks.put(slots[0].output, lambda path: path.mkdir())
     assert tasks.begin() is None
     tasks.take()
@@ -401,3 +402,34 @@ def test_a_job_whose_result_is_there_imports_nothing_heavy(script: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "xarray", "pydantic"} & set(said.stdout.split())
+
+
+def test_a_claim_outlives_a_directory_that_goes_while_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Path.mkdir` raises where the directory was there, and another process has removed it by the time it looks."""
+    make, calls = Path.mkdir, []
+
+    def mkdir(path: Path, *mode: int, **options: bool) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileExistsError(path)
+        make(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    slot = Slot(tmp_path / "a.zarr", "key")
+    assert slot.claim() and slot.is_claimed
+    slot.release()
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_claim_goes_after_all_that_it_guards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slot, gone = Slot(tmp_path / "a.zarr", "key"), []
+    assert slot.claim()
+    slot.put(lambda path: path.mkdir(), {"task": "a", "log": ""})
+    remove, unlink = sharing.shutil.rmtree, Path.unlink
+    monkeypatch.setattr(sharing.shutil, "rmtree", lambda path, **of: (gone.append(path.name), remove(path, **of)))
+    monkeypatch.setattr(Path, "unlink", lambda path: (gone.append(path.name), unlink(path)))
+    monkeypatch.setattr(Path, "iterdir", lambda path: [path / name for name in ("claim", "key")])
+    slot.take()
+    assert gone == ["key", "claim"]

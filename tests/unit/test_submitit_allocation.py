@@ -77,6 +77,13 @@ def test_jobs_run_one_after_another_and_say_how_they_ended(node: Path) -> None:
     assert 0.2 <= first.seconds < 20
 
 
+def test_a_job_is_told_what_those_after_it_are_to_make(node: Path) -> None:
+    tell = "echo $SUBMITIT_WAITING >> waiting"
+    with pytest.raises(AllocationError):
+        attempt(allocation_of(node, tell, tell, "exit 1", tell))
+    assert lines(node / "waiting") == ['["1.out", "2.out", "3.out"]', '["2.out", "3.out"]', "[]"]
+
+
 def test_a_job_that_fails_fails_alone(node: Path) -> None:
     with pytest.raises(AllocationError, match=r"^1 of 3 jobs failed: see "):
         attempt(allocation_of(node, "echo a >> ran", "echo why; exit 3", "echo c >> ran"))

@@ -44,11 +44,12 @@ def test_a_job_that_states_little_asks_for_little() -> None:
 def test_a_job_gets_all_that_it_states() -> None:
     resources = {
         **{"mem_mb": 4000, "runtime": 60, "cpus": 8, "gpus": 2, "nodes": 3, "pack": 4, "state": "results/state"},
+        "pack_with": "results",
         **{"partition": "gpu", "account": "us", "qos": "high", "constraint": "a100", "exclude": "node[1-3]"},
         **{"extra": "reservation=course", "tmpdir": "/tmp", "disk_mb": 1000, "_cores": 1, "_nodes": 1},
     }
     request = Request(60, 4000, 8, 2, 3, "gpu", "us", "high", "a100", "node[1-3]", "reservation=course")
-    assert wish_of("train", resources, threads=1) == Wish(request, pack=4, state="results/state")
+    assert wish_of("train", resources, threads=1) == Wish(request, 4, "results", "results/state")
 
 
 @pytest.mark.parametrize("name", ["runtime", "mem_mb"])
@@ -133,6 +134,12 @@ def test_jobs_that_differ_in_more_than_size_do_not_meet() -> None:
     for name, value in others.items():
         other = Job("b", Wish(replace(REQUEST, **{name: value}), pack=3))
         assert names_of(packs_of([Job("a"), other, Job("c")])) == ["ac", "b"], name
+
+
+def test_jobs_meet_only_those_that_they_are_to_be_packed_with() -> None:
+    others = [Job(name, Wish(REQUEST, pack=3, pack_with="others")) for name in "xyz"]
+    mixed = [job for pair in zip(jobs("abc"), others, strict=True) for job in pair]
+    assert names_of(packs_of(mixed)) == ["abc", "xyz"]
 
 
 def test_a_job_that_is_tried_again_is_alone() -> None:

@@ -481,11 +481,15 @@ def test_several_nodes_need_a_cluster(cluster: str) -> None:
 
 
 def test_a_group_runs_on_the_nodes_of_its_largest_job_and_alone() -> None:
-    members = [Job(resources=resources(nodes=2, pack=4, state="s")), Job(["b.out"]), Job(["c.out"], name="evaluate")]
+    members = [
+        Job(resources=resources(nodes=2, pack=4, pack_with="p", state="s")),
+        Job(["b.out"]),
+        Job(["c.out"], name="evaluate"),
+    ]
     group = Group(members, resources(nodes=4, pack=8, state="s", mem_mb=700))
     ready = make_ready(group, "slurm", no_gpus=False, logs=Path("/logs"))
     assert ready.wish.request == Request(30, 700, 3, nodes=2)
-    assert (ready.wish.pack, ready.wish.state) == (1, "")
+    assert (ready.wish.pack, ready.wish.pack_with, ready.wish.state) == (1, "", "")
     assert ready.entry.rule == ready.rule == "evaluate+train"
 
 

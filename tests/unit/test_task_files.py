@@ -89,6 +89,24 @@ def test_files_of_several_languages_are_named_by_them() -> None:
     assert list(paths(clams={"kind": "clams", "path": "clams/en_evalset"})) == ["simple", "that"]
 
 
+def test_files_that_name_their_languages_and_phenomena_make_families() -> None:
+    put("clams/en_evalset/simple.txt", "clams/fr_evalset/simple.txt", "clams/en_evalset/that.txt")
+    put("mb/eng/data.tsv", "mb/fra/data.tsv")
+    suite = copy.deepcopy(DEFAULT["suites"]["nursery"])
+    of_table = {"kind": "table", "columns": COLUMNS, "path": "a.csv", "language": "fra"}
+    suite["tasks"] = {
+        "clams": {"kind": "clams", "path": "clams"},
+        "mb": {"kind": "multiblimp", "path": "mb", "phenomenon": "SV-#"},
+        "own": {**of_table, "phenomenon": "SV-#"},
+        "unknown": of_table,
+    }
+    suite["contrasts"] = {}
+    found = {"simple": ["simple_en", "simple_fr"], "SV-#": ["mb_eng", "mb_fra", "own"]}
+    assert Suite.model_validate(suite).families == found
+    suite["tasks"] = {"clams": {"kind": "clams", "path": "clams/en_evalset"}}
+    assert Suite.model_validate(suite).families == {}
+
+
 def test_multiblimp_tasks_are_named_by_key_and_language() -> None:
     put("mb/eng/data.tsv", "mb/fra/data.tsv")
     assert list(paths(mb={"kind": "multiblimp", "path": "mb"})) == ["mb_eng", "mb_fra"]

@@ -231,9 +231,11 @@ def test_clams_sentences_are_paired_with_each_false_twin(tmp_path: Path) -> None
     [
         (
             "True\ta b\nfalse\ta c\n",
-            r"a\.txt, line 2: needs True or False, a tab and a sentence, not 'false\ta c'; corr",
+            r"a\.txt, line 2: needs True or False, a tab and a sentence, not 'false\ta c'; correct the line,"
+            r" or the task's kind if the file is no CLAMS set",
         ),
         ("True a b\n", r"a\.txt, line 1: needs True or False, a tab and a sentence, not 'True a b'"),
+        ("True " + "a" * 99, r"not 'True a{72}\.\.\.'; correct"),
         ("True\t \n", r"a\.txt, line 1: needs True or False"),
         ("False\ta b\n", r"a\.txt, line 1: a False sentence comes before any True one; begin with the True one"),
         ("True\ta b\nTrue\ta c\n", r"a\.txt, line 1: no False sentence follows this True one; remove or complete"),
@@ -302,6 +304,10 @@ def test_pairs_file_is_read_as_it_stands(tmp_path: Path) -> None:
             r"needs a JSON object, not \{\"prefix\": \"a\",  \(.*column.*\); such a file has one on each",
         ),
         ('["a", "b", "c"]', r'needs a JSON object, not \["a", "b", "c"\]; such a file has one on each line: correct'),
+        (
+            json.dumps({**GIVEN, "prefix": "", "right": ""}),
+            r"one sentence is empty, the other is 'amis'; complete or rem",
+        ),
         (json.dumps({**GIVEN, "wrong": "ami"}), r"right and wrong continuation are the same: 'ami'; remove or correct"),
     ],
 )
@@ -350,12 +356,14 @@ TABLE = {"kind": "table", "columns": {"good": "good", "bad": "bad", "condition":
         (
             "a.xlsx",
             b"",
-            r"a\.xlsx: no table has the ending '\.xlsx'; give a file in \.jsonl, \.json, \.csv, \.tsv, \.pa",
+            r"a\.xlsx: no table has the ending '\.xlsx'; give a file in \.jsonl, \.json, \.csv, \.tsv,"
+            r" \.parquet, or correct the task's kind",
         ),
         (
             "a.jsonl",
             b'\n{"good": "\xe9 b"}',
-            r"a\.jsonl, line 2: is no UTF-8 text \(.*0xe9.*\); save the file as UTF-8",
+            r"a\.jsonl, line 2: is no UTF-8 text \(.*0xe9.*\); save the file as UTF-8, or give it the"
+            r" ending of its format",
         ),
         (
             "a.csv",
@@ -377,6 +385,16 @@ TABLE = {"kind": "table", "columns": {"good": "good", "bad": "bad", "condition":
             "a.csv",
             b"good,bad,condition\na b,a b,c\n",
             r"a\.csv, line 2: right and wrong sentence are the same: 'a b'; rem",
+        ),
+        (
+            "a.csv",
+            b"good,bad,condition\na b, ,c\n",
+            r"a\.csv, line 2: one sentence is empty, the other is 'a b'; complete or remove the pair",
+        ),
+        (
+            "a.csv",
+            b"good,bad,bad\na b,a c,a d\n",
+            r"a\.csv, line 1: has the column 'bad' more than once; rename or rem",
         ),
         ("a.jsonl", b'{"good": 5, "bad": "a", "condition": ""}', r"a\.jsonl, line 1: 'good' is 5; give text"),
         (

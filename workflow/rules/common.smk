@@ -38,6 +38,7 @@ LAYOUT = Layout(EXPERIMENT.results)
 STREAMING = EXPERIMENT.training.activations == "streaming"
 HARVESTED = ["validation"] if STREAMING else SPLITS
 MOST_COMPANIONS = 100  # of a job, lest its command grow too long
+BEFORE_TASKS = 3  # priority of rules but those whose jobs, of one task each, share models
 
 
 def one_of(names):
@@ -233,16 +234,15 @@ def companions(output, pattern):
 def in_order_of_tasks(after):
     """Return a priority function by which a run without a cluster loads models as rarely as it can.
 
-    The first task of every crosscoder comes before the second of any, by then made by the job of the first. Jobs of
-    other rules come first.
+    The first task of every crosscoder comes before the second of any, by then made by the job of the first.
 
     Args:
-        after: how many rules of several tasks come before this one.
+        after: how many rules of such jobs come before this one.
     """
 
     def priority(wildcards):
         names = list(suite_of(wildcards).tasks)
-        return -1 - after - names.index(wildcards.task) / len(names)
+        return BEFORE_TASKS - after - (1 + names.index(wildcards.task)) / (1 + len(names))
 
     return priority
 

@@ -1,5 +1,6 @@
 """Joining the attributions of several tasks. Imports no torch: collecting takes no longer than reading."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,16 +11,23 @@ from chronocoder.config import TrajectorySettings
 from chronocoder.stores import labelled, strings
 from chronocoder.tasks.groups import group_coordinates, group_means, groups_of, name_tasks
 
-ENDS = {"_low": "lower end of its interval", "_high": "upper end of its interval"}
+ENDS = {"": "{}", "_low": "lower end of the interval of the {}", "_high": "upper end of the interval of the {}"}
+AVERAGED = {
+    "indirect_effect": ("mean indirect effect over the group's tasks", "see group_unit"),
+    "relative_indirect_effect": ("mean share of the absolute indirect effect over the group's tasks", "1"),
+}
+"""What is averaged over the tasks of a group: its name in words, and its units."""
 FILLS = {"f": np.nan, "i": 0, "b": False}
 """What stands for a condition that a task does not have, by kind of number; for text nothing."""
+_log = logging.getLogger(__name__)
 
 
 def collect_attributions(attributions: Mapping[str, xr.Dataset], settings: TrajectorySettings) -> xr.Dataset:
     """Join the attributions of several tasks to dims (task, checkpoint, feature), and cluster longer courses.
 
     `language`, `phenomenon`, `metric` and `unit` are coordinates along `task`, and effects are averaged over the tasks
-    of each language and phenomenon: `group_indirect_effect` and its share (group, checkpoint, feature).
+    of each language and phenomenon: `group_indirect_effect` and `group_relative_indirect_effect`, dims (group,
+    checkpoint, feature).
 
     The dimension `condition` has the conditions of all tasks; what a task has no condition for is NaN, zero or empty.
     """
@@ -33,6 +41,7 @@ def collect_attributions(attributions: Mapping[str, xr.Dataset], settings: Traje
         .drop_attrs(deep=False)
         .assign(relative_decoder_norm=norms)
     )
+    _warn_of_estimators(joined)
     named = _with_groups(name_tasks(joined, attributions))
     if named.sizes["checkpoint"] < 3:
         return named
@@ -40,32 +49,23 @@ def collect_attributions(attributions: Mapping[str, xr.Dataset], settings: Traje
 
 
 def _with_groups(joined: xr.Dataset) -> xr.Dataset:
-    """Return the effects with their means over the tasks of each group, and the shares of these; none without groups.
+    """Return the effects with means of IE and of RelIE over the tasks of each group; none where there are no groups.
 
     Tasks of different units are not averaged: a group has the tasks of the unit that most of its tasks have.
     """
     groups = [group._replace(tasks=_of_one_unit(joined, group.tasks)) for group in groups_of(joined)]
     if not groups:
         return joined
-    dims, name = ("group", "checkpoint", "feature"), "group_indirect_effect"
-    of_tasks = [
-        joined[f"indirect_effect{end}"].transpose("task", "checkpoint", "feature").values
-        for end in ("", "_low", "_high")
-    ]
-    means = group_means(of_tasks[0], of_tasks[1], of_tasks[2], groups)
-    words = {"": "mean indirect effect over the group's tasks", **ENDS}
-    units = strings([str(joined["unit"].values[group.tasks[0]]) for group in groups])
-    variables = {
-        f"{name}{end}": labelled(dims, values.astype(np.float32), words[end], "see group_unit")
-        for end, values in zip(words, means, strict=True)
-    }
-    total = np.abs(means[0]).sum(axis=1, keepdims=True)
-    shares = np.abs(means[0]) / np.where(total > 0, total, np.nan)
-    variables["group_relative_indirect_effect"] = labelled(
-        dims, shares.astype(np.float32), "share of the absolute mean indirect effect over the group's tasks"
+    dims = ("group", "checkpoint", "feature")
+    variables = {"group_tasks": labelled(dims[:1], [len(group.tasks) for group in groups], "tasks averaged")}
+    for name, (words, units) in AVERAGED.items():
+        mean, low, high = (joined[f"{name}{end}"].transpose("task", *dims[1:]).values for end in ENDS)
+        for end, values in zip(ENDS, group_means(mean, low, high, groups), strict=True):
+            variables[f"group_{name}{end}"] = labelled(dims, values.astype(np.float32), ENDS[end].format(words), units)
+    units_of = [str(joined["unit"].values[group.tasks[0]]) for group in groups]
+    return joined.assign(variables).assign_coords(
+        {**group_coordinates(groups), "group_unit": labelled(dims[:1], strings(units_of), "unit of the mean effects")}
     )
-    variables["group_tasks"] = labelled(("group",), [len(group.tasks) for group in groups], "tasks averaged")
-    return joined.assign(variables).assign_coords({**group_coordinates(groups), "group_unit": ("group", units)})
 
 
 def _of_one_unit(joined: xr.Dataset, tasks: np.ndarray) -> np.ndarray:
@@ -73,6 +73,17 @@ def _of_one_unit(joined: xr.Dataset, tasks: np.ndarray) -> np.ndarray:
     units = [str(unit) for unit in joined["unit"].values[tasks]]
     most = max(dict.fromkeys(units), key=units.count)
     return tasks[[unit == most for unit in units]]
+
+
+def _warn_of_estimators(joined: xr.Dataset) -> None:
+    """Warn where `auto` measured some tasks exactly and estimated others."""
+    by_task = joined["estimator"].transpose("task", "feature").values
+    found = {tuple(sorted(set(map(str, of_task)))) for of_task in by_task}
+    if len(found) > 1:
+        _log.warning(
+            "effects of the tasks come from different estimators (%s); to compare them set attribution.estimator",
+            "; ".join(" and ".join(names) for names in sorted(found)),
+        )
 
 
 def _with_conditions(attribution: xr.Dataset, conditions: list[str]) -> xr.Dataset:

@@ -13,6 +13,7 @@ from chronocoder.attribution.measures import CLASSES
 from chronocoder.config import AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.stores import strings
+from chronocoder.tasks.readout import RIGHT
 from chronocoder.tasks.rows import reads_prefixes
 
 SHUFFLED = "shuffled tokens"
@@ -105,14 +106,17 @@ def shuffle_tokens(task: xr.Dataset, seed: int) -> xr.Dataset:
 
     Where a metric scores the end of a sentence only, that stays too. A text of which no other order exists stays as it
     is. The text that features take their values from, a counterfactual or that of another example, is shuffled as its
-    own is.
+    own is, and so is the other sentence of a pair where it has as many tokens: the two then differ in what they
+    differed in before, and not by their orders.
     """
     generator = np.random.default_rng([seed, 3])
     present = [name for name in SHUFFLED_VARIABLES if name in task]
     shuffled = {name: task[name].transpose("example", ..., "position").copy(deep=True) for name in present}
     ids = shuffled["token_id"].values
+    order = np.empty(0, dtype=np.int64)
     for place, length in np.ndenumerate(_shuffled_lengths(task)):
-        order = 1 + _another_order(ids[place][1:length], generator)
+        if place[1:] in ((), (RIGHT,)) or len(order) != length - 1:
+            order = 1 + _another_order(ids[place][1:length], generator)
         for values in shuffled.values():
             values.values[place][1:length] = values.values[place][order]
     return task.assign(shuffled)

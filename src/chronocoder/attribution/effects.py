@@ -98,7 +98,7 @@ def effects_along(gradient: Float[Tensor, "batch position d_model"], prompts: Pr
 @torch.no_grad()
 def clean_and_changed(site: Site, prompts: Prompts) -> Float[Tensor, "2 batch"]:
     """Return the metric as it is, and with all features and the error term changed."""
-    return metric(site, prompts, torch.stack([prompts.state.activation, prompts.end]))
+    return torch.cat([metric(site, prompts, version[None]) for version in (prompts.state.activation, prompts.end)])
 
 
 def metric(

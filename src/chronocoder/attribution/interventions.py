@@ -7,7 +7,7 @@ import xarray as xr
 
 from chronocoder.config import AttributionSettings
 from chronocoder.errors import StoreError, TaskError
-from chronocoder.tasks.rows import by_member
+from chronocoder.tasks.rows import by_member, rows_of
 
 ZERO, MEAN, COUNTERFACTUAL, RESAMPLE = "zero", "mean", "counterfactual", "resample"
 MEAN_CODE, MEAN_ACTIVATION = "mean_code", "mean_site_activation"
@@ -63,8 +63,9 @@ def usable_examples(task: xr.Dataset, intervention: str) -> xr.Dataset:
 def draw_partners(task: xr.Dataset, seed: int) -> np.ndarray:
     """Return for each example the place of another, drawn at random, with a prefix of as many tokens and other ones.
 
-    Partners may be of any condition. Among prefixes of one length each example is the partner of one other, as long as
-    no prefix belongs to more than half of the examples; otherwise some are partners several times.
+    Of sentences, what counts as the prefix is all that a model reads of both. Partners may be of any condition. Among
+    prefixes of one length each example is the partner of one other, as long as no prefix belongs to more than half of
+    the examples; otherwise some are partners several times.
 
     Args:
         task: all its examples: the partners depend on which there are.
@@ -74,10 +75,11 @@ def draw_partners(task: xr.Dataset, seed: int) -> np.ndarray:
         Shape (example,); -1 where no example has another prefix of that length.
     """
     generator = np.random.default_rng([seed, 4])
-    lengths, tokens = (by_member(task, name).reshape(task.sizes["example"], -1) for name in ("length", "token_id"))
-    partners = np.full(len(lengths), -1)
-    for length in np.unique(lengths, axis=0):
-        examples = np.flatnonzero((lengths == length).all(axis=1))
+    ids, read = by_member(task, "token_id"), rows_of(task).lengths.reshape(task.sizes["example"], -1)
+    tokens = np.where(np.arange(ids.shape[-1]) < read[..., None], ids, -1).reshape(len(ids), -1)
+    partners = np.full(len(ids), -1)
+    for length in np.unique(read, axis=0):
+        examples = np.flatnonzero((read == length).all(axis=1))
         _, prefixes = np.unique(tokens[examples], axis=0, return_inverse=True)
         partners[examples] = [examples[place] if place >= 0 else -1 for place in _others(prefixes.ravel(), generator)]
     return partners

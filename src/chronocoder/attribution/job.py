@@ -151,6 +151,8 @@ def start_job(arguments: argparse.Namespace, tasks: Tasks) -> Job:
     evaluation, stores = _evaluation(arguments, settings), paired(arguments, "outputs", "tasks")
     first = load_store(arguments.tasks[0])
 
+    from accelerate import PartialState
+
     from chronocoder.attribution.interventions import check_evaluation, prepare_task
     from chronocoder.attribution.prompts import check_checkpoints, check_suite
     from chronocoder.crosscoder.launch import Machines, run_on_processes
@@ -161,7 +163,9 @@ def start_job(arguments: argparse.Namespace, tasks: Tasks) -> Job:
 
     prepared = prepare_task(first, settings, evaluation)
     run_on_processes(arguments.processes, Machines())
-    crosscoder = load_crosscoder(arguments.crosscoder, default_device())
+    device = default_device()
+    PartialState(cpu=device.type == "cpu")  # processes without GPUs would not find each other unless told so, once
+    crosscoder = load_crosscoder(arguments.crosscoder, device)
     if evaluation is not None:
         check_evaluation(evaluation, crosscoder.facts)
     check_suite(crosscoder.config, prepared)

@@ -263,6 +263,12 @@ class ConsolidationSettings(Settings):
     false_discovery_rate: float = Field(
         0.05, gt=0, lt=1, description="Over families, checkpoints and pairs of languages."
     )
+    smallest_overlap: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Smallest overlap of interest: beyond exchanges of features, as a fraction of the ceiling.",
+    )
     seed: NonNegativeInt = Field(0, description="Seed of exchanges and resamples.")
 
 

@@ -232,12 +232,12 @@ class Suite(Settings):
         """The tasks of each phenomenon that has tasks in several languages."""
         found: dict[str, list[str]] = {}
         for name, task in self.tasks.items():
-            if task.phenomenon and task.language:
-                found.setdefault(task.phenomenon, []).append(name)
+            if all(task.group):
+                found.setdefault(task.group.phenomenon, []).append(name)
         return {
             phenomenon: names
             for phenomenon, names in found.items()
-            if len({self.tasks[name].language for name in names}) > 1
+            if len({self.tasks[name].group.language for name in names}) > 1
         }
 
     @property

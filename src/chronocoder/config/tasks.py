@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -14,6 +14,18 @@ MetricChoice = Literal["auto", "next_token", "continuation", "sentence"]
 TABLE_FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of the files that hold tables; all but Parquet may be compressed, with `.gz` after the ending."""
 _CLAMS_FOLDER = re.compile(r"([a-z]{2,3})_evalset")
+
+
+class TaskGroup(NamedTuple):
+    """What results of a task are grouped by; empty where unknown.
+
+    Attributes:
+        language: of its pairs.
+        phenomenon: that they are about.
+    """
+
+    language: str
+    phenomenon: str
 
 
 class TaskSettings(Settings):
@@ -35,6 +47,11 @@ class TaskSettings(Settings):
         description="Phenomenon that the pairs are about, by which results are grouped. Where the pairs name their"
         " phenomena, those of this one are taken.",
     )
+
+    @property
+    def group(self) -> TaskGroup:
+        """The groups that the task is known to belong to before its pairs are read."""
+        return TaskGroup(self.language, self.phenomenon)
 
     @property
     def supplies_counterfactual(self) -> bool:
@@ -79,8 +96,18 @@ class FileTask(TaskSettings):
     sample_seed: int = Field(0, description="Seed of the draw.")
 
     @property
+    def group(self) -> TaskGroup:
+        """The groups that the settings, or else the place of the pairs, put the task in."""
+        return TaskGroup(self.language or self.place_language, self.phenomenon or self.place_phenomenon)
+
+    @property
     def place_language(self) -> str:
         """The language that the place of the pairs says they are in; empty where it says none."""
+        return ""
+
+    @property
+    def place_phenomenon(self) -> str:
+        """The phenomenon that the place of the pairs says they are about; empty where it says none."""
         return ""
 
 
@@ -175,6 +202,11 @@ class ClamsTask(FileTask):
         """The language that the place of the pairs says they are in; empty where it says none."""
         found = _CLAMS_FOLDER.fullmatch(Path(self.path).parent.name)
         return found[1] if found else ""
+
+    @property
+    def place_phenomenon(self) -> str:
+        """The phenomenon that the file is named by."""
+        return Path(self.path).name.partition(".")[0]
 
 
 class MultiBlimpTask(TableSource):

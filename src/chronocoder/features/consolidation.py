@@ -79,7 +79,8 @@ def consolidate(relie: xr.Dataset, settings: ConsolidationSettings) -> xr.Datase
 
     Returns:
         `overlap` with dims (measure, sign, family, checkpoint, language_pair) and what it is to be seen beside, and how
-        many languages each feature serves. NaN where one of the two languages has no measurable effect.
+        many languages each feature serves, of all pairs of languages that have a family in common. NaN where one of the
+        two languages has no measurable effect, or no task of the family.
 
     Raises:
         ConfigError: no phenomenon has tasks in several languages.
@@ -91,7 +92,9 @@ def consolidate(relie: xr.Dataset, settings: ConsolidationSettings) -> xr.Datase
         )
     languages = list(dict.fromkeys(language for places in families.values() for language in places))
     sizes = _sizes(relie, families, languages)
-    pairs = list(combinations(range(len(languages)), 2))
+    together = {frozenset(pair) for places in families.values() for pair in combinations(places, 2)}
+    every = combinations(range(len(languages)), 2)
+    pairs = [pair for pair in every if frozenset(languages[place] for place in pair) in together]
     shape = (len(families), relie.sizes["checkpoint"], len(pairs))
     generator = np.random.default_rng(settings.seed)
     compared = [
@@ -245,19 +248,17 @@ def _other_families(
 
 
 def _claims(found: Mapping[str, xr.DataArray], settings: ConsolidationSettings) -> dict[str, xr.DataArray]:
-    """Return overlap corrected for chance, false discovery rates, and where it exceeds every control."""
+    """Return overlap corrected for chance, false discovery rates, and where it exceeds every control by some amount."""
     p_value = found["p_value"]
     q_value = xr.full_like(p_value, np.nan)
     for kind in np.ndindex(p_value.shape[:2]):
         tested = p_value[kind].notnull()
         q_value[kind] = false_discovery_rates(p_value[kind].fillna(1.0), tested).where(tested)
     room = found["ceiling"] - found["permuted"]
-    beyond = (found["overlap_low"] > found["random"]) | found["random"].isnull()
-    return {
-        "corrected_overlap": (found["overlap"] - found["permuted"]) / room.where(room > 0),
-        "q_value": q_value,
-        "shared": (q_value <= settings.false_discovery_rate) & beyond,
-    }
+    beyond = found["overlap_low"] > found["random"]  # never without random directions
+    corrected = (found["overlap"] - found["permuted"]) / room.where(room > 0)
+    passes = (q_value <= settings.false_discovery_rate) & (corrected >= settings.smallest_overlap)
+    return {"corrected_overlap": corrected, "q_value": q_value, "shared": passes & beyond}
 
 
 def _serving(relie: xr.Dataset, families: Families, languages: Sequence[str], sizes: Sizes) -> dict[str, xr.DataArray]:
@@ -293,7 +294,7 @@ LONG_NAMES = {
     "random_high": "upper end of its {percent} interval over directions",
     "other_families": "overlap with other families in the same language, mean",
     "corrected_overlap": "overlap beyond exchanges, as a fraction of the ceiling beyond exchanges",
-    "shared": "whether the overlap passes and its interval lies above random directions",
+    "shared": "whether the overlap passes, is of interest, and has its interval above random directions",
     "features_compared": "features of largest effect that are compared",
     "measurable_features": "features with a measurable effect on the family's tasks in the language",
     "languages_served": "languages in which the feature measurably helps the right answer",

@@ -10,6 +10,10 @@ BLOCK_ENTRIES = 100_000
 """Entries of the permuted sizes that are compared at once."""
 
 
+WIDEST = 1.4
+"""Factor between the largest and the smallest activity of a stratum."""
+
+
 class Interval(NamedTuple):
     """An estimate and its interval, each of any shape.
 
@@ -125,11 +129,18 @@ def permuted(
 
 
 def strata_of(activity: Float[np.ndarray, " feature"], size: int) -> Int[np.ndarray, " feature"]:
-    """Return the stratum of each feature: about `size` of similar activity in each, those without any in the first."""
-    active = np.flatnonzero(activity > 0)
-    ranks = np.argsort(np.argsort(activity[active], kind="stable"))
+    """Return the stratum of each feature: `size` or fewer of similar activity, those without any in the first.
+
+    In a stratum activities differ at most by the factor `WIDEST`. Effects grow with activity, and a few features are
+    far more active than all others: in wider strata these would overlap more than those that take their places, however
+    unrelated the two sides are. What has no like is in a stratum of its own, and never exchanged.
+    """
     strata = np.zeros(len(activity), dtype=np.int64)
-    strata[active] = 1 + ranks * max(1, len(active) // size) // max(1, len(active))
+    stratum, members, least = 0, size, 0.0
+    for feature in np.argsort(activity, kind="stable")[(activity <= 0).sum() :]:
+        if members == size or activity[feature] > WIDEST * least:
+            stratum, members, least = stratum + 1, 0, activity[feature]
+        strata[feature], members = stratum, members + 1
     return strata
 
 

@@ -194,7 +194,7 @@ def matching_cost(place: Place) -> Cost:
 def consolidation_cost(place: Place) -> Cost:
     """Compare languages in each family at each checkpoint, on the CPU: exchanges and resamples of all latents."""
     crosscoder, suite, settings = place.crosscoder, place.suite, place.experiment.consolidation
-    languages = [len({suite.tasks[name].language for name in names}) for names in suite.families.values()]
+    languages = [len({suite.tasks[name].group.language for name in names}) for names in suite.families.values()]
     compared = crosscoder.checkpoints * sum(comb(count, 2) for count in languages)
     entries = EXCHANGED_S * settings.permutations + RESAMPLED_FEATURE_S * settings.samples
     tasks, families = len(suite.tasks), len(suite.families)

@@ -25,6 +25,10 @@ LEVELS = {
     "random": ("random directions", PALETTE[8], "dot"),
     "permuted": ("features exchanged", PALETTE[1], "dot"),
 }
+CODE = 3
+"""Letters of the longest codes of languages."""
+MOST_PAIRS = 3
+"""Pairs of languages that the summary tells of one by one."""
 COLUMNS = ("Overlap", "Ceiling", "Other families", "Random directions", "Exchanged", "q", "Serving several")
 ROWS_A_FAMILY = 6
 HEIGHT_PX = 330
@@ -84,6 +88,16 @@ def draw_consolidations(consolidations: Sequence[xr.Dataset]) -> dict[str, list[
     }
 
 
+def language_sentences(store: xr.Dataset) -> list[str]:
+    """Return what is found of each pair of languages; of many pairs, how many share features at the last checkpoint."""
+    pairs = _pairs(store)
+    if len(pairs) <= MOST_PAIRS:
+        return [text for of_pair in pairs for text in pair_sentences(of_pair)]
+    shared = store["shared"].sel(HEADLINE).isel(checkpoint=-1)
+    count, last = int(shared.any("family").sum()), names(store, "checkpoint")[-1]
+    return [f"At {last}, {count} of {len(pairs)} pairs of languages share features on at least one family."]
+
+
 def pair_sentences(of_pair: xr.Dataset) -> list[str]:
     """Return whether two languages share features, on which families, and since when.
 
@@ -91,7 +105,7 @@ def pair_sentences(of_pair: xr.Dataset) -> list[str]:
         of_pair: what is stored of one run and pair of languages, dims (measure, sign, family, checkpoint).
     """
     here = of_pair.sel(HEADLINE)
-    last, languages = names(here, "checkpoint")[-1], " and ".join(map(sentence, _languages(here)))
+    last, languages = names(here, "checkpoint")[-1], " and ".join(map(_named, _languages(here)))
     tested = [name for name in names(here, "family") if here["overlap"].sel(family=name).notnull().any()]
     since = {name: _since(here["shared"].sel(family=name)) for name in tested}
     shared = [name for name, checkpoint in since.items() if checkpoint]
@@ -102,12 +116,13 @@ def pair_sentences(of_pair: xr.Dataset) -> list[str]:
     parts = [
         f"from {moment} on, {listed([quoted(name) for name in shared if since[name] == moment])}" for moment in moments
     ]
-    count = f"{len(tested)} families"
+    count = "1 family" if len(tested) == 1 else f"{len(tested)} families"
     text = f"{languages} share features at {last} on {len(shared)} of {count}: {'; '.join(parts)}"
     if not shared:
-        text = f"{languages} share no features at {last}: overlap exceeds both null levels on none of {count}"
+        levels = f"overlap clearly exceeds both null levels on none of {count}"
+        text = f"{languages} are not found to share features at {last}: {levels}"
     elif apart:
-        text = f"{text}; not on {listed([quoted(name) for name in apart])}"
+        text = f"{text}; not found on {listed([quoted(name) for name in apart])}"
     return [f"{text}.{_lost_sentence(here, apart)}", _level_sentence(here.sel(family=tested), last)]
 
 
@@ -151,6 +166,11 @@ def _pairs(store: xr.Dataset) -> list[xr.Dataset]:
 
 def _languages(of_pair: xr.Dataset) -> list[str]:
     return [str(of_pair[name].values) for name in ("first_language", "second_language")]
+
+
+def _named(language: str) -> str:
+    """Return the name of a language as it begins a sentence; codes such as `fra` stay."""
+    return language if len(language) <= CODE else sentence(language)
 
 
 def _choice(kind: str, store: xr.Dataset, of_pair: xr.Dataset) -> str:
@@ -204,7 +224,7 @@ def _figure(here: xr.Dataset, family: str) -> Json:
     bands = [_band(here, name, checkpoints) for name in ("permuted", "random")]
     levels = [_level(here, name, checkpoints) for name in LEVELS]
     figure = go.Figure([*bands, *levels, _overlap_trace(here, checkpoints)])
-    figure.update_xaxes(type="category", title_text="checkpoint")
+    figure.update_xaxes(type="category")
     figure.update_yaxes(range=[-0.02, 1.02], title_text="overlap")
     return finished(figure, sentence(in_words(family)), HEIGHT_PX)
 
@@ -243,6 +263,7 @@ def _band(here: xr.Dataset, name: str, checkpoints: Sequence[str]) -> go.Scatter
     return go.Scatter(
         x=[checkpoints[place] for place in order],
         y=values,
+        mode="lines",
         fill="toself",
         fillcolor=LEVELS[name][1],
         opacity=0.15,

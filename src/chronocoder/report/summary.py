@@ -8,7 +8,7 @@ import xarray as xr
 
 from chronocoder.attribution.surface import SurfaceFeature
 from chronocoder.report.codes import code_sentences
-from chronocoder.report.consolidation import pair_sentences
+from chronocoder.report.consolidation import language_sentences
 from chronocoder.report.contrasts import ContrastFeatures, Found
 from chronocoder.report.controls import (
     BASES,
@@ -68,8 +68,7 @@ def summarise(inputs: ReportInputs, found: Found) -> list[Finding]:
             )
         )
     for store in inputs.consolidations[:1]:
-        texts = [pair_sentences(store.isel(language_pair=place)) for place in range(store.sizes["language_pair"])]
-        findings.append(Finding("Languages", " ".join([f"In {key_of(store).label}:", *(" ".join(of) for of in texts)])))
+        findings.append(Finding("Languages", f"In {key_of(store).label}: {' '.join(language_sentences(store))}"))
     return [
         *findings,
         Finding("Classes", class_sentence(first)),

@@ -13,6 +13,7 @@ from chronocoder.tasks.reasons import REASONS
 
 MARK = "▲"
 """Goes with every task that has a warning."""
+NO_BREAK = "\u00a0"
 MANY_TASKS = 12
 """Tasks that one figure can tell apart; where there are more, groups are shown first."""
 
@@ -97,7 +98,7 @@ def _row(of_task: xr.Dataset, kinds: Sequence[str], reasons: Sequence[str]) -> T
         name=in_words(_text(of_task["task"])),
         groups=[in_words(_text(of_task[kind])) for kind in kinds],
         metric=in_words(_text(of_task["metric"])),
-        accuracy=f"{accuracy} ({low} to {high})",
+        accuracy=f"{accuracy} ({low}{NO_BREAK}to{NO_BREAK}{high})",
         difference=f"{signed(float(of_task['mean_difference']))} {plural(_text(of_task['unit']))}",
         used=f"{int(of_task['n'])} of {int(of_task['pairs_given'])}",
         left_out=of_task["left_out"].sel(reason=reasons).values.tolist(),

@@ -14,6 +14,7 @@ from chronocoder.report.style import INK, PALETTE, Json, finished, short, wrappe
 from chronocoder.report.text import in_words, percent, plural, quoted, sentence
 
 ROWS = 10
+MOST_NAMED = 4  # tasks that a sentence of the summary names one by one
 TASK_PX = 34
 TOP_WORDS, RANDOM_WORDS = "top features", "random directions in place of the top features"
 
@@ -40,6 +41,8 @@ def writing_sentence(run: Run, contrasts: Sequence[Contrast]) -> str:
     tasks = list(dict.fromkeys(contrast.conflicting for contrast in contrasts)) or run.tasks
     ends = run.checkpoints[0], run.checkpoints[-1]
     shares = [_between(run.ablations[task], *ends) for task in tasks]
+    if len(tasks) > MOST_NAMED:
+        return _many_sentence(run, ends, shares)
     parts = [
         f"{_with_ends(share.sel(group=TOP))} on {quoted(task)}{_against(_draws_of(share))}"
         for task, share in zip(tasks, shares, strict=True)
@@ -47,6 +50,24 @@ def writing_sentence(run: Run, contrasts: Sequence[Contrast]) -> str:
     return (
         f"In {run.key.label}, from {ends[0]} to {ends[1]}, what is written accounts for this share of the changes of IE"
         f" of the top features: {'; '.join(parts)}. The rest is due to how it is read."
+    )
+
+
+def _many_sentence(run: Run, ends: tuple[str, str], shares: Sequence[xr.Dataset]) -> str:
+    """Return the median over many tasks, and on how many of them no draw of random directions is as low or as high."""
+    top = np.array([float(share.sel(group=TOP)["written_share"]) for share in shares])
+    median = _signed_percent(float(np.nanmedian(top)))
+    text = (
+        f"In {run.key.label}, from {ends[0]} to {ends[1]}, what is written accounts for {median} of the changes of IE"
+        f" of the top features (the median of {len(shares)} tasks); the rest is due to how it is read."
+    )
+    draws = np.array([_draws_of(share)["written_share"].values for share in shares])
+    if not draws.shape[1]:
+        return f"{text} Random directions were not measured."
+    below, above = (top < draws.min(axis=1)).sum(), (top > draws.max(axis=1)).sum()
+    return (
+        f"{text} The share is below every draw of random directions ({draws.shape[1]}) on {below} of them, and above"
+        f" every draw on {above}."
     )
 
 

@@ -13,6 +13,12 @@ KINDS = ("language", "phenomenon")
 WORDS = ("metric_reason", "warnings")
 COUNTS = ("pairs_given", "several_tokens", "ties")
 NAMES = (*KINDS, "metric", "unit")
+COORDINATES = {
+    "language": "language of the task's pairs; empty where unknown",
+    "phenomenon": "phenomenon that the task's pairs are about; empty where unknown",
+    "metric": "what is compared in a pair",
+    "unit": "unit of the metric, and of effects on it",
+}
 DESCRIPTIONS = {
     "metric_reason": "why the metric was taken",
     "warnings": "why the metric does not ask what the pairs are about; empty if nothing says so",
@@ -50,7 +56,7 @@ def name_tasks(joined: xr.Dataset, tasks: Mapping[str, xr.Dataset]) -> xr.Datase
         tasks: by name, in the same order: stores whose attributes are those of `facts_of`.
     """
     of_tasks = {name: [str(task.attrs.get(name, "")) for task in tasks.values()] for name in NAMES}
-    coordinates = {name: ("task", strings(values)) for name, values in of_tasks.items()}
+    coordinates = {name: labelled(("task",), strings(of_tasks[name]), COORDINATES[name]) for name in NAMES}
     return joined.assign_coords({"task": strings(list(tasks)), **coordinates})
 
 
@@ -74,11 +80,12 @@ def groups_of(joined: xr.Dataset) -> list[Group]:
     return found
 
 
-def group_coordinates(groups: list[Group]) -> dict[str, tuple[str, np.ndarray]]:
+def group_coordinates(groups: list[Group]) -> dict[str, xr.Variable]:
     """Return the coordinates along `group`."""
+    names, kinds = (strings(values) for values in zip(*((group.name, group.kind) for group in groups), strict=True))
     return {
-        "group": ("group", strings([group.name for group in groups])),
-        "group_kind": ("group", strings([group.kind for group in groups])),
+        "group": labelled(("group",), names, "language or phenomenon that the tasks have in common"),
+        "group_kind": labelled(("group",), kinds, "which of the two it is"),
     }
 
 
@@ -97,14 +104,19 @@ def group_means(
         groups: the groups.
 
     Returns:
-        Mean, lower and upper end, each of shape (group, ...). Tasks whose value is NaN are left out.
+        Mean, lower and upper end, each of shape (group, ...). Tasks whose value is NaN are left out; the ends are NaN
+        where the interval of one of the others is.
     """
     ends: list[list[np.ndarray]] = [[], [], []]
     for group in groups:
         own = values[group.tasks]
         count = np.maximum(np.isfinite(own).sum(axis=0), 1)
         mean = np.where(np.isfinite(own).any(axis=0), np.nansum(own, axis=0) / count, np.nan)
-        below, above = (np.sqrt(np.nansum((own - end[group.tasks]) ** 2, axis=0)) / count for end in (low, high))
+        known = np.isfinite(own)
+        below, above = (
+            np.sqrt(np.sum(np.square(own - end[group.tasks], where=known, out=np.zeros_like(own)), axis=0)) / count
+            for end in (low, high)
+        )
         for found, value in zip(ends, (mean, mean - below, mean + above), strict=True):
             found.append(value)
     shape = (0, *values.shape[1:])

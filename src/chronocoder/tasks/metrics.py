@@ -34,8 +34,9 @@ class PairTokens(NamedTuple):
         spans: the characters, from the first to before the last, that each token of the grammatical one stands for;
             empty where the tokenizer does not tell.
         shared: tokens at the beginning that are the same in both.
-        ending: tokens at the end that are the same in both, after those.
-        answer: tokens of the first word that differs, from the first that differs on, in each sentence.
+        ending: tokens at the end that are the same in both, after those; none that is a piece of a word that differs.
+        answer: tokens of the first word that differs, from the first that differs on, in each sentence; none where one
+            sentence goes on after the end of the other, or where the tokenizer makes that word the same in both.
     """
 
     pair: MinimalPair
@@ -61,7 +62,7 @@ class PairTokens(NamedTuple):
             return "" if self.ending else "continuation"
         if not self.shared:
             return "prefix"
-        return "" if self.answer[0] == self.answer[1] else "length"
+        return "" if self.answer[0] == self.answer[1] > 0 else "length"
 
 
 class Choice(NamedTuple):
@@ -83,7 +84,8 @@ def encode_pair(pair: MinimalPair, tokenizer: PreTrainedTokenizerBase, before: s
     sentences = [before + sentence for sentence in (pair.good, pair.bad)]
     good, bad = (_encode(sentence, tokenizer) for sentence in sentences)
     shared = _same(good.ids, bad.ids)
-    ending = _same(good.ids[shared:][::-1], bad.ids[shared:][::-1])
+    same = _same(good.ids[shared:][::-1], bad.ids[shared:][::-1])
+    ending = min(of.tokens_from(place, same) for of, place in zip((good, bad), _meeting(*sentences), strict=True))
     parting = _same(*sentences)
     answers = [
         of.tokens_before(_word_end(sentence, parting), ending) - shared
@@ -111,13 +113,12 @@ def choose_metric(pairs: Sequence[PairTokens], wanted: str) -> Choice:
     undecided = opposed > MOST_CONTRADICTIONS
     if wanted != "auto":
         metric, reason = wanted, "set in the configuration"
-    elif undecided:
-        metric = CONTINUATION if usable[CONTINUATION] >= LEAST_USABLE else SENTENCE
-        reason = f"after the same prefix {opposed:.0%} of the pairs have the opposite answer of another pair"
     else:
-        fitting = [name for name in METRICS if name in (asks or (NEXT_TOKEN, SENTENCE))]
+        possible = (CONTINUATION, SENTENCE) if undecided else METRICS if asks else (NEXT_TOKEN, SENTENCE)
+        fitting = [name for name in possible if name in (asks & set(possible) or possible)]
         metric = next((name for name in fitting if usable[name] >= LEAST_USABLE), SENTENCE)
-        reason = _reason(metric, usable, asks)
+        opposite = f"after the same prefix {opposed:.0%} of the pairs have the opposite answer of another pair"
+        reason = opposite if undecided else _reason(metric, usable, asks)
     return Choice(metric, reason, tuple(_warnings(metric, opposed, asks)))
 
 
@@ -130,7 +131,9 @@ def contradictions(pairs: Sequence[PairTokens]) -> float:
 
 def _reason(metric: str, usable: Mapping[str, float], asks: Collection[str]) -> str:
     if asks and metric in asks:
-        return f"the source of the pairs names it, and {usable[metric]:.0%} of them can be used"
+        reason = f"the source of the pairs names it, and {usable[metric]:.0%} of them can be used"
+        passed = [f"{usable[name]:.0%} with {name}" for name in METRICS[: METRICS.index(metric)] if name in asks]
+        return f"{reason} (only {' and '.join(passed)}, which it names too)" if passed else reason
     if metric == SENTENCE:
         others = " and ".join(f"{usable[name]:.0%} for {name}" for name in METRICS[:-1])
         return f"the other metrics leave out too many pairs, or ask something else (usable: {others})"
@@ -162,6 +165,10 @@ class _Encoded(NamedTuple):
         """Return the tokens that start before a character, or all but the last ones that two sentences share."""
         return sum(start < end for start, _ in self.spans) if self.spans else len(self.ids) - ending
 
+    def tokens_from(self, begin: int, ending: int) -> int:
+        """Return how many of the last `ending` tokens start at or after a character; all if nothing tells."""
+        return sum(start >= begin for start, _ in self.spans[len(self.ids) - ending :]) if self.spans else ending
+
 
 def _encode(sentence: str, tokenizer: PreTrainedTokenizerBase) -> _Encoded:
     if not tokenizer.is_fast:
@@ -173,6 +180,17 @@ def _encode(sentence: str, tokenizer: PreTrainedTokenizerBase) -> _Encoded:
 def _same(first: Sequence[object], second: Sequence[object]) -> int:
     """Return how many tokens or characters two sequences share at their beginning."""
     return len(list(takewhile(lambda ids: ids[0] == ids[1], zip(first, second, strict=False))))
+
+
+def _meeting(good: str, bad: str) -> tuple[int, int]:
+    """Return where the words that both sentences end with begin in each; where characters are alike without spaces."""
+    shared = _same(good[::-1], bad[::-1])
+    begins = len(good) - shared, len(bad) - shared
+    if not any(map(str.isspace, good.strip() + bad.strip())):
+        return begins
+    starts = all(not text[:begin] or text[begin - 1].isspace() for text, begin in zip((good, bad), begins, strict=True))
+    cut = 0 if starts else next((place for place in range(shared) if good[begins[0] + place].isspace()), shared)
+    return begins[0] + cut, begins[1] + cut
 
 
 def _word_end(sentence: str, place: int) -> int:

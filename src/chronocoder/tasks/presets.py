@@ -18,7 +18,7 @@ from chronocoder.config import (
 )
 from chronocoder.errors import TaskError
 from chronocoder.tasks.pairs import MinimalPair
-from chronocoder.tasks.tables import Row, read_dataset, read_lines, read_table
+from chronocoder.tasks.tables import Row, read_dataset, read_lines, read_table, shortened
 
 _ASKS = {"one_prefix_method": "next_token", "two_prefix_method": "continuation", "simple_LM_method": "sentence"}
 """BLiMP's names of the ways to score a set, and the metrics that they are here."""
@@ -39,7 +39,7 @@ def read_file_pairs(task: FileTask) -> Iterator[MinimalPair]:
     """
     match task:
         case ClamsTask():
-            yield from _read_clams(Path(task.path), task.language or task.place_language)
+            yield from _read_clams(task)
         case PairsTask():
             yield from map(_to_own_pair, read_table(Path(task.path)))
         case BlimpTask():
@@ -48,7 +48,7 @@ def read_file_pairs(task: FileTask) -> Iterator[MinimalPair]:
         case MultiBlimpTask():
             for row in _rows(task):
                 pair = _to_pair(row, _MULTIBLIMP, optional=_LABELS)
-                yield replace(pair, language=task.language or task.place_language)
+                yield replace(pair, language=task.group.language)
         case TableTask():
             for row in _rows(task):
                 yield _to_pair(row, task.columns)
@@ -98,7 +98,7 @@ def _to_pair(row: Row, columns: TableColumns, optional: Iterable[str] = ()) -> M
     if columns.good is None:
         return _checked(MinimalPair(**texts, **labels), row.where)
     pair = split_sentences(texts.pop("good").strip(), texts.pop("bad").strip(), row.where)
-    return replace(pair, **texts, **labels)
+    return _checked(replace(pair, **texts, **labels), row.where)
 
 
 def _sentence(row: Row, column: str) -> str:
@@ -120,6 +120,9 @@ def _checked(pair: MinimalPair, where: str) -> MinimalPair:
         raise TaskError(
             f"{where}: right and wrong continuation are the same: '{pair.right}'; remove or correct the pair"
         )
+    for sentence, other in ((pair.good, pair.bad), (pair.bad, pair.good)):
+        if not sentence.strip():
+            raise TaskError(f"{where}: one sentence is empty, the other is '{other}'; complete or remove the pair")
     return pair
 
 
@@ -145,14 +148,16 @@ def _asks(values: dict[str, Any]) -> tuple[str, ...]:
     return tuple(metric for flag, metric in _ASKS.items() if str(values.get(flag)).lower() == "true")
 
 
-def _read_clams(path: Path, language: str) -> Iterator[MinimalPair]:
+def _read_clams(task: ClamsTask) -> Iterator[MinimalPair]:
     """Yield a pair for each `False` sentence: with the `True` one before it, which may have several."""
-    phenomenon = path.name.partition(".")[0]
     good, good_where, used = "", "", True
-    for where, line in read_lines(path):
+    for where, line in read_lines(Path(task.path)):
         label, _, sentence = line.partition("\t")
         if label not in ("True", "False") or not sentence.strip():
-            raise TaskError(f"{where}: needs True or False, a tab and a sentence, not '{line}'; correct the line")
+            raise TaskError(
+                f"{where}: needs True or False, a tab and a sentence, not '{shortened(line)}'; correct the line, or the"
+                " task's kind if the file is no CLAMS set"
+            )
         if label == "True":
             if not used:
                 raise TaskError(f"{good_where}: no False sentence follows this True one; remove or complete the pair")
@@ -162,6 +167,6 @@ def _read_clams(path: Path, language: str) -> Iterator[MinimalPair]:
         else:
             used = True
             pair = split_sentences(good, sentence.strip(), where)
-            yield replace(pair, language=language, phenomenon=phenomenon)
+            yield replace(pair, language=task.group.language, phenomenon=task.place_phenomenon)
     if not used:
         raise TaskError(f"{good_where}: no False sentence follows this True one; remove or complete the pair")

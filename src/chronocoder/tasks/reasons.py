@@ -4,6 +4,6 @@ REASONS = {
     "length": "the answers have different numbers of tokens",
     "identity": "both sentences have the same tokens",
     "prefix": "the sentences share no beginning",
-    "continuation": "the sentences share no ending",
+    "continuation": "the sentences share no word at their end",
 }
 """Each in a word and in a clause."""

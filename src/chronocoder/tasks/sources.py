@@ -21,6 +21,7 @@ class TaskPairs:
 
     Attributes:
         pairs: those to use, in the order of their source.
+        drawn_from: all pairs of the task, from which these were drawn.
         language: of all of them; empty where they differ or none is known.
         phenomenon: that all of them are about; likewise.
         duplicates: pairs left out since the same pair comes before them.
@@ -28,6 +29,7 @@ class TaskPairs:
     """
 
     pairs: list[MinimalPair]
+    drawn_from: list[MinimalPair]
     language: str
     phenomenon: str
     duplicates: int = 0
@@ -43,7 +45,7 @@ def read_pairs(name: str, task: Task) -> TaskPairs:
     """
     if isinstance(task, NurseryTask):
         pairs = Grammar.load(task.language).minimal_pairs(task.task, task.pairs, task.seed)
-        return TaskPairs(pairs, task.language, task.phenomenon)
+        return TaskPairs(pairs, pairs, task.language, task.phenomenon)
     return read_source(name, task)
 
 
@@ -61,6 +63,7 @@ def read_source(name: str, task: FileTask) -> TaskPairs:
     drawn = draw_pairs(distinct, task.limit, task.sample_seed)
     found = TaskPairs(
         drawn,
+        distinct,
         _common([pair.language for pair in drawn]),
         _common([pair.phenomenon for pair in drawn]),
         duplicates=len(wanted) - len(distinct),

@@ -32,7 +32,10 @@ def read_table(path: Path) -> Iterator[Row]:
     """
     ending = format_of(path)
     if ending not in _READERS:
-        raise TaskError(f"{path}: no table has the ending '{ending}'; give a file in {', '.join(TABLE_FORMATS)}")
+        raise TaskError(
+            f"{path}: no table has the ending '{ending}'; give a file in {', '.join(TABLE_FORMATS)}, or correct the"
+            " task's kind"
+        )
     yield from _READERS[ending](path)
 
 
@@ -64,6 +67,11 @@ def read_dataset(dataset: str, name: str | None, split: str) -> Iterator[Row]:
         raise TaskError(f"{where}: cannot be read ({error}); correct the task's dataset, name or split") from None
 
 
+def shortened(line: str) -> str:
+    """Return a line as a message shows it."""
+    return line if len(line) < 80 else line[:77] + "..."
+
+
 def _text(path: Path) -> str:
     """Return the text of a file, without a byte order mark."""
     content = _content(path)
@@ -71,7 +79,10 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise TaskError(f"{path}, line {line}: is no UTF-8 text ({error}); save the file as UTF-8") from None
+        raise TaskError(
+            f"{path}, line {line}: is no UTF-8 text ({error}); save the file as UTF-8, or give it the"
+            " ending of its format"
+        ) from None
 
 
 def _content(path: Path) -> bytes:
@@ -102,10 +113,9 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def _no_object(where: str, line: str, reason: str) -> str:
-    shown = line if len(line) < 80 else line[:77] + "..."
     return (
-        f"{where}: needs a JSON object, not {shown}{reason}; such a file has one on each line: correct the line, or"
-        " give the file the ending of its format"
+        f"{where}: needs a JSON object, not {shortened(line)}{reason}; such a file has one on each line: correct the"
+        " line, or give the file the ending of its format"
     )
 
 
@@ -127,6 +137,10 @@ def _separated(path: Path, text: str, delimiter: str) -> Iterator[Row]:
     line = 1
     try:
         header = next(reader, [])
+        if repeated := [name for name in header if name and header.count(name) > 1]:
+            raise TaskError(
+                f"{path}, line 1: has the column '{repeated[0]}' more than once; rename or remove the others"
+            )
         line = reader.line_num + 1
         for fields in reader:
             where, line = f"{path}, line {line}", reader.line_num + 1

@@ -59,6 +59,7 @@ def tokenise_pairs(
     separator: int,
     where: str,
     metric: str = NEXT_TOKEN,
+    drawn_from: Sequence[MinimalPair] | None = None,
 ) -> xr.Dataset:
     """Tokenise the pairs of a task, each sentence once and as a whole, for its metric.
 
@@ -72,7 +73,7 @@ def tokenise_pairs(
     tokens than the prefix or other ones of the answers.
 
     `continuation`, `sentence`: the counterfactual of each sentence is the other one of the pair, where both have
-    equally many tokens.
+    equally many tokens and differ before the last one, which no model reads.
 
     Args:
         pairs: the pairs.
@@ -80,6 +81,7 @@ def tokenise_pairs(
         separator: the token id put before each prefix or sentence.
         where: the task's name, for messages.
         metric: what is compared, or `auto`: see `choose_metric`.
+        drawn_from: all pairs of the task, by which the metric is chosen; by default `pairs`.
 
     Returns:
         With the metric `next_token` dims (example, position): `token_id` is the prefix, padded with -1 to the right,
@@ -97,7 +99,8 @@ def tokenise_pairs(
     for number, pair in enumerate(pairs, 1):
         _check_pair(pair, f"task '{where}', pair {number}")
     tokens = [encode_pair(pair, tokenizer) for pair in pairs]
-    choice = choose_metric(tokens, metric)
+    judged = tokens if drawn_from is None else [encode_pair(pair, tokenizer) for pair in drawn_from]
+    choice = choose_metric(judged, metric)
     if choice.metric == SENTENCE:
         tokens = [encode_pair(pair, tokenizer, BEFORE_SENTENCE) for pair in pairs]
     reasons = [of.unusable(choice.metric) for of in tokens]
@@ -177,7 +180,7 @@ def _counterfactual(tokens: PairTokens, tokenizer: PreTrainedTokenizerBase) -> l
 
 def _sentences(tokens: PairTokens, metric: str, separator: int) -> tuple[_Sequence, ...]:
     both = [[separator, *ids] for ids in (tokens.good, tokens.bad)]
-    aligned = len(both[0]) == len(both[1])
+    aligned = len(both[0]) == len(both[1]) and both[0][:-1] != both[1][:-1]  # the last token is not read
     moved = len(BEFORE_SENTENCE) if metric == SENTENCE else 0
     return tuple(
         _Sequence(
