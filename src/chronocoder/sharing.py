@@ -4,7 +4,7 @@ A job is told its companions, tasks that wait for jobs of their own. Once its ow
 nobody works on, and leaves each result beside the place where it belongs. The companion's job then only moves it there,
 which takes no longer than starting Python: nothing imported here is heavy.
 
-    <results>/.shared/<result>/claim           locked by the process that works on the task
+    <results>/.shared/<result>/.claim          locked by the process that works on the task
     <results>/.shared/<result>/<key>/store     the result; the key tells what it was made of, and how
     <results>/.shared/<result>/<key>/maker     whose job made it, and where that job's log is
 """
@@ -29,7 +29,7 @@ from chronocoder.renaming import put_in_place
 
 SPOOL = ".shared"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_CLAIM, _STORE, _MAKER = "claim", "store", "maker"
+_CLAIM, _STORE, _MAKER = ".claim", "store", "maker"
 _CLAIMED = "CHRONOCODER_CLAIMED"  # output of the task that was claimed for the processes that share out its examples
 
 _log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Slot:
             write: writes it to a path.
             maker: the task whose job makes it, and that job's log.
         """
-        unfinished = self._entry.with_name(f"{self._entry.name}.partial")
+        unfinished = self._entry.with_name(f".{self._entry.name}.partial")
         shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed, where there are no locks
         unfinished.mkdir(parents=True)
         write(unfinished / _STORE)
@@ -301,6 +301,12 @@ class SharedTasks(Tasks):
     def _waits(self, companion: Slot) -> bool:
         """Say whether a task has no result yet, neither here nor taken by its own job."""
         return not companion.holds_result and _state(companion.output) == self._before[companion.output]
+
+
+def waiting_in_allocation() -> set[str] | None:
+    """Return the results of the steps after this one in an allocation of a cluster; None outside of one."""
+    listed = os.environ.get("SUBMITIT_WAITING")
+    return None if listed is None else set(json.loads(listed))
 
 
 def add_task_flags(parser: argparse.ArgumentParser) -> None:

@@ -377,7 +377,7 @@ def test_without_locks_a_job_does_its_own_task(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(sharing.fcntl, "flock", no_locks)
     slots = [Slot(tmp_path / f"{name}.zarr", "key") for name in "ab"]
-    with pytest.raises(NoLocksError, match="claim: no lock"):
+    with pytest.raises(NoLocksError, match=r"\.claim: no lock"):
         slots[0].claim()
     tasks = SharedTasks(slots[0], slots[1:], limit=9, log="")
     assert tasks.begin() == slots[0].output
@@ -430,6 +430,6 @@ def test_a_claim_goes_after_all_that_it_guards(tmp_path: Path, monkeypatch: pyte
     remove, unlink = sharing.shutil.rmtree, Path.unlink
     monkeypatch.setattr(sharing.shutil, "rmtree", lambda path, **of: (gone.append(path.name), remove(path, **of)))
     monkeypatch.setattr(Path, "unlink", lambda path: (gone.append(path.name), unlink(path)))
-    monkeypatch.setattr(Path, "iterdir", lambda path: [path / name for name in ("claim", "key")])
+    monkeypatch.setattr(Path, "iterdir", lambda path: [path / name for name in (".claim", "key")])
     slot.take()
-    assert gone == ["key", "claim"]
+    assert gone == ["key", ".claim"]

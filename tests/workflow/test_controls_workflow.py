@@ -166,8 +166,8 @@ def test_several_seeds_match_no_controls(controls: Workflow) -> None:
     assert planned == {
         "train_crosscoder": 5,
         "evaluate_crosscoder": 5,
-        "attribute_task": 5,
-        "ablate_task": 1,
+        "attribute_task": 10,
+        "ablate_task": 2,
         "collect_attributions": 5,
         "find_examples": 1,
         "compare_baseline": 1,
@@ -188,6 +188,6 @@ def test_a_suite_of_controls_alone_has_no_report(controls: Workflow) -> None:
         "harvest_activations": 2,
         "train_crosscoder": 1,
         "evaluate_crosscoder": 1,
-        "attribute_task": 1,
+        "attribute_task": 2,
         "collect_attributions": 1,
     }

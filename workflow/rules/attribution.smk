@@ -13,7 +13,7 @@ rule attribute_task:
         LAYOUT.log("attribute_task", f"{RUN}-{{task}}"),
     benchmark:
         LAYOUT.benchmark("attribute_task", f"{RUN}-{{task}}")
-    priority: in_order_of_tasks(after=1)
+    priority: in_order_of_tasks(stage=1)
     conda:
         ENVIRONMENT
     threads: EXPERIMENT.attribution_jobs.processes
@@ -60,7 +60,7 @@ rule ablate_task:
         LAYOUT.log("ablate_task", f"{RUN}-{{task}}"),
     benchmark:
         LAYOUT.benchmark("ablate_task", f"{RUN}-{{task}}")
-    priority: in_order_of_tasks(after=2)
+    priority: in_order_of_tasks(stage=2)
     conda:
         ENVIRONMENT
     threads: EXPERIMENT.attribution_jobs.processes

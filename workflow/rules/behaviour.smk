@@ -11,7 +11,7 @@ rule score_task:
         LAYOUT.log("score_task", "{task}"),
     benchmark:
         LAYOUT.benchmark("score_task", "{task}")
-    priority: in_order_of_tasks(after=0)
+    priority: in_order_of_tasks(stage=1)
     conda:
         ENVIRONMENT
     threads: 1

@@ -22,6 +22,7 @@ from chronocoder.errors import ConfigError
 from chronocoder.labels import distinct_labels, is_foreign, place_of
 from chronocoder.layout import Layout
 from chronocoder.plan.sizes import examples_of
+from chronocoder.sharing import waiting_in_allocation
 from chronocoder.sharing import SPOOL
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
@@ -38,7 +39,7 @@ LAYOUT = Layout(EXPERIMENT.results)
 STREAMING = EXPERIMENT.training.activations == "streaming"
 HARVESTED = ["validation"] if STREAMING else SPLITS
 MOST_COMPANIONS = 100  # of a job, lest its command grow too long
-BEFORE_TASKS = 3  # priority of rules but those whose jobs, of one task each, share models
+BEFORE_TASKS = 2  # priority of all rules but those whose jobs, of one task each, share models
 
 
 def one_of(names):
@@ -204,8 +205,8 @@ def of_every_run(suite, pattern, comparisons):
 
 def waiting():
     """Return the results that jobs wait to make: in this call, or in the allocation of a cluster that this one is in."""
-    if "SUBMITIT_WAITING" in os.environ:
-        return set(json.loads(os.environ["SUBMITIT_WAITING"]))
+    if (after_this_one := waiting_in_allocation()) is not None:
+        return after_this_one
     if not workflow.local_exec:  # the allocations know better
         return set()
     return {str(path) for job in workflow.dag.ready_jobs for path in job.output}
@@ -231,18 +232,18 @@ def companions(output, pattern):
     return paths
 
 
-def in_order_of_tasks(after):
+def in_order_of_tasks(stage):
     """Return a priority function by which a run without a cluster loads models as rarely as it can.
 
     The first task of every crosscoder comes before the second of any, by then made by the job of the first.
 
     Args:
-        after: how many rules of such jobs come before this one.
+        stage: 1, or 2 if its jobs wait for those of stage 1, task by task.
     """
 
     def priority(wildcards):
         names = list(suite_of(wildcards).tasks)
-        return BEFORE_TASKS - after - (1 + names.index(wildcards.task)) / (1 + len(names))
+        return BEFORE_TASKS - stage + 1 - (1 + names.index(wildcards.task)) / (1 + len(names))
 
     return priority
 
