@@ -50,7 +50,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     text = [f"the {WORDS[2 + n % 5]} {WORDS[7 + n % 4]} near the {WORDS[2 + n // 5 % 5]} {n}" for n in range(900)]
     (directory / "text.txt").write_text("\n".join(text))
     pairs = [("the cat near the dogs sees a boy", "the cat near the dogs see a boy"), ("the dogs see", "the dogs sees")]
-    lines = [json.dumps({"sentence_good": good, "sentence_bad": bad}) for good, bad in pairs * 6]
+    lines = [json.dumps({"sentence_good": good, "sentence_bad": bad}) for good, bad in pairs * 2]
     (directory / "agreement.jsonl").write_text("\n".join(lines))
     checkpoints = {
         "early": {"path": "models/early", "tokens_seen": 0},
@@ -81,7 +81,7 @@ def test_other_architecture_reaches_its_report(local: Workflow) -> None:
     corpus = xr.open_zarr(results / "corpus/train.zarr")
     assert (corpus["token_ids"][:, 0] == WORDS.index("<s>")).all()
     task = xr.open_zarr(results / "tasks/blimp_agreement.zarr")
-    assert task.sizes["example"] == 12 and set(task["length"].values.tolist()) == {3, 6}
+    assert task.sizes["example"] == task.attrs["duplicates"] == 2 and set(task["length"].values.tolist()) == {3, 6}
     relie = xr.open_zarr(results / "pair/batchtopk/seed0/relie.zarr")
     assert relie.attrs["site"] == "mlp_out.1" and (abs(relie["indirect_effect"]) > 0).any()
     assert local.planned() == {}
@@ -151,7 +151,7 @@ def test_means_over_the_corpus_reach_the_ablation(local: Workflow, tmp_path: Pat
     ablation = xr.open_zarr(copy.directory / run / "ablation/blimp_agreement.zarr")
     settings = json.loads(ablation.attrs["attribution_settings"])
     assert settings["intervention"] == "mean" and (abs(ablation["indirect_effect"]) > 0).any()
-    assert (ablation.attrs["examples"], ablation.attrs["examples_left_out"]) == (12, 0)
+    assert (ablation.attrs["examples"], ablation.attrs["examples_left_out"]) == (2, 0)
 
 
 def test_site_outside_the_model_is_named_in_the_failed_jobs_log(local: Workflow) -> None:
@@ -179,7 +179,7 @@ def test_damaged_checkpoint_is_named(local: Workflow) -> None:
     config["results"] = "other"
     result = local.snakemake("other/llama/behaviour/blimp_agreement.zarr", config=config)
     assert result.returncode != 0
-    assert "models/damaged: 12 logit differences are not finite; the checkpoint is damaged" in result.stdout
+    assert "models/damaged: 2 differences of right and wrong are not finite; the checkpoint is damaged" in result.stdout
 
 
 def test_half_written_store_is_named(local: Workflow) -> None:

@@ -11,7 +11,7 @@ rule build_task:
         LAYOUT.log("build_task", "{task}"),
     benchmark:
         LAYOUT.benchmark("build_task", "{task}")
-    priority: 1  # what is wrong with a file is said before anything expensive begins
+    priority: BEFORE_TASKS + 1  # what is wrong with a file is said before anything expensive begins
     conda:
         ENVIRONMENT
     threads: 1
