@@ -26,7 +26,8 @@ from transformers import PreTrainedModel
 from chronocoder.stores import load_store
 from chronocoder.suites.checkpoints import load_model
 from chronocoder.suites.sites import Site, resolve_site
-from chronocoder.tasks.tokenise import prefix_batches, prefix_ids
+from chronocoder.tasks.readout import readout_of
+from chronocoder.tasks.rows import row_batches, row_ids
 
 LANGUAGES, TASK, PLURAL = ("english", "french"), "agreement_simple", "head plural"
 REVISIONS = ("step64", "step128", "step256", "step448", "step1000")
@@ -94,8 +95,8 @@ def read_prefixes(model: PreTrainedModel, site: str, task: xr.Dataset) -> Prefix
     """Return the prefixes of a task with their activations at a site."""
     resolved = resolve_site(model, site)
     last = torch.empty(task.sizes["example"], model.config.hidden_size)
-    for examples in prefix_batches(task, task.sizes["example"]):
-        last[examples] = resolved.read(torch.from_numpy(prefix_ids(task, examples))).activation[:, -1].float()
+    for rows in row_batches(task, task.sizes["example"]):
+        last[rows.examples] = resolved.read(torch.from_numpy(row_ids(task, rows))).activation[:, -1].float()
     plural = np.array([PLURAL in condition for condition in task["condition"].values.tolist()])
     return Prefixes(resolved, task, plural, last)
 
@@ -104,13 +105,12 @@ def read_prefixes(model: PreTrainedModel, site: str, task: xr.Dataset) -> Prefix
 def _difference(prefixes: Prefixes, last: Float[Tensor, "example d_model"]) -> Float[Tensor, " example"]:
     """Return right minus wrong with other activations at the last token, in logits."""
     task, found = prefixes.task, torch.empty(len(last))
-    for examples in prefix_batches(task, len(last)):
-        ids = torch.from_numpy(prefix_ids(task, examples))
+    for rows in row_batches(task, len(last)):
+        ids, readout = torch.from_numpy(row_ids(task, rows)), readout_of(task, rows, torch.device("cpu"))
         activation = prefixes.site.read(ids).activation.clone()
-        activation[:, -1] = last[examples]
-        answers = np.stack([task[name].values[examples] for name in ("right_id", "wrong_id")], axis=1)
-        logits = prefixes.site.resume(ids, activation, answers=torch.from_numpy(answers.astype(np.int64)))
-        found[examples] = logits[:, 0, 0] - logits[:, 0, 1]
+        activation[:, -1] = last[rows.examples]
+        logits = prefixes.site.resume(ids, activation, answers=readout.answer_ids)
+        found[rows.examples] = -readout.terms(logits)[:, 0]
     return found
 
 
