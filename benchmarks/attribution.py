@@ -24,7 +24,8 @@ import torch
 import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
+from untrained import gpt_neox
 
 from chronocoder.attribution.attribute import measure_effects
 from chronocoder.attribution.effects import Prompts, metric
@@ -259,16 +260,7 @@ def prepare(setting: Setting, sequences: int) -> Works:
 
 def random_model(setting: Setting, seed: int) -> PreTrainedModel:
     """Return an untrained model."""
-    torch.manual_seed(seed)
-    config = GPTNeoXConfig(
-        vocab_size=setting.vocabulary,
-        hidden_size=setting.width,
-        intermediate_size=4 * setting.width,
-        num_hidden_layers=setting.blocks,
-        num_attention_heads=setting.heads,
-        use_cache=False,
-    )
-    return GPTNeoXForCausalLM(config).eval().to(default_device())
+    return gpt_neox(setting.width, setting.blocks, setting.heads, setting.vocabulary, seed)
 
 
 def random_task(setting: Setting) -> xr.Dataset:

@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from untrained import gpt_neox
 
 from chronocoder.activations.harvest import harvest
 from chronocoder.config import HarvestSettings
-from chronocoder.devices import default_device
 from chronocoder.suites.sites import Site, resolve_site
 
 _log = logging.getLogger("harvest")
@@ -30,7 +29,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     _log.setLevel(logging.INFO)
     torch.set_num_threads(arguments.threads)
-    site = resolve_site(_model(arguments), f"residual.{arguments.block}")
+    site = resolve_site(
+        gpt_neox(arguments.width, arguments.block + 2, 8, 1000).requires_grad_(False), f"residual.{arguments.block}"
+    )
     shape = (arguments.sequences, arguments.length)
     token_ids = np.random.default_rng(0).integers(0, site.model.config.vocab_size, shape).astype(np.int32)
     bare, harvested = _measure(site, token_ids, arguments)
@@ -57,18 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--directory", type=Path, help="where temporary data is made")
     return parser
-
-
-def _model(arguments: argparse.Namespace) -> GPTNeoXForCausalLM:
-    config = GPTNeoXConfig(
-        hidden_size=arguments.width,
-        intermediate_size=4 * arguments.width,
-        num_hidden_layers=arguments.block + 2,
-        num_attention_heads=8,
-        vocab_size=1000,
-        use_cache=False,
-    )
-    return GPTNeoXForCausalLM(config).eval().requires_grad_(False).to(default_device())
 
 
 def _measure(site: Site, token_ids: np.ndarray, arguments: argparse.Namespace) -> tuple[float, float]:

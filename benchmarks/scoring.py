@@ -27,7 +27,8 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
+from untrained import gpt_neox
 
 from chronocoder.behaviour.pool import Pool
 from chronocoder.devices import default_device
@@ -114,7 +115,8 @@ def rows(ratios: dict[str, Ratio]) -> Iterator[str]:
 
 def measure(setting: Setting, rounds: int) -> dict[str, Ratio]:
     """Return by metric how long scoring takes, and the bare passes."""
-    model, sets = random_model(setting), random_sets(setting)
+    model, sets = gpt_neox(setting.width, setting.blocks, setting.heads, setting.vocabulary), random_sets(setting)
+    model.requires_grad_(False)
     return {metric: measure_tasks(model, tokenised(sets, setting, metric), rounds) for metric in METRICS}
 
 
@@ -164,20 +166,6 @@ def seconds(works: Sequence[Callable[[], Any]], rounds: int) -> list[list[float]
             work()
             times[-1].append(clock() - begin)
     return times
-
-
-def random_model(setting: Setting) -> PreTrainedModel:
-    """Return an untrained model."""
-    torch.manual_seed(0)
-    config = GPTNeoXConfig(
-        vocab_size=setting.vocabulary,
-        hidden_size=setting.width,
-        intermediate_size=4 * setting.width,
-        num_hidden_layers=setting.blocks,
-        num_attention_heads=setting.heads,
-        use_cache=False,
-    )
-    return GPTNeoXForCausalLM(config).eval().requires_grad_(False).to(default_device())
 
 
 def random_sets(setting: Setting) -> list[list[MinimalPair]]:

@@ -52,7 +52,7 @@ def test_table_tells_what_each_task_asks_and_of_which_pairs(warned: xr.Dataset) 
     near, far = task_rows(warned)
     assert near == (
         "near",
-        ["english", "agreement"],
+        ["english"],  # both are about the same phenomenon
         "next token",
         "1.00 (0.95\u00a0to\u00a01.00)",
         "+2.00 logits",
@@ -64,6 +64,11 @@ def test_table_tells_what_each_task_asks_and_of_which_pairs(warned: xr.Dataset) 
     )
     assert (far.metric, far.difference, far.left_out, far.ties) == ("sentence", "+1.60 nats", [0], 2)
     assert far.warnings == "made for <other> metrics"
+
+
+def test_table_has_no_columns_for_groups_that_are_single_tasks() -> None:
+    facts = {name: task_facts("english", name) for name in ("near", "far")}
+    assert [row.groups for row in task_rows(suite_behaviour(np.array([NEAR, NEAR]), facts))] == [[], []]
 
 
 def test_table_has_no_columns_for_what_no_task_names() -> None:

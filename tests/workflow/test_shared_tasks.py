@@ -2,8 +2,9 @@
 
 import copy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def left(workflow: Workflow) -> list[Path]:
     return list(workflow.directory.rglob(".shared"))
 
 
+def damage(workflow: Workflow, name: str) -> Callable[[], int]:
+    """Take a file from the store of a task, and return what puts it back."""
+    task = workflow.directory / f"results/small/tasks/{name}.zarr"
+    chunk = next(path for path in (task / "token_id/c").rglob("*") if path.is_file())
+    content = chunk.read_bytes()
+    chunk.unlink()
+    return partial(chunk.write_bytes, content)
+
+
 def is_made(workflow: Workflow, name: str, kind: str = "attribution") -> bool:
     return (workflow.directory / RUN / kind / f"{name}.zarr").exists()
 
@@ -127,16 +137,13 @@ def test_forced_tasks_load_models_once_and_find_the_same(again: Workflow, once: 
 
 def test_a_task_that_fails_costs_no_other_its_result(again: Workflow) -> None:
     forget(again, f"{RUN}/attribution", f"{RUN}/relie.zarr")
-    task = again.directory / f"results/small/tasks/{NAMES[1]}.zarr"
-    chunk = next(path for path in (task / "token_id/c").rglob("*") if path.is_file())
-    content = chunk.read_bytes()
-    chunk.unlink()
+    mend = damage(again, NAMES[1])
     result = again.snakemake("--keep-going", f"{RUN}/relie.zarr")
     assert result.returncode != 0 and f"{NAMES[1]}.zarr: holds" in result.stdout
     said = logs(again, "attribute_task")
     assert f"Task {NAMES[1]} is left to its own job, since it failed" in said[NAMES[0]]
     assert [is_made(again, name) for name in NAMES] == [True, False, True, True]
-    chunk.write_bytes(content)
+    mend()
     result = again.snakemake(f"{RUN}/relie.zarr")
     assert result.returncode == 0, result.stdout
     assert {name for name, log in logs(again, "attribute_task").items() if log != said[name]} == {NAMES[1]}
@@ -146,13 +153,10 @@ def test_a_task_that_fails_costs_no_other_its_result(again: Workflow) -> None:
 def test_what_was_done_before_a_task_failed_is_not_done_again(again: Workflow) -> None:
     """Without --keep-going no further job begins: what the first one did for them waits for the next call."""
     forget(again, f"{RUN}/attribution", f"{RUN}/relie.zarr")
-    task = again.directory / f"results/small/tasks/{NAMES[1]}.zarr"
-    chunk = next(path for path in (task / "token_id/c").rglob("*") if path.is_file())
-    content = chunk.read_bytes()
-    chunk.unlink()
+    mend = damage(again, NAMES[1])
     assert again.snakemake(f"{RUN}/relie.zarr").returncode != 0
     assert [is_made(again, name) for name in NAMES] == [True, False, False, False] and left(again)
-    chunk.write_bytes(content)
+    mend()
     result = again.snakemake(f"{RUN}/relie.zarr")
     assert result.returncode == 0, result.stdout
     for name in NAMES[2:]:

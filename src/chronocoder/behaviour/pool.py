@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from chronocoder.errors import NonFiniteError
 from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE
 from chronocoder.suites.sites import chosen_positions_only
+from chronocoder.tasks.readout import terms_of
 from chronocoder.tasks.rows import by_member, reads_prefixes, rows_of
 
 WASTE = 1 / 16
@@ -112,19 +113,9 @@ def _entries(task: xr.Dataset, first: int, numbers: dict[tuple[int, ...], int]) 
             for example, member, length in zip(*rows, strict=True)
         ]
     )
-    if reads_prefixes(task):
-        answers = np.stack([task[name].values for name in ("right_id", "wrong_id")], axis=1)
-        text, position, target = (np.repeat(values, 2) for values in (texts, rows.lengths - 1, first + rows.examples))
-        weight = np.tile([1.0, -1.0], len(texts))
-        return text, position, answers.ravel(), np.zeros(len(text), dtype=bool), weight, target
-    scored_from = by_member(task, "scored_from")[rows.examples, rows.members]
-    counts = rows.lengths + 1 - scored_from  # the last token is scored, but not read
-    row = np.repeat(np.arange(len(texts)), counts)
-    ends = zip(scored_from, rows.lengths + 1, strict=True)
-    scored = np.concatenate([np.arange(*of_text) for of_text in ends])
-    token = ids[rows.examples[row], rows.members[row], scored]
-    weight = np.where(rows.members[row] == 0, 1.0, -1.0)
-    return texts[row], scored - 1, token, np.ones(len(row), dtype=bool), weight, first + rows.examples[row]
+    terms = terms_of(task, rows)
+    normalised = np.full(len(terms.row), not reads_prefixes(task))
+    return texts[terms.row], terms.position, terms.token, normalised, -terms.weight, first + rows.examples[terms.row]
 
 
 def _batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
@@ -153,7 +144,7 @@ def _read(model: PreTrainedModel, ids: np.ndarray, wanted: Wanted) -> np.ndarray
     rows, positions = torch.from_numpy(distinct).to(model.device)
     with chosen_positions_only(model, rows, positions):
         logits = model(input_ids=torch.from_numpy(ids).to(model.device)).logits[0].float()
-    chosen = logits[torch.from_numpy(place_of.ravel()), torch.from_numpy(wanted.token.astype(np.int64))]
+    chosen = logits[torch.from_numpy(place_of.ravel()), torch.from_numpy(wanted.token)]
     found: np.ndarray = chosen.double().cpu().numpy()
     if wanted.normalised.any():
         parts = [part.logsumexp(dim=1) for part in logits.split(POSITIONS_AT_ONCE)]

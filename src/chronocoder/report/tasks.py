@@ -75,8 +75,9 @@ def finest_groups(store: xr.Dataset) -> list[Group]:
 
 
 def kinds_named(behaviour: xr.Dataset) -> list[str]:
-    """Return by what the table groups tasks: language and phenomenon, where some task names one."""
-    return [kind for kind in KINDS if any(names(behaviour, kind))]
+    """Return by what the table groups tasks: by language and phenomenon, where that tells more than tasks' names."""
+    tasks = names(behaviour, "task")
+    return [kind for kind in KINDS if len(set(names(behaviour, kind))) > 1 and names(behaviour, kind) != tasks]
 
 
 def reasons_named(behaviour: xr.Dataset) -> dict[str, str]:

@@ -117,7 +117,7 @@ def choose_metric(pairs: Sequence[PairTokens], wanted: str) -> Choice:
         possible = (CONTINUATION, SENTENCE) if undecided else METRICS if asks else (NEXT_TOKEN, SENTENCE)
         fitting = [name for name in possible if name in (asks & set(possible) or possible)]
         metric = next((name for name in fitting if usable[name] >= LEAST_USABLE), SENTENCE)
-        opposite = f"after the same prefix {opposed:.0%} of the pairs have the opposite answer of another pair"
+        opposite = f"after the same prefix {_percent(opposed)} of the pairs have the opposite answer of another pair"
         reason = opposite if undecided else _reason(metric, usable, asks)
     return Choice(metric, reason, tuple(_warnings(metric, opposed, asks)))
 
@@ -131,21 +131,21 @@ def contradictions(pairs: Sequence[PairTokens]) -> float:
 
 def _reason(metric: str, usable: Mapping[str, float], asks: Collection[str]) -> str:
     if asks and metric in asks:
-        reason = f"the source of the pairs names it, and {usable[metric]:.0%} of them can be used"
-        passed = [f"{usable[name]:.0%} with {name}" for name in METRICS[: METRICS.index(metric)] if name in asks]
+        reason = f"the source of the pairs names it, and {_percent(usable[metric])} of them can be used"
+        passed = [f"{_percent(usable[name])} with {name}" for name in METRICS[: METRICS.index(metric)] if name in asks]
         return f"{reason} (only {' and '.join(passed)}, which it names too)" if passed else reason
     if metric == SENTENCE:
-        others = " and ".join(f"{usable[name]:.0%} for {name}" for name in METRICS[:-1])
+        others = " and ".join(f"{_percent(usable[name])} for {name}" for name in METRICS[:-1])
         return f"the other metrics leave out too many pairs, or ask something else (usable: {others})"
-    return f"{usable[metric]:.0%} of the pairs can be used, and no prefix goes with opposite answers"
+    return f"{_percent(usable[metric])} of the pairs can be used, and no prefix goes with opposite answers"
 
 
 def _warnings(metric: str, opposed: float, asks: Collection[str]) -> Iterator[str]:
     if metric == NEXT_TOKEN and opposed > MOST_CONTRADICTIONS:
         yield (
-            f"after the same prefix {opposed:.0%} of the pairs have the opposite answer of another pair, so that the"
-            " prefix does not decide what is right: this accuracy says nothing of what the pairs are about; set metric"
-            f" to {CONTINUATION} or {SENTENCE}"
+            f"after the same prefix {_percent(opposed)} of the pairs have the opposite answer of another pair, so that"
+            " the prefix does not decide what is right: this accuracy says nothing of what the pairs are about; set"
+            f" metric to {CONTINUATION} or {SENTENCE}"
         )
     if asks and metric not in asks:
         yield f"the source of the pairs says that they are made for {', '.join(sorted(asks))}, not for {metric}"
@@ -153,6 +153,10 @@ def _warnings(metric: str, opposed: float, asks: Collection[str]) -> Iterator[st
 
 def _fraction(holds: Sequence[bool]) -> float:
     return sum(holds) / max(len(holds), 1)
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %"
 
 
 class _Encoded(NamedTuple):

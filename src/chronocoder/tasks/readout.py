@@ -21,6 +21,22 @@ from chronocoder.tasks.rows import Rows, by_member, reads_prefixes
 RIGHT = 0
 
 
+class Terms(NamedTuple):
+    """What mu is the sum of: weighted logits of tokens after positions, or log-probabilities where sentences are read.
+
+    Attributes:
+        row: place of the sequence among the rows, shape (term,).
+        position: after which the token comes, shape (term,).
+        token: which it is, shape (term,).
+        weight: 1 of what is wrong, -1 of what is right, shape (term,).
+    """
+
+    row: np.ndarray
+    position: np.ndarray
+    token: np.ndarray
+    weight: np.ndarray
+
+
 class Outcome(NamedTuple):
     """What logits say of some sequences, by position; what matters is the sum over positions.
 
@@ -134,16 +150,31 @@ class LogProbability(Readout):
         return chosen.masked_fill(targets < 0, 0.0)
 
 
-def readout_of(task: xr.Dataset, rows: Rows, device: torch.device) -> Readout:
-    """Return what a task's metric makes of the logits of rows of one length."""
+def terms_of(task: xr.Dataset, rows: Rows) -> Terms:
+    """Return what a task's metric is the sum of, row by row; after a prefix the wrong token before the right one."""
     if reads_prefixes(task):
         answers = np.stack([task[name].values[rows.examples] for name in ("wrong_id", "right_id")], axis=1)
-        return NextToken(torch.from_numpy(answers.astype(np.int64)).to(device))
+        row, position = (np.repeat(values, 2) for values in (np.arange(len(answers)), rows.lengths - 1))
+        return Terms(row, position, answers.ravel().astype(np.int64), np.tile([1.0, -1.0], len(answers)))
     scored_from = by_member(task, "scored_from")[rows.examples, rows.members]
-    after = np.arange(scored_from.min(), rows.lengths[0] + 1)
-    ids = by_member(task, "token_id")[rows.examples, rows.members][:, after].astype(np.int64)
-    targets = np.where(after >= scored_from[:, None], ids, -1)
-    signs = np.where(rows.members == RIGHT, -1.0, 1.0).astype(np.float32)
+    counts = rows.lengths + 1 - scored_from  # the last token is scored, but not read
+    row = np.repeat(np.arange(len(counts)), counts)
+    scored = np.arange(len(row)) + np.repeat(scored_from - (counts.cumsum() - counts), counts)
+    token = by_member(task, "token_id")[rows.examples[row], rows.members[row], scored]
+    weight = np.where(rows.members[row] == RIGHT, -1.0, 1.0)
+    return Terms(row, scored - 1, token.astype(np.int64), weight)
+
+
+def readout_of(task: xr.Dataset, rows: Rows, device: torch.device) -> Readout:
+    """Return what a task's metric makes of the logits of rows of one length."""
+    terms = terms_of(task, rows)
+    if reads_prefixes(task):
+        return NextToken(torch.from_numpy(terms.token.reshape(-1, 2)).to(device))
+    first = terms.position.min()
+    targets = np.full((len(rows.lengths), rows.lengths[0] - first), -1)
+    targets[terms.row, terms.position - first] = terms.token
+    signs = np.zeros(len(targets), dtype=np.float32)
+    signs[terms.row] = terms.weight
     return LogProbability(torch.from_numpy(targets).to(device), torch.from_numpy(signs).to(device))
 
 
