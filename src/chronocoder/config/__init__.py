@@ -17,22 +17,12 @@ from chronocoder.config.analysis import (
     TrainingSettings,
     TrajectorySettings,
 )
+from chronocoder.config.comparisons import Comparison
+from chronocoder.config.corpora import Corpus, CorpusSettings, HubCorpus, NurseryCorpus, TextCorpus
 from chronocoder.config.experiment import Experiment, load_experiment, parse_experiment
 from chronocoder.config.files import format_of
-from chronocoder.config.suites import (
-    Comparison,
-    Corpus,
-    CorpusSettings,
-    HubCorpus,
-    HubSource,
-    LocalCheckpoint,
-    LocalSource,
-    NurseryCorpus,
-    NurserySource,
-    Source,
-    Suite,
-    TextCorpus,
-)
+from chronocoder.config.sources import HubSource, LocalCheckpoint, LocalSource, NurserySource, Source
+from chronocoder.config.suites import Suite
 from chronocoder.config.tasks import (
     TABLE_FORMATS,
     UNITS,

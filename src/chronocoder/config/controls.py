@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from chronocoder.config.suites import NurserySource, Suite
+from chronocoder.config.sources import NurserySource
+from chronocoder.config.suites import Suite
 from chronocoder.labels import control_of, is_foreign, place_of
 
 SHARED = {
