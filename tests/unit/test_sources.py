@@ -126,7 +126,7 @@ def test_revision_that_a_family_does_not_know_is_given_with_its_tokens() -> None
         },
         {"kind": "hub", "family": "pythia", "size": "1b", "checkpoints": "all"},
         {"kind": "hub", "repository": "a/b", "checkpoints": {"step1": 5}},
-        {"kind": "local", "checkpoints": {"early": {"path": "x", "tokens_seen": 3}}},
+        {"kind": "local", "checkpoints": {n: {"path": n, "tokens_seen": 3} for n in ("first", "last", "late")}},
     ],
 )
 def test_sources_survive_json(values: dict[str, Any]) -> None:
@@ -169,6 +169,7 @@ def test_sources_survive_json(values: dict[str, Any]) -> None:
             {"family": "pythia", "size": "1b", "checkpoints": {"from": "step3", "log": 3}},
             "checkpoint 'step3' is not known; the nearest are step2, step4, step1",
         ),
+        ({"family": "pythia", "size": "1b", "checkpoints": {"evry": 2}}, r"evry\n.*Extra inputs are not permitted"),
         (
             {"family": "pythia", "size": "1b", "checkpoints": {"from": 5, "to": 6}},
             "from 5 to 6: no checkpoint lies there; widen it",
