@@ -1,13 +1,12 @@
-"""Choose what the crosscoders of a suite are trained on from its accuracy curves, within a budget, and write down why."""
+"""Choose what a suite's crosscoders are trained on from accuracy curves, within a budget, and write down why."""
 
 import argparse
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from chronocoder.behaviour.choice import choose, curves_of
+from chronocoder.behaviour.choice import choose, curves_of, tasks_of_scan
 from chronocoder.behaviour.choice_words import choice_store, comparisons_text
-from chronocoder.behaviour.scan import tasks_of_scan
 from chronocoder.command_line import add_flags, from_flags, require, run_script
 from chronocoder.config import ChoiceSettings, Comparison
 from chronocoder.stores import load_store, provenance, write_store, write_text

@@ -50,7 +50,8 @@ def resampled(
     """Return the curves of bootstrap resamples of the pairs."""
     pairs = len(right)
     drawn = generator.multinomial(pairs, np.full(pairs, 1 / pairs), size=count)
-    return drawn @ right.astype(float) / pairs
+    curves: np.ndarray = drawn @ right.astype(float) / pairs
+    return curves
 
 
 def without_change(
@@ -58,12 +59,13 @@ def without_change(
 ) -> Float[np.ndarray, "sample checkpoint"]:
     """Return curves about zero of a task that does not change, whose pairs vary as much as these.
 
-    The course of each pair, less its mean over the checkpoints, gets a random sign (the wild bootstrap of Liu 1988): where
-    nothing changes, a pair that comes to be judged rightly is as likely as one that ceases to be.
+    The course of each pair, less its mean over the checkpoints, gets a random sign (the wild bootstrap of Liu 1988):
+    where nothing changes, a pair that comes to be judged rightly is as likely as one that ceases to be.
     """
     courses = right - right.mean(axis=1, keepdims=True)
     signs = generator.choice([-1.0, 1.0], size=(count, len(right)))
-    return signs @ courses / len(right)
+    curves: np.ndarray = signs @ courses / len(right)
+    return curves
 
 
 def strongest_change(curves: Float[np.ndarray, "sample checkpoint"]) -> Float[np.ndarray, " sample"]:

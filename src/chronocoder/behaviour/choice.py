@@ -66,6 +66,17 @@ def curves_of(tasks: Iterable[xr.Dataset], similarity: xr.Dataset, site: str) ->
     )
 
 
+def tasks_of_scan(scan: xr.Dataset) -> list[xr.Dataset]:
+    """Return what a collected scan tells of each task, dims (checkpoint, example), as in the scores of a task."""
+    return [
+        scan[["difference", "condition"]]
+        .sel(task=task)
+        .dropna("example", subset=["difference"])
+        .assign_attrs(task=str(task))
+        for task in scan["task"].values
+    ]
+
+
 class TaskCurve(NamedTuple):
     """The curve of a task and what is found in it.
 

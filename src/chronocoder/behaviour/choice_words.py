@@ -23,8 +23,8 @@ def summary_of(choice: Choice, settings: ChoiceSettings) -> str:
     limits = f"false discovery rate {_percent(settings.false_discovery_rate)}"
     if not count:
         return (
-            f"None of {of_all} tasks changes by {_points(settings.smallest_change)} or more beyond what curves without change"
-            f" do ({limits}). Nothing is chosen."
+            f"None of {of_all} tasks changes by {_points(settings.smallest_change)} or more and by more than curves"
+            f" without change do ({limits}). Nothing is chosen."
         )
     tasks = f"{count} of {of_all} tasks {'change' if count > 1 else 'changes'} ({limits})."
     found = ", ".join(f"{name} ({_arrows(one.checkpoints)})" for name, one in choice.comparisons.items())
@@ -157,32 +157,31 @@ def _step_words(step: Step, curves: Curves, settings: ChoiceSettings) -> str:
 def _move_words(move: Move, curves: Curves, settings: ChoiceSettings) -> str:
     names = curves.revisions
     at, low, high = (names[int(place)] for place in move.halfway)
-    ends = f"{100 * move.confirmed.low:+.0f} to {100 * move.confirmed.high:+.0f}".replace("-", "−")
-    between = f"at {at}" if low == high else f"at {at} ({settings.confidence:.0%} interval {low} to {high})"
+    change, *ends = (f"{100 * end:+.0f}".replace("-", "−") for end in move.confirmed)
+    covers, usual = f"{_percent(settings.confidence)} interval", _percent(1 - settings.false_discovery_rate)
+    place = f"at {at}" if low == high else f"at {at} ({covers} {low} to {high})"
     return (
         f"The largest change: {_in_words(move.task)} {_change_words(move)} on the half of the pairs that chose the"
-        f" checkpoints, and from {_percent(move.before[1])} to {_percent(move.after[1])} on the other half (by"
-        f" {100 * move.confirmed.value:+.0f} points, {settings.confidence:.0%} interval {ends}; without change by no more"
-        f" than {100 * move.by_chance:.0f} in {_percent(1 - settings.false_discovery_rate)} of cases). It is half-way {between}."
-    ).replace("(by -", "(by −")
+        f" checkpoints, and from {_percent(move.before[1])} to {_percent(move.after[1])} on the other half (by {change}"
+        f" points, {covers} {' to '.join(ends)}; without change by no more than {100 * move.by_chance:.0f} in {usual}"
+        f" of cases). It is half-way {place}."
+    )
 
 
 def _turn_words(steps: list[Step], curves: Curves) -> str:
     """Return which task turns most between two steps, if one does."""
-    names, best = curves.revisions, None
-    for (first, second), (one, other) in zip(
-        pairwise(steps), pairwise([{move.task: move for move in step.moves} for step in steps]), strict=True
-    ):
-        for task in one.keys() & other.keys():
-            size = min(abs(one[task].change), abs(other[task].change))
-            if one[task].change * other[task].change < 0 and (best is None or (size, task) > best[:2]):
-                best = (
-                    size,
-                    task,
-                    f"{_in_words(task)} {_change_words(one[task])}, then {_change_words(other[task])}",
-                    second,
-                )
-    return f"A turn at {names[best[3].before]}: {best[2]}." if best else ""
+    by_task = [{move.task: move for move in step.moves} for step in steps]
+    turns = [
+        (one[task], other[task], step)
+        for (one, other), step in zip(pairwise(by_task), steps[1:], strict=True)
+        for task in one
+        if task in other and one[task].change * other[task].change < 0
+    ]
+    if not turns:
+        return ""
+    first, second, step = max(turns, key=lambda turn: min(abs(turn[0].change), abs(turn[1].change)))
+    place = curves.revisions[step.before]
+    return f"A turn at {place}: {_in_words(first.task)} {_change_words(first)}, then {_change_words(second)}."
 
 
 def _change_words(move: Move) -> str:

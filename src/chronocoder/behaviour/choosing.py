@@ -1,11 +1,12 @@
 """Which checkpoints to compare: those between which the fitted accuracies of all tasks move farthest.
 
 Seen over all tasks that change, a checkpoint is a point whose coordinates are accuracies, and training is a path. The
-checkpoints that are chosen are the corners of the longest polygon along that path: what falls before it rises counts twice,
-and a change of some tasks apart from an earlier one of others. docs/choosing.md has the formulas and their sources.
+checkpoints that are chosen are the corners of the longest polygon along that path: what falls before it rises counts
+twice, and a change of some tasks apart from an earlier one of others. docs/choosing.md has the formulas and sources.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ def distances(levels: Float[np.ndarray, "task checkpoint"], smallest: float) -> 
 
 def length(moved: PAIRWISE, corners: Sequence[int]) -> float:
     """Return the length of a polygon with these corners."""
-    return float(sum(moved[a, b] for a, b in zip(corners, corners[1:], strict=False)))
+    return float(sum(moved[a, b] for a, b in pairwise(corners)))
 
 
 def longest(moved: PAIRWISE, steps: int) -> list[int]:
@@ -85,10 +86,10 @@ def choose_places(
 ) -> Chosen:
     """Return the pairs and triplets that bracket the largest changes within the budget; none where nothing changes.
 
-    The polygon gets as many steps as the budget has room for and as add `smallest_change` or more to its length. Its steps
-    are the pairs, and two that follow each other a triplet; where there are too few, a triplet halves a step. Of
-    polygons whose lengths differ by less than a standard error (the rule of Breiman et al. 1984), that one is taken, corner by
-    corner, to whose corners activations change fastest.
+    The polygon gets as many steps as the budget has room for and as add `smallest_change` or more to its length. Its
+    steps are the pairs, and two that follow each other a triplet; where there are too few, a triplet halves a step. Of
+    polygons whose lengths differ by less than a standard error (the rule of Breiman et al. 1984), that one is taken,
+    corner by corner, to whose corners activations change fastest.
 
     Args:
         moved: what `distances` returns.
@@ -108,7 +109,7 @@ def choose_places(
     if len(corners) == 1:
         return Chosen([], [])
     corners = _where_activations_change(moved, rate, corners, error_of(corners))
-    steps = _largest_first(moved, zip(corners, corners[1:], strict=False))
+    steps = _largest_first(moved, pairwise(corners))
     triplets = _largest_first(moved, zip(corners, corners[1:], corners[2:], strict=False))[: settings.triplets]
     used = {place for one in (*steps[: settings.pairs], *triplets) for place in one}
     for step in steps:
@@ -119,7 +120,7 @@ def choose_places(
     return Chosen(steps[: settings.pairs], triplets)
 
 
-def _largest_first(moved: PAIRWISE, paths: "zip[tuple[int, ...]]") -> list[tuple[int, ...]]:
+def _largest_first(moved: PAIRWISE, paths: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return sorted(paths, key=lambda path: -length(moved, path))
 
 
