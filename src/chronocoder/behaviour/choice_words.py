@@ -164,8 +164,14 @@ def _move_words(move: Move, curves: Curves, settings: ChoiceSettings) -> str:
         f"The largest change: {_in_words(move.task)} {_change_words(move)} on the half of the pairs that chose the"
         f" checkpoints, and from {_percent(move.before[1])} to {_percent(move.after[1])} on the other half (by {change}"
         f" points, {covers} {' to '.join(ends)}; without change by no more than {100 * move.by_chance:.0f} in {usual}"
-        f" of cases). It is half-way {place}."
+        f" of cases).{_doubt(move)} It is half-way {place}."
     )
+
+
+def _doubt(move: Move) -> str:
+    """Return a warning where the other half does not bear a change out."""
+    borne_out = move.confirmed.low > 0 if move.change > 0 else move.confirmed.high < 0
+    return "" if borne_out else " The other half does not confirm it."
 
 
 def _turn_words(steps: list[Step], curves: Curves) -> str:
