@@ -17,7 +17,7 @@ from chronocoder.config.analysis import (
     TrainingSettings,
     TrajectorySettings,
 )
-from chronocoder.config.comparisons import Comparison
+from chronocoder.config.comparisons import ChoiceSettings, Comparison, ScanSettings
 from chronocoder.config.corpora import (
     SPLITS,
     Corpus,
@@ -70,6 +70,7 @@ __all__ = [
     "AttributionSettings",
     "BehaviourJobSettings",
     "BlimpTask",
+    "ChoiceSettings",
     "ClamsTask",
     "Comparison",
     "ConsolidationSettings",
@@ -95,6 +96,7 @@ __all__ = [
     "NurserySource",
     "NurseryTask",
     "PairsTask",
+    "ScanSettings",
     "Settings",
     "SimilaritySettings",
     "Source",
