@@ -21,6 +21,7 @@ from chronocoder.config.comparisons import Comparison
 from chronocoder.config.corpora import Corpus, CorpusSettings, HubCorpus, NurseryCorpus, TextCorpus
 from chronocoder.config.experiment import Experiment, load_experiment, parse_experiment
 from chronocoder.config.files import format_of
+from chronocoder.config.loading import AS_SAVED, HALF, NONE, LoadingSettings
 from chronocoder.config.sources import HubSource, LocalCheckpoint, LocalSource, NurserySource, Source
 from chronocoder.config.suites import Suite
 from chronocoder.config.tasks import (
@@ -42,8 +43,11 @@ from chronocoder.config.tasks import (
 from chronocoder.settings import Settings
 
 __all__ = [
+    "AS_SAVED",
     "AUTO",
     "EXACT",
+    "HALF",
+    "NONE",
     "SCREEN",
     "TABLE_FORMATS",
     "TWO_STAGES",
@@ -65,6 +69,7 @@ __all__ = [
     "HarvestSettings",
     "HubCorpus",
     "HubSource",
+    "LoadingSettings",
     "LocalCheckpoint",
     "LocalSource",
     "MetricChoice",
