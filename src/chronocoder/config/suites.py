@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from chronocoder.config.comparisons import AUTO_COMPARISONS, ChoiceSettings, Comparison, ScanSettings
 from chronocoder.config.corpora import Corpus
 from chronocoder.config.files import expand_tasks
+from chronocoder.config.loading import LoadingSettings
 from chronocoder.config.sources import NurserySource, Source
 from chronocoder.config.tasks import Task
 from chronocoder.labels import is_foreign, is_identity
@@ -26,6 +27,7 @@ class Suite(Settings):
 
     source: Source = Field(description="Where the checkpoints come from.")
     corpus: Corpus = Field(description="Where the text for the activations comes from.")
+    loading: LoadingSettings = Field(default_factory=LoadingSettings, description="How models are loaded.")
     site: Site = Field(description="Where activations are read: `residual.N`, `mlp_out.N` or `attention_out.N`.")
     tasks: dict[Name, Task] = Field(min_length=1, description="Sets of minimal pairs, by name.")
     comparisons: Comparisons = Field(
