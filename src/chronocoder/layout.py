@@ -32,6 +32,11 @@ class Layout:
         return f"{self.suite}/checkpoints/{{revision}}"
 
     @property
+    def lock(self) -> str:
+        """The commits that revisions on the hub were resolved to."""
+        return f"{self.suite}/lock.yaml"
+
+    @property
     def corpus(self) -> str:
         """Token ids of one split."""
         return f"{self.suite}/corpus/{{split}}.zarr"

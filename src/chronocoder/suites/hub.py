@@ -1,0 +1,91 @@
+"""Asking the Hugging Face hub: what a revision is, and errors that say what to do.
+
+A token is read from the environment variable HF_TOKEN and nowhere else.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Literal
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from chronocoder.errors import ConfigError
+
+Kind = Literal["model", "dataset"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_FAILURES = (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
+"""Among the bases is the error of the HTTP library that huggingface_hub uses."""
+_TOKEN = "set HF_TOKEN in the environment to a token of an account that may read it (it is read from nowhere else)"
+
+
+def hub_api() -> HfApi:
+    """Return the hub's interface, with the token of the environment or none."""
+    return HfApi(token=os.environ.get("HF_TOKEN") or False)
+
+
+def resolve_commit(repository: str, revision: str, kind: Kind = "model") -> str:
+    """Return the commit that a branch or tag points to now; a commit is returned as it is, without asking.
+
+    Raises:
+        ConfigError: names repository, revision and remedy.
+    """
+    if _COMMIT.fullmatch(revision):
+        return revision
+    with hub_errors(repository, revision, kind):
+        commit = hub_api().repo_info(repository, revision=revision, repo_type=kind).sha
+    if not commit:
+        raise ConfigError(f"{kind} {repository} at '{revision}': the hub names no commit; give one as the revision")
+    return str(commit)
+
+
+@contextmanager
+def hub_errors(repository: str, revision: str, kind: Kind = "model") -> Iterator[None]:
+    """Turn what the hub refuses, or a network that fails, into a `ConfigError` with a remedy."""
+    place = f"{kind} {repository} at '{revision}'"
+    try:
+        yield
+    except GatedRepoError as error:
+        raise ConfigError(
+            f"{place}: access is granted on request only; ask for it at {_page(repository, kind)} and {_TOKEN}"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ConfigError(f"{place}: no such revision{_nearest(repository, revision, kind)}") from error
+    except RepositoryNotFoundError as error:
+        raise ConfigError(
+            f"{place}: no such repository, or a private one; correct its name, or if it is private {_TOKEN}"
+        ) from error
+    except OfflineModeIsEnabled as error:
+        raise ConfigError(
+            f"{place}: is not here, and HF_HUB_OFFLINE forbids to fetch it; run scripts/fetch.py with your"
+            " configuration where there is a network, then this again"
+        ) from error
+    except _FAILURES as error:
+        raise ConfigError(
+            f"{place}: cannot be fetched ({error or type(error).__name__}); run it again to go on, or run"
+            " scripts/fetch.py with your configuration where there is a network"
+        ) from error
+
+
+def _page(repository: str, kind: Kind) -> str:
+    return f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
+
+
+def _nearest(repository: str, revision: str, kind: Kind) -> str:
+    """Return the revisions whose names are nearest, as a remedy; where the hub lists none, the place of the list."""
+    try:
+        references = hub_api().list_repo_refs(repository, repo_type=kind)
+    except _FAILURES:
+        return f"; choose one of {_page(repository, kind)}/branches"
+    names = [reference.name for reference in [*references.branches, *references.tags]]
+    nearest = get_close_matches(revision, names, n=3, cutoff=0.0)
+    return f" among its {len(names)}; the nearest are {', '.join(nearest)}"
