@@ -17,7 +17,7 @@ from chronocoder.config.analysis import (
     TrainingSettings,
     TrajectorySettings,
 )
-from chronocoder.config.comparisons import Comparison
+from chronocoder.config.comparisons import ChoiceSettings, Comparison, ScanSettings
 from chronocoder.config.corpora import Corpus, CorpusSettings, HubCorpus, NurseryCorpus, TextCorpus
 from chronocoder.config.experiment import Experiment, load_experiment, parse_experiment
 from chronocoder.config.files import format_of
@@ -53,6 +53,7 @@ __all__ = [
     "AttributionSettings",
     "BehaviourJobSettings",
     "BlimpTask",
+    "ChoiceSettings",
     "ClamsTask",
     "Comparison",
     "ConsolidationSettings",
@@ -73,6 +74,7 @@ __all__ = [
     "NurserySource",
     "NurseryTask",
     "PairsTask",
+    "ScanSettings",
     "Settings",
     "SimilaritySettings",
     "Source",

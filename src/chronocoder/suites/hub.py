@@ -23,7 +23,10 @@ from chronocoder.errors import ConfigError
 
 Kind = Literal["model", "dataset"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_FAILURES = (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
+_FAILURES: tuple[type[Exception], ...] = (
+    OSError,
+    *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)),
+)
 """Among the bases is the error of the HTTP library that huggingface_hub uses."""
 _TOKEN = "set HF_TOKEN in the environment to a token of an account that may read it (it is read from nowhere else)"
 

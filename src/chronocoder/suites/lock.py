@@ -74,7 +74,8 @@ def _read(lock: Path) -> dict[str, Any]:
         if not all(isinstance(commits, dict) for kind in entries.values() for commits in kind.values()):
             raise ValueError("it has another form")
     except (ValueError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{lock}: no readable lock file ({' '.join(str(error).split())}); restore it, or delete it to resolve every revision anew"
+            f"{lock}: no readable lock file ({reason}); restore it, or delete it to resolve every revision anew"
         ) from None
     return entries
