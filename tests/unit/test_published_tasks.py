@@ -74,7 +74,7 @@ def test_single_sets_are_written_and_read_as_they_are() -> None:
     given = {"blimp": {"kind": "blimp"}, "clams": {"kind": "clams"}, "mb": {"kind": "multiblimp", "languages": ["eng"]}}
     for task in expanded(**given).values():
         assert TypeAdapter(Task).validate_json(task.model_dump_json()) == task
-        assert isinstance(task, FileTask) and task.fetched
+        assert isinstance(task, FileTask) and task.needs_network
 
 
 def test_local_files_and_directories_are_not_fetched(tmp_path: Path) -> None:

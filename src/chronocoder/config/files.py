@@ -43,7 +43,7 @@ def _expand(key: str, task: Task) -> dict[str, Task]:
     if isinstance(task, TableSource) and task.names:
         singles = [task.model_copy(update={"name": name, "names": ()}) for name in task.names]
         return _of_language(key, task, _named(key, task, singles, list(task.names)))
-    if isinstance(task, ClamsTask) and task.fetched and task.name is None:
+    if isinstance(task, ClamsTask) and task.needs_network and task.name is None:
         sets = task.published()
         return _of_language(key, task, _named(key, task, sets, [single.place_phenomenon for single in sets]))
     if task.path is None or not (Path(task.path).is_dir() or _is_pattern(task.path)):

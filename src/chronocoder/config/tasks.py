@@ -102,7 +102,7 @@ class FileTask(TaskSettings):
         return TaskGroup(self.language or self.place_language, self.phenomenon or self.place_phenomenon)
 
     @property
-    def fetched(self) -> bool:
+    def needs_network(self) -> bool:
         """Whether the pairs are neither in a local file nor in a local directory."""
         return False
 
@@ -138,7 +138,7 @@ class TableSource(FileTask):
     )
 
     @property
-    def fetched(self) -> bool:
+    def needs_network(self) -> bool:
         """Whether the pairs are neither in a local file nor in a local directory."""
         return self.dataset is not None and not Path(self.dataset).is_dir()
 
@@ -264,7 +264,7 @@ class ClamsTask(FileTask):
         return self
 
     @property
-    def fetched(self) -> bool:
+    def needs_network(self) -> bool:
         """Whether the pairs are neither in a local file nor in a local directory."""
         return self.path is None
 

@@ -36,10 +36,10 @@ def fetch_pairs(task: Task, lock: Path, folder: Path) -> Fetched:
         ConfigError: the revision cannot be resolved, or a file is not what the lock file records.
         TaskError: a file cannot be fetched.
     """
-    if isinstance(task, TableSource) and task.fetched:
+    if isinstance(task, TableSource) and task.needs_network:
         commit = locked_commit(lock, str(task.dataset), task.revision, "dataset")
         return Fetched(task.model_copy(update={"revision": commit}), commit)
-    if isinstance(task, ClamsTask) and task.fetched:
+    if isinstance(task, ClamsTask) and task.needs_network:
         address = f"{task.address.rstrip('/')}/{task.name}"
         content = _download(address)
         digest = locked_digest(lock, address, content)

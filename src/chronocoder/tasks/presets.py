@@ -80,7 +80,7 @@ def _shared_words(good: str, bad: str) -> int:
 def _rows(task: TableSource) -> Iterator[Row]:
     if task.path is not None:
         return read_table(Path(task.path))
-    return read_dataset(str(task.dataset), task.name, task.split, task.revision if task.fetched else None)
+    return read_dataset(str(task.dataset), task.name, task.split, task.revision if task.needs_network else None)
 
 
 def _to_pair(row: Row, columns: TableColumns, optional: Iterable[str] = ()) -> MinimalPair:
