@@ -320,7 +320,7 @@ def test_target_shows_why_it_fails(tmp_path: Path) -> None:
     experiment = local_experiment(tmp_path)
     (tmp_path / "early/config.json").unlink()
     output = snakemake(tmp_path, experiment, "plan")
-    assert "suites.llama.source.checkpoints.early.path: no readable" in output
+    assert "suites.llama.source, checkpoint 'early': no readable" in output
 
 
 def write_activations(path: Path, rows: int, width: int, corpus: TextCorpus, stored_format: StoredFormat) -> None:
@@ -606,9 +606,7 @@ def test_shape_of_a_local_suite(tmp_path: Path) -> None:
     suite = local_experiment(tmp_path).suites["llama"]
     assert shape_of("llama", suite) == parse_shape(LLAMA, "here")
     (tmp_path / "early/config.json").unlink()
-    with pytest.raises(
-        ConfigError, match=r"suites\.llama\.source\.checkpoints\.early\.path: no readable .*config\.json"
-    ):
+    with pytest.raises(ConfigError, match=r"suites\.llama\.source, checkpoint 'early': no readable .*config\.json"):
         shape_of("llama", suite)
 
 
@@ -617,7 +615,7 @@ def test_shape_of_a_hub_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     asked: list[tuple[str, str, str]] = []
 
-    def download(repository: str, name: str, revision: str) -> str:
+    def download(repository: str, name: str, revision: str, token: str | bool) -> str:
         asked.append((repository, name, revision))
         return str(tmp_path / name)
 
@@ -633,8 +631,8 @@ def test_unreachable_hub_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: 
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(models, "hf_hub_download", fail)
-    message = r"suites\.llama\.source: config\.json of some/model at 'early' cannot be reached \(no connection.*\); "
-    with pytest.raises(ConfigError, match=message + r"connect or log in, or .* --model-config llama=FILE"):
+    message = r"suites\.llama\.source: config\.json cannot be reached; pass .* --model-config llama=FILE, or mend this:"
+    with pytest.raises(ConfigError, match=message + r" model some/model at 'early': cannot be fetched \(no connection"):
         shape_of("llama", suite)
     given = tmp_path / "given.json"
     given.write_text(json.dumps(LLAMA))

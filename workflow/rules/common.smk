@@ -126,7 +126,7 @@ def checkpoint_path(suite, checkpoint):
     suite, revision = place_of(checkpoint, suite)
     source = EXPERIMENT.suites[suite].source
     if source.kind == "local":
-        return source.checkpoints[revision].path
+        return source.saved[revision].path
     return LAYOUT.checkpoint.format(suite=suite, revision=revision)
 
 
@@ -136,10 +136,21 @@ def pretraining_flags(suite):
 
 
 def tokenizer_path(wildcards):
-    """Return the directory of a suite's tokenizer: that of the first checkpoint unless it is trained here."""
-    if suite_of(wildcards).source.kind == "nursery":
+    """Return the directory of a suite's tokenizer: that of the first checkpoint unless it is trained or lies here."""
+    source = suite_of(wildcards).source
+    if source.kind == "nursery":
         return LAYOUT.tokenizer.format(suite=wildcards.suite)
+    if source.kind == "local":
+        # A run that goes on changes its directory, and makes nothing out of date.
+        return ancient(source.tokenizer) if source.tokenizer == source.path else source.tokenizer
     return checkpoint_path(wildcards.suite, list(suite_of(wildcards).tokens_seen)[0])
+
+
+def download_options(wildcards):
+    """Return the flags of a download that only some sources need."""
+    source = suite_of(wildcards).source
+    tokenizer = ["--tokenizer", source.tokenizer_repository] if source.tokenizer_repository else []
+    return [*tokenizer, *(["--pickled-weights"] if source.pickled_weights else [])]
 
 
 def names_of(wildcards):

@@ -1,6 +1,6 @@
 """The whole configuration, read from a file or from Snakemake's `config`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def _describe(entry: Mapping[str, Any], values: Any) -> str:
-    key = ".".join(_written_keys(entry["loc"], values)) or "(whole file)"
+    key = ".".join(_written_keys(entry, values)) or "(whole file)"
     if entry["type"] == "extra_forbidden":
         return f"  {key}: unknown key; remove it or correct its spelling (keys are listed in docs/configuration.md)"
     shown = repr(entry["input"])
@@ -167,13 +167,18 @@ def _describe(entry: Mapping[str, Any], values: Any) -> str:
     return f"  {key}: {message}" + (f" (found {shown})" if len(shown) < 80 else "")
 
 
-def _written_keys(location: Sequence[str | int], place: Any) -> list[str]:
+def _written_keys(entry: Mapping[str, Any], place: Any) -> list[str]:
     """Return the keys of an error's location that are in the file: pydantic puts the kind of a choice among them."""
-    keys = []
-    for part in location:
+    location, keys = entry["loc"], []
+    for position, part in enumerate(location):
+        missing = entry["type"] == "missing" and position == len(location) - 1
         if isinstance(place, Mapping):
-            if part not in place and part in place.values():
+            if part not in place and not missing:
                 continue
             place = place.get(part)
+        elif isinstance(part, str) and not missing:
+            continue
+        elif isinstance(place, list):
+            place = place[part] if part < len(place) else None
         keys.append(str(part))
     return keys

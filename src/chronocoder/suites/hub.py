@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Literal
 
 from huggingface_hub import HfApi
@@ -20,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from chronocoder.errors import ConfigError
+from chronocoder.nearest import nearest_names
 
 Kind = Literal["model", "dataset"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -31,9 +31,14 @@ _FAILURES: tuple[type[Exception], ...] = (
 _TOKEN = "set HF_TOKEN in the environment to a token of an account that may read it (it is read from nowhere else)"
 
 
+def hub_token() -> str | Literal[False]:
+    """Return the token of the environment, or that there is none."""
+    return os.environ.get("HF_TOKEN") or False
+
+
 def hub_api() -> HfApi:
     """Return the hub's interface, with the token of the environment or none."""
-    return HfApi(token=os.environ.get("HF_TOKEN") or False)
+    return HfApi(token=hub_token())
 
 
 def resolve_commit(repository: str, revision: str, kind: Kind = "model") -> str:
@@ -90,5 +95,4 @@ def _nearest(repository: str, revision: str, kind: Kind) -> str:
     except _FAILURES:
         return f"; choose one of {_page(repository, kind)}/branches"
     names = [reference.name for reference in [*references.branches, *references.tags]]
-    nearest = get_close_matches(revision, names, n=3, cutoff=0.0)
-    return f" among its {len(names)}; the nearest are {', '.join(nearest)}"
+    return f" among its {len(names)}; the nearest are {', '.join(nearest_names(revision, names))}"
