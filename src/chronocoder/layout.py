@@ -42,6 +42,11 @@ class Layout:
         return f"{self.suite}/corpus/{{split}}.zarr"
 
     @property
+    def corpus_state(self) -> str:
+        """What is written of the splits, while they are unfinished."""
+        return f"{self.suite}/corpus/state"
+
+    @property
     def task(self) -> str:
         """Tokenised minimal pairs."""
         return f"{self.suite}/tasks/{{task}}.zarr"

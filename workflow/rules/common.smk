@@ -18,7 +18,7 @@ shell.prefix(f"export PYTHONPATH={shlex.quote(str(SOURCE_DIRECTORY))}:${{{{PYTHO
 
 from chronocoder.behaviour.comparisons import chosen_comparisons
 from chronocoder.command_line import to_flags
-from chronocoder.config import parse_experiment
+from chronocoder.config import files_at, parse_experiment
 from chronocoder.errors import ConfigError
 from chronocoder.labels import distinct_labels, is_foreign, place_of
 from chronocoder.layout import Layout
@@ -348,10 +348,10 @@ def task_file(wildcards):
     return getattr(task, "path", None) or []
 
 
-def corpus_file(wildcards):
-    """Return the file the text is read from, so that a changed file reruns what hangs on it."""
-    corpus = suite_of(wildcards).corpus
-    return corpus.path if corpus.kind == "text" else []
+def files_of_corpus(wildcards):
+    """Return the files that the text is read from, so that a changed file reruns what hangs on it."""
+    local = [part for part in suite_of(wildcards).corpus.parts if hasattr(part, "path")]
+    return [path for part in local for path in files_at(part.path) or [part.path]]
 
 
 def language(wildcards):

@@ -18,9 +18,25 @@ from chronocoder.config.analysis import (
     TrajectorySettings,
 )
 from chronocoder.config.comparisons import ChoiceSettings, Comparison, ScanSettings
-from chronocoder.config.corpora import Corpus, CorpusSettings, HubCorpus, NurseryCorpus, TextCorpus
+from chronocoder.config.corpora import (
+    SPLITS,
+    Corpus,
+    CorpusSettings,
+    CorpusSource,
+    Documents,
+    HubCorpus,
+    HubDataset,
+    Labelled,
+    MixtureCorpus,
+    NurseryCorpus,
+    Split,
+    TextCorpus,
+    TextFiles,
+    TokenCorpus,
+    TokenFiles,
+)
 from chronocoder.config.experiment import Experiment, load_experiment, parse_experiment
-from chronocoder.config.files import format_of
+from chronocoder.config.files import files_at, format_of, is_pattern
 from chronocoder.config.sources import HubSource, LocalCheckpoint, LocalSource, NurserySource, Source
 from chronocoder.config.suites import Suite
 from chronocoder.config.tasks import (
@@ -45,6 +61,7 @@ __all__ = [
     "AUTO",
     "EXACT",
     "SCREEN",
+    "SPLITS",
     "TABLE_FORMATS",
     "TWO_STAGES",
     "UNITS",
@@ -59,16 +76,21 @@ __all__ = [
     "ConsolidationSettings",
     "Corpus",
     "CorpusSettings",
+    "CorpusSource",
+    "Documents",
     "EvaluationSettings",
     "Experiment",
     "FeatureSettings",
     "FileTask",
     "HarvestSettings",
     "HubCorpus",
+    "HubDataset",
     "HubSource",
+    "Labelled",
     "LocalCheckpoint",
     "LocalSource",
     "MetricChoice",
+    "MixtureCorpus",
     "MultiBlimpTask",
     "NurseryCorpus",
     "NurserySource",
@@ -78,6 +100,7 @@ __all__ = [
     "Settings",
     "SimilaritySettings",
     "Source",
+    "Split",
     "Suite",
     "TableColumns",
     "TableSource",
@@ -85,9 +108,14 @@ __all__ = [
     "Task",
     "TaskSettings",
     "TextCorpus",
+    "TextFiles",
+    "TokenCorpus",
+    "TokenFiles",
     "TrainingSettings",
     "TrajectorySettings",
+    "files_at",
     "format_of",
+    "is_pattern",
     "load_experiment",
     "parse_experiment",
 ]
