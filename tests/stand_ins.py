@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import torch
 import yaml
+from hub_server import HubServer
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -26,7 +27,6 @@ from transformers import (
 )
 
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
-from hub_server import HubServer
 
 VOCABULARY = 400
 WIDTH, BLOCKS, HEADS = 32, 3, 2

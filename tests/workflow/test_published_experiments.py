@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stand_ins
 import xarray as xr
 import yaml
 from hub_server import HubServer, hub_server
 
-import stand_ins
 from experiments import ROOT, Workflow
 
 NAMES = sorted(
