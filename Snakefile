@@ -32,6 +32,7 @@ include: "workflow/rules/order.smk"
 
 localrules:
     all,
+    fetch,
     list_comparisons,
     plan,
 
