@@ -126,8 +126,8 @@ def _check_seeds_differ(key: str, names: Sequence[str], suites: Mapping[str, Sui
         source = suites[name].source
         if isinstance(source, NurserySource):
             run: tuple[str, int | str] = "seed", source.seed
-        elif isinstance(source, HubSource):
-            run = "pretraining_seed", source.run_repository
+        elif isinstance(source, HubSource) and source.run is not None:
+            run = "pretraining_seed", source.run.repository
         else:
             continue
         if run in of_run:
