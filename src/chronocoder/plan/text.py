@@ -1,6 +1,6 @@
 """A plan as a page to read and as a document to work with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chronocoder.plan.downloads import Priced
@@ -36,22 +36,38 @@ def plan_text(plan: Plan) -> str:
 
 
 def downloads_text(downloads: Sequence[Priced]) -> str:
-    """Return what an experiment takes from the hub as a table, and the sum of what is to come."""
+    """Return what an experiment takes over the network as a table, and the sum of what is to come."""
+    if not downloads:
+        return "Nothing comes over the network.\n"
     rows = [
         (
-            one.download.path,
+            one.download.paths[0],
             " + ".join(f"{place.repository} {place.revision}" for place in one.download.places),
-            "there" if one.there else ("cannot be fetched" if one.problem else _to_come(one)),
+            _to_come(one),
         )
         for one in downloads
     ]
-    of_checkpoints = sum(one.size_bytes for one in downloads if not _of_dataset(one))
-    total = (
-        f"To fetch: {shortened(of_checkpoints, 'B')} of checkpoints, and of datasets what the configuration asks for."
-    )
-    if not rows:
-        return "Nothing comes from the hub.\n"
-    return f"{_table('From the Hugging Face hub', ('result', 'from', 'to fetch'), rows)}\n\n{total}\n"
+    of_checkpoints = sum(one.size_bytes or 0 for one in downloads if one.download.kind == "checkpoint")
+    total = f"{shortened(of_checkpoints, 'B')} of checkpoints, and of datasets as much as the configuration asks for"
+    last = "All of it is here." if all(one.there for one in downloads) else f"To fetch: {total}."
+    return f"{_table('Over the network', ('result', 'from', 'to fetch'), rows)}\n\n{last}\n"
+
+
+def price_table(plans: Mapping[str, Plan]) -> str:
+    """Return a Markdown table with a row for each experiment, by its name."""
+    rows = [
+        (
+            name,
+            str(plan.jobs),
+            duration(plan.accelerator_hours),
+            duration(max(rule.longest_hours for rule in plan.rules)),
+            shortened(max(rule.device_bytes for rule in plan.rules), "B"),
+            shortened(plan.stored_bytes, "B"),
+        )
+        for name, plan in plans.items()
+    ]
+    lines = (PRICE_HEADINGS, ("---",) * len(PRICE_HEADINGS), *rows)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -75,6 +91,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
+PRICE_HEADINGS = ("experiment", "jobs", "all jobs", "longest job", "device memory", "disk")
 RULE_HEADINGS = ("rule", "jobs", "FLOP", "read and written", "longest job", "all jobs", "device memory", "main memory")
 TRAINING_HEADINGS = (
     "comparison",
@@ -109,13 +126,14 @@ def duration(hours: float) -> str:
     return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
 
 
-def _of_dataset(download: Priced) -> bool:
-    return download.download.job.rule != "download_checkpoint"
-
-
 def _to_come(download: Priced) -> str:
-    size = shortened(download.size_bytes, "B")
-    return f"at most {size}" if _of_dataset(download) else size
+    if download.there:
+        return "there"
+    if download.problem:
+        return "cannot be fetched"
+    if download.size_bytes is None:
+        return "size not stated"
+    return f"{'at most ' if download.download.kind == 'dataset' else ''}{shortened(download.size_bytes, 'B')}"
 
 
 def _rule_rows(plan: Plan) -> list[tuple[str, ...]]:
