@@ -663,7 +663,9 @@ def test_wrong_size_is_an_error(values: dict[str, Any], message: str) -> None:
 def test_config_that_is_no_object_is_an_error(tmp_path: Path) -> None:
     suite = local_experiment(tmp_path).suites["llama"]
     (tmp_path / "early/config.json").write_text("[1]")
-    with pytest.raises(ConfigError, match=r"early\.path\): holds no JSON object; give the config\.json of a model"):
+    with pytest.raises(
+        ConfigError, match=r"checkpoint 'early'\): holds no JSON object; give the config\.json of a model"
+    ):
         shape_of("llama", suite)
 
 
