@@ -72,6 +72,21 @@ class Layout:
         return f"{self.suite}/comparisons.yaml"
 
     @property
+    def choice(self) -> str:
+        """The curves that comparisons were chosen from, and the changes found in them."""
+        return f"{self.suite}/choice.zarr"
+
+    @property
+    def checkpoint_scan(self) -> str:
+        """A cheap look at one checkpoint: some pairs of every task, and how alike some tokens are."""
+        return f"{self.suite}/scan/{{revision}}.zarr"
+
+    @property
+    def scan(self) -> str:
+        """The same of every checkpoint: accuracy, and similarity of every two."""
+        return f"{self.suite}/scan.zarr"
+
+    @property
     def activations(self) -> str:
         """Activations of one checkpoint at one site on one split."""
         return f"{self.suite}/activations/{{site}}/{{revision}}/{{split}}.zarr"
@@ -145,6 +160,11 @@ class Layout:
     def report(self) -> str:
         """The report."""
         return f"{self.suite}/report/index.html"
+
+    @property
+    def scan_report(self) -> str:
+        """A page on the scan alone."""
+        return f"{self.suite}/report/scan.html"
 
     def log(self, rule: str, job: str = "") -> str:
         """Return the log of a rule; `job` holds the wildcards that tell its jobs apart."""

@@ -80,14 +80,16 @@ rule download_checkpoint:
         mem_mb=memory(2000),
         runtime=120,
     params:
-        repository=lambda wildcards: suite_of(wildcards).source.repository,
-        pickled=lambda wildcards: ["--pickled-weights"] if suite_of(wildcards).source.pickled_weights else [],
+        repository=lambda wildcards: suite_of(wildcards).source.located(wildcards.revision).repository,
+        revision=lambda wildcards: suite_of(wildcards).source.located(wildcards.revision).revision,
+        options=download_options,
+        lock=LAYOUT.lock,
         script=SCRIPTS / "download_checkpoint.py",
     message:
-        "Download {params.repository} at {wildcards.revision}"
+        "Download {params.repository} at {params.revision}"
     shell:
-        "python {params.script:q} --repository {params.repository:q} --revision {wildcards.revision:q}"
-        " --output {output.checkpoint:q} {params.pickled:q} 2> {log:q}"
+        "python {params.script:q} --repository {params.repository:q} --revision {params.revision:q}"
+        " --lock {params.lock:q} --output {output.checkpoint:q} {params.options:q} 2> {log:q}"
 
 
 rule build_corpus:

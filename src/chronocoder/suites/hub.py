@@ -7,8 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import (
@@ -20,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from chronocoder.errors import ConfigError
+from chronocoder.nearest import nearest_names
 
 Kind = Literal["model", "dataset"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -31,9 +31,30 @@ _FAILURES: tuple[type[Exception], ...] = (
 _TOKEN = "set HF_TOKEN in the environment to a token of an account that may read it (it is read from nowhere else)"
 
 
+class HubFile(NamedTuple):
+    """A file of a revision, as the hub describes it.
+
+    Attributes:
+        name: its path in the repository.
+        size_bytes: bytes of its content.
+        blob: the name that git gives to its content; of a large file, to what stands for it.
+        sha256: of its content, where it is a large file.
+    """
+
+    name: str
+    size_bytes: int
+    blob: str
+    sha256: str | None
+
+
+def hub_token() -> str | Literal[False]:
+    """Return the token of the environment, or that there is none."""
+    return os.environ.get("HF_TOKEN") or False
+
+
 def hub_api() -> HfApi:
     """Return the hub's interface, with the token of the environment or none."""
-    return HfApi(token=os.environ.get("HF_TOKEN") or False)
+    return HfApi(token=hub_token())
 
 
 def resolve_commit(repository: str, revision: str, kind: Kind = "model") -> str:
@@ -49,6 +70,27 @@ def resolve_commit(repository: str, revision: str, kind: Kind = "model") -> str:
     if not commit:
         raise ConfigError(f"{kind} {repository} at '{revision}': the hub names no commit; give one as the revision")
     return str(commit)
+
+
+def revision_files(repository: str, label: str, commit: str, kind: Kind = "model") -> list[HubFile]:
+    """Return the files of a commit with their sizes and checksums.
+
+    Args:
+        repository: for instance `EleutherAI/pythia-1b`.
+        label: what messages call the revision.
+        commit: the commit.
+        kind: of the repository.
+
+    Raises:
+        ConfigError: names repository, revision and remedy.
+    """
+    with hub_errors(repository, label, kind):
+        ask = hub_api().model_info if kind == "model" else hub_api().dataset_info
+        info = ask(repository, revision=commit, files_metadata=True)
+    return [
+        HubFile(one.rfilename, one.size or 0, one.blob_id or "", one.lfs.sha256 if one.lfs else None)
+        for one in info.siblings or []
+    ]
 
 
 @contextmanager
@@ -90,5 +132,4 @@ def _nearest(repository: str, revision: str, kind: Kind) -> str:
     except _FAILURES:
         return f"; choose one of {_page(repository, kind)}/branches"
     names = [reference.name for reference in [*references.branches, *references.tags]]
-    nearest = get_close_matches(revision, names, n=3, cutoff=0.0)
-    return f" among its {len(names)}; the nearest are {', '.join(nearest)}"
+    return f" among its {len(names)}; the nearest are {', '.join(nearest_names(revision, names))}"

@@ -4,7 +4,7 @@ Blocks are found by the model's structure: they are the list of modules of one c
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from transformers.cache_utils import Cache
 
 from chronocoder.devices import FLOAT32, computing
 from chronocoder.errors import NonFiniteError, SiteError
+from chronocoder.suites.patching import replaced_attribute
+from chronocoder.suites.precision import logits_in_float32, overflow_remedy
 from chronocoder.suites.suffix import empty_past, past_of
 
 INNER_NAMES = {"mlp_out": ("mlp", "feed_forward", "ffn"), "attention_out": ("attn", "attention")}
@@ -53,7 +55,8 @@ class Site:
         block_returns_tuple: whether the blocks put out a tuple, the hidden state first.
         trimmable: modules of the last block that need the last position only, where only its logits are wanted.
         keeps_past: whether `resume` can go on from any position, with keys and values kept of those before it.
-        precision: of the products of `resume`, as `computing` takes it; logits are of the weights' own in any case.
+        precision: of the products of `resume`, as `computing` takes it, where weights are in float32; logits are in it
+            in any case.
     """
 
     model: PreTrainedModel
@@ -70,6 +73,11 @@ class Site:
     def is_residual(self) -> bool:
         """Whether the activation is the whole residual stream after a block."""
         return self.module is self.blocks[self.index]
+
+    @property
+    def skipped(self) -> list[nn.Module]:
+        """The blocks that are not run where a computation resumes here."""
+        return list(self.blocks)[: self.index + 1 if self.is_residual else self.index]
 
     @torch.no_grad()
     def read(self, token_ids: Int[Tensor, "batch position"]) -> SiteState:
@@ -89,8 +97,8 @@ class Site:
             hooks.callback(self.module.register_forward_hook(keep_activation).remove)
             with suppress(_SiteRead):
                 self.model(input_ids=token_ids)
-        activation = seen["activation"]
-        return SiteState(activation, activation if self.is_residual else seen["entry"])
+        activation = seen["activation"].to(self.model.device)  # where a model is spread, that of its embedding
+        return SiteState(activation, activation if self.is_residual else seen["entry"].to(self.model.device))
 
     def resume(
         self,
@@ -112,11 +120,10 @@ class Site:
             past: where only the positions from some place on are given, what `past_of` returns for those before it; or
                 the `empty_past` of a clean pass, which keeps it.
         """
-        skipped = self.index + 1 if self.is_residual else self.index
         start = activation if self.is_residual else entry
         with ExitStack() as patches:
-            for number in range(skipped):
-                patches.enter_context(self._skip(self.blocks[number], start if number == skipped - 1 else None))
+            for place, block in enumerate(reversed(self.skipped)):
+                patches.enter_context(self._skip(block, None if place else start))
             if not self.is_residual:
                 patches.enter_context(_replaced_output(self.module, activation))
             if last is not None:
@@ -124,7 +131,7 @@ class Site:
             if answers is not None:
                 patches.enter_context(_answers_only(self.model.get_output_embeddings(), answers))
             else:
-                patches.enter_context(_in_own_precision(self.model.get_output_embeddings()))
+                patches.enter_context(logits_in_float32(self.model.get_output_embeddings()))
             patches.enter_context(computing(self.precision, token_ids.device))
             keeping = {} if past is None else {"past_key_values": past, "use_cache": True}
             logits: Tensor = self.model(input_ids=token_ids, **keeping).logits
@@ -136,7 +143,7 @@ class Site:
             hidden = _hidden(arguments, keywords) if replacement is None else replacement
             return (hidden,) if self.block_returns_tuple else hidden
 
-        with _attribute(block, "forward", forward):
+        with replaced_attribute(block, "forward", forward):
             yield
 
 
@@ -206,7 +213,8 @@ def chosen_positions_only(
     """Make a model compute logits of some positions of some rows only, as those of one sequence: (1, place, token)."""
 
     def choose(_module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
-        return ((_hidden(arguments, keywords)[rows, positions][None],), {})
+        hidden = _hidden(arguments, keywords)
+        return ((hidden[rows.to(hidden.device), positions.to(hidden.device)][None],), {})
 
     handle = model.get_output_embeddings().register_forward_pre_hook(choose, with_kwargs=True)
     try:
@@ -217,31 +225,21 @@ def chosen_positions_only(
 
 @contextmanager
 def _answers_only(output_embedding: nn.Module, answers: Int[Tensor, "batch answer"]) -> Iterator[None]:
-    """Make an output embedding compute the logits of a few tokens; what a model does to logits later still applies."""
+    """Make an output embedding compute the logits of a few tokens; what a model does to logits later still applies.
+
+    They are of float32 at least, whatever the weights are: a difference of two logits in half precision has few digits.
+    """
     weight: Tensor = output_embedding.get_parameter("weight")
     bias: Tensor | None = getattr(output_embedding, "bias", None)
-    rows = weight[answers]
+    answers = answers.to(weight.device)
+    rows = weight[answers].to(torch.promote_types(weight.dtype, torch.float32))
 
     def forward(hidden: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            logits = hidden.to(rows.dtype) @ rows.transpose(1, 2)
+            logits = hidden.to(rows) @ rows.transpose(1, 2)
             return logits if bias is None else logits + bias[answers][:, None]
 
-    with _attribute(output_embedding, "forward", forward):
-        yield
-
-
-@contextmanager
-def _in_own_precision(output_embedding: nn.Module) -> Iterator[None]:
-    """Make an output embedding compute in the precision of its weight: differences of logits are small."""
-    original, dtype = output_embedding.forward, output_embedding.get_parameter("weight").dtype
-
-    def forward(hidden: Tensor) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits: Tensor = original(hidden.to(dtype))
-            return logits
-
-    with _attribute(output_embedding, "forward", forward):
+    with replaced_attribute(output_embedding, "forward", forward):
         yield
 
 
@@ -283,7 +281,7 @@ def _trimmable(model: PreTrainedModel, blocks: nn.ModuleList) -> tuple[nn.Module
     try:
         with last_positions_only(model, 1, modules):
             found = model(input_ids=token_ids).logits
-        same = _are_close(found, expected)
+        same = _are_close(found, expected, model.dtype)
     except RuntimeError:  # a single position does not fit in
         same = False
     if not same:
@@ -308,7 +306,7 @@ def _keeps_past(site: Site) -> bool:
             expected = site.resume(token_ids, changed, entry)[rows]
             ids, suffix, entering = (values[rows, start:] for values in (token_ids, changed, entry))
             found = site.resume(ids, suffix, entering, past=past_of(past, rows, start))
-            if not _are_close(found, expected):
+            if not _are_close(found, expected, site.model.dtype):
                 raise ValueError("other logits")
     except torch.OutOfMemoryError:
         raise
@@ -318,9 +316,11 @@ def _keeps_past(site: Site) -> bool:
     return True
 
 
-def _are_close(found: Tensor, expected: Tensor) -> bool:
-    tolerance = max(1e-5, 8 * torch.finfo(expected.dtype).eps)
-    return torch.allclose(found, expected, rtol=10 * tolerance, atol=tolerance * float(expected.abs().max()))
+def _are_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Say whether two ways of computing in a number format come to the same but for rounding."""
+    tolerance = max(1e-5, 8 * torch.finfo(dtype).eps)
+    relative = min(10 * tolerance, 0.05)
+    return torch.allclose(found, expected, rtol=relative, atol=tolerance * float(expected.abs().max()))
 
 
 def _inner_module(block: nn.Module, kind: str) -> nn.Module | None:
@@ -338,12 +338,13 @@ def _adds_up(model: PreTrainedModel, block: nn.Module, parts: list[nn.Module]) -
     entry: list[Tensor] = []
 
     def keep(module: nn.Module, _arguments: Any, output: Any) -> None:
-        seen[module] = _first(output)
+        seen[module] = _first(output).to(model.device)
 
     with ExitStack() as hooks:
         hooks.callback(
             block.register_forward_pre_hook(
-                lambda _module, arguments, keywords: entry.append(_hidden(arguments, keywords)), with_kwargs=True
+                lambda _module, arguments, keywords: entry.append(_hidden(arguments, keywords).to(model.device)),
+                with_kwargs=True,
             ).remove
         )
         for module in (block, *parts):
@@ -351,8 +352,10 @@ def _adds_up(model: PreTrainedModel, block: nn.Module, parts: list[nn.Module]) -
         model(input_ids=torch.arange(3, device=model.device)[None])
     total = entry[0] + sum(seen[part] for part in parts)
     if not torch.isfinite(total).all():
-        raise NonFiniteError(f"{model.name_or_path}: non-finite activations; the checkpoint is damaged or overflows")
-    return torch.allclose(total, seen[block], rtol=1e-3, atol=1e-4 * float(total.abs().max()))
+        raise NonFiniteError(f"{model.name_or_path}: non-finite activations; {overflow_remedy(model)}")
+    rounding = torch.finfo(model.dtype).eps  # of each term of the sum
+    relative, absolute = max(1e-3, 4 * rounding), max(1e-4, 4 * rounding)
+    return torch.allclose(total, seen[block], rtol=relative, atol=absolute * float(total.abs().max()))
 
 
 def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:
@@ -367,18 +370,10 @@ def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:
 
 
 @contextmanager
-def _attribute(module: nn.Module, name: str, value: Callable[..., Any]) -> Iterator[None]:
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        delattr(module, name)
-
-
-@contextmanager
 def _replaced_output(module: nn.Module, replacement: Tensor) -> Iterator[None]:
     def replace(_module: nn.Module, _arguments: Any, output: Any) -> Any:
-        return (replacement, *output[1:]) if isinstance(output, tuple) else replacement
+        own = replacement.to(_first(output).device)
+        return (own, *output[1:]) if isinstance(output, tuple) else own
 
     handle = module.register_forward_hook(replace)
     try:
