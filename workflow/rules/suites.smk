@@ -114,7 +114,7 @@ rule build_corpus:
         ENVIRONMENT
     threads: lambda wildcards: suite_of(wildcards).corpus.tokenising_processes
     resources:
-        mem_mb=memory(6000),
+        mem_mb=memory(4000),
         runtime=720,
         # What grows while the job makes progress, so that a cluster may requeue it for that.
         state=lambda wildcards: LAYOUT.corpus_state.format(**wildcards),

@@ -43,9 +43,9 @@ COMPARED_SEQUENCES = 64
 """Sequences in a forward pass of the comparison of checkpoints."""
 DOCUMENT_BYTES = 6000
 """Of a document in memory: assumed, since the text is not at hand."""
-TOKENISING_PROCESS_BYTES = 130e6
+TOKENISING_PROCESS_BYTES = 200e6
 """Of a process that tokenises, with its documents, measured."""
-CHUNK_TOKENS, CORPUS_TOKEN_BYTES = 1 << 22, 12
+CHUNK_TOKENS, CORPUS_TOKEN_BYTES = 1 << 21, 16
 """Tokens of a block of a corpus, and bytes of each while it is written, measured."""
 PLACE_BYTES = 8
 """Of a sequence's place in a mixture."""
