@@ -90,9 +90,38 @@ rule download_checkpoint:
         " --output {output.checkpoint:q} {params.pickled:q} 2> {log:q}"
 
 
+rule check_checkpoints:
+    input:
+        checkpoints=checkpoints_that_read,
+        tokenizer=tokenizer_path,
+    output:
+        checked=LAYOUT.checked,
+    log:
+        LAYOUT.log("check_checkpoints"),
+    benchmark:
+        LAYOUT.benchmark("check_checkpoints")
+    wildcard_constraints:
+        suite=one_of(name for name in EXPERIMENT.suites if has_to_be_checked(EXPERIMENT, name)),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        revisions=lambda wildcards: suite_of(wildcards).readers,
+        script=SCRIPTS / "check_checkpoints.py",
+    message:
+        "Check that the checkpoints of {wildcards.suite} share their tokenizer"
+    shell:
+        "python {params.script:q} --revisions {params.revisions:q} --checkpoints {input.checkpoints:q}"
+        " --tokenizer {input.tokenizer:q} --output {output.checked:q} 2> {log:q}"
+
+
 rule build_corpus:
     input:
         tokenizer=tokenizer_path,
+        checked=checked_checkpoints,
         text=corpus_file,
     output:
         corpus=directory(LAYOUT.corpus),

@@ -63,6 +63,16 @@ class Suite(Settings):
         """Names of the comparisons that the report is about: neither controls nor of a single checkpoint."""
         return [name for name, comparison in self.comparisons.items() if comparison.examined]
 
+    @property
+    def readers(self) -> list[str]:
+        """Names of the checkpoints that read the suite's text or tasks, those of other suites among them.
+
+        All its own where there is a report; else those of comparisons, and the first, which has the tokenizer.
+        """
+        own = list(self.tokens_seen)[: None if self.examined else 1]
+        named = [checkpoint for comparison in self.comparisons.values() for checkpoint in comparison.checkpoints]
+        return list(dict.fromkeys([*own, *named])) if named else []
+
     def site_of(self, comparison: str) -> str:
         """Return the site that a comparison's activations are read at."""
         return self.comparisons[comparison].site or self.site
