@@ -3,7 +3,7 @@
 
 rule attribute_task:
     input:
-        checkpoints=checkpoints,
+        checkpoints=checkpoint_paths,
         crosscoder=LAYOUT.crosscoder,
         task=LAYOUT.task,
         evaluation=corpus_means,
@@ -51,7 +51,7 @@ rule attribute_task:
 
 rule ablate_task:
     input:
-        checkpoints=checkpoints,
+        checkpoints=checkpoint_paths,
         crosscoder=LAYOUT.crosscoder,
         task=LAYOUT.task,
         evaluation=corpus_means,

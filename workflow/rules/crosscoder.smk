@@ -43,7 +43,7 @@ rule train_crosscoder:
 
 rule evaluate_crosscoder:
     input:
-        checkpoints=checkpoints,
+        checkpoints=checkpoint_paths,
         crosscoder=LAYOUT.crosscoder,
         activations=activations("validation"),
         corpus=LAYOUT.corpus.replace("{split}", "validation"),

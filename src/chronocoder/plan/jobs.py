@@ -27,7 +27,6 @@ class Job(NamedTuple):
             job works on its own.
         revision: the checkpoint, as the suite's comparisons name it.
         site: the site.
-        split: the split.
     """
 
     rule: str
@@ -39,7 +38,6 @@ class Job(NamedTuple):
     tasks: tuple[str, ...] = ()
     revision: str = ""
     site: str = ""
-    split: str = ""
 
 
 def jobs_of(experiment: Experiment) -> list[Job]:
@@ -63,8 +61,7 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
         yield from _jobs_of_checkpoint(experiment, suite, revision)
     if has_to_be_checked(experiment, suite):
         yield Job("check_checkpoints", suite)
-    for split in ("train", "validation"):
-        yield Job("build_corpus", suite, split=split)
+    yield Job("build_corpus", suite)
     for task in settings.tasks:
         yield Job("build_task", suite, task=task)
     yield from _harvests(experiment, suite)

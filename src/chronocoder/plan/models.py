@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
 
-from chronocoder.config import NONE, Experiment, HubSource, LocalSource, NurserySource, Suite
+from chronocoder.config import NONE, Experiment, LocalSource, NurserySource, Suite
 from chronocoder.errors import ConfigError
+from chronocoder.suites.families import HubPlace
+from chronocoder.suites.hub import hub_errors, hub_token
 
 # What architectures of the transformers library call the same thing in their config.json.
 KEYS = {
@@ -25,6 +27,7 @@ KEYS = {
     "number_format": ("dtype", "torch_dtype"),
 }
 GATED = ("silu", "swish")
+_SHAPES = Path(__file__).with_name("shapes.yaml")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 FLOAT32 = "float32"
 QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
@@ -164,7 +167,7 @@ def shape_of(name: str, suite: Suite, given: Path | None = None) -> ModelShape:
         given: a `config.json` to use rather than that of the suite's first checkpoint.
 
     Raises:
-        ConfigError: the `config.json` cannot be read or lacks a size.
+        ConfigError: the `config.json` is not known, and cannot be read or lacks a size.
     """
     shape, loading = _saved_shape(name, suite, given), suite.loading
     number_format = loading.precision or shape.loaded.number_format
@@ -180,9 +183,22 @@ def _saved_shape(name: str, suite: Suite, given: Path | None) -> ModelShape:
         return nursery_shape(source)
     first = next(iter(source.tokens_seen))
     if isinstance(source, LocalSource):
-        path = Path(source.checkpoints[first].path) / "config.json"
-        return _read_shape(path, f"suites.{name}.source.checkpoints.{first}.path")
-    return _read_shape(_download_config(name, source, first), f"suites.{name}.source.repository")
+        path = Path(source.saved[first].path) / "config.json"
+        return _read_shape(path, f"suites.{name}.source, checkpoint '{first}'")
+    place = source.located(first)
+    if (known := known_shape(place.repository)) is not None:
+        return known
+    return _read_shape(_download_config(name, place), f"suites.{name}.source, checkpoint '{first}'")
+
+
+def known_shape(repository: str) -> ModelShape | None:
+    """Return the shape of the models in a repository on the hub, where it is known without asking."""
+    shapes = yaml.safe_load(_SHAPES.read_text(encoding="utf-8"))
+    fitting = [name for name in shapes if repository == name or repository.startswith(f"{name}-")]
+    if not fitting:
+        return None
+    name = max(fitting, key=len)
+    return parse_shape(shapes[name], f"{_SHAPES.name} ({name})")
 
 
 def crosscoder_shape(
@@ -258,11 +274,12 @@ def _read_shape(path: Path, key: str) -> ModelShape:
     return parse_shape(values, f"{path} ({key})")
 
 
-def _download_config(name: str, source: HubSource, revision: str) -> Path:
+def _download_config(name: str, place: HubPlace) -> Path:
     try:
-        return Path(hf_hub_download(source.repository, "config.json", revision=revision))
-    except (HfHubHTTPError, OSError) as error:
+        with hub_errors(*place):
+            return Path(hf_hub_download(place.repository, "config.json", revision=place.revision, token=hub_token()))
+    except ConfigError as error:
         raise ConfigError(
-            f"suites.{name}.source: config.json of {source.repository} at '{revision}' cannot be reached ({error});"
-            f" connect or log in, or pass a copy of it with --model-config {name}=FILE"
+            f"suites.{name}.source: config.json cannot be reached; pass a copy of it with --model-config {name}=FILE,"
+            f" or mend this: {error}"
         ) from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chronocoder.config import Experiment, HubSource, LocalSource, Suite
+from chronocoder.config import Experiment, HubSource, LocalSource
 from chronocoder.errors import ConfigError
 from chronocoder.labels import place_of
 
@@ -39,21 +39,15 @@ def check_local_checkpoints(experiment: Experiment) -> None:
             place = place_of(checkpoint, name)
             source = experiment.suites[place.suite].source
             if isinstance(source, LocalSource):
-                key = f"suites.{place.suite}.source.checkpoints.{place.revision}.path"
-                directories[key] = Path(source.checkpoints[place.revision].path)
-        check_agreement(_tokenizer_of(suite), directories)
+                key = f"suites.{place.suite}.source.checkpoints.{place.revision}"
+                directories[key] = Path(source.saved[place.revision].path)
+        check_agreement(Path(suite.source.tokenizer), directories)
 
 
 def has_to_be_checked(experiment: Experiment, suite: str) -> bool:
     """Say whether some checkpoint that reads a suite's tokens is downloaded, so that a job has to check them all."""
     places = [place_of(checkpoint, suite) for checkpoint in experiment.suites[suite].readers]
     return any(isinstance(experiment.suites[place.suite].source, HubSource) for place in places)
-
-
-def _tokenizer_of(suite: Suite) -> Path:
-    """Return the directory of a local suite's tokenizer."""
-    assert isinstance(suite.source, LocalSource)
-    return Path(next(iter(suite.source.checkpoints.values())).path)
 
 
 def check_agreement(tokenizer: Path, checkpoints: Mapping[str, Path]) -> None:

@@ -12,18 +12,15 @@ from typing import Any
 
 import torch
 import xarray as xr
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from chronocoder.config import AS_SAVED, NONE, LoadingSettings
 from chronocoder.devices import default_device
 from chronocoder.errors import ConfigError
-from chronocoder.stores import whole_directory
 from chronocoder.suites.agreement import tokenizer_digest
+from chronocoder.suites.download import COMMIT_FILE
 
-COMMIT_FILE = "commit.json"
 AS_TRAINED = LoadingSettings()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAVED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -34,7 +31,6 @@ LOADED = ("model_dtype", "attention", "quantization")
 """What stores call the facts of how models were loaded."""
 LARGEST_HEADER = 100_000_000
 """Bytes of a safetensors file's header at most, as the format says."""
-_log = logging.getLogger(__name__)
 
 
 def load_model(path: Path, loading: LoadingSettings = AS_TRAINED, reads: Sequence[xr.Dataset] = ()) -> PreTrainedModel:
@@ -242,36 +238,3 @@ def checkpoint_commit(path: Path) -> str:
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return f"sha256:{digest.hexdigest()}"
-
-
-def download_checkpoint(repository: str, revision: str, output: Path, pickled_weights: bool = False) -> None:
-    """Download one revision of a hub repository as a Hugging Face directory, and note its commit.
-
-    Args:
-        repository: for instance `EleutherAI/pythia-1b`.
-        revision: branch, tag or commit.
-        output: the directory; it appears whole.
-        pickled_weights: take `pytorch_model*.bin` where there are no safetensors; transformers reads weights only.
-
-    Raises:
-        ConfigError: the repository or the revision does not exist or cannot be reached, or has pickled weights only.
-    """
-    try:
-        info = HfApi().model_info(repository, revision=revision)
-        names = [sibling.rfilename for sibling in info.siblings or []]
-        safe = any(name.endswith(".safetensors") for name in names)
-        if not safe and not pickled_weights:
-            raise ConfigError(
-                f"{repository} at '{revision}' has no safetensors; set source.pickled_weights to true if you trust it"
-            )
-        weights = "*.safetensors" if safe else "pytorch_model*"
-        with whole_directory(output) as partial:
-            patterns = ["*.json", "*.txt", "*.model", weights]
-            snapshot_download(repository, revision=info.sha, local_dir=partial, allow_patterns=patterns)
-            (partial / COMMIT_FILE).write_text(json.dumps({"repository": repository, "commit": info.sha}), "utf-8")
-    except (HfHubHTTPError, OSError) as error:
-        raise ConfigError(
-            f"{repository} has no revision '{revision}' that can be read ({error}); correct source.repository or"
-            " source.checkpoints, or log in"
-        ) from error
-    _log.info("downloaded %s at %s (%s) to %s", repository, revision, info.sha, output)
