@@ -71,7 +71,7 @@ from chronocoder.plan.memory import (
 from chronocoder.plan.models import CrosscoderShape, Loaded, ModelShape, parse_shape, shape_of
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.plan import Plan, RuleCost, make_plan
-from chronocoder.plan.sizes import blocks_after, examples_of
+from chronocoder.plan.sizes import blocks_after, examples_of, scan_entries
 from chronocoder.plan.text import duration, plan_document, plan_text, shortened
 from chronocoder.variants import VARIANTS
 from chronocoder.variants.base import Batch, CrosscoderSettings, Selection
@@ -310,6 +310,8 @@ EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
     "controls": lambda _: controlled(),
     "languages": lambda _: load_experiment(ROOT / "experiments" / "nursery-bilingual.yaml"),
     "controls alone": hub_controlled,
+    "scan": lambda _: changed(suites__nursery__scan={"limit": 20, "study": ["step0"]}),
+    "scan alone": lambda _: changed(suites__nursery__scan={}, suites__nursery__comparisons={}),
     "local": local_experiment,
     "hub": hub_experiment,
 }
@@ -565,6 +567,37 @@ def test_a_twin_costs_its_pretraining_and_a_baseline_its_dictionaries() -> None:
     assert jobs["pretrain_twin"] == 1 and jobs["train_tokenizer"] == 2 and jobs["compare_baseline"] == 2
     flops = {(entry.comparison, entry.variant): entry.flops for entry in plan.trainings}
     assert flops["early", "l1"] == pytest.approx(flops["abstraction", "l1"] / 2, rel=0.01)
+
+
+def test_a_choice_costs_what_its_budget_allows() -> None:
+    """As much as if so many comparisons were given; what is given beside it is not counted twice."""
+    shapes = {"nursery": shape_of("nursery", changed().suites["nursery"])}
+    chosen = changed(suites__nursery__auto={"checkpoints": 3})
+    steps = ["step192", "step256", "step320"]
+    given = {"change1": steps[:2], "change2": steps[1:], "course1": steps}
+    same = changed(**{f"suites__nursery__comparisons__{name}": {"checkpoints": one} for name, one in given.items()})
+    plans = [make_plan(experiment, shapes, ANY) for experiment in (chosen, same)]
+    jobs = [{rule.rule.replace("list_", "choose_"): rule.jobs for rule in plan.rules} for plan in plans]
+    assert jobs[0] == jobs[1] and jobs[0]["choose_comparisons"] == 1 and jobs[0]["train_crosscoder"] == 5 + 6
+    assert plans[0].flops == plans[1].flops
+    text = plan_text(plans[0])
+    assert (
+        "nursery chooses its comparisons: priced is all that its budget allows (pairs: 2, triplets: 1, checkp" in text
+    )
+    assert plan_document(plans[0])["choices"] and not plan_document(plans[1])["choices"]
+
+
+def test_a_scan_lets_fewer_checkpoints_be_scored() -> None:
+    shapes = {"nursery": shape_of("nursery", changed().suites["nursery"])}
+    whole, scanned = (
+        {rule.rule: rule for rule in make_plan(experiment, shapes, ANY).rules}
+        for experiment in (changed(), changed(suites__nursery__scan={"limit": 50, "tokens": 1000}))
+    )
+    assert scanned["scan_checkpoint"].jobs == 17 and scanned["collect_scan"].jobs == 1
+    assert scanned["score_task"].flops == pytest.approx(whole["score_task"].flops * 4 / 17)
+    of_pairs = whole["score_task"].flops * 50 / 200
+    assert of_pairs < scanned["scan_checkpoint"].flops < 4 * of_pairs
+    assert scan_entries(changed(suites__nursery__scan={"tokens": 1000}).suites["nursery"]) == 3 * 333 * 332 // 2
 
 
 def test_only_checkpoints_that_are_compared_are_downloaded(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from chronocoder.plan.sizes import KERNEL_TOKENS
 from chronocoder.stores import labelled, strings
 
 Measure = Callable[[np.ndarray, np.ndarray], float]
@@ -40,7 +41,9 @@ def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a.T @ b) ** 2 / (np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)))
 
 
-def kernel_entries(activations: Float[np.ndarray, "token d_model"], block: int = 256) -> Float[np.ndarray, " entry"]:
+def kernel_entries(
+    activations: Float[np.ndarray, "token d_model"], block: int = KERNEL_TOKENS
+) -> Float[np.ndarray, " entry"]:
     """Return what linear CKA needs of a checkpoint's activations: few numbers, whatever their width.
 
     The tokens are dealt out to blocks; of each block's centred matrix of inner products the upper triangle is kept,

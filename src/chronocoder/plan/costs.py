@@ -34,7 +34,7 @@ from chronocoder.plan.memory import (
     training_memory,
 )
 from chronocoder.plan.place import Cost, Place
-from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE, blocks_up_to, rows_of, sequences_of
+from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE, blocks_up_to, rows_of, scan_entries, sequences_of
 
 BLOCK_TOKENS = 4096
 """Tokens of which evaluation and examples hold the codes at once."""
@@ -135,7 +135,7 @@ def _score(place: Place) -> Cost:
     Texts that several pairs share are counted for each of them. A checkpoint's model is held until the next one is
     loaded; beside it a pass and its logits.
     """
-    shape, checkpoints = place.shape, len(place.suite.tokens_seen)
+    shape, checkpoints = place.shape, len(place.suite.studied)
     once = sum(
         blocks_flops(shape, number * length, length, shape.blocks) + logits_flops(shape, number * max(1, scored))
         for number, length, scored in place.prompts
@@ -151,15 +151,48 @@ def _score(place: Place) -> Cost:
 def _compare(place: Place) -> Cost:
     """Run every checkpoint up to each site; the comparisons themselves, in float64 on the CPU, are left out."""
     suite, shape = place.suite, place.shape
-    length, checkpoints = suite.corpus.sequence_length, len(suite.tokens_seen)
+    length, checkpoints = suite.corpus.sequence_length, len(suite.studied)
     tokens = min(place.experiment.similarity.tokens, rows_of(suite.corpus, "validation"))
-    sites = {suite.site_of(name) for name in suite.comparisons}
-    once = sum(blocks_flops(shape, tokens, length, blocks_up_to(site)) for site in sites)
+    once = sum(blocks_flops(shape, tokens, length, blocks_up_to(site)) for site in suite.sites)
     work = Work(disk_bytes=checkpoints * shape.checkpoint_bytes).adding(checkpoints * once, shape.loaded.products())
-    samples = checkpoints * tokens * shape.d_model * (4 * len(sites) + 8)  # in float32, and one site's in float64
+    samples = checkpoints * tokens * shape.d_model * (4 * len(suite.sites) + 8)  # in float32, and one site's in float64
     models = min(2, checkpoints)  # one is held until the next is loaded
     held = place.held(models) + pass_bytes(shape, min(tokens, COMPARED_SEQUENCES * length))
     return Cost(work, on(place.accelerated, held, samples, samples + place.loading(models)))
+
+
+def _scan(place: Place) -> Cost:
+    """Run some pairs of every task and some validation tokens through one checkpoint; its kernels are in float64."""
+    suite, shape, scan = place.suite, place.shape, place.suite.scan
+    assert scan is not None
+    of_suite = place._replace(job=place.job._replace(tasks=tuple(suite.tasks)))
+    read = [
+        Prompts.of(min(scan.limit, pairs), texts)
+        for pairs, texts in zip(of_suite.examples, of_suite.texts, strict=True)
+    ]
+    pairs = sum(
+        blocks_flops(shape, number * length, length, shape.blocks) + logits_flops(shape, number * max(1, scored))
+        for number, length, scored in read
+    )
+    length = suite.corpus.sequence_length
+    tokens = min(scan.tokens, rows_of(suite.corpus, "validation"))
+    sampled = sum(blocks_flops(shape, tokens, length, blocks_up_to(site)) for site in suite.sites)
+    entries = scan_entries(suite)
+    work = Work(pairs + sampled, disk_bytes=shape.checkpoint_bytes + 2.0 * len(suite.sites) * entries)
+    most = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE / shape.vocabulary_size)
+    scored_part = max(max(1, texts.scored) / texts.length for texts in of_suite.texts)
+    passing = pass_bytes(shape, most) + 4.0 * most * scored_part * shape.vocabulary_size
+    samples = tokens * shape.d_model * (4 * len(suite.sites) + 8) + 16.0 * entries * len(suite.sites)
+    return Cost(work, on(place.accelerated, model_bytes(shape) + passing, samples, samples + place.loading(1)))
+
+
+def _collect_scan(place: Place) -> Cost:
+    """Read the kernels of all checkpoints, and take the products of every two at one site in float32."""
+    suite = place.suite
+    checkpoints, entries, sites = len(suite.tokens_seen), scan_entries(suite), len(suite.sites)
+    products = 2.0 * sites * checkpoints**2 * entries
+    read = 2.0 * sites * checkpoints * entries
+    return Cost(Work(products, disk_bytes=read), Memory(0.0, PROCESS_BYTES + read + 6.0 * checkpoints * entries))
 
 
 def _train(place: Place) -> Cost:
@@ -231,6 +264,8 @@ COSTS: dict[str, Callable[[Place], Cost]] = {
     "harvest_activations": _harvest,
     "score_task": _score,
     "compare_checkpoints": _compare,
+    "scan_checkpoint": _scan,
+    "collect_scan": _collect_scan,
     "train_crosscoder": _train,
     "evaluate_crosscoder": _evaluate,
     "attribute_task": attribution_cost,

@@ -107,6 +107,7 @@ class Plan:
         trainings: costs of each comparison and variant.
         effects: how effects are measured, of each comparison and variant.
         stores: what is left on disk.
+        choices: by suite that chooses its comparisons, what is priced in their place.
     """
 
     hardware: Hardware
@@ -114,6 +115,7 @@ class Plan:
     trainings: list[TrainingCost]
     effects: list[EffectsCost]
     stores: list[Stored]
+    choices: dict[str, str]
 
     @property
     def jobs(self) -> int:
@@ -151,6 +153,7 @@ def make_plan(
         ConfigError: the pairs of a task cannot be counted, a site is outside the models, or the hardware lacks a
             precision.
     """
+    experiment = experiment.with_dearest_choice()
     for name, suite in experiment.suites.items():
         check_sites(name, suite, shapes[name].blocks)
     jobs = jobs_of(experiment)
@@ -175,7 +178,15 @@ def make_plan(
         if job.rule == "attribute_task"
     }
     stores = disk_of(experiment, shapes)
-    return Plan(hardware, by_rule, list(trainings.values()), list(effects.values()), stores)
+    return Plan(hardware, by_rule, list(trainings.values()), list(effects.values()), stores, _choices(experiment))
+
+
+def _choices(experiment: Experiment) -> dict[str, str]:
+    budgets = {name: suite.auto for name, suite in experiment.suites.items() if suite.auto}
+    return {
+        name: f"pairs: {budget.pairs}, triplets: {budget.triplets}, checkpoints: {budget.checkpoints}"
+        for name, budget in budgets.items()
+    }
 
 
 def _of_rule(rule: str, costs: list[Cost], hardware: Hardware) -> RuleCost:

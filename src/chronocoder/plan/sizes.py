@@ -30,6 +30,8 @@ LOGITS_AT_ONCE = 2**27
 """Numbers that the logits of a pass may have: half a gigabyte in float32."""
 TOKENS_AT_ONCE = 2048
 """Tokens in a forward pass that scores pairs, padding included."""
+KERNEL_TOKENS = 256
+"""Tokens of a block whose inner products a scan keeps."""
 
 EXACT_ROWS = 8
 """Rows of a batch of exact effects at most, in units of its sequences: each has the keys and values of its past."""
@@ -116,6 +118,15 @@ def _pairs_in_file(key: str, task: FileTask, state: tuple[int, int]) -> int:
         raise ConfigError(f"{key}: {error}") from None
 
 
+def scan_entries(suite: Suite) -> int:
+    """Return the numbers that a scan keeps of a checkpoint's activations at a site."""
+    assert suite.scan is not None
+    tokens = min(suite.scan.tokens, rows_of(suite.corpus, "validation"))
+    blocks = max(1, tokens // KERNEL_TOKENS)
+    size = tokens // blocks
+    return blocks * size * (size - 1) // 2
+
+
 def top_features(ablation: AblationSettings, crosscoder: CrosscoderShape) -> int:
     """Return how many features are among those of largest effect at some checkpoint, at most: others at each."""
     return min(ablation.top_features * crosscoder.checkpoints, crosscoder.latents)
@@ -156,6 +167,8 @@ def check_sites(name: str, suite: Suite, blocks: int) -> None:
     for comparison, settings in suite.comparisons.items():
         if settings.site is not None:
             sites[f"suites.{name}.comparisons.{comparison}.site"] = settings.site
+    if suite.auto is not None and suite.auto.site is not None:
+        sites[f"suites.{name}.auto.site"] = suite.auto.site
     outside = [f"{key} '{site}'" for key, site in sites.items() if block_of(site) >= blocks]
     if outside:
         raise ConfigError(

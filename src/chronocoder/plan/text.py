@@ -30,6 +30,10 @@ def plan_text(plan: Plan) -> str:
         _table("Trainings, each", TRAINING_HEADINGS, _training_rows(plan)),
         _table("Effects of features on all tasks, each", EFFECTS_HEADINGS, _effects_rows(plan)),
         _table("Bytes on disk", ("suite", "what", "number", "bytes"), _store_rows(plan)),
+        *(
+            f"{suite} chooses its comparisons: priced is all that its budget allows ({budget})."
+            for suite, budget in plan.choices.items()
+        ),
         _notes(plan.hardware),
     ]
     return "\n\n".join(parts) + "\n"
@@ -88,6 +92,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "trainings": [training._asdict() for training in plan.trainings],
         "effects": [effects._asdict() for effects in plan.effects],
         "stores": [stored._asdict() for stored in plan.stores],
+        "choices": plan.choices,
     }
 
 
