@@ -103,7 +103,7 @@ def slow_logits(
         return (activation, *output[1:]) if isinstance(output, tuple) else activation
 
     site = sites[checkpoint]
-    handle = site.module.register_forward_hook(put)
+    handle = site.place.module.register_forward_hook(put)
     logits: torch.Tensor = site.model(input_ids=ids).logits[0]
     handle.remove()
     return logits

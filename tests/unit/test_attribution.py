@@ -177,7 +177,7 @@ def _metric_with(site: Site, x: torch.Tensor, prompts: Prompts, row: int) -> tor
     def put(_module: object, _input: object, output: Any) -> Any:
         return (x[None], *output[1:]) if isinstance(output, tuple) else x[None]
 
-    handle = site.module.register_forward_hook(put)
+    handle = site.place.module.register_forward_hook(put)
     logits = site.model(input_ids=prompts.token_ids[[row]]).logits[:, -prompts.readout.positions :]
     handle.remove()
     return prompts.readout.of(torch.tensor([row])).outcome(logits).terms.sum()
