@@ -24,6 +24,7 @@ from chronocoder.layout import Layout
 from chronocoder.plan.sizes import examples_of
 from chronocoder.sharing import waiting_in_allocation
 from chronocoder.sharing import SPOOL
+from chronocoder.site_names import SITE_PATTERN
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
 SCRIPTS = Path(os.path.relpath(Path(workflow.basedir) / "scripts"))
@@ -73,7 +74,7 @@ wildcard_constraints:
     variant=one_of(EXPERIMENT.variants),
     seed=one_of(EXPERIMENT.seeds),
     split=one_of(SPLITS),
-    site=r"(residual|mlp_out|attention_out)\.[0-9]+",
+    site=SITE_PATTERN,
 
 
 def as_json(settings):

@@ -75,7 +75,7 @@ def stream_checkpoints(
     sites = [resolve_site(load_model(path), site) for path in checkpoints.values()]
     for one in sites:
         check_vocabulary(one, token_ids)
-    _check_widths(checkpoints, [int(one.model.config.hidden_size) for one in sites])
+    _check_widths(checkpoints, [one.width for one in sites])
     commits = tuple(checkpoint_commit(path) for path in checkpoints.values())
     origin = Origin(suite, site, tuple(checkpoints), commits, text_digest(corpus), settings.dtype)
     return StreamedActivations(sites, token_ids, settings.dtype, settings.batch_size), origin

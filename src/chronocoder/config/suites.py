@@ -16,7 +16,10 @@ class Suite(Settings):
 
     source: Source = Field(description="Where the checkpoints come from.")
     corpus: Corpus = Field(description="Where the text for the activations comes from.")
-    site: Site = Field(description="Where activations are read: `residual.N`, `mlp_out.N` or `attention_out.N`.")
+    site: Site = Field(
+        description="Where activations are read: `embedding`, `residual.N`, `final`, `attention_out.N`, `mlp_in.N`,"
+        " `mlp_out.N` or `head_out.N.H`."
+    )
     tasks: dict[Name, Task] = Field(min_length=1, description="Sets of minimal pairs, by name.")
     comparisons: dict[Name, Comparison] = Field(
         description="Crosscoder inputs, by name; none where the suite only supplies checkpoints to others."

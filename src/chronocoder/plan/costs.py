@@ -96,9 +96,9 @@ def _corpus(place: Place) -> Cost:
 def _harvest(place: Place) -> Cost:
     """Run the model up to the site, on both splits or, where training streams, of validation alone."""
     corpus, shape, dtype = place.suite.corpus, place.shape, place.experiment.harvest.dtype
-    length, blocks = corpus.sequence_length, blocks_up_to(place.job.site)
+    length, blocks = corpus.sequence_length, blocks_up_to(place.job.site, place.shape.blocks)
     flops = sum(blocks_flops(shape, sequences_of(corpus, split) * length, length, blocks) for split in place.splits)
-    written = sum(activation_store_bytes(corpus, split, shape, dtype) for split in place.splits)
+    written = sum(activation_store_bytes(corpus, split, shape, place.job.site, dtype) for split in place.splits)
     held = model_bytes(shape) + pass_bytes(shape, place.experiment.harvest.batch_size * length)
     text = text_bytes(corpus, place.splits)
     memory = on(place.accelerated, held, text, text + place.loading(1))
@@ -130,9 +130,10 @@ def _compare(place: Place) -> Cost:
     length, checkpoints = suite.corpus.sequence_length, len(suite.tokens_seen)
     tokens = min(place.experiment.similarity.tokens, rows_of(suite.corpus, "validation"))
     sites = {suite.site_of(name) for name in suite.comparisons}
-    once = sum(blocks_flops(shape, tokens, length, blocks_up_to(site)) for site in sites)
+    once = sum(blocks_flops(shape, tokens, length, blocks_up_to(site, shape.blocks)) for site in sites)
     work = Work(checkpoints * once, disk_bytes=checkpoints * shape.checkpoint_bytes)
-    samples = checkpoints * tokens * shape.d_model * (4 * len(sites) + 8)  # in float32, and one site's in float64
+    widths = [shape.width_at(site) for site in sites] or [0]
+    samples = checkpoints * tokens * (4 * sum(widths) + 8 * max(widths))  # in float32, and one site's in float64
     models = min(2, checkpoints)  # one is held until the next is loaded
     held = models * model_bytes(shape) + pass_bytes(shape, min(tokens, COMPARED_SEQUENCES * length))
     return Cost(work, on(place.accelerated, held, samples, samples + place.loading(models)))
@@ -147,7 +148,7 @@ def _train(place: Place) -> Cost:
     rows = settings.steps * settings.batch_tokens + min(settings.normalisation_tokens, rows_of(corpus, "train"))
     models, moved, text = 0.0, place.rows_bytes(rows), 0.0
     if place.streams:
-        length, blocks = corpus.sequence_length, blocks_up_to(place.site)
+        length, blocks = corpus.sequence_length, blocks_up_to(place.site, place.shape.blocks)
         models = streaming_flops(settings, place.shape, crosscoder.checkpoints, length, blocks)
         moved = training.processes * crosscoder.checkpoints * place.shape.checkpoint_bytes
         text = text_bytes(corpus, ["train"])

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from chronocoder.config import Experiment, HubSource, LocalSource, NurserySource, Suite
 from chronocoder.errors import ConfigError
+from chronocoder.site_names import parse_site
 
 # What architectures of the transformers library call the same thing in their config.json.
 KEYS = {
@@ -42,6 +43,7 @@ class ModelShape:
         gated: whether the MLP has a third matrix, its gate.
         tied: whether the input and output embeddings are one matrix.
         stored_bytes: bytes of a number in the checkpoint's files.
+        head_width: width of a head.
     """
 
     d_model: int
@@ -53,6 +55,11 @@ class ModelShape:
     gated: bool
     tied: bool
     stored_bytes: int
+    head_width: int = 1
+
+    def width_at(self, site: str) -> int:
+        """Return the width of an activation at a site: that of the stream, or of a head."""
+        return self.d_model if parse_site(site).head is None else self.head_width
 
     @property
     def block_parameters(self) -> int:
@@ -137,14 +144,27 @@ def crosscoder_shape(
     experiment: Experiment, suite: str, comparison: str, variant: str, model: ModelShape
 ) -> CrosscoderShape:
     """Return the sizes of the crosscoders of a comparison and a variant."""
-    checkpoints = experiment.suites[suite].comparisons[comparison].checkpoints
-    return CrosscoderShape(len(checkpoints), model.d_model, experiment.variants[variant].dictionary_size)
+    settings = experiment.suites[suite]
+    width = model.width_at(settings.site_of(comparison))
+    checkpoints = settings.comparisons[comparison].checkpoints
+    return CrosscoderShape(len(checkpoints), width, experiment.variants[variant].dictionary_size)
 
 
 def nursery_shape(source: NurserySource) -> ModelShape:
     """Return the shape of the GPT-NeoX that a nursery trains, in float32."""
     d = source.hidden_size
-    return ModelShape(d, source.blocks, d, d, 4 * d, source.vocabulary_size, gated=False, tied=False, stored_bytes=4)
+    return ModelShape(
+        d_model=d,
+        blocks=source.blocks,
+        attention_width=d,
+        key_value_width=d,
+        intermediate_size=4 * d,
+        vocabulary_size=source.vocabulary_size,
+        gated=False,
+        tied=False,
+        stored_bytes=4,
+        head_width=d // source.heads,
+    )
 
 
 def parse_shape(values: Any, where: str) -> ModelShape:
@@ -176,6 +196,7 @@ def parse_shape(values: Any, where: str) -> ModelShape:
         gated=_value(values, "activation") in GATED,
         tied=values.get("tie_word_embeddings", True),
         stored_bytes=BYTES.get(str(_value(values, "number_format")), 4),
+        head_width=head,
     )
 
 

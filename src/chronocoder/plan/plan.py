@@ -152,7 +152,7 @@ def make_plan(
             precision.
     """
     for name, suite in experiment.suites.items():
-        check_sites(name, suite, shapes[name].blocks)
+        check_sites(name, suite, shapes[name])
     jobs = jobs_of(experiment)
     costs = {
         job: cost_of(Place(experiment, shapes[job.suite], job, hardware.accelerated, measured))
