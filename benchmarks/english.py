@@ -14,9 +14,12 @@ import argparse
 import re
 import sysconfig
 from collections.abc import Iterable, Mapping
-from itertools import cycle, product
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
 
 from chronocoder.activations.origin import stream_checkpoints
 from chronocoder.config import BlimpTask, HarvestSettings, NurserySource, TextCorpus
@@ -24,10 +27,10 @@ from chronocoder.crosscoder.model import CrosscoderConfig
 from chronocoder.crosscoder.state import StateDirectory, identity_of
 from chronocoder.crosscoder.training import train_crosscoder
 from chronocoder.stores import provenance, write_store
-from chronocoder.suites.corpus import build_corpus
 from chronocoder.suites.nursery.grammar import hash_share
 from chronocoder.suites.nursery.pretraining import pretrain
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
+from chronocoder.suites.packing import encode_documents, pack_documents
 from chronocoder.suites.tokenizers import separator_id
 from chronocoder.tasks.pairs import MinimalPair
 from chronocoder.tasks.sources import read_source
@@ -129,7 +132,9 @@ def make_suite(suite: Path, sentences: list[str], tasks: Mapping[str, list[Minim
     for name, pairs in tasks.items():
         task = tokenise_pairs(pairs, tokenizer, separator, name)
         write_store(task, suite / "tasks" / f"{name}.zarr", provenance(sizes.source, suite=suite.name, task=name))
-    corpus = build_corpus({"": read}, tokenizer, separator, sizes.corpus, "train")
+    packed = pack_documents(encode_documents(read, tokenizer), separator, sizes.corpus.sequence_length)
+    token_ids = np.stack(list(islice(packed, sizes.corpus.sequences("train"))))
+    corpus = xr.Dataset({"token_ids": (("sequence", "position"), token_ids)})
     checkpoints = {name: suite / "checkpoints" / name for name in sizes.source.tokens_seen}
     source, origin = stream_checkpoints(suite.name, checkpoints, SITE, corpus, HarvestSettings())
     config = CrosscoderConfig(

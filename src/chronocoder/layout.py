@@ -32,9 +32,19 @@ class Layout:
         return f"{self.suite}/checkpoints/{{revision}}"
 
     @property
+    def lock(self) -> str:
+        """The commits that revisions on the hub were resolved to."""
+        return f"{self.suite}/lock.yaml"
+
+    @property
     def corpus(self) -> str:
         """Token ids of one split."""
         return f"{self.suite}/corpus/{{split}}.zarr"
+
+    @property
+    def corpus_state(self) -> str:
+        """What is written of the splits, while they are unfinished."""
+        return f"{self.suite}/corpus/state"
 
     @property
     def task(self) -> str:
@@ -60,6 +70,21 @@ class Layout:
     def comparisons(self) -> str:
         """What the crosscoders are trained on, and why."""
         return f"{self.suite}/comparisons.yaml"
+
+    @property
+    def choice(self) -> str:
+        """The curves that comparisons were chosen from, and the changes found in them."""
+        return f"{self.suite}/choice.zarr"
+
+    @property
+    def checkpoint_scan(self) -> str:
+        """A cheap look at one checkpoint: some pairs of every task, and how alike some tokens are."""
+        return f"{self.suite}/scan/{{revision}}.zarr"
+
+    @property
+    def scan(self) -> str:
+        """The same of every checkpoint: accuracy, and similarity of every two."""
+        return f"{self.suite}/scan.zarr"
 
     @property
     def activations(self) -> str:
@@ -135,6 +160,11 @@ class Layout:
     def report(self) -> str:
         """The report."""
         return f"{self.suite}/report/index.html"
+
+    @property
+    def scan_report(self) -> str:
+        """A page on the scan alone."""
+        return f"{self.suite}/report/scan.html"
 
     def log(self, rule: str, job: str = "") -> str:
         """Return the log of a rule; `job` holds the wildcards that tell its jobs apart."""

@@ -84,13 +84,29 @@ def write_store(dataset: xr.Dataset, path: Path, attributes: Mapping[str, Any]) 
     Raises:
         ValueError: a data variable lacks `long_name` or `units`.
     """
-    for name, variable in dataset.data_vars.items():
-        if not {"long_name", "units"} <= set(variable.attrs):
-            raise ValueError(f"variable '{name}' needs the attributes long_name and units")
-    portable = _with_portable_strings(dataset).assign_attrs(attributes)
-    encoding = {name: {"compressors": (ZstdCodec(level=3, checksum=True),)} for name in portable.variables}
+    write_blocks(iter([dataset]), path, attributes)
+
+
+def write_blocks(blocks: Iterator[xr.Dataset], path: Path, attributes: Mapping[str, Any], dim: str = "") -> None:
+    """Write a dataset that comes in blocks along a dimension, as `write_store` would write it whole.
+
+    Only one block is in memory at once.
+
+    Args:
+        blocks: all but the last of one length, which is that of the chunks.
+        path: the store.
+        attributes: its provenance.
+        dim: the dimension.
+
+    Raises:
+        ValueError: a data variable lacks `long_name` or `units`.
+    """
     with whole_directory(path) as partial:
-        portable.to_zarr(partial, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        _write_first(next(blocks), partial, attributes, dim)
+        for block in blocks:
+            constant = [name for name, variable in block.variables.items() if dim not in variable.dims]
+            portable = _with_portable_strings(block).drop_vars(constant).assign_attrs(attributes)
+            portable.to_zarr(partial, append_dim=dim, zarr_format=3, consolidated=False)
         seal_store(partial)
 
 
@@ -158,6 +174,19 @@ def labelled(dims: tuple[str, ...], values: Any, long_name: str, units: str = "1
 def strings(values: Any) -> np.ndarray[Any, Any]:
     """Return an array of variable-length strings, the string type that Zarr v3 specifies."""
     return np.asarray(values, dtype=np.dtypes.StringDType())
+
+
+def _write_first(dataset: xr.Dataset, path: Path, attributes: Mapping[str, Any], dim: str) -> None:
+    for name, variable in dataset.data_vars.items():
+        if not {"long_name", "units"} <= set(variable.attrs):
+            raise ValueError(f"variable '{name}' needs the attributes long_name and units")
+    portable = _with_portable_strings(dataset).assign_attrs(attributes)
+    compressed = {"compressors": (ZstdCodec(level=3, checksum=True),)}
+    encoding = {
+        name: {**compressed, "chunks": array.shape} if dim in array.dims else compressed
+        for name, array in portable.variables.items()
+    }
+    portable.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
 
 
 def _with_portable_strings(dataset: xr.Dataset) -> xr.Dataset:

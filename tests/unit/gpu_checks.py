@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import xarray as xr
+from accelerate import dispatch_model
 from sparse_problems import SIZES, compare_triton_with_plain, dense, on_active, random_problem, results
 from tiny import ARCHITECTURES, OWN_SETTINGS, VOCABULARY, WIDTH, tiny_config, tiny_crosscoder, tiny_model
 from torch import Tensor, distributed
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from chronocoder.activations.formats import DTYPES, Stored, StoredFormat, narrow, normalised, widen
 from chronocoder.activations.loader import shuffled_batches
@@ -23,12 +25,15 @@ from chronocoder.attribution.attribute import measure_effects
 from chronocoder.attribution.effects import Effects
 from chronocoder.attribution.estimators import ESTIMATORS
 from chronocoder.attribution.prompts import ZERO, read_prompts
-from chronocoder.config import TWO_STAGES, AttributionSettings
+from chronocoder.behaviour.pool import Pool
+from chronocoder.config import TWO_STAGES, AttributionSettings, LoadingSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig, load_crosscoder
 from chronocoder.crosscoder.own_codes import fit_maps, measure_own_codes
 from chronocoder.crosscoder.state import StateDirectory
 from chronocoder.crosscoder.team import Team
 from chronocoder.crosscoder.training import Trainer, train_crosscoder
+from chronocoder.suites.checkpoints import load_model, loading_facts
+from chronocoder.suites.precision import in_float32, is_full_precision
 from chronocoder.suites.sites import Site, resolve_site
 
 Check = Callable[[torch.device, Path], None]
@@ -36,6 +41,8 @@ CPU = torch.device("cpu")
 STEPS, CHECKPOINTS = 10, 2
 ROUNDED = {"tf32": 0.02, "bfloat16": 0.15}
 """Fraction of the norm of all effects that may differ; on a CPU .003, emulated, and .04 do."""
+HALF = {torch.bfloat16: 0.2, torch.float16: 0.03}
+"""The same of weights in half precision; on a CPU .05 and .007 do."""
 WEIGHTS = ("encoder_rows", "decoder_rows", "b_enc", "b_dec")
 
 
@@ -183,6 +190,63 @@ def two_stages(device: torch.device, _directory: Path) -> None:
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=2e-4 * size + 1e-6, err_msg=name)
 
 
+def half_precision(device: torch.device, directory: Path) -> None:
+    """Effects of weights in half precision are those of the CPU, and of float32 weights of the same values."""
+    for dtype, tolerance in HALF.items():
+        settings = AttributionSettings(random_directions=0, estimator="exact", smallest_effect=0)
+        of_models = [[tiny_model("gpt_neox", seed).to(dtype) for seed in range(CHECKPOINTS)] for _ in range(3)]
+        wide, on_cpu, on_device = [of_models[0], of_models[1], [model.to(device) for model in of_models[2]]]
+        wide = [model.float() for model in wide]
+        found, cpu, expected = (_measured(models, settings) for models in (on_device, on_cpu, wide))
+        for name, other in (("the CPU", cpu), ("float32", expected)):
+            missed = np.linalg.norm(found - other) / np.linalg.norm(expected)
+            assert missed <= tolerance, f"{dtype}: {missed:.3g} of the effects differ from those of {name}"
+
+
+def quantised_models(device: torch.device, directory: Path) -> None:
+    """Models in 8 and 4 bits are read, resumed and differentiated as float32 weights of the same values are."""
+    if device.type == "cpu":
+        raise NotHereError("no GPU for quantised models")
+    if find_spec("bitsandbytes") is None:
+        raise NotHereError("bitsandbytes is not installed")
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2)).to(torch.bfloat16).save_pretrained(directory / "wide")
+    ids = torch.arange(24, device=device).view(2, 12)
+    for bits in ("8bit", "4bit"):
+        model = load_model(directory / "wide", LoadingSettings(quantization=bits))
+        assert loading_facts(model)["quantization"] == bits and not is_full_precision(model)
+        site = resolve_site(model, "residual.0")
+        activation = site.read(ids).activation
+        found = site.resume(ids, activation), _gradient(site, ids, activation)
+        with in_float32(model):
+            expected = site.resume(ids, activation.float()), _gradient(site, ids, activation.float())
+        for name, of_device, wide in zip(("logits", "gradient"), found, expected, strict=True):
+            missed = (of_device - wide).norm() / wide.norm()
+            assert missed < 0.1, f"{bits}: {missed:.3g} of the {name} differ"
+        again = site.resume(ids, activation)
+        torch.testing.assert_close(again, found[0])
+
+
+def models_on_two_devices(device: torch.device, _directory: Path) -> None:
+    """A model whose last blocks are on the GPU, the others on the CPU, gives what it gives on the CPU."""
+    last = "cpu" if device.type == "cpu" else device.index or 0
+    where = {"gpt_neox.embed_in": "cpu", "gpt_neox.emb_dropout": "cpu", "gpt_neox.rotary_emb": "cpu"}
+    where |= {f"gpt_neox.layers.{block}": last if block else "cpu" for block in range(3)}
+    where |= {"gpt_neox.final_layer_norm": last, "lm_head": last}
+    plain, spread = ([tiny_model("gpt_neox", seed) for seed in range(CHECKPOINTS)] for _ in range(2))
+    spread = [dispatch_model(model, where, main_device="cpu", force_hooks=True) for model in spread]
+    ids, answers = torch.arange(24).view(2, 12), torch.tensor([[3, 200], [7, 8]])
+    for name in ("residual.0", "residual.1", "residual.2", "mlp_out.1", "attention_out.2"):
+        for chosen in (None, answers):
+            expected, found = (_resumed_site(resolve_site(models[0], name), ids, chosen) for models in (plain, spread))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, msg=name)
+    settings = AttributionSettings(random_directions=0, estimator="exact")
+    np.testing.assert_allclose(_measured(spread, settings), _measured(plain, settings), rtol=1e-3, atol=1e-4)
+    (expected,), (found,) = (Pool.of([random_task()]).differences(models[0]) for models in (plain, spread))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def own_codes(device: torch.device, _directory: Path) -> None:
     """Own codes miss as much as they do on the CPU."""
     generator = torch.Generator().manual_seed(0)
@@ -234,6 +298,9 @@ CHECKS: dict[str, Check] = {
         models,
         effects,
         precisions,
+        half_precision,
+        quantised_models,
+        models_on_two_devices,
         two_stages,
         own_codes,
         saved_crosscoders,
@@ -296,6 +363,26 @@ def _check_changes(
         change = (expected[name] - initial[name]).norm()
         missed = (found[name] - expected[name]).norm()
         assert missed <= tolerance * change, f"{variant}, {name}: {missed:.3g} of a change of {change:.3g} differ"
+
+
+def _measured(models: list[PreTrainedModel], settings: AttributionSettings) -> np.ndarray:
+    """Return the effects of features on a random task."""
+    sites = [resolve_site(model, "residual.1") for model in models]
+    found: np.ndarray = measure_effects(crosscoder_on(models[0].device, 1.0), sites, random_task(), settings)[
+        "effects"
+    ].values
+    return found
+
+
+def _resumed_site(site: Site, ids: Tensor, answers: Tensor | None) -> Tensor:
+    state = site.read(ids)
+    return site.resume(ids, 1.1 * state.activation, None if site.is_residual else state.entry, answers=answers)
+
+
+def _gradient(site: Site, ids: Tensor, activation: Tensor) -> Tensor:
+    leaf = activation.clone().requires_grad_()
+    logits = site.resume(ids, leaf)
+    return torch.autograd.grad(logits[..., 3].sum() - logits[..., 5].sum(), leaf)[0].float()
 
 
 def _resumed(architecture: str, name: str, ids: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ from chronocoder.plan.compute import (
     streaming_flops,
     training_flops,
 )
-from chronocoder.plan.costs import COMPARED_SEQUENCES, SEQUENCE_BYTES, TOKENS_PER_S, cost_of
+from chronocoder.plan.costs import COMPARED_SEQUENCES, PLACE_BYTES, TOKENS_PER_S, cost_of
 from chronocoder.plan.disk import NUMBER_BYTES, activation_store_bytes
 from chronocoder.plan.hardware import STARTUP_S, Hardware, Peak, Work, hardware_named
 from chronocoder.plan.jobs import Job, count_by_rule, jobs_of
@@ -335,7 +335,7 @@ def test_target_shows_why_it_fails(tmp_path: Path) -> None:
     experiment = local_experiment(tmp_path)
     (tmp_path / "early/config.json").unlink()
     output = snakemake(tmp_path, experiment, "plan")
-    assert "suites.llama.source.checkpoints.early.path: no readable" in output
+    assert "suites.llama.source, checkpoint 'early': no readable" in output
 
 
 def write_activations(path: Path, rows: int, width: int, corpus: TextCorpus, stored_format: StoredFormat) -> None:
@@ -462,7 +462,7 @@ def test_models_pass_through_main_memory() -> None:
     assert on(False, 5.0, host=3.0, loading=4.0) == (0.0, PROCESS_BYTES + 8)
 
 
-def test_a_text_is_held_while_it_is_tokenised(tmp_path: Path) -> None:
+def test_a_text_is_tokenised_in_bounded_memory(tmp_path: Path) -> None:
     experiment = local_experiment(tmp_path)
     shape = shape_of("llama", experiment.suites["llama"])
 
@@ -470,13 +470,13 @@ def test_a_text_is_held_while_it_is_tokenised(tmp_path: Path) -> None:
         suite = experiment.suites["llama"]
         corpus = suite.corpus.model_copy(update={"train_tokens": tokens})
         suites = {"llama": suite.model_copy(update={"corpus": corpus})}
-        job = Job("build_corpus", "llama", split="train")
+        job = Job("build_corpus", "llama")
         return cost_of(Place(experiment.model_copy(update={"suites": suites}), shape, job, True))
 
-    little, much = cost(160), cost(16_000_160)
+    little, much = cost(16_000_160), cost(32_000_160)
     assert much.memory.device == 0
-    assert much.memory.host - little.memory.host == 16e6 * 8 + 1e6 * SEQUENCE_BYTES
-    assert much.work.cpu_s - little.work.cpu_s == pytest.approx(16e6 / TOKENS_PER_S)
+    assert much.memory.host - little.memory.host == 1e6 * PLACE_BYTES
+    assert much.work.cpu_s - little.work.cpu_s == pytest.approx(16e6 / TOKENS_PER_S / 8)
 
 
 def test_states_are_saved_through_main_memory() -> None:
@@ -621,9 +621,7 @@ def test_shape_of_a_local_suite(tmp_path: Path) -> None:
     suite = local_experiment(tmp_path).suites["llama"]
     assert shape_of("llama", suite) == parse_shape(LLAMA, "here")
     (tmp_path / "early/config.json").unlink()
-    with pytest.raises(
-        ConfigError, match=r"suites\.llama\.source\.checkpoints\.early\.path: no readable .*config\.json"
-    ):
+    with pytest.raises(ConfigError, match=r"suites\.llama\.source, checkpoint 'early': no readable .*config\.json"):
         shape_of("llama", suite)
 
 
@@ -632,7 +630,7 @@ def test_shape_of_a_hub_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     asked: list[tuple[str, str, str]] = []
 
-    def download(repository: str, name: str, revision: str) -> str:
+    def download(repository: str, name: str, revision: str, token: str | bool) -> str:
         asked.append((repository, name, revision))
         return str(tmp_path / name)
 
@@ -648,8 +646,8 @@ def test_unreachable_hub_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: 
         raise LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(models, "hf_hub_download", fail)
-    message = r"suites\.llama\.source: config\.json of some/model at 'early' cannot be reached \(no connection.*\); "
-    with pytest.raises(ConfigError, match=message + r"connect or log in, or .* --model-config llama=FILE"):
+    message = r"suites\.llama\.source: config\.json cannot be reached; pass .* --model-config llama=FILE, or mend this:"
+    with pytest.raises(ConfigError, match=message + r" model some/model at 'early': cannot be fetched \(no connection"):
         shape_of("llama", suite)
     given = tmp_path / "given.json"
     given.write_text(json.dumps(LLAMA))

@@ -66,4 +66,4 @@ def test_harvest_stops_before_it_reads_other_words(saved: Path) -> None:
     assert result.returncode == 0, result.stderr
     result = harvest(saved, "corpus", VOCABULARY)
     assert result.returncode == 1
-    assert f"the text has token {VOCABULARY}, but the model knows only {VOCABULARY} tokens" in result.stderr
+    assert f"text.zarr has token {VOCABULARY}, but the model knows only {VOCABULARY} tokens" in result.stderr

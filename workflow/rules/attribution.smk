@@ -3,7 +3,7 @@
 
 rule attribute_task:
     input:
-        checkpoints=checkpoints,
+        checkpoints=checkpoint_paths,
         crosscoder=LAYOUT.crosscoder,
         task=LAYOUT.task,
         evaluation=corpus_means,
@@ -48,7 +48,7 @@ rule attribute_task:
 
 rule ablate_task:
     input:
-        checkpoints=checkpoints,
+        checkpoints=checkpoint_paths,
         crosscoder=LAYOUT.crosscoder,
         task=LAYOUT.task,
         evaluation=corpus_means,

@@ -3,7 +3,7 @@
 
 rule score_task:
     input:
-        checkpoints=checkpoints,
+        checkpoints=checkpoint_paths,
         task=LAYOUT.task,
     output:
         scores=directory(LAYOUT.task_behaviour),
@@ -65,7 +65,7 @@ rule collect_behaviour:
 
 rule compare_checkpoints:
     input:
-        checkpoints=checkpoints,
+        checkpoints=checkpoint_paths,
         corpus=LAYOUT.corpus.replace("{split}", "validation"),
     output:
         similarity=directory(LAYOUT.similarity),
@@ -83,7 +83,7 @@ rule compare_checkpoints:
     params:
         revisions=revisions,
         tokens_seen=tokens_seen,
-        sites=lambda wildcards: sorted({suite_of(wildcards).site_of(name) for name in suite_of(wildcards).comparisons}),
+        sites=lambda wildcards: suite_of(wildcards).sites,
         settings=to_flags(EXPERIMENT.similarity),
         script=SCRIPTS / "compare_checkpoints.py",
     message:
@@ -101,6 +101,8 @@ rule list_comparisons:
         LAYOUT.log("list_comparisons"),
     benchmark:
         LAYOUT.benchmark("list_comparisons")
+    wildcard_constraints:
+        suite=one_of(name for name, suite in EXPERIMENT.suites.items() if suite.auto is None),
     conda:
         ENVIRONMENT
     threads: 1
@@ -116,3 +118,34 @@ rule list_comparisons:
     shell:
         "python {params.script:q} --comparisons {params.comparisons:q} --site {params.site:q}"
         " --output {output.comparisons:q} 2> {log:q}"
+
+
+checkpoint choose_comparisons:
+    input:
+        unpack(curves),
+    output:
+        comparisons=LAYOUT.comparisons,
+        choice=directory(LAYOUT.choice),
+    log:
+        LAYOUT.log("choose_comparisons"),
+    benchmark:
+        LAYOUT.benchmark("choose_comparisons")
+    wildcard_constraints:
+        suite=one_of(suites_with("auto")),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=60,
+    params:
+        comparisons=lambda wildcards: json.dumps(suite_of(wildcards).model_dump(mode="json")["comparisons"]),
+        site=lambda wildcards: suite_of(wildcards).site,
+        curves=curve_flags,
+        settings=lambda wildcards: to_flags(suite_of(wildcards).auto),
+        script=SCRIPTS / "choose_comparisons.py",
+    message:
+        "Choose the comparisons of {wildcards.suite}"
+    shell:
+        "python {params.script:q} --comparisons {params.comparisons:q} --suite-site {params.site:q}"
+        " {params.curves:q} --output {output.comparisons:q} --choice {output.choice:q} {params.settings:q} 2> {log:q}"

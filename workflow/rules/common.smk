@@ -16,8 +16,9 @@ SOURCE_DIRECTORY = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE_DIRECTORY))
 shell.prefix(f"export PYTHONPATH={shlex.quote(str(SOURCE_DIRECTORY))}:${{{{PYTHONPATH:-}}}}; ")
 
+from chronocoder.behaviour.comparisons import chosen_comparisons
 from chronocoder.command_line import to_flags
-from chronocoder.config import parse_experiment
+from chronocoder.config import files_at, parse_experiment
 from chronocoder.errors import ConfigError
 from chronocoder.labels import distinct_labels, is_foreign, place_of
 from chronocoder.layout import Layout
@@ -52,6 +53,40 @@ def suite_of(wildcards):
     return EXPERIMENT.suites[wildcards.suite]
 
 
+@functools.cache
+def _suite_with(name, path, state):
+    suite = EXPERIMENT.suites[name]
+    return suite.with_comparisons(chosen_comparisons(suite.auto, Path(path)))
+
+
+def settled(name):
+    """Return a suite with the comparisons that are chosen for it; the DAG waits until they are, where it has a choice.
+
+    Only what depends on the choice may call this: the choice itself depends on the scores.
+    """
+    if EXPERIMENT.suites[name].auto is None:
+        return EXPERIMENT.suites[name]
+    path = checkpoints.choose_comparisons.get(suite=name).output[0]
+    return _suite_with(name, path, os.stat(path).st_mtime_ns)
+
+
+def comparison_of(wildcards):
+    """Return the comparison that the wildcards name, given or chosen."""
+    given = suite_of(wildcards).comparisons
+    known = given if wildcards.comparison in given else settled(wildcards.suite).comparisons
+    if wildcards.comparison not in known:
+        raise WorkflowError(
+            f"suites.{wildcards.suite}: no comparison '{wildcards.comparison}' was chosen; of those named in"
+            f" {LAYOUT.comparisons.format(**wildcards)} there is {', '.join(known) or 'none'}"
+        )
+    return known[wildcards.comparison]
+
+
+def site_of(wildcards):
+    """Return the site of the comparison that the wildcards name."""
+    return comparison_of(wildcards).site or suite_of(wildcards).site
+
+
 def names_in(attribute):
     return {name for suite in EXPERIMENT.suites.values() for name in getattr(suite, attribute)}
 
@@ -66,11 +101,16 @@ def suites_from(*kinds):
     return [name for name, suite in EXPERIMENT.suites.items() if suite.source.kind in kinds]
 
 
+def suites_with(key):
+    """Return the suites that choose (`auto`) or scan (`scan`)."""
+    return [name for name, suite in EXPERIMENT.suites.items() if getattr(suite, key)]
+
+
 wildcard_constraints:
     suite=one_of(EXPERIMENT.suites),
     revision=one_of(checkpoint_names()),
     task=one_of(names_in("tasks")),
-    comparison=one_of(names_in("comparisons")),
+    comparison=one_of(names_in("comparison_names")),
     variant=one_of(EXPERIMENT.variants),
     seed=one_of(EXPERIMENT.seeds),
     split=one_of(SPLITS),
@@ -87,7 +127,7 @@ def checkpoint_path(suite, checkpoint):
     suite, revision = place_of(checkpoint, suite)
     source = EXPERIMENT.suites[suite].source
     if source.kind == "local":
-        return source.checkpoints[revision].path
+        return source.saved[revision].path
     return LAYOUT.checkpoint.format(suite=suite, revision=revision)
 
 
@@ -97,18 +137,28 @@ def pretraining_flags(suite):
 
 
 def tokenizer_path(wildcards):
-    """Return the directory of a suite's tokenizer: that of the first checkpoint unless it is trained here."""
-    if suite_of(wildcards).source.kind == "nursery":
+    """Return the directory of a suite's tokenizer: that of the first checkpoint unless it is trained or lies here."""
+    source = suite_of(wildcards).source
+    if source.kind == "nursery":
         return LAYOUT.tokenizer.format(suite=wildcards.suite)
+    if source.kind == "local":
+        # A run that goes on changes its directory, and makes nothing out of date.
+        return ancient(source.tokenizer) if source.tokenizer == source.path else source.tokenizer
     return checkpoint_path(wildcards.suite, list(suite_of(wildcards).tokens_seen)[0])
 
 
+def download_options(wildcards):
+    """Return the flags of a download that only some sources need."""
+    source = suite_of(wildcards).source
+    tokenizer = ["--tokenizer", source.tokenizer_repository] if source.tokenizer_repository else []
+    return [*tokenizer, *(["--pickled-weights"] if source.pickled_weights else [])]
+
+
 def names_of(wildcards):
-    """Return the checkpoints of a comparison, or of the whole suite where the wildcards name no comparison."""
-    suite = suite_of(wildcards)
+    """Return the checkpoints of a comparison, or those that are studied where the wildcards name no comparison."""
     if "comparison" in wildcards.keys():
-        return suite.comparisons[wildcards.comparison].checkpoints
-    return list(suite.tokens_seen)
+        return comparison_of(wildcards).checkpoints
+    return (settled(wildcards.suite) if suite_of(wildcards).scan else suite_of(wildcards)).studied
 
 
 def revisions(wildcards):
@@ -116,7 +166,7 @@ def revisions(wildcards):
     return list(distinct_labels(names_of(wildcards)))
 
 
-def checkpoints(wildcards):
+def checkpoint_paths(wildcards):
     return [checkpoint_path(wildcards.suite, name) for name in names_of(wildcards)]
 
 
@@ -139,7 +189,7 @@ def activations(split):
     """Return an input function: the activation stores of a comparison's checkpoints on one split."""
 
     def of_comparison(wildcards):
-        site = suite_of(wildcards).site_of(wildcards.comparison)
+        site = site_of(wildcards)
         return [
             LAYOUT.activations.format(suite=wildcards.suite, site=site, revision=name, split=split)
             for name in names_of(wildcards)
@@ -153,7 +203,7 @@ def training_data(wildcards):
     if not STREAMING:
         return {"activations": activations("train")(wildcards)}
     corpus = LAYOUT.corpus.format(suite=wildcards.suite, split="train")
-    return {"checkpoints": checkpoints(wildcards), "corpus": corpus}
+    return {"checkpoints": checkpoint_paths(wildcards), "corpus": corpus}
 
 
 @functools.cache
@@ -168,11 +218,28 @@ def suite_pairs(suite):
 
 def training_flags(wildcards, input):
     """Return the flags that name what a crosscoder is trained on."""
+    site = site_of(wildcards)  # first, since there is no input before the comparison is chosen
     if not STREAMING:
         return ["--activations", *input.activations]
-    site = suite_of(wildcards).site_of(wildcards.comparison)
     flags = ["--suite", wildcards.suite, "--site", site, "--corpus", input.corpus, *to_flags(EXPERIMENT.harvest)]
     return [*flags, "--revisions", *revisions(wildcards), "--checkpoints", *input.checkpoints]
+
+
+def curves(wildcards):
+    """Return what comparisons are chosen from: the scan where there is one, else all scores and similarities."""
+    if suite_of(wildcards).scan:
+        return {"scan": LAYOUT.scan.format(**wildcards)}
+    return {
+        "scores": of_every_task(LAYOUT.task_behaviour)(wildcards),
+        "similarity": LAYOUT.similarity.format(**wildcards),
+    }
+
+
+def curve_flags(wildcards, input):
+    """Return the flags that name what comparisons are chosen from."""
+    if suite_of(wildcards).scan:
+        return ["--scan", input.scan]
+    return ["--scores", *input.scores, "--similarity", input.similarity]
 
 
 def corpus_means(wildcards):
@@ -194,14 +261,24 @@ def of_every_task(pattern):
     return paths
 
 
+def of_every_checkpoint(pattern):
+    """Return an input function: one path for each checkpoint of the suite."""
+    return lambda wildcards: [pattern.format(revision=name, **wildcards) for name in suite_of(wildcards).tokens_seen]
+
+
 def of_every_run(suite, pattern, comparisons):
-    """Return one path for each crosscoder of some comparisons of a suite."""
+    """Return one path for each crosscoder of some comparisons of a suite, given by name."""
     return [
-        pattern.format(suite=suite, comparison=comparison, variant=variant, seed=seed)
-        for comparison in comparisons
-        for variant in EXPERIMENT.variants_of(suite, comparison)
+        pattern.format(suite=suite, comparison=name, variant=variant, seed=seed)
+        for name, comparison in comparisons.items()
+        for variant in comparison.variants or EXPERIMENT.variants
         for seed in EXPERIMENT.seeds
     ]
+
+
+def examined(suite):
+    """Return the comparisons of a suite that its report is about, given or chosen, by name."""
+    return {name: one for name, one in settled(suite).comparisons.items() if one.examined}
 
 
 def waiting():
@@ -270,10 +347,10 @@ def task_file(wildcards):
     return getattr(task, "path", None) or []
 
 
-def corpus_file(wildcards):
-    """Return the file the text is read from, so that a changed file reruns what hangs on it."""
-    corpus = suite_of(wildcards).corpus
-    return corpus.path if corpus.kind == "text" else []
+def files_of_corpus(wildcards):
+    """Return the files that the text is read from, so that a changed file reruns what hangs on it."""
+    local = [part for part in suite_of(wildcards).corpus.parts if hasattr(part, "path")]
+    return [path for part in local for path in files_at(part.path) or [part.path]]
 
 
 def language(wildcards):
@@ -284,14 +361,14 @@ def language(wildcards):
 
 def of_every_run_of(pattern):
     """Return an input function: one path for each crosscoder of the suite that the report is about."""
-    return lambda wildcards: of_every_run(wildcards.suite, pattern, suite_of(wildcards).examined)
+    return lambda wildcards: of_every_run(wildcards.suite, pattern, examined(wildcards.suite))
 
 
 def of_every_control(pattern):
     """Return an input function: one path for each crosscoder of the suite's controls."""
 
     def paths(wildcards):
-        controls = [name for name, comparison in suite_of(wildcards).comparisons.items() if comparison.control]
+        controls = {name: one for name, one in suite_of(wildcards).comparisons.items() if one.control}
         return of_every_run(wildcards.suite, pattern, controls)
 
     return paths
@@ -316,8 +393,8 @@ def consolidations_of_suite(wildcards):
 
 
 def with_baseline(suite):
-    """Return the comparisons of a suite that have a baseline."""
-    return [name for name, comparison in EXPERIMENT.suites[suite].comparisons.items() if comparison.baseline]
+    """Return the comparisons of a suite that have a baseline, by name."""
+    return {name: one for name, one in EXPERIMENT.suites[suite].comparisons.items() if one.baseline}
 
 
 def of_baseline(pattern):
@@ -331,8 +408,9 @@ def of_baseline(pattern):
 def results_of_suite(suite):
     """Return all that a run makes of a suite: its report, and what is measured of controls and single checkpoints."""
     settings = EXPERIMENT.suites[suite]
-    others = [name for name in settings.comparisons if name not in settings.examined]
-    reports = [LAYOUT.report.format(suite=suite)] if settings.examined else []
+    others = {name: one for name, one in settings.comparisons.items() if not one.examined}
+    pages = [LAYOUT.report] if settings.reported else [LAYOUT.scan_report] if settings.scan else []
+    reports = [page.format(suite=suite) for page in pages]
     measured = [of_every_run(suite, pattern, others) for pattern in (LAYOUT.evaluation, LAYOUT.relie)]
     return [*reports, *(path for paths in measured for path in paths)]
 

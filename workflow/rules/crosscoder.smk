@@ -41,7 +41,7 @@ rule train_crosscoder:
 
 rule evaluate_crosscoder:
     input:
-        checkpoints=checkpoints,
+        checkpoints=checkpoint_paths,
         crosscoder=LAYOUT.crosscoder,
         activations=activations("validation"),
         corpus=LAYOUT.corpus.replace("{split}", "validation"),

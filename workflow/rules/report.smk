@@ -6,6 +6,8 @@ rule write_report:
         behaviour=LAYOUT.behaviour,
         similarity=LAYOUT.similarity,
         comparisons=LAYOUT.comparisons,
+        choice=lambda wildcards: LAYOUT.choice.format(**wildcards) if suite_of(wildcards).auto else [],
+        scan=lambda wildcards: LAYOUT.scan.format(**wildcards) if suite_of(wildcards).scan else [],
         trainings=of_every_run_of(LAYOUT.training),
         evaluations=of_every_run_of(LAYOUT.evaluation),
         relies=of_every_run_of(LAYOUT.relie),
@@ -29,7 +31,7 @@ rule write_report:
         mem_mb=memory(4000),
         runtime=20,
     params:
-        order=lambda wildcards: of_every_run(wildcards.suite, RUN, suite_of(wildcards).comparisons),  # of what it shows
+        order=lambda wildcards: of_every_run(wildcards.suite, RUN, settled(wildcards.suite).comparisons),  # of what it shows
         contrasts=lambda wildcards: json.dumps(suite_of(wildcards).contrasts),
         script=SCRIPTS / "write_report.py",
     message:
@@ -41,4 +43,4 @@ rule write_report:
         " --ablations {input.ablations:q} --seed-matches {input.seed_matches:q}"
         " --consolidations {input.consolidations:q} --controls {input.controls:q}"
         " --control-evaluations {input.control_evaluations:q} --baselines {input.baselines:q}"
-        " --contrasts {params.contrasts:q} --output {output.report:q} 2> {log:q}"
+        " --choice {input.choice:q} --scan {input.scan:q} --contrasts {params.contrasts:q} --output {output.report:q} 2> {log:q}"

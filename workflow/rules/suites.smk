@@ -80,38 +80,45 @@ rule download_checkpoint:
         mem_mb=memory(2000),
         runtime=120,
     params:
-        repository=lambda wildcards: suite_of(wildcards).source.repository,
-        pickled=lambda wildcards: ["--pickled-weights"] if suite_of(wildcards).source.pickled_weights else [],
+        repository=lambda wildcards: suite_of(wildcards).source.located(wildcards.revision).repository,
+        revision=lambda wildcards: suite_of(wildcards).source.located(wildcards.revision).revision,
+        options=download_options,
+        lock=LAYOUT.lock,
         script=SCRIPTS / "download_checkpoint.py",
     message:
-        "Download {params.repository} at {wildcards.revision}"
+        "Download {params.repository} at {params.revision}"
     shell:
-        "python {params.script:q} --repository {params.repository:q} --revision {wildcards.revision:q}"
-        " --output {output.checkpoint:q} {params.pickled:q} 2> {log:q}"
+        "python {params.script:q} --repository {params.repository:q} --revision {params.revision:q}"
+        " --lock {params.lock:q} --output {output.checkpoint:q} {params.options:q} 2> {log:q}"
 
 
 rule build_corpus:
     input:
         tokenizer=tokenizer_path,
-        text=corpus_file,
+        text=files_of_corpus,
     output:
-        corpus=directory(LAYOUT.corpus),
+        train=directory(LAYOUT.corpus.replace("{split}", "train")),
+        validation=directory(LAYOUT.corpus.replace("{split}", "validation")),
     log:
-        LAYOUT.log("build_corpus", "{split}"),
+        LAYOUT.log("build_corpus"),
     benchmark:
-        LAYOUT.benchmark("build_corpus", "{split}")
+        LAYOUT.benchmark("build_corpus")
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: lambda wildcards: suite_of(wildcards).corpus.tokenising_processes
     resources:
-        mem_mb=memory(4000),
-        runtime=120,
+        mem_mb=memory(6000),
+        runtime=720,
+        # What grows while the job makes progress, so that a cluster may requeue it for that.
+        state=lambda wildcards: LAYOUT.corpus_state.format(**wildcards),
     params:
         language=language,
         corpus=lambda wildcards: as_json(suite_of(wildcards).corpus),
+        lock=lambda wildcards: LAYOUT.lock.format(**wildcards),
         script=SCRIPTS / "build_corpus.py",
     message:
-        "Build the {wildcards.split} corpus of {wildcards.suite}"
+        "Build the corpus of {wildcards.suite}"
     shell:
         "python {params.script:q} --suite {wildcards.suite:q} {params.language:q} --corpus {params.corpus:q}"
-        " --split {wildcards.split:q} --tokenizer {input.tokenizer:q} --output {output.corpus:q} 2> {log:q}"
+        " --tokenizer {input.tokenizer:q} --processes {threads} --lock {params.lock:q} --state {resources.state:q}"
+        " --train {output.train:q} --validation {output.validation:q} 2> {log:q}"

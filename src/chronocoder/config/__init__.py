@@ -17,10 +17,27 @@ from chronocoder.config.analysis import (
     TrainingSettings,
     TrajectorySettings,
 )
-from chronocoder.config.comparisons import Comparison
-from chronocoder.config.corpora import Corpus, CorpusSettings, HubCorpus, NurseryCorpus, TextCorpus
+from chronocoder.config.comparisons import ChoiceSettings, Comparison, ScanSettings
+from chronocoder.config.corpora import (
+    SPLITS,
+    Corpus,
+    CorpusSettings,
+    CorpusSource,
+    Documents,
+    HubCorpus,
+    HubDataset,
+    Labelled,
+    MixtureCorpus,
+    NurseryCorpus,
+    Split,
+    TextCorpus,
+    TextFiles,
+    TokenCorpus,
+    TokenFiles,
+)
 from chronocoder.config.experiment import Experiment, load_experiment, parse_experiment
-from chronocoder.config.files import format_of
+from chronocoder.config.files import files_at, format_of, is_pattern
+from chronocoder.config.loading import AS_SAVED, HALF, NONE, LoadingSettings
 from chronocoder.config.sources import HubSource, LocalCheckpoint, LocalSource, NurserySource, Source
 from chronocoder.config.suites import Suite
 from chronocoder.config.tasks import (
@@ -42,9 +59,13 @@ from chronocoder.config.tasks import (
 from chronocoder.settings import Settings
 
 __all__ = [
+    "AS_SAVED",
     "AUTO",
     "EXACT",
+    "HALF",
+    "NONE",
     "SCREEN",
+    "SPLITS",
     "TABLE_FORMATS",
     "TWO_STAGES",
     "UNITS",
@@ -53,29 +74,38 @@ __all__ = [
     "AttributionSettings",
     "BehaviourJobSettings",
     "BlimpTask",
+    "ChoiceSettings",
     "ClamsTask",
     "Comparison",
     "ConsolidationSettings",
     "Corpus",
     "CorpusSettings",
+    "CorpusSource",
+    "Documents",
     "EvaluationSettings",
     "Experiment",
     "FeatureSettings",
     "FileTask",
     "HarvestSettings",
     "HubCorpus",
+    "HubDataset",
     "HubSource",
+    "Labelled",
+    "LoadingSettings",
     "LocalCheckpoint",
     "LocalSource",
     "MetricChoice",
+    "MixtureCorpus",
     "MultiBlimpTask",
     "NurseryCorpus",
     "NurserySource",
     "NurseryTask",
     "PairsTask",
+    "ScanSettings",
     "Settings",
     "SimilaritySettings",
     "Source",
+    "Split",
     "Suite",
     "TableColumns",
     "TableSource",
@@ -83,9 +113,14 @@ __all__ = [
     "Task",
     "TaskSettings",
     "TextCorpus",
+    "TextFiles",
+    "TokenCorpus",
+    "TokenFiles",
     "TrainingSettings",
     "TrajectorySettings",
+    "files_at",
     "format_of",
+    "is_pattern",
     "load_experiment",
     "parse_experiment",
 ]

@@ -45,7 +45,7 @@ def check_every_suite_is_used(suites: Mapping[str, Suite]) -> None:
         for checkpoint in comparison.checkpoints
     }
     for suite, settings in suites.items():
-        if not settings.comparisons and suite not in supplying:
+        if not (settings.comparison_names or settings.scan or suite in supplying):
             raise ValueError(
                 f"suites.{suite}.comparisons: empty, and no comparison of another suite names a checkpoint of it as"
                 f" revision@{suite}; add one, or remove the suite"

@@ -1,6 +1,6 @@
 """The whole configuration, read from a file or from Snakemake's `config`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from chronocoder.config.controls import (
     check_every_suite_is_used,
     check_foreign_checkpoints,
 )
+from chronocoder.config.loading import NONE
 from chronocoder.config.suites import Suite
 from chronocoder.errors import ConfigError
 from chronocoder.labels import place_of
@@ -60,6 +61,14 @@ class Experiment(Settings):
     def variants_of(self, suite: str, comparison: str) -> list[str]:
         """Return the names of the variants that are trained on a comparison."""
         return self.suites[suite].comparisons[comparison].variants or list(self.variants)
+
+    def with_dearest_choice(self) -> "Experiment":
+        """Return the experiment as if each choice took all that its budget allows, for a plan of the costs."""
+        suites = {
+            name: suite.with_comparisons(suite.auto.dearest(list(suite.tokens_seen))) if suite.auto else suite
+            for name, suite in self.suites.items()
+        }
+        return self.model_copy(update={"suites": suites})
 
     def tokens_seen_of(self, suite: str, checkpoint: str) -> int:
         """Return the tokens seen by a checkpoint that a comparison of `suite` names."""
@@ -98,16 +107,33 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _spread_models_have_one_process(self) -> "Experiment":
+        processes = {"attribution_jobs.processes": self.attribution_jobs.processes}
+        if self.training.activations == "streaming":
+            processes["training.processes"] = self.training.processes
+        for name, suite in self.suites.items():
+            for key, count in processes.items():
+                if suite.loading.device_map != NONE and count > 1:
+                    raise ValueError(
+                        f"{key} {count}: each process would spread its models over the same GPUs, as"
+                        f" suites.{name}.loading.device_map {suite.loading.device_map} says; set {key} to 1, or"
+                        f" device_map to {NONE}"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _variants_exist(self) -> "Experiment":
         for suite_name, suite in self.suites.items():
             for name in suite.comparisons:
                 for variant in self.variants_of(suite_name, name):
-                    if variant not in self.variants:
-                        raise ValueError(
-                            f"suites.{suite_name}.comparisons.{name}: variant '{variant}' is not defined;"
-                            f" choose from {', '.join(self.variants)}"
-                        )
+                    self._check_variant(f"suites.{suite_name}.comparisons.{name}", variant)
+            for variant in (suite.auto and suite.auto.variants) or []:
+                self._check_variant(f"suites.{suite_name}.auto.variants", variant)
         return self
+
+    def _check_variant(self, key: str, variant: str) -> None:
+        if variant not in self.variants:
+            raise ValueError(f"{key}: variant '{variant}' is not defined; choose from {', '.join(self.variants)}")
 
     @model_validator(mode="after")
     def _suites_fit_each_other(self) -> "Experiment":
@@ -149,7 +175,7 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def _describe(entry: Mapping[str, Any], values: Any) -> str:
-    key = ".".join(_written_keys(entry["loc"], values)) or "(whole file)"
+    key = ".".join(_written_keys(entry, values)) or "(whole file)"
     if entry["type"] == "extra_forbidden":
         return f"  {key}: unknown key; remove it or correct its spelling (keys are listed in docs/configuration.md)"
     shown = repr(entry["input"])
@@ -157,13 +183,18 @@ def _describe(entry: Mapping[str, Any], values: Any) -> str:
     return f"  {key}: {message}" + (f" (found {shown})" if len(shown) < 80 else "")
 
 
-def _written_keys(location: Sequence[str | int], place: Any) -> list[str]:
+def _written_keys(entry: Mapping[str, Any], place: Any) -> list[str]:
     """Return the keys of an error's location that are in the file: pydantic puts the kind of a choice among them."""
-    keys = []
-    for part in location:
+    location, keys = entry["loc"], []
+    for position, part in enumerate(location):
+        missing = entry["type"] == "missing" and position == len(location) - 1
         if isinstance(place, Mapping):
-            if part not in place and part in place.values():
+            if part not in place and not missing:
                 continue
             place = place.get(part)
+        elif isinstance(part, str) and not missing:
+            continue
+        elif isinstance(place, list):
+            place = place[part] if part < len(place) else None
         keys.append(str(part))
     return keys

@@ -43,26 +43,33 @@ def _expand(key: str, task: Task) -> dict[str, Task]:
     if isinstance(task, TableSource) and task.names:
         singles = [task.model_copy(update={"name": name, "names": ()}) for name in task.names]
         return _of_language(key, task, _named(key, task, singles, list(task.names)))
-    if task.path is None or not (Path(task.path).is_dir() or _is_pattern(task.path)):
+    if task.path is None or not (Path(task.path).is_dir() or is_pattern(task.path)):
         return {key: task}
     files = _files(key, task)
     return _of_language(key, task, _named(key, task, files, [_stem(Path(str(file.path))) for file in files]))
 
 
-def _is_pattern(path: str) -> bool:
+def is_pattern(path: str) -> bool:
+    """Say whether a path stands for the files that match it."""
     return bool(set("*?[") & set(path)) and not Path(path).exists()
+
+
+def files_at(path: str) -> list[Path]:
+    """Return the files below a folder, those that a pattern matches, or the file itself; none that is hidden."""
+    place = Path(path)
+    places = Path(place.anchor).glob(str(place.relative_to(place.anchor))) if is_pattern(path) else [place]
+    return sorted({file for place in places for file in _below(place)})
 
 
 def _files(key: str, task: FileTask) -> list[FileTask]:
     """Return a task for each file of the right formats below a folder, or that a pattern matches."""
-    path = Path(str(task.path))
-    pattern = _is_pattern(str(path))
-    places = Path(path.anchor).glob(str(path.relative_to(path.anchor))) if pattern else [path]
-    found = sorted({file for place in places for file in _below(place)})
+    path = str(task.path)
+    found = files_at(path)
     files = [file for file in found if format_of(file) in task.formats]
     if not files:
         there = ", ".join(str(file) for file in found[:_SHOWN]) + (", ..." if len(found) > _SHOWN else "")
-        message = f"'{path}' {'matches' if pattern else 'holds'} no file that ends in {' or '.join(task.formats)}"
+        does = "matches" if is_pattern(path) else "holds"
+        message = f"'{path}' {does} no file that ends in {' or '.join(task.formats)}"
         message += f" (there are: {there or 'no files'}); correct the path or the kind"
         raise _wrong(key, "path", message, task)
     return [task.model_copy(update={"path": str(file)}) for file in files]

@@ -1,10 +1,15 @@
 """Where a suite's checkpoints come from."""
 
+from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
 
+from chronocoder.config.runs import SavedCheckpoint, saved_checkpoints, tokenizer_directory
+from chronocoder.config.selection import ALL, Choice, ChoiceOrTokens, chosen_of, kind_of_choice
+from chronocoder.nearest import nearest_names
 from chronocoder.settings import Name, Settings
+from chronocoder.suites.families import HubPlace, KnownCheckpoint, Run, load_family
 
 NurseryLanguage = Literal["english", "french"]
 
@@ -74,36 +79,145 @@ class LocalCheckpoint(Settings):
     tokens_seen: int = Field(ge=0, description="Tokens the model had been trained on.")
 
 
+GivenCheckpoints = Annotated[dict[Name, LocalCheckpoint], Tag("given"), Field(min_length=1)]
+
+
 class LocalSource(Settings):
-    """Checkpoints that lie in local Hugging Face directories."""
+    """Checkpoints that lie in local Hugging Face directories: those of a run, or given one by one."""
 
     kind: Literal["local"] = Field(description="Read the checkpoints from directories.")
-    checkpoints: dict[Name, LocalCheckpoint] = Field(
-        min_length=1, description="Checkpoints by revision name, in order of training."
+    path: str | None = Field(
+        None,
+        description="Directory of a run, with `checkpoint-500` and so on as transformers' Trainer saves them, or with"
+        " Hugging Face directories `step500` and so on. The tokenizer is in the first checkpoint or beside them.",
+    )
+    tokens_per_step: PositiveInt | None = Field(
+        None,
+        description="Tokens of a training step, where the run does not record the tokens seen; it counts where both are"
+        " there.",
+    )
+    checkpoints: Annotated[Choice | GivenCheckpoints, Discriminator(kind_of_choice)] = Field(
+        ALL,
+        description="Which of the run's: `all`, a list of names, or a pattern such as `{log: 12}`. Without `path`:"
+        " checkpoints by name, in order of training.",
     )
 
-    @property
+    @model_validator(mode="after")
+    def _one_source(self) -> "LocalSource":
+        given = isinstance(self.checkpoints, dict)
+        if given == (self.path is not None):
+            raise ValueError(
+                "checkpoints are given with their paths, and there is a path of a run; remove one of them"
+                if given
+                else "needs the path of a run, or checkpoints with a path and tokens_seen each; give one of them"
+            )
+        _ = self.saved, self.tokenizer
+        return self
+
+    @cached_property
+    def saved(self) -> dict[str, SavedCheckpoint]:
+        """The checkpoints by name, in the order given or of training."""
+        if isinstance(self.checkpoints, dict):
+            return {name: SavedCheckpoint(one.path, one.tokens_seen) for name, one in self.checkpoints.items()}
+        there = saved_checkpoints(str(self.path), self.tokens_per_step)
+        chosen = chosen_of(self.checkpoints, {name: one.tokens_seen for name, one in there.items()})
+        if unknown := [name for name in chosen if name not in there]:
+            nearest = ", ".join(nearest_names(unknown[0], there))
+            raise ValueError(f"checkpoint '{unknown[0]}' is not in {self.path}; the nearest are {nearest}")
+        return {name: there[name] for name in chosen}
+
+    @cached_property
+    def tokenizer(self) -> str:
+        """Directory of the tokenizer."""
+        if self.path is None:
+            return next(iter(self.saved.values())).path
+        return tokenizer_directory(self.path, self.saved)
+
+    @cached_property
     def tokens_seen(self) -> dict[str, int]:
-        """Tokens trained on before each checkpoint, by revision, in the order given."""
-        return {name: checkpoint.tokens_seen for name, checkpoint in self.checkpoints.items()}
+        """Tokens trained on before each checkpoint, by name, in the order given or of training."""
+        return {name: checkpoint.tokens_seen for name, checkpoint in self.saved.items()}
 
 
 class HubSource(Settings):
-    """Checkpoints that are revisions of a repository on the Hugging Face hub."""
+    """Checkpoints that are revisions on the Hugging Face hub: of a known family, or of a repository."""
 
     kind: Literal["hub"] = Field(description="Download the checkpoints.")
-    repository: str = Field(pattern=r"^[\w.\-]+/[\w.\-]+$", description="For instance `EleutherAI/pythia-1b`.")
-    checkpoints: dict[Name, int] = Field(
-        min_length=1, description="Tokens seen by revision (branch, tag or commit), in order of training."
+    family: str | None = Field(
+        None,
+        description="A family whose revisions and tokens are known: `pythia`, `olmo`, `olmo2`, `olmo3`, `olmoe`,"
+        " `bloom`, `smollm2`, `smollm3`, `amber`. The files in src/chronocoder/suites/families name their sources.",
+    )
+    size: str | None = Field(None, description="Which of the family's runs, for instance `1b` or `160m-deduped`.")
+    pretraining_seed: PositiveInt | None = Field(
+        None, description="The run that repeats it with another seed, where there are such: PolyPythia's 1 to 9."
+    )
+    repository: str | None = Field(
+        None,
+        pattern=r"^[\w.\-]+/[\w.\-]+$",
+        description="In place of `family`: a repository, for instance `EleutherAI/pythia-1b`.",
+    )
+    checkpoints: ChoiceOrTokens = Field(
+        description="Of a family: `all`, a list of names, or a pattern such as `{every: 10}`; a name is a revision,"
+        " `main`, or the tokens that end one (`tokens4B`). Of a repository: tokens seen by revision (branch, tag or"
+        " commit), in order of training; of a family too, for a revision that is not known."
+    )
+    tokenizer: str | None = Field(
+        None, description="Repository of the tokenizer, for revisions that have none; families bring theirs."
     )
     pickled_weights: bool = Field(
-        False, description="Take pickled weights (`pytorch_model*.bin`) of revisions that have no safetensors."
+        False,
+        description="Take pickled weights (`pytorch_model*.bin`) of revisions that have no safetensors; they are"
+        " converted once, by a process that reads nothing but weights.",
     )
 
+    @model_validator(mode="after")
+    def _one_source(self) -> "HubSource":
+        if (self.family is None) == (self.repository is None):
+            raise ValueError(f"needs family or repository, and has {'both' if self.family else 'neither'}; give one")
+        if self.family is None and (self.size or self.pretraining_seed):
+            raise ValueError("size and pretraining_seed are of a family, and there is a repository; remove them")
+        if self.family is None and not isinstance(self.checkpoints, dict):
+            raise ValueError(
+                f"checkpoints of repository {self.repository}: their tokens are not known; give each as name: tokens"
+            )
+        if self.family is not None and self.size is None:
+            sizes = ", ".join(load_family(self.family).sizes)
+            raise ValueError(f"family '{self.family}' has several sizes; set size to one of {sizes}")
+        _ = self.tokens_seen
+        return self
+
+    @cached_property
+    def run(self) -> Run | None:
+        """The run of the family; none where there is only a repository."""
+        if self.family is None:
+            return None
+        return load_family(self.family).run(str(self.size), self.pretraining_seed)
+
+    def located(self, name: str) -> HubPlace:
+        """Return the repository and the revision of a checkpoint."""
+        return self._known[name].place
+
     @property
+    def tokenizer_repository(self) -> str | None:
+        """Where the tokenizer comes from for revisions that have none."""
+        return self.tokenizer or (self.run.tokenizer if self.run else None)
+
+    @cached_property
     def tokens_seen(self) -> dict[str, int]:
-        """Tokens trained on before each checkpoint, by revision, in the order given."""
-        return self.checkpoints
+        """Tokens trained on before each checkpoint, by name, in the order given or of training."""
+        return {name: checkpoint.tokens_seen for name, checkpoint in self._known.items()}
+
+    @cached_property
+    def _known(self) -> dict[str, KnownCheckpoint]:
+        run = self.run
+        if isinstance(self.checkpoints, dict):
+            repository = run.repository if run else str(self.repository)
+            given = self.checkpoints.items()
+            return {name: KnownCheckpoint(HubPlace(repository, name), tokens) for name, tokens in given}
+        assert run is not None, "a choice is of a family"
+        known = {name: checkpoint.tokens_seen for name, checkpoint in run.known.items()}
+        return {name: run.find(name) for name in chosen_of(self.checkpoints, known)}
 
 
 Source = Annotated[NurserySource | LocalSource | HubSource, Field(discriminator="kind")]

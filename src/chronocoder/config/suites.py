@@ -1,14 +1,25 @@
 """A suite: a pretraining run, its text, its tasks and its comparisons."""
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from chronocoder.config.comparisons import Comparison
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from chronocoder.config.comparisons import AUTO_COMPARISONS, ChoiceSettings, Comparison, ScanSettings
 from chronocoder.config.corpora import Corpus
 from chronocoder.config.files import expand_tasks
+from chronocoder.config.loading import LoadingSettings
 from chronocoder.config.sources import NurserySource, Source
 from chronocoder.config.tasks import Task
 from chronocoder.labels import is_foreign, is_identity
 from chronocoder.settings import Name, Settings, Site
+
+Comparisons = Annotated[
+    dict[Name, Comparison],
+    BeforeValidator(lambda given: given, json_schema_input_type=dict[Name, Comparison] | Literal["auto"]),
+]
+"""By name. `auto`, which stands for none that are given and the default budget, is replaced before it gets here."""
 
 
 class Suite(Settings):
@@ -16,19 +27,36 @@ class Suite(Settings):
 
     source: Source = Field(description="Where the checkpoints come from.")
     corpus: Corpus = Field(description="Where the text for the activations comes from.")
+    loading: LoadingSettings = Field(default_factory=LoadingSettings, description="How models are loaded.")
     site: Site = Field(
         description="Where activations are read: `embedding`, `residual.N`, `final`, `attention_out.N`, `mlp_in.N`,"
         " `mlp_out.N` or `head_out.N.H`."
     )
     tasks: dict[Name, Task] = Field(min_length=1, description="Sets of minimal pairs, by name.")
-    comparisons: dict[Name, Comparison] = Field(
-        description="Crosscoder inputs, by name; none where the suite only supplies checkpoints to others."
+    comparisons: Comparisons = Field(
+        description="Crosscoder inputs, by name; none where the suite only supplies checkpoints to others. `auto`: all"
+        " are chosen."
+    )
+    auto: ChoiceSettings | None = Field(
+        None, description="Choose comparisons beside those given; the budget, the default one with `comparisons: auto`."
+    )
+    scan: ScanSettings | None = Field(
+        None,
+        description="Look at every checkpoint cheaply, and score in full only those that comparisons or `scan.study`"
+        " name.",
     )
     contrasts: dict[Name, list[Name]] = Field(
         default_factory=dict,
         description="A task where a surface rule suffices, and those where the same rule fails: the report looks"
         " for features that help the one and harm the others.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_is_a_budget(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("comparisons") == AUTO_COMPARISONS:
+            return {**values, "comparisons": {}, "auto": values.get("auto") or {}}
+        return values
 
     @field_validator("tasks")
     @classmethod
@@ -64,6 +92,39 @@ class Suite(Settings):
         """Names of the comparisons that the report is about: neither controls nor of a single checkpoint."""
         return [name for name, comparison in self.comparisons.items() if comparison.examined]
 
+    @property
+    def comparison_names(self) -> list[str]:
+        """Names of the comparisons that are given and of those that may be chosen."""
+        return [*self.comparisons, *(self.auto.names if self.auto else [])]
+
+    @property
+    def reported(self) -> bool:
+        """Whether there is a report: on comparisons that are neither controls nor single, or on the choice of them."""
+        return bool(self.examined or self.auto)
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites that comparisons, given or chosen, are read at."""
+        chosen = {self.auto.site or self.site} if self.auto else set()
+        return sorted({self.site_of(name) for name in self.comparisons} | chosen)
+
+    @property
+    def studied(self) -> list[str]:
+        """The suite's own checkpoints that are scored in full: all, or after a scan those that anything names.
+
+        Where nothing names one, they are the first and the last.
+        """
+        order = list(self.tokens_seen)
+        if self.scan is None:
+            return order
+        named = {revision for comparison in self.comparisons.values() for revision in comparison.checkpoints}
+        wanted = named.union(self.scan.study)
+        return [revision for revision in order if revision in wanted] or [order[0], order[-1]]
+
+    def with_comparisons(self, chosen: Mapping[str, Comparison]) -> "Suite":
+        """Return the suite with chosen comparisons after the given ones."""
+        return self.model_copy(update={"comparisons": {**self.comparisons, **chosen}})
+
     def site_of(self, comparison: str) -> str:
         """Return the site that a comparison's activations are read at."""
         return self.comparisons[comparison].site or self.site
@@ -78,6 +139,8 @@ class Suite(Settings):
         self._check_order()
         self._check_comparisons()
         self._check_baselines()
+        self._check_choice()
+        self._check_scan()
         self._check_nursery()
         self._check_contrasts()
         return self
@@ -133,9 +196,33 @@ class Suite(Settings):
                     " give both the same site"
                 )
 
+    def _check_choice(self) -> None:
+        if self.auto is None:
+            return
+        if taken := [name for name in self.auto.names if name in self.comparisons]:
+            raise ValueError(f"comparisons.{taken[0]}: the name is that of a comparison to be chosen; rename it")
+        if unknown := [task for task in self.auto.tasks or [] if task not in self.tasks]:
+            raise ValueError(
+                f"auto.tasks: '{unknown[0]}' is not among the suite's tasks; choose from {', '.join(self.tasks)}"
+            )
+        count, rate = len(self.auto.tasks or self.tasks), self.auto.false_discovery_rate
+        if (self.auto.resamples + 1) * rate < count:
+            raise ValueError(
+                f"auto.resamples {self.auto.resamples}: a change of one of {count} tasks could not be told from chance;"
+                f" take at least {math.ceil(count / rate)}"
+            )
+
+    def _check_scan(self) -> None:
+        study = self.scan.study if self.scan else []
+        if unknown := [revision for revision in study if revision not in self.tokens_seen]:
+            raise ValueError(
+                f"scan.study: checkpoint '{unknown[0]}' does not exist in the suite;"
+                f" choose from {', '.join(self.tokens_seen)}"
+            )
+
     def _check_nursery(self) -> None:
         if self.source.kind == "nursery":
-            for where in {self.site, *(self.site_of(name) for name in self.comparisons)}:
+            for where in sorted({self.site, *self.sites}):
                 if int(where.split(".")[1]) >= self.source.blocks:
                     raise ValueError(
                         f"site '{where}' is outside the model: it has blocks 0 to {self.source.blocks - 1};"

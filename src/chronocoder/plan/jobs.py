@@ -26,7 +26,6 @@ class Job(NamedTuple):
             job works on its own.
         revision: the checkpoint, as the suite's comparisons name it.
         site: the site.
-        split: the split.
     """
 
     rule: str
@@ -38,7 +37,6 @@ class Job(NamedTuple):
     tasks: tuple[str, ...] = ()
     revision: str = ""
     site: str = ""
-    split: str = ""
 
 
 def jobs_of(experiment: Experiment) -> list[Job]:
@@ -60,8 +58,7 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
     # The tokenizer is that of the first checkpoint; where there is a report, all of them are scored.
     for revision in list(settings.tokens_seen)[: None if settings.examined else 1]:
         yield from _jobs_of_checkpoint(experiment, suite, revision)
-    for split in ("train", "validation"):
-        yield Job("build_corpus", suite, split=split)
+    yield Job("build_corpus", suite)
     for task in settings.tasks:
         yield Job("build_task", suite, task=task)
     yield from _harvests(experiment, suite)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError
 
-from chronocoder.config import Experiment, HubSource, LocalSource, NurserySource, Suite
+from chronocoder.config import Experiment, LocalSource, NurserySource, Suite
 from chronocoder.errors import ConfigError
 from chronocoder.site_names import parse_site
+from chronocoder.suites.families import HubPlace
+from chronocoder.suites.hub import hub_errors, hub_token
 
 # What architectures of the transformers library call the same thing in their config.json.
 KEYS = {
@@ -135,9 +136,9 @@ def shape_of(name: str, suite: Suite, given: Path | None = None) -> ModelShape:
         return nursery_shape(source)
     first = next(iter(source.tokens_seen))
     if isinstance(source, LocalSource):
-        path = Path(source.checkpoints[first].path) / "config.json"
-        return _read_shape(path, f"suites.{name}.source.checkpoints.{first}.path")
-    return _read_shape(_download_config(name, source, first), f"suites.{name}.source.repository")
+        path = Path(source.saved[first].path) / "config.json"
+        return _read_shape(path, f"suites.{name}.source, checkpoint '{first}'")
+    return _read_shape(_download_config(name, source.located(first)), f"suites.{name}.source, checkpoint '{first}'")
 
 
 def crosscoder_shape(
@@ -222,11 +223,12 @@ def _read_shape(path: Path, key: str) -> ModelShape:
     return parse_shape(values, f"{path} ({key})")
 
 
-def _download_config(name: str, source: HubSource, revision: str) -> Path:
+def _download_config(name: str, place: HubPlace) -> Path:
     try:
-        return Path(hf_hub_download(source.repository, "config.json", revision=revision))
-    except (HfHubHTTPError, OSError) as error:
+        with hub_errors(*place):
+            return Path(hf_hub_download(place.repository, "config.json", revision=place.revision, token=hub_token()))
+    except ConfigError as error:
         raise ConfigError(
-            f"suites.{name}.source: config.json of {source.repository} at '{revision}' cannot be reached ({error});"
-            f" connect or log in, or pass a copy of it with --model-config {name}=FILE"
+            f"suites.{name}.source: config.json cannot be reached; pass a copy of it with --model-config {name}=FILE,"
+            f" or mend this: {error}"
         ) from error

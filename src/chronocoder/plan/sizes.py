@@ -74,7 +74,7 @@ def expected_texts(task: Task) -> TaskTexts:
 
 def sequences_of(corpus: CorpusSettings, split: str) -> int:
     """Return the sequences of a split: as many whole ones as its tokens make."""
-    return int(getattr(corpus, f"{split}_tokens")) // corpus.sequence_length
+    return corpus.sequences(split)
 
 
 def rows_of(corpus: CorpusSettings, split: str) -> int:

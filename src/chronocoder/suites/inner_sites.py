@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from chronocoder.errors import NonFiniteError
 from chronocoder.suites.places import Place, first_input, first_output, with_first_input, with_first_output
+from chronocoder.suites.precision import overflow_remedy
 
 TOLERANCE = 1e-3
 """Part of what a block adds by which a sum may differ from it, beside rounding."""
@@ -81,7 +82,7 @@ def find_parts(model: PreTrainedModel, block: nn.Module) -> Parts | None:
     """
     seen = _run(model, block)
     if not torch.isfinite(seen.exit).all():
-        raise NonFiniteError(f"{model.name_or_path}: non-finite activations; the checkpoint is damaged or overflows")
+        raise NonFiniteError(f"{model.name_or_path}: non-finite activations; {overflow_remedy(model)}")
     found = _addends(seen)
     if found is None:
         return None
@@ -147,7 +148,8 @@ def _addends(seen: _Pass) -> _Sum | None:
 
 
 def _sum(seen: _Pass, earlier: _Call, later: _Call) -> _Sum:
-    x, y, a, m = (t.double().view_as(seen.entry) for t in (seen.entry, seen.exit, earlier.output, later.output))
+    tensors = (seen.entry.to(seen.exit.device), seen.exit, earlier.output, later.output)
+    x, y, a, m = (tensor.double().view_as(seen.entry) for tensor in tensors)
     rounding = 4 * torch.finfo(seen.entry.dtype).eps
     tolerance = max(TOLERANCE, rounding)
     added, total = y - x, a + m

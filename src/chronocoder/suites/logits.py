@@ -1,6 +1,6 @@
 """Computing only those logits that are wanted: the output embedding is the widest product of a model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from chronocoder.suites.patching import replaced_attribute
 from chronocoder.suites.places import first_input, with_first_input
 
 
@@ -39,7 +40,8 @@ def chosen_positions_only(
     """Make a model compute logits of some positions of some rows only, as those of one sequence: (1, place, token)."""
 
     def choose(_module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
-        return ((first_input(arguments, keywords)[rows, positions][None],), {})
+        hidden = first_input(arguments, keywords)
+        return ((hidden[rows.to(hidden.device), positions.to(hidden.device)][None],), {})
 
     handle = model.get_output_embeddings().register_forward_pre_hook(choose, with_kwargs=True)
     try:
@@ -50,43 +52,19 @@ def chosen_positions_only(
 
 @contextmanager
 def answers_only(output_embedding: nn.Module, answers: Int[Tensor, "batch answer"]) -> Iterator[None]:
-    """Make an output embedding compute the logits of a few tokens; what a model does to logits later still applies."""
+    """Make an output embedding compute the logits of a few tokens; what a model does to logits later still applies.
+
+    They are of float32 at least, whatever the weights are: a difference of two logits in half precision has few digits.
+    """
     weight: Tensor = output_embedding.get_parameter("weight")
     bias: Tensor | None = getattr(output_embedding, "bias", None)
-    rows = weight[answers]
+    answers = answers.to(weight.device)
+    rows = weight[answers].to(torch.promote_types(weight.dtype, torch.float32))
 
     def forward(hidden: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            logits = hidden.to(rows.dtype) @ rows.transpose(1, 2)
+            logits = hidden.to(rows) @ rows.transpose(1, 2)
             return logits if bias is None else logits + bias[answers][:, None]
 
-    with attribute(output_embedding, "forward", forward):
+    with replaced_attribute(output_embedding, "forward", forward):
         yield
-
-
-@contextmanager
-def in_own_precision(output_embedding: nn.Module) -> Iterator[None]:
-    """Make an output embedding compute in the precision of its weight: differences of logits are small."""
-    original, dtype = output_embedding.forward, output_embedding.get_parameter("weight").dtype
-
-    def forward(hidden: Tensor) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits: Tensor = original(hidden.to(dtype))
-            return logits
-
-    with attribute(output_embedding, "forward", forward):
-        yield
-
-
-@contextmanager
-def attribute(module: nn.Module, name: str, value: Callable[..., Any]) -> Iterator[None]:
-    """Give a module an attribute of its own for a while, in place of one of its own that it may have."""
-    before = module.__dict__.get(name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(module, name)
-        else:
-            setattr(module, name, before)

@@ -1,6 +1,6 @@
 """Documents as sequences of tokens, the same way for pretraining in the nursery and for harvesting."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from random import Random
 from typing import NamedTuple, TypeVar
@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 _DOCUMENTS_PER_BATCH = 1024
 Item = TypeVar("Item")
+Ids = Sequence[int] | Int32[np.ndarray, " token"]
 
 
 class PackedSequence(NamedTuple):
@@ -40,7 +41,7 @@ def pack_languages(
         tokenizer: of all languages.
         separator: the token put before each document.
         sequence_length: tokens in a sequence.
-        cut: as for `pack_documents`.
+        cut: as for `Packer`.
         seed: decides the order of the languages; a single one takes no draw.
     """
     packed = {
@@ -51,13 +52,13 @@ def pack_languages(
 
 
 def mixed(streams: Mapping[str, Iterator[Item]], seed: str) -> Iterator[tuple[str, Item]]:
-    """Yield what streams yield, each with the name of its stream, in an order that the seed decides.
+    """Yield what streams yield, each with the name of its stream, in the order of `turns`; the first to end, ends all.
 
-    Every stream is drawn equally often on average; the first one that ends, ends all.
+    Args:
+        streams: by name.
+        seed: decides the order.
     """
-    names, random = list(streams), Random(seed)
-    while True:
-        name = random.choice(names)
+    for name in turns(list(streams), seed):
         for item in islice(streams[name], 1):
             yield name, item
             break
@@ -65,27 +66,59 @@ def mixed(streams: Mapping[str, Iterator[Item]], seed: str) -> Iterator[tuple[st
             return
 
 
-def pack_documents(
-    documents: Iterable[list[int]], separator: int, sequence_length: int, cut: bool = False
-) -> Iterator[Int32[np.ndarray, " position"]]:
-    """Pack documents, the separator before each, into whole sequences that all begin with the separator.
+def turns(names: Sequence[str], seed: str) -> Iterator[str]:
+    """Yield names without end, each equally often on average, in an order that the seed decides."""
+    random = Random(seed)
+    while True:
+        yield random.choice(names)
 
-    Args:
-        documents: the token ids of each document.
-        separator: the token put before each.
-        sequence_length: tokens in a sequence.
-        cut: leave out the rest of a document that passes the end of a sequence, rather than begin the next with it.
+
+class Packer:
+    """Packs documents, the separator before each, into whole sequences that all begin with the separator.
+
+    Attributes:
+        open: the tokens of the sequence that is not whole yet.
     """
-    sequence: list[int] = []
-    for document in documents:
-        rest = document
-        while rest:
-            room = max(sequence_length - len(sequence) - 1, 0)
-            sequence += [separator, *rest[:room]]
-            rest = [] if cut else rest[room:]
-            if len(sequence) >= sequence_length:
-                yield np.array(sequence[:sequence_length], dtype=np.int32)
-                sequence = []
+
+    def __init__(self, separator: int, sequence_length: int, cut: bool = False, begun: Ids = ()) -> None:
+        """Begin with an empty sequence, or go on.
+
+        Args:
+            separator: the token put before each document.
+            sequence_length: tokens in a sequence.
+            cut: leave out the rest of a document that passes the end of a sequence, rather than begin the next with it.
+            begun: the tokens of a sequence that is not whole yet.
+        """
+        self._separator, self._cut = separator, cut
+        self._sequence = np.empty(sequence_length, dtype=np.int32)
+        self._sequence[: len(begun)] = begun
+        self._filled = len(begun)
+
+    @property
+    def open(self) -> list[int]:
+        """The tokens of the sequence that is not whole yet."""
+        return [int(token_id) for token_id in self._sequence[: self._filled]]
+
+    def add(self, document: Ids) -> Iterator[Int32[np.ndarray, " position"]]:
+        """Add the token ids of a document; yield the sequences that become whole."""
+        length, start = len(self._sequence), 0
+        while start < len(document):
+            self._sequence[self._filled] = self._separator
+            taken = min(length - self._filled - 1, len(document) - start)
+            self._sequence[self._filled + 1 : self._filled + 1 + taken] = document[start : start + taken]
+            self._filled += 1 + taken
+            start = len(document) if self._cut else start + taken
+            if self._filled == length:
+                yield self._sequence.copy()
+                self._filled = 0
+
+
+def pack_documents(
+    documents: Iterable[Ids], separator: int, sequence_length: int, cut: bool = False
+) -> Iterator[Int32[np.ndarray, " position"]]:
+    """Pack the token ids of documents as `Packer` does."""
+    packer = Packer(separator, sequence_length, cut)
+    return chain.from_iterable(packer.add(document) for document in documents)
 
 
 def encode_documents(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:

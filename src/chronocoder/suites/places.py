@@ -54,7 +54,8 @@ class Place:
         """Let the model go on with another activation, of the last positions where it goes on with those only."""
 
         def replace(tensor: Tensor) -> Tensor:
-            given = activation if self.scale == 1 else activation / self.scale
+            given = activation.to(tensor.device)
+            given = given if self.scale == 1 else given / self.scale
             given = given.flatten(0, 1) if tensor.dim() == 2 else given[:, -tensor.shape[1] :]
             if self.columns is None:
                 return given.clone()  # some models add to it in place

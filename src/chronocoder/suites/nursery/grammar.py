@@ -329,9 +329,10 @@ def _reserved(first: str, second: str) -> bool:
     return hash_share(f"{first} {second}") < _RESERVED_SHARE
 
 
-def hash_share(text: str) -> float:
+def hash_share(text: str | bytes) -> float:
     """Return a number in [0, 1) that depends on the text alone."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) / 2**64
+    content = text.encode() if isinstance(text, str) else text
+    return int.from_bytes(blake2b(content, digest_size=8).digest()) / 2**64
 
 
 def _expand(start: Sequence[_Choice], draw: Callable[[], float]) -> list[str]:

@@ -1,0 +1,60 @@
+"""The lock file of a suite: the commit that each revision of a hub repository was resolved to, once.
+
+It lies beside the results, so that a rerun takes the same weights and text after the hub's branches have moved. Delete
+an entry to take what its revision points to now.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from chronocoder.errors import ConfigError
+from chronocoder.stores import write_text
+from chronocoder.suites.hub import Kind, resolve_commit
+
+_HEADER = (
+    "# Commits that revisions on the Hugging Face hub were resolved to when first fetched; runs take these again.\n"
+    "# Delete an entry and its results to take what the revision points to now.\n"
+)
+
+
+def locked_commit(lock: Path, repository: str, revision: str, kind: Kind = "model") -> str:
+    """Return the commit that the lock file records for a revision; else resolve it on the hub and record it.
+
+    Several processes may call this at once: the first resolves, the others read.
+
+    Args:
+        lock: the lock file, `Layout.lock`; it is made where there is none.
+        repository: for instance `EleutherAI/pythia-1b`.
+        revision: branch, tag or commit.
+        kind: of the repository.
+
+    Raises:
+        ConfigError: the file cannot be read, or the hub cannot resolve the revision.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock.with_name(f".{lock.name}.lock")):
+        entries = _read(lock)
+        commits = entries.setdefault(f"{kind}s", {}).setdefault(repository, {})
+        if revision not in commits:
+            commits[revision] = resolve_commit(repository, revision, kind)
+            write_text(lock, _HEADER + yaml.safe_dump(entries))
+        return str(commits[revision])
+
+
+def _read(lock: Path) -> dict[str, Any]:
+    """Return commits by kind, repository and revision; none where there is no file."""
+    if not lock.is_file():
+        return {}
+    try:
+        entries = yaml.safe_load(lock.read_text(encoding="utf-8")) or {}
+        if not all(isinstance(commits, dict) for kind in entries.values() for commits in kind.values()):
+            raise ValueError("it has another form")
+    except (ValueError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{lock}: no readable lock file ({reason}); restore it, or delete it to resolve every revision anew"
+        ) from None
+    return entries
