@@ -730,14 +730,17 @@ def test_pairs_are_counted_in_the_file(tmp_path: Path) -> None:
     assert examples(limit=2) == 2
 
 
-def test_pairs_of_a_dataset_are_as_many_as_the_limit(tmp_path: Path) -> None:
+def test_pairs_of_a_dataset_are_as_many_as_the_limit_or_as_are_published(tmp_path: Path) -> None:
     suite = local_experiment(tmp_path).suites["llama"]
-    task = {"kind": "blimp", "dataset": "nyu-mll/blimp", "name": "passive_1"}
+    for limit, pairs in ((7, 7), (2000, 1000), (None, 1000)):
+        blimp = BlimpTask.model_validate({"kind": "blimp", "name": "passive_1", "limit": limit})
+        assert examples_of("llama", suite.model_copy(update={"tasks": {"pairs": blimp}}), "pairs") == pairs
+    task = {"kind": "blimp", "dataset": "lab/minimal-pairs", "name": "passive_1"}
     limited = suite.model_copy(update={"tasks": {"pairs": BlimpTask.model_validate({**task, "limit": 7})}})
     assert examples_of("llama", limited, "pairs") == 7
     unlimited = suite.model_copy(update={"tasks": {"pairs": BlimpTask.model_validate(task)}})
     with pytest.raises(
-        ConfigError, match=r"suites\.llama\.tasks\.pairs: the pairs of a dataset are not counted before"
+        ConfigError, match=r"suites\.llama\.tasks\.pairs: its pairs are not counted before they are fetched"
     ):
         examples_of("llama", unlimited, "pairs")
 

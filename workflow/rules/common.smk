@@ -301,7 +301,9 @@ def companions(output, pattern):
     """
 
     def paths(wildcards, input):
-        names, others = list(suite_of(wildcards).tasks), waiting()
+        if not (others := waiting()):  # as in all of a dry run
+            return []
+        names = list(suite_of(wildcards).tasks)
         place = names.index(wildcards.task)
         following = (dict(wildcards.items()) | {"task": name} for name in names[place + 1 :] + names[:place])
         companions = (one for one in following if output.format(**one) in others)

@@ -21,9 +21,11 @@ rule build_task:
         pack=40,
     params:
         settings=lambda wildcards: as_json(suite_of(wildcards).tasks[wildcards.task]),
+        lock=LAYOUT.lock,
         script=SCRIPTS / "build_task.py",
     message:
         "Build task {wildcards.task} of {wildcards.suite}"
     shell:
         "python {params.script:q} --suite {wildcards.suite:q} --task {wildcards.task:q}"
-        " --settings {params.settings:q} --tokenizer {input.tokenizer:q} --output {output.task:q} 2> {log:q}"
+        " --settings {params.settings:q} --tokenizer {input.tokenizer:q} --lock {params.lock:q}"
+        " --output {output.task:q} 2> {log:q}"

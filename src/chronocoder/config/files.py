@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from chronocoder.config.tasks import FileTask, MultiBlimpTask, NurseryTask, TableSource, Task, TaskSettings
+from chronocoder.config.tasks import ClamsTask, FileTask, MultiBlimpTask, NurseryTask, TableSource, Task, TaskSettings
 
 _SHOWN = 8
 
@@ -43,6 +43,9 @@ def _expand(key: str, task: Task) -> dict[str, Task]:
     if isinstance(task, TableSource) and task.names:
         singles = [task.model_copy(update={"name": name, "names": ()}) for name in task.names]
         return _of_language(key, task, _named(key, task, singles, list(task.names)))
+    if isinstance(task, ClamsTask) and task.needs_network and task.name is None:
+        sets = task.published()
+        return _of_language(key, task, _named(key, task, sets, [single.place_phenomenon for single in sets]))
     if task.path is None or not (Path(task.path).is_dir() or is_pattern(task.path)):
         return {key: task}
     files = _files(key, task)

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, model_validator
 
 from chronocoder.settings import Settings
+from chronocoder.tasks.published import collection_of
 
 UNITS = {"next_token": "logit", "continuation": "nat", "sentence": "nat"}
 """The metrics of a task, and the units of what they compare."""
@@ -101,6 +102,16 @@ class FileTask(TaskSettings):
         return TaskGroup(self.language or self.place_language, self.phenomenon or self.place_phenomenon)
 
     @property
+    def needs_network(self) -> bool:
+        """Whether the pairs are neither in a local file nor in a local directory."""
+        return False
+
+    @property
+    def published_pairs(self) -> int | None:
+        """How many pairs a published set is known to have, before it is fetched."""
+        return None
+
+    @property
     def place_language(self) -> str:
         """The language that the place of the pairs says they are in; empty where it says none."""
         return ""
@@ -122,6 +133,14 @@ class TableSource(FileTask):
         (), description="In place of `name`: several configurations, each a task of its own, named by it."
     )
     split: str = Field("train", description="Split of the dataset.")
+    revision: str = Field(
+        "main", description="Branch, tag or commit of the dataset; the commit it is first resolved to is kept."
+    )
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether the pairs are neither in a local file nor in a local directory."""
+        return self.dataset is not None and not Path(self.dataset).is_dir()
 
     @model_validator(mode="after")
     def _one_source(self) -> "TableSource":
@@ -133,6 +152,11 @@ class TableSource(FileTask):
         if self.name and self.names:
             raise ValueError(f"has both name '{self.name}' and names {list(self.names)}; keep one of them")
         return self
+
+
+def _names_no_source(values: Any) -> bool:
+    """Say whether what a task is made from names neither file nor dataset."""
+    return isinstance(values, dict) and all(values.get(key) is None for key in ("path", "dataset"))
 
 
 class TableColumns(Settings):
@@ -178,45 +202,124 @@ class BlimpTask(TableSource):
     """Minimal pairs in the form of BLiMP (Warstadt et al. 2020): `sentence_good` and `sentence_bad`.
 
     Where they are there, `linguistics_term` is the phenomenon, and `one_prefix_method`, `two_prefix_method` and
-    `simple_LM_method` say which metrics ask what the set is about.
+    `simple_LM_method` say which metrics ask what the set is about. With neither `path` nor `dataset` it is BLiMP
+    itself, from the hub: its 67 sets, or those of `phenomenon`, or those that `name` or `names` name.
     """
 
     kind: Literal["blimp"] = Field(description="Read the pairs from a table in BLiMP's form.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, values: Any) -> Any:
+        """Fill in the dataset and its sets."""
+        if not _names_no_source(values):
+            return values
+        blimp = collection_of("blimp")
+        given = [*(values.get("names") or ()), *filter(None, [values.get("name")])]
+        blimp.check("sets", given)
+        names = {} if given else {"names": blimp.about(values.get("phenomenon") or "")}
+        return {**values, "dataset": blimp.dataset, **names}
+
+    @property
+    def published_pairs(self) -> int | None:
+        """How many pairs a published set is known to have, before it is fetched."""
+        blimp = collection_of("blimp")
+        return blimp.pairs if self.dataset == blimp.dataset and self.name in blimp.sets else None
+
+    @property
+    def place_phenomenon(self) -> str:
+        """The phenomenon that the place of the pairs says they are about; empty where it says none."""
+        blimp = collection_of("blimp")
+        return blimp.phenomena.get(self.name or "", "") if self.dataset == blimp.dataset else ""
 
 
 class ClamsTask(FileTask):
     """Minimal pairs in the form of CLAMS (Mueller et al. 2020): `True` or `False`, a tab, the sentence.
 
-    A folder `fr_evalset` names the language, the file the phenomenon.
+    A folder `fr_evalset` names the language, the file the phenomenon. Without `path` it is CLAMS itself: the sets that
+    all its languages have, from its repository on GitHub, of `languages` or of them all.
     """
 
     formats: ClassVar[tuple[str, ...]] = (".txt",)
     kind: Literal["clams"] = Field(description="Read the pairs from a text file in CLAMS' form.")
-    path: str = Field(
+    path: str | None = Field(
+        None,
         description="File with the pairs; or a folder or a pattern (`clams/*_evalset`): then each file is a task of its"
-        " own, named by it and, where names repeat, by its language."
+        " own, named by it and, where there are several languages, by its language.",
     )
+    languages: tuple[str, ...] = Field(
+        (), description="In place of `path`: languages whose published sets to take; all where neither is given."
+    )
+    name: str | None = Field(None, description="In place of `path`: one published set (`fr_evalset/subj_rel.txt`).")
+    address: str = Field(
+        collection_of("clams").address,
+        description="Where published sets are fetched from: by default CLAMS' repository at a fixed commit.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ClamsTask":
+        if given := [key for key in ("path", "languages", "name") if getattr(self, key)][1:]:
+            raise ValueError(f"has {given[0]} beside another source; keep one of path, languages and name")
+        collection_of("clams").check("languages", self.languages)
+        return self
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether the pairs are neither in a local file nor in a local directory."""
+        return self.path is None
+
+    @property
+    def place(self) -> Path:
+        """The file, or where it lies below `address`."""
+        return Path(self.path or self.name or "")
 
     @property
     def place_language(self) -> str:
         """The language that the place of the pairs says they are in; empty where it says none."""
-        found = _CLAMS_FOLDER.fullmatch(Path(self.path).parent.name)
+        found = _CLAMS_FOLDER.fullmatch(self.place.parent.name)
         return found[1] if found else ""
 
     @property
     def place_phenomenon(self) -> str:
         """The phenomenon that the file is named by."""
-        return Path(self.path).name.partition(".")[0]
+        return self.place.name.partition(".")[0]
+
+    def published(self) -> "list[ClamsTask]":
+        """Return a task for each published set of the languages."""
+        clams = collection_of("clams")
+        names = [f"{code}_evalset/{name}.txt" for code in self.languages or clams.languages for name in clams.sets]
+        return [self.model_copy(update={"name": name, "languages": ()}) for name in names]
 
 
 class MultiBlimpTask(TableSource):
     """Minimal pairs in the form of MultiBLiMP (Jumelet et al. 2025): `sen`, `wrong_sen` and `phenomenon`.
 
     The language is the folder of a file `eng/data.tsv`, or the dataset's configuration. Several tasks are named by
-    their key and the language: `multiblimp_eng`.
+    their key and the language: `multiblimp_eng`. With neither `path` nor `dataset` it is MultiBLiMP itself, from the
+    hub: its sets of `languages`.
     """
 
     kind: Literal["multiblimp"] = Field(description="Read the pairs from a table in MultiBLiMP's form.")
+    languages: tuple[str, ...] = Field(
+        (), description="In place of `path`: languages whose published sets to take, each a task of its own (`eng`)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, values: Any) -> Any:
+        """Fill in the dataset, whose configurations the languages are."""
+        if not _names_no_source(values):
+            return values
+        if not any(values.get(key) for key in ("languages", "names", "name")):
+            raise ValueError("needs languages (`languages: [eng, fra]`), a path or a dataset; give one of them")
+        names = {"names": values["languages"], "languages": ()} if values.get("languages") else {}
+        return {**values, "dataset": collection_of("multiblimp").dataset, **names}
+
+    @model_validator(mode="after")
+    def _languages_are_of_the_published_sets(self) -> "MultiBlimpTask":
+        if self.languages:
+            raise ValueError(f"has languages {list(self.languages)} beside path or dataset; keep one of them")
+        return self
 
     @property
     def place_language(self) -> str:

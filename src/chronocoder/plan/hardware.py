@@ -31,12 +31,15 @@ class Peak(NamedTuple):
 
 
 # NVIDIA's data sheets of the V100, A100, H100 and H200 Tensor Core GPU, each in the SXM form. The last two state TF32
-# and bfloat16 with sparsity, 989 and 1,979 TFLOP/s; dense products run at half of that.
+# and bfloat16 with sparsity, 989 and 1,979 TFLOP/s; dense products run at half of that. The RTX 3090 and 4090 as in the
+# white papers of GA102 and of the Ada architecture, dense and with sums in float32.
 ACCELERATORS = {
     "v100": Peak(15.7e12, None),
     "a100": Peak(19.5e12, 312e12, 156e12),
     "h100": Peak(67e12, 989.5e12, 494.5e12),
     "h200": Peak(67e12, 989.5e12, 494.5e12),
+    "rtx3090": Peak(35.6e12, 71e12, 35.6e12),
+    "rtx4090": Peak(82.6e12, 165.2e12, 82.6e12),
 }
 UTILISATION = 0.4
 """Fraction of the peak that is assumed to be reached."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from huggingface_hub import hf_hub_download
 
 from chronocoder.config import Experiment, LocalSource, NurserySource, Suite
@@ -27,6 +28,7 @@ KEYS = {
     "number_format": ("dtype", "torch_dtype"),
 }
 GATED = ("silu", "swish")
+_SHAPES = Path(__file__).with_name("shapes.yaml")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -127,7 +129,7 @@ def shape_of(name: str, suite: Suite, given: Path | None = None) -> ModelShape:
         given: a `config.json` to use rather than that of the suite's first checkpoint.
 
     Raises:
-        ConfigError: the `config.json` cannot be read or lacks a size.
+        ConfigError: the `config.json` is not known, and cannot be read or lacks a size.
     """
     source = suite.source
     if given is not None:
@@ -138,7 +140,20 @@ def shape_of(name: str, suite: Suite, given: Path | None = None) -> ModelShape:
     if isinstance(source, LocalSource):
         path = Path(source.saved[first].path) / "config.json"
         return _read_shape(path, f"suites.{name}.source, checkpoint '{first}'")
-    return _read_shape(_download_config(name, source.located(first)), f"suites.{name}.source, checkpoint '{first}'")
+    place = source.located(first)
+    if (known := known_shape(place.repository)) is not None:
+        return known
+    return _read_shape(_download_config(name, place), f"suites.{name}.source, checkpoint '{first}'")
+
+
+def known_shape(repository: str) -> ModelShape | None:
+    """Return the shape of the models in a repository on the hub, where it is known without asking."""
+    shapes = yaml.safe_load(_SHAPES.read_text(encoding="utf-8"))
+    fitting = [name for name in shapes if repository == name or repository.startswith(f"{name}-")]
+    if not fitting:
+        return None
+    name = max(fitting, key=len)
+    return parse_shape(shapes[name], f"{_SHAPES.name} ({name})")
 
 
 def crosscoder_shape(

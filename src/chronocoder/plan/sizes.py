@@ -91,8 +91,8 @@ def examples_of(name: str, suite: Suite, task: str) -> int:
     """Return the pairs of a task; those that the tokenizer makes unusable are counted too.
 
     Raises:
-        ConfigError: they are in a dataset, or in a file that is not there, and no `limit` is given; or the file cannot
-            be used.
+        ConfigError: how many there are is not known before they are fetched, or they are in a file that is not there,
+            and no `limit` is given; or the file cannot be used.
     """
     settings = suite.tasks[task]
     if isinstance(settings, NurseryTask):
@@ -101,10 +101,11 @@ def examples_of(name: str, suite: Suite, task: str) -> int:
     if settings.path is not None and Path(settings.path).is_file():
         state = Path(settings.path).stat()
         return _pairs_in_file(key, settings, (state.st_mtime_ns, state.st_size))
-    if settings.limit is not None:
-        return settings.limit
+    known = settings.published_pairs
+    if settings.limit is not None or known is not None:
+        return min(count for count in (settings.limit, known) if count is not None)
     if settings.path is None:
-        raise ConfigError(f"{key}: the pairs of a dataset are not counted before it is read; give the task a limit")
+        raise ConfigError(f"{key}: its pairs are not counted before they are fetched; give the task a limit")
     raise ConfigError(f"{key}.path: no file {settings.path}; put it there, or give the task a limit")
 
 

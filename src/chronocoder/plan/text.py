@@ -1,6 +1,6 @@
 """A plan as a page to read and as a document to work with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chronocoder.plan.hardware import STARTUP_S, Hardware
@@ -34,6 +34,23 @@ def plan_text(plan: Plan) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def price_table(plans: Mapping[str, Plan]) -> str:
+    """Return a Markdown table with a row for each experiment, by its name."""
+    rows = [
+        (
+            name,
+            str(plan.jobs),
+            duration(plan.accelerator_hours),
+            duration(max(rule.longest_hours for rule in plan.rules)),
+            shortened(max(rule.device_bytes for rule in plan.rules), "B"),
+            shortened(plan.stored_bytes, "B"),
+        )
+        for name, plan in plans.items()
+    ]
+    lines = (PRICE_HEADINGS, ("---",) * len(PRICE_HEADINGS), *rows)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
 def plan_document(plan: Plan) -> dict[str, Any]:
     """Return a plan as JSON values; bytes, FLOPs and hours as plain numbers."""
     hardware = plan.hardware
@@ -55,6 +72,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
     }
 
 
+PRICE_HEADINGS = ("experiment", "jobs", "all jobs", "longest job", "device memory", "disk")
 RULE_HEADINGS = ("rule", "jobs", "FLOP", "read and written", "longest job", "all jobs", "device memory", "main memory")
 TRAINING_HEADINGS = (
     "comparison",

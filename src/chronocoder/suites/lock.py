@@ -4,6 +4,7 @@ It lies beside the results, so that a rerun takes the same weights and text afte
 an entry to take what its revision points to now.
 """
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,26 @@ def locked_commit(lock: Path, repository: str, revision: str, kind: Kind = "mode
             commits[revision] = resolve_commit(repository, revision, kind)
             write_text(lock, _HEADER + yaml.safe_dump(entries))
         return str(commits[revision])
+
+
+def locked_digest(lock: Path, address: str, content: bytes) -> str:
+    """Return the SHA-256 digest of a file from elsewhere, which is recorded when the file is first fetched.
+
+    Raises:
+        ConfigError: the lock file cannot be read, or records another digest.
+    """
+    digest = sha256(content).hexdigest()
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock.with_name(f".{lock.name}.lock")):
+        entries = _read(lock)
+        recorded = entries.setdefault("files", {}).setdefault(address, {"sha256": digest})["sha256"]
+        if recorded != digest:
+            raise ConfigError(
+                f"{address}: is not what {lock} records (SHA-256 {digest}, not {recorded}); fetch it from where it has"
+                " not changed, or delete the entry to take what is there now"
+            )
+        write_text(lock, _HEADER + yaml.safe_dump(entries))
+        return digest
 
 
 def _read(lock: Path) -> dict[str, Any]:

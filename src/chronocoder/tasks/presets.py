@@ -80,7 +80,7 @@ def _shared_words(good: str, bad: str) -> int:
 def _rows(task: TableSource) -> Iterator[Row]:
     if task.path is not None:
         return read_table(Path(task.path))
-    return read_dataset(str(task.dataset), task.name, task.split)
+    return read_dataset(str(task.dataset), task.name, task.split, task.revision if task.needs_network else None)
 
 
 def _to_pair(row: Row, columns: TableColumns, optional: Iterable[str] = ()) -> MinimalPair:
@@ -151,7 +151,7 @@ def _asks(values: dict[str, Any]) -> tuple[str, ...]:
 def _read_clams(task: ClamsTask) -> Iterator[MinimalPair]:
     """Yield a pair for each `False` sentence: with the `True` one before it, which may have several."""
     good, good_where, used = "", "", True
-    for where, line in read_lines(Path(task.path)):
+    for where, line in read_lines(task.place):
         label, _, sentence = line.partition("\t")
         if label not in ("True", "False") or not sentence.strip():
             raise TaskError(

@@ -50,8 +50,14 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}, line {number}", line.removesuffix("\r")
 
 
-def read_dataset(dataset: str, name: str | None, split: str) -> Iterator[Row]:
+def read_dataset(dataset: str, name: str | None, split: str, revision: str | None = None) -> Iterator[Row]:
     """Yield the rows of a dataset on the hub, or of a local directory in that form.
+
+    Args:
+        dataset: its repository, or the directory.
+        name: its configuration, where it has several.
+        split: its split.
+        revision: branch, tag or commit of the repository; None for a directory.
 
     Raises:
         TaskError: it cannot be had; says what the `datasets` library says.
@@ -61,7 +67,8 @@ def read_dataset(dataset: str, name: str | None, split: str) -> Iterator[Row]:
 
     where = f"dataset '{dataset}'" + (f", configuration '{name}'" if name else "") + f", split '{split}'"
     try:
-        for number, values in enumerate(load_dataset(dataset, name, split=split, streaming=True), 1):
+        rows = load_dataset(dataset, name, split=split, revision=revision, streaming=True)
+        for number, values in enumerate(rows, 1):
             yield Row(f"{where}, row {number}", values)
     except (OSError, ValueError, DatasetsError) as error:
         raise TaskError(f"{where}: cannot be read ({error}); correct the task's dataset, name or split") from None
