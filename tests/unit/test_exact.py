@@ -24,7 +24,7 @@ from chronocoder.tasks.readout import NextToken
 from chronocoder.tasks.tokenise import PADDING
 
 IDS = torch.tensor([[0, 5, 9, 12, 3, 7], [0, 7, 7, 1, 2, 4], [3, 1, 4, 1, 5, 9]])
-SITES = ["residual.0", "residual.1", "residual.2", "mlp_out.0", "mlp_out.2", "attention_out.1"]
+SITES = ["residual.0", "residual.1", "residual.2", "mlp_out.0", "mlp_out.2", "attention_out.1", "embedding", "mlp_in.1"]
 ROWS = torch.tensor([2, 0, 0, 1])
 
 
