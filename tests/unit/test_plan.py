@@ -71,7 +71,7 @@ from chronocoder.plan.memory import (
 from chronocoder.plan.models import CrosscoderShape, Loaded, ModelShape, parse_shape, shape_of
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.plan import Plan, RuleCost, make_plan
-from chronocoder.plan.sizes import blocks_after, examples_of, scan_entries
+from chronocoder.plan.sizes import blocks_after, blocks_up_to, examples_of, scan_entries
 from chronocoder.plan.text import duration, plan_document, plan_text, shortened
 from chronocoder.variants import VARIANTS
 from chronocoder.variants.base import Batch, CrosscoderSettings, Selection
@@ -176,7 +176,10 @@ LLAMA = {
 def test_shape_of_a_model_by_hand() -> None:
     shape = parse_shape(LLAMA, "here")
     loaded = Loaded("bfloat16")
-    assert shape == ModelShape(32, 3, 32, 16, 48, 100, gated=True, tied=True, stored_bytes=2, loaded=loaded)
+    assert shape == ModelShape(
+        32, 3, 32, 16, 48, 100, gated=True, tied=True, stored_bytes=2, loaded=loaded, head_width=8
+    )
+    assert shape.width_at("head_out.1.3") == 8 and shape.width_at("mlp_in.1") == shape.width_at("final") == 32
     assert shape.block_parameters == 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48
     assert shape.parameters == 3 * 7680 + 100 * 32
     assert shape.checkpoint_bytes == 2 * shape.parameters
@@ -238,7 +241,21 @@ def test_flops_of_cross_entropy_by_hand() -> None:
     own = 40 * (2 * 2 * 8 * 16 + 3 * (2 * 2 * 8 * 24))
     expected = 2 * (2 * block + 5 * (block + 40 * logits)) + 40 * 2 * (2 * 2 * 8 * 24) + own
     assert cross_entropy_flops(SMALL, crosscoder, prompts, "residual.1") == expected
-    assert blocks_after("residual.1", 3) == 1 and blocks_after("attention_out.1", 3) == 2
+
+
+@pytest.mark.parametrize(
+    ("site", "before", "after"),
+    [
+        ("embedding", 0, 3),
+        ("residual.1", 2, 1),
+        ("final", 3, 0),
+        ("attention_out.1", 2, 2),
+        ("mlp_in.0", 1, 3),
+        ("head_out.2.1", 3, 1),
+    ],
+)
+def test_blocks_before_and_after_a_site(site: str, before: int, after: int) -> None:
+    assert (blocks_up_to(site, 3), blocks_after(site, 3)) == (before, after)
 
 
 def test_flops_of_an_evaluation_are_those_of_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +382,7 @@ def test_bytes_of_a_real_activation_store(tmp_path: Path, stored_format: StoredF
     corpus = corpus_of(sequences * 63)
     write_activations(tmp_path / "step1" / "train.zarr", sequences * 63, 128, corpus, stored_format)
     shape = shape_of("nursery", changed().suites["nursery"])
-    planned = activation_store_bytes(corpus, "train", shape, stored_format)
+    planned = activation_store_bytes(corpus, "train", shape, "residual.0", stored_format)
     assert size_of(tmp_path / "step1") == pytest.approx(planned, rel=0.03)
 
 
@@ -723,10 +740,22 @@ def test_site_outside_the_models_is_an_error(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "suites.llama.site 'mlp_out.1': outside the model, which has blocks 0 to 0; choose one of them"
     )
-    other = experiment.suites["llama"].comparisons["other"].model_copy(update={"site": "residual.3"})
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        ("residual.3", r"'residual\.3': outside the model, which has blocks 0 to 2; choose"),
+        ("head_out.1.4", r"'head_out\.1\.4': outside the model, which has heads 0 to 3; choose one of them"),
+    ],
+)
+def test_site_of_a_comparison_outside_the_models_is_an_error(tmp_path: Path, site: str, message: str) -> None:
+    experiment = local_experiment(tmp_path)
+    shape = shape_of("llama", experiment.suites["llama"])
+    other = experiment.suites["llama"].comparisons["other"].model_copy(update={"site": site})
     comparisons = {**experiment.suites["llama"].comparisons, "other": other}
     suite = experiment.suites["llama"].model_copy(update={"comparisons": comparisons})
-    with pytest.raises(ConfigError, match=r"^suites\.llama\.comparisons\.other\.site 'residual\.3': outside the model"):
+    with pytest.raises(ConfigError, match=rf"^suites\.llama\.comparisons\.other\.site {message}"):
         make_plan(experiment.model_copy(update={"suites": {"llama": suite}}), {"llama": shape}, ANY)
 
 

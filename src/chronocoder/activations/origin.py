@@ -81,7 +81,7 @@ def stream_checkpoints(
     """
     token_ids = corpus["token_ids"].values
     sites = [resolve_site(load_model(path, loading, [corpus]), site) for path in checkpoints.values()]
-    _check_widths(checkpoints, [int(one.model.config.hidden_size) for one in sites])
+    _check_widths(checkpoints, [one.width for one in sites])
     commits = tuple(checkpoint_commit(path) for path in checkpoints.values())
     loaded = tuple(tuple(loading_facts(one.model).values()) for one in sites)
     origin = Origin(suite, site, tuple(checkpoints), commits, text_digest(corpus), settings.dtype, loaded)

@@ -92,7 +92,7 @@ class StreamedActivations(ActivationSource):
         self._sequences = sequences_per_piece(token_ids.shape[1])
         self.name = f"{sites[0].name} of {', '.join(site.model.name_or_path for site in sites)}"
         self.rows = len(token_ids) * self._tokens_a_sequence
-        self.width = int(sites[0].model.config.hidden_size)
+        self.width = sites[0].width
         self.checkpoints = len(self._sites)
         self.piece_rows = self._sequences * self._tokens_a_sequence
         self.stored_format: StoredFormat = stored_format

@@ -87,9 +87,7 @@ def check_models(config: CrosscoderConfig, sites: Sequence[Site]) -> None:
     Raises:
         StoreError: they are not; the message names what differs.
     """
-    _check_equal(
-        "widths", [config.d_model] * len(config.checkpoints), [site.model.config.hidden_size for site in sites]
-    )
+    _check_equal("widths", [config.d_model] * len(config.checkpoints), [site.width for site in sites])
     _check_equal("sites", [config.site] * len(sites), [site.name for site in sites])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from chronocoder.config.sources import HubSource, NurserySource
 from chronocoder.config.suites import Suite
 from chronocoder.labels import control_of, is_foreign, place_of
+from chronocoder.site_names import parse_site
 
 SHARED = {
     "language": "language",
@@ -97,7 +98,7 @@ def _check_agrees(key: str, checkpoint: str, site: str, suite: str, suites: Mapp
                 f"{key}: checkpoint '{checkpoint}' cannot be compared, since source.{setting} is {expected} in suite"
                 f" '{suite}' and {found} in suite '{other}'; set suites.{other}.source.{setting} to {expected}"
             )
-    if int(site.partition(".")[2]) >= source.blocks:
+    if parse_site(site).block(source.blocks) >= source.blocks:
         raise ValueError(
             f"{key}: site '{site}' is outside the model of '{checkpoint}': it has blocks 0 to {source.blocks - 1};"
             " choose one of them"
