@@ -7,6 +7,7 @@ a mebibyte and verifying its checksum takes. Format: Zarr v3 specification, code
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import zarr
 _CHECKSUM_BYTES = 4
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 _CHECKSUM = {"name": "crc32c"}
+_ROOM = threading.local()
 _PLAIN_CHUNKS = [[_LITTLE_ENDIAN, _CHECKSUM], [{"name": "bytes"}, _CHECKSUM]]
 
 
@@ -58,7 +60,7 @@ class PlainShards:
         file = _open(path)
         try:
             offset, size = self._place(file, path, slot)
-            content = np.empty(size, np.uint8)
+            content = _room(size)
             complete = os.preadv(file, [content.data], offset) == size
         finally:
             os.close(file)
@@ -104,6 +106,14 @@ def open_chunks(path: Path) -> PlainShards | LibraryChunks:
     """Return the fastest reader of an array's chunks."""
     codecs = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["codecs"]
     return PlainShards(path) if _plain_chunk(codecs) else LibraryChunks(path)
+
+
+def _room(size: int) -> np.ndarray:
+    """Return the thread's memory for a chunk, used again and again: the pages of new memory cost more than the read."""
+    if getattr(_ROOM, "bytes", None) is None or len(_ROOM.bytes) < size:
+        _ROOM.bytes = np.empty(size, np.uint8)
+    room: np.ndarray = _ROOM.bytes[:size]
+    return room
 
 
 def _open(path: Path) -> int:

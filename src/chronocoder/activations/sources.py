@@ -3,6 +3,7 @@
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class ActivationSource(ABC):
         piece_rows: rows of each piece but the last, which holds the rest.
         stored_format: number format of what is read.
         pieces_at_once: how many are best read together.
+        in_threads: whether several threads may read at once.
     """
 
     name: str
@@ -32,6 +34,7 @@ class ActivationSource(ABC):
     piece_rows: int
     stored_format: StoredFormat
     pieces_at_once: int = 1
+    in_threads: bool = False
 
     @abstractmethod
     def read_piece(self, number: int, into: Stored) -> None:
@@ -48,16 +51,34 @@ class ActivationSource(ABC):
             self.read_piece(number, into.tokens(filled, filled + self.size(number)))
             filled += self.size(number)
 
-    def read_pieces(self, numbers: Sequence[int], into: Stored, closed: threading.Event | None = None) -> Stored:
-        """Read any number of pieces, unless `closed` is set meanwhile; return the part of the memory that they fill."""
-        filled = 0
+    def read_pieces(
+        self,
+        numbers: Sequence[int],
+        into: Stored,
+        closed: threading.Event | None = None,
+        pool: Executor | None = None,
+    ) -> Stored:
+        """Read any number of pieces, unless `closed` is set meanwhile; return the part of the memory that they fill.
+
+        Args:
+            numbers: the pieces.
+            into: memory for them.
+            closed: says that they are no longer wanted.
+            pool: of threads that read, where the source may be read `in_threads`.
+        """
+        filled, parts = 0, []
         for first in range(0, len(numbers), self.pieces_at_once):
-            if closed is not None and closed.is_set():
-                break
             together = numbers[first : first + self.pieces_at_once]
             size = sum(self.size(number) for number in together)
-            self.read_together(together, into.tokens(filled, filled + size))
+            parts.append((together, into.tokens(filled, filled + size)))
             filled += size
+
+        def read(part: tuple[Sequence[int], Stored]) -> None:
+            if closed is None or not closed.is_set():
+                self.read_together(*part)
+
+        for _ in pool.map(read, parts) if pool and self.in_threads else map(read, parts):
+            pass
         return into.tokens(0, filled)
 
 

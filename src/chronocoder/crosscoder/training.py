@@ -164,6 +164,7 @@ class Trainer:
             buffer_tokens=settings.shuffle_tokens,
             rank=team.rank,
             processes=team.processes,
+            device=self._accelerator.device,
         )
         left = range(self.step, settings.steps)
         with closing(batches), tqdm(left, desc="train", mininterval=2, disable=not team.leads) as steps:
