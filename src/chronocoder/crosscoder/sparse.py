@@ -21,6 +21,8 @@ from torch.nn import functional
 
 GATHERED = 1 << 22  # numbers that the plain kernels copy at a time
 TOKENS_AT_A_TIME = 256  # keeps the scores of a block of tokens in the processor's cache
+TOKENS_ON_GPU = 1024  # enough to fill a GPU
+GROUP = 32  # columns of which a GPU looks for the largest number first
 GUESS_SLACK = 0.8  # by how much the answer may fall below its guess and still be found among the candidates
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,18 @@ class Kept(NamedTuple):
     smallest: Float[Tensor, ""]
 
 
+class Largest(NamedTuple):
+    """The largest numbers of each row.
+
+    Attributes:
+        values: shape (row, k).
+        indices: their columns, int64, shape (row, k).
+    """
+
+    values: Float[Tensor, "row k"]
+    indices: Int[Tensor, "row k"]
+
+
 class Backend(NamedTuple):
     """The kernels for one kind of device; none of them is differentiable.
 
@@ -64,12 +78,15 @@ class Backend(NamedTuple):
         dot_rows: (left (token, n), right (feature, n), active) to the dot products of left's row of the token with
             right's row of the feature, shape (active,), of at least single precision.
         nonzero: (mask, any shape) to the positions in the flattened mask that are true, ascending, shape (true,).
+        largest: (preactivations (token, feature), norms (feature,), k) to the k largest products of each token, in no
+            order, shapes (token, k).
     """
 
     linear: Callable[[Tensor, Tensor, Tensor], Tensor]
     sum_rows: Callable[[Tensor, Tensor, Tensor, Tensor, torch.dtype], Tensor]
     dot_rows: Callable[[Tensor, Tensor, ActiveLatents], Tensor]
     nonzero: Callable[[Tensor], Tensor]
+    largest: Callable[[Tensor, Tensor, int], Largest]
 
 
 AddUp = Callable[[Int[Tensor, "..."]], Int[Tensor, "..."]]
@@ -89,13 +106,10 @@ def active_topk(
     preactivations: Float[Tensor, "token feature"], norms: Float[Tensor, " feature"], k: int
 ) -> ActiveLatents:
     """Return the k largest of each token's preactivation times norm, as far as they are positive; in no order."""
-    blocks = []
-    for block in preactivations.split(TOKENS_AT_A_TIME):
-        blocks.append(torch.topk(block * norms, k, dim=1, sorted=False))
-    kept = torch.cat([block.values for block in blocks]) > 0
-    features = torch.cat([block.indices for block in blocks])
+    largest = backend_for(preactivations).largest(preactivations, norms, k)
+    kept = largest.values > 0
     offsets = functional.pad(kept.sum(dim=1).cumsum(dim=0), (1, 0))
-    return ActiveLatents(offsets, features[kept])
+    return ActiveLatents(offsets, largest.indices[kept])
 
 
 @torch.no_grad()
@@ -117,7 +131,7 @@ def keep_largest(
     if add_up((products >= lower).sum()) < count:
         places, products = _products_above(preactivations, norms, torch.zeros_like(lower), kernels)
     smallest = _radix_search(products, count, add_up)
-    places = places[products >= smallest]
+    places = places[kernels.nonzero((products >= smallest) & (products > 0))]
     return Kept(_active_at(places, *preactivations.shape), smallest)
 
 
@@ -288,13 +302,11 @@ def _lower_bound(guess: Tensor | None, device: torch.device) -> Float[Tensor, ""
 def _products_above(
     preactivations: Tensor, norms: Tensor, lower: Tensor, kernels: Backend
 ) -> tuple[Int[Tensor, " candidate"], Float[Tensor, " candidate"]]:
-    """Return where preactivation times norm is at least `lower` and positive, perhaps a few more, and the products."""
+    """Return where preactivation times norm is at least `lower`, perhaps a few more, and the products, from 0."""
     wide = torch.promote_types(preactivations.dtype, torch.float32)
     norms = norms.to(wide)
     places = kernels.nonzero(preactivations > lower * 0.999 / norms)  # less, because the quotient is rounded
-    products = preactivations.flatten()[places].to(wide) * norms[places % len(norms)]
-    positive = products > 0  # a product of tiny numbers may be zero
-    return places[positive], products[positive]
+    return places, preactivations.flatten()[places].to(wide) * norms[places % len(norms)]
 
 
 def _radix_search(positive: Float[Tensor, " value"], count: int, add_up: AddUp) -> Float[Tensor, ""]:
@@ -309,16 +321,20 @@ def _radix_search(positive: Float[Tensor, " value"], count: int, add_up: AddUp) 
     if positive.dtype == torch.float64:
         raise ValueError("values of torch.float64 have no exact threshold here; pass values.float()")
     bits = positive.float().view(torch.int32)
-    high, rank = _digit_at(bits >> 16, 1 << 15, torch.tensor(count, device=bits.device), add_up)
-    low, _ = _digit_at((bits & 0xFFFF)[bits >> 16 == high], 1 << 16, rank, add_up)
+    high, rank = _digit_at(bits >> 16, 1 << 15, torch.full((), count, device=bits.device), add_up)
+    low, _ = _digit_at(torch.where(bits >> 16 == high, bits & 0xFFFF, 1 << 16), 1 << 16, rank, add_up)
     return torch.where(low < 0, 0, high << 16 | low).int().view(torch.float32)
 
 
 def _digit_at(
     digits: Int[Tensor, " value"], base: int, rank: Int[Tensor, ""], add_up: AddUp
 ) -> tuple[Int[Tensor, ""], Int[Tensor, ""]]:
-    """Return the rank-th largest digit over all processes, or -1, and the rank among the values that have it."""
-    counts = add_up(torch.bincount(digits, minlength=base))
+    """Return the rank-th largest digit below `base` over all processes, or -1, and the rank among those that have it.
+
+    Nothing here waits for a GPU, as `bincount` does.
+    """
+    counts = torch.zeros(base + 1, dtype=torch.int64, device=digits.device)
+    counts = add_up(counts.scatter_add_(0, digits.long(), torch.ones_like(digits, dtype=torch.int64))[:base])
     at_least = counts.flip(0).cumsum(0).flip(0)
     digit = (at_least >= rank).sum() - 1
     above = torch.cat([at_least[1:], at_least.new_zeros(1)])
@@ -327,6 +343,27 @@ def _digit_at(
 
 def _plain_nonzero(mask: Bool[Tensor, "..."]) -> Int[Tensor, " true"]:
     return mask.flatten().nonzero()[:, 0]
+
+
+def _plain_largest(preactivations: Tensor, norms: Tensor, k: int) -> Largest:
+    blocks = [torch.topk(block * norms, k, dim=1, sorted=False) for block in preactivations.split(TOKENS_AT_A_TIME)]
+    return Largest(torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks]))
+
+
+def _largest_by_groups(preactivations: Tensor, norms: Tensor, k: int) -> Largest:
+    """Find the k groups of columns with the largest maxima: the k largest numbers of the row are among theirs."""
+    blocks = [_of_groups(block * norms, k) for block in preactivations.split(TOKENS_ON_GPU)]
+    return Largest(torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks]))
+
+
+def _of_groups(scores: Float[Tensor, "token feature"], k: int) -> Largest:
+    if scores.shape[1] % GROUP or scores.shape[1] < 2 * GROUP * k:
+        return Largest(*scores.topk(k, dim=1, sorted=False))
+    groups = scores.unflatten(1, (-1, GROUP))
+    best = groups.amax(dim=2).topk(k, dim=1, sorted=False).indices
+    candidates = groups.gather(1, best[..., None].expand(-1, -1, GROUP)).flatten(1)
+    found = candidates.topk(k, dim=1, sorted=False)
+    return Largest(found.values, best.gather(1, found.indices // GROUP) * GROUP + found.indices % GROUP)
 
 
 def _plain_sum_rows(table: Tensor, indices: Tensor, weights: Tensor, offsets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -382,12 +419,12 @@ def _cpu_nonzero(mask: Bool[Tensor, "..."]) -> Int[Tensor, " true"]:
 
 @cache
 def _plain_backend() -> Backend:
-    return Backend(functional.linear, _plain_sum_rows, _plain_dot_rows, _plain_nonzero)
+    return Backend(functional.linear, _plain_sum_rows, _plain_dot_rows, _plain_nonzero, _plain_largest)
 
 
 @cache
 def _cpu_backend() -> Backend:
-    return Backend(_cpu_linear, _cpu_sum_rows, _cpu_dot_rows, _cpu_nonzero)
+    return Backend(_cpu_linear, _cpu_sum_rows, _cpu_dot_rows, _cpu_nonzero, _plain_largest)
 
 
 @cache
@@ -397,7 +434,8 @@ def _cuda_backend() -> Backend:
         return _plain_backend()
     from chronocoder.crosscoder import triton_kernels  # not on every machine
 
-    return Backend(functional.linear, triton_kernels.sum_rows, triton_kernels.dot_rows, _plain_nonzero)
+    kernels = triton_kernels.sum_rows, triton_kernels.dot_rows
+    return Backend(functional.linear, *kernels, _plain_nonzero, _largest_by_groups)
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"cpu": _cpu_backend, "cuda": _cuda_backend}
