@@ -11,9 +11,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import zarr
+
+from chronocoder.activations.checksums import checksum
 
 _CHECKSUM_BYTES = 4
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -64,8 +65,8 @@ class PlainShards:
             complete = os.preadv(file, [content.data], offset) == size
         finally:
             os.close(file)
-        values, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:].tobytes()
-        if not complete or checksum != _as_bytes(google_crc32c.value(values)):
+        values, expected = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:].tobytes()
+        if not complete or expected != _as_bytes(checksum(values)):
             raise ValueError(f"{path}: the checksum of chunk {slot} does not match")
         into[:] = values.view(into.dtype).reshape(-1, *into.shape[1:])[: len(into)]
 
@@ -73,10 +74,10 @@ class PlainShards:
         """Return offset and size in bytes of a chunk, from the index at the end of its shard."""
         size = 16 * self._chunks_per_shard
         start = max(0, os.fstat(file).st_size - size - _CHECKSUM_BYTES)
-        index = os.pread(file, size + _CHECKSUM_BYTES, start)
-        if _as_bytes(google_crc32c.value(index[:size])) != index[size:]:
+        index = np.frombuffer(os.pread(file, size + _CHECKSUM_BYTES, start), np.uint8)
+        if _as_bytes(checksum(index[:size])) != index[size:].tobytes():
             raise ValueError(f"{path}: the checksum of the index does not match")
-        offset, length = np.frombuffer(index[:size], dtype="<u8").reshape(-1, 2)[slot].tolist()
+        offset, length = index[:size].view("<u8").reshape(-1, 2)[slot].tolist()
         return offset, length
 
 
@@ -136,5 +137,5 @@ def _plain_chunk(codecs: list[dict[str, Any]]) -> list[int] | None:
     return shards["chunk_shape"] if plain else None
 
 
-def _as_bytes(checksum: int) -> bytes:
-    return checksum.to_bytes(_CHECKSUM_BYTES, "little")
+def _as_bytes(number: int) -> bytes:
+    return number.to_bytes(_CHECKSUM_BYTES, "little")

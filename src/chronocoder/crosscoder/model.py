@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from chronocoder.crosscoder.products import half_product
 from chronocoder.errors import StoreError
 from chronocoder.stores import whole_directory
 from chronocoder.variants import Variant
@@ -160,7 +161,7 @@ class Crosscoder(nn.Module):
         """Return sum_m W_enc^m x^m + b_enc of activations that lie side by side, n = checkpoints times d_model."""
         rows = self.encoder_rows.flatten(1)
         if torch.is_autocast_enabled(x.device.type):  # the bias is added in float32, or values of one latent tie
-            return x @ rows.T + self.b_enc
+            return half_product(x, rows.T).add_(self.b_enc)
         return torch.addmm(self.b_enc, x, rows.T)
 
     def encode(self, x: Float[Tensor, "token checkpoint d_model"]) -> Float[Tensor, "token feature"]:
@@ -211,7 +212,7 @@ class _Norms(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:
-        norms = rows.norm(dim=-1)
+        norms: Tensor = rows.norm(dim=-1)
         context.save_for_backward(rows, norms)
         return norms
 
@@ -219,7 +220,8 @@ class _Norms(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> Tensor:
         rows, norms = context.saved_tensors
-        return rows * (gradients[0] / norms).masked_fill_(norms == 0, 0)[..., None]
+        gradient: Tensor = rows * (gradients[0] / norms).masked_fill_(norms == 0, 0)[..., None]
+        return gradient
 
 
 def load_crosscoder(path: Path, device: torch.device | str = "cpu") -> Crosscoder:

@@ -8,7 +8,8 @@ gradient of the code is the dot product of two rows for each active entry (kerne
 import logging
 import warnings
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -27,7 +28,16 @@ GUESS_SLACK = 0.8  # by how much the answer may fall below its guess and still b
 _log = logging.getLogger(__name__)
 
 
-class ActiveLatents(NamedTuple):
+class ByFeature(NamedTuple):
+    """The active entries sorted by feature: where each feature's begin, the token of each, and its former place."""
+
+    offsets: Int[Tensor, " feature_plus_one"]
+    tokens: Int[Tensor, " active"]
+    order: Int[Tensor, " active"]
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveLatents:
     """Where a batch's codes are not zero, sorted by token.
 
     Attributes:
@@ -38,10 +48,21 @@ class ActiveLatents(NamedTuple):
     offsets: Int[Tensor, " token_plus_one"]
     features: Int[Tensor, " active"]
 
-    @property
+    @cached_property
     def tokens(self) -> Int[Tensor, " active"]:
         """The token of each entry."""
         return _owners(self.offsets, len(self.features))
+
+    @cached_property
+    def _sorted(self) -> tuple[Int[Tensor, " active"], Int[Tensor, " active"], Int[Tensor, " active"]]:
+        features, order = self.features.int().sort(stable=True)  # half the bits take half the time to sort
+        return features, self.tokens[order], order
+
+    def by_feature(self, dictionary_size: int) -> ByFeature:
+        """Return the entries sorted by feature; they are sorted once, for the gradients of all weights."""
+        features, tokens, order = self._sorted
+        starts = torch.arange(dictionary_size + 1, device=features.device, dtype=torch.int32)
+        return ByFeature(torch.searchsorted(features, starts), tokens, order)
 
 
 class Kept(NamedTuple):
@@ -78,6 +99,7 @@ class Backend(NamedTuple):
         dot_rows: (left (token, n), right (feature, n), active) to the dot products of left's row of the token with
             right's row of the feature, shape (active,), of at least single precision.
         nonzero: (mask, any shape) to the positions in the flattened mask that are true, ascending, shape (true,).
+        at_least: (digits (value,), base) to how many of those below `base` are at least 0, 1, ..., shape (base,).
         largest: (preactivations (token, feature), norms (feature,), k) to the k largest products of each token, in no
             order, shapes (token, k).
     """
@@ -86,6 +108,7 @@ class Backend(NamedTuple):
     sum_rows: Callable[[Tensor, Tensor, Tensor, Tensor, torch.dtype], Tensor]
     dot_rows: Callable[[Tensor, Tensor, ActiveLatents], Tensor]
     nonzero: Callable[[Tensor], Tensor]
+    at_least: Callable[[Tensor, int], Tensor]
     largest: Callable[[Tensor, Tensor, int], Largest]
 
 
@@ -190,7 +213,7 @@ def sparse_encode(
     """
     if x.requires_grad:
         raise ValueError("x requires a gradient, and sparse_encode has none for it; pass x.detach()")
-    values: Tensor = _SparseEncode.apply(x, W_enc, b_enc, *active, preactivations.detach())  # type: ignore[no-untyped-call]
+    values: Tensor = _SparseEncode.apply(x, W_enc, b_enc, active, preactivations.detach())  # type: ignore[no-untyped-call]
     return values
 
 
@@ -201,7 +224,7 @@ def sparse_decode(
 
     Under autocast the rows and the result are of autocast's type; sums are of single precision.
     """
-    decoded: Tensor = _SparseDecode.apply(values, W_dec, *active)  # type: ignore[no-untyped-call]
+    decoded: Tensor = _SparseDecode.apply(values, W_dec, active)  # type: ignore[no-untyped-call]
     return decoded
 
 
@@ -213,60 +236,47 @@ def backend_for(tensor: Tensor) -> Backend:
 class _SparseEncode(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, offsets: Tensor, features: Tensor, preactivations: Tensor
+        ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, active: ActiveLatents, preactivations: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(_computed_in(x), offsets, features)
-        ctx.dictionary_size, ctx.weight_dtype, ctx.bias_dtype = len(W_enc), W_enc.dtype, b_enc.dtype
-        return preactivations[_owners(offsets, len(features)), features]
+        ctx.save_for_backward(_computed_in(x))
+        ctx.active, ctx.dictionary_size = active, len(W_enc)
+        ctx.weight_dtype, ctx.bias_dtype = W_enc.dtype, b_enc.dtype
+        return preactivations[active.tokens, active.features]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, *entries = ctx.saved_tensors
-        by_feature = _sorted_by_feature(ActiveLatents(*entries), ctx.dictionary_size)
+        (x,) = ctx.saved_tensors
+        by_feature = ctx.active.by_feature(ctx.dictionary_size)
         weights = gradient[by_feature.order]
         of_bias = torch.segment_reduce(weights.to(ctx.bias_dtype), "sum", offsets=by_feature.offsets)
-        return None, _sum_by_feature(x, weights, by_feature, ctx.weight_dtype), of_bias, None, None, None
+        return None, _sum_by_feature(x, weights, by_feature, ctx.weight_dtype), of_bias, None, None
 
 
 class _SparseDecode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, W_dec: Tensor, offsets: Tensor, features: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, W_dec: Tensor, active: ActiveLatents) -> Tensor:
         table = _computed_in(W_dec)
-        ctx.save_for_backward(values, table, offsets, features)
-        ctx.weight_dtype = W_dec.dtype
-        return backend_for(table).sum_rows(table, features, values, offsets, table.dtype)
+        ctx.save_for_backward(values, table)
+        ctx.active, ctx.weight_dtype = active, W_dec.dtype
+        return backend_for(table).sum_rows(table, active.features, values, active.offsets, table.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, table, *entries = ctx.saved_tensors
-        active, of_values, of_weight = ActiveLatents(*entries), None, None
+        values, table = ctx.saved_tensors
+        active, of_values, of_weight = ctx.active, None, None
         gradient = gradient.contiguous()  # else the sums take a path many times slower
         if ctx.needs_input_grad[0]:
             of_values = backend_for(table).dot_rows(gradient, table, active).to(values.dtype)
         if ctx.needs_input_grad[1]:
-            by_feature = _sorted_by_feature(active, len(table))
+            by_feature = active.by_feature(len(table))
             of_weight = _sum_by_feature(gradient, values[by_feature.order], by_feature, ctx.weight_dtype)
-        return of_values, of_weight, None, None
-
-
-class _ByFeature(NamedTuple):
-    """The active entries sorted by feature: where each feature's begin, the token of each, and its former place."""
-
-    offsets: Int[Tensor, " feature_plus_one"]
-    tokens: Int[Tensor, " active"]
-    order: Int[Tensor, " active"]
-
-
-def _sorted_by_feature(active: ActiveLatents, dictionary_size: int) -> _ByFeature:
-    features, order = active.features.int().sort(stable=True)  # half the bits take half the time to sort
-    starts = torch.arange(dictionary_size + 1, device=features.device, dtype=torch.int32)
-    return _ByFeature(torch.searchsorted(features, starts), active.tokens[order], order)
+        return of_values, of_weight, None
 
 
 def _sum_by_feature(
-    table: Float[Tensor, "token n"], weights: Float[Tensor, " active"], by_feature: _ByFeature, dtype: torch.dtype
+    table: Float[Tensor, "token n"], weights: Float[Tensor, " active"], by_feature: ByFeature, dtype: torch.dtype
 ) -> Float[Tensor, "feature n"]:
     return backend_for(table).sum_rows(table, by_feature.tokens, weights, by_feature.offsets, dtype)
 
@@ -329,16 +339,21 @@ def _radix_search(positive: Float[Tensor, " value"], count: int, add_up: AddUp) 
 def _digit_at(
     digits: Int[Tensor, " value"], base: int, rank: Int[Tensor, ""], add_up: AddUp
 ) -> tuple[Int[Tensor, ""], Int[Tensor, ""]]:
-    """Return the rank-th largest digit below `base` over all processes, or -1, and the rank among those that have it.
-
-    Nothing here waits for a GPU, as `bincount` does.
-    """
-    counts = torch.zeros(base + 1, dtype=torch.int64, device=digits.device)
-    counts = add_up(counts.scatter_add_(0, digits.long(), torch.ones_like(digits, dtype=torch.int64))[:base])
-    at_least = counts.flip(0).cumsum(0).flip(0)
+    """Return the rank-th largest digit below `base` over all processes, or -1, and the rank among its equals."""
+    at_least = add_up(backend_for(digits).at_least(digits, base))
     digit = (at_least >= rank).sum() - 1
     above = torch.cat([at_least[1:], at_least.new_zeros(1)])
     return digit, rank - above[digit.clamp(min=0)]
+
+
+def _plain_at_least(digits: Int[Tensor, " value"], base: int) -> Int[Tensor, " digit"]:
+    return torch.bincount(digits, minlength=base + 1)[:base].flip(0).cumsum(0).flip(0)
+
+
+def _at_least_by_sorting(digits: Int[Tensor, " value"], base: int) -> Int[Tensor, " digit"]:
+    """Count without waiting for the GPU, as `bincount` does, and without adding up where all threads do."""
+    ends = torch.searchsorted(digits.sort().values, torch.arange(base + 1, dtype=digits.dtype, device=digits.device))
+    return ends[base] - ends[:base]
 
 
 def _plain_nonzero(mask: Bool[Tensor, "..."]) -> Int[Tensor, " true"]:
@@ -359,11 +374,11 @@ def _largest_by_groups(preactivations: Tensor, norms: Tensor, k: int) -> Largest
 def _of_groups(scores: Float[Tensor, "token feature"], k: int) -> Largest:
     if scores.shape[1] % GROUP or scores.shape[1] < 2 * GROUP * k:
         return Largest(*scores.topk(k, dim=1, sorted=False))
-    groups = scores.unflatten(1, (-1, GROUP))
-    best = groups.amax(dim=2).topk(k, dim=1, sorted=False).indices
-    candidates = groups.gather(1, best[..., None].expand(-1, -1, GROUP)).flatten(1)
+    groups = scores.unflatten(1, (GROUP, -1))  # columns far apart make a group, so that neighbours are read together
+    best = groups.amax(dim=1).topk(k, dim=1, sorted=False).indices
+    candidates = groups.gather(2, best[:, None].expand(-1, GROUP, -1)).flatten(1)
     found = candidates.topk(k, dim=1, sorted=False)
-    return Largest(found.values, best.gather(1, found.indices // GROUP) * GROUP + found.indices % GROUP)
+    return Largest(found.values, found.indices // k * groups.shape[2] + best.gather(1, found.indices % k))
 
 
 def _plain_sum_rows(table: Tensor, indices: Tensor, weights: Tensor, offsets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -408,7 +423,9 @@ def _cpu_dot_rows(left: Tensor, right: Tensor, active: ActiveLatents) -> Tensor:
     zeros = torch.zeros(len(active.features), dtype=wide)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        pattern = torch.sparse_csr_tensor(*active, zeros, (len(left), len(right)), check_invariants=False)
+        pattern = torch.sparse_csr_tensor(
+            active.offsets, active.features, zeros, (len(left), len(right)), check_invariants=False
+        )
     dots: Tensor = torch.sparse.sampled_addmm(pattern, left.to(wide), right.to(wide).t()).values()
     return dots
 
@@ -419,12 +436,12 @@ def _cpu_nonzero(mask: Bool[Tensor, "..."]) -> Int[Tensor, " true"]:
 
 @cache
 def _plain_backend() -> Backend:
-    return Backend(functional.linear, _plain_sum_rows, _plain_dot_rows, _plain_nonzero, _plain_largest)
+    return Backend(functional.linear, _plain_sum_rows, _plain_dot_rows, _plain_nonzero, _plain_at_least, _plain_largest)
 
 
 @cache
 def _cpu_backend() -> Backend:
-    return Backend(_cpu_linear, _cpu_sum_rows, _cpu_dot_rows, _cpu_nonzero, _plain_largest)
+    return Backend(_cpu_linear, _cpu_sum_rows, _cpu_dot_rows, _cpu_nonzero, _plain_at_least, _plain_largest)
 
 
 @cache
@@ -435,7 +452,7 @@ def _cuda_backend() -> Backend:
     from chronocoder.crosscoder import triton_kernels  # not on every machine
 
     kernels = triton_kernels.sum_rows, triton_kernels.dot_rows
-    return Backend(functional.linear, *kernels, _plain_nonzero, _largest_by_groups)
+    return Backend(functional.linear, *kernels, _plain_nonzero, _at_least_by_sorting, _largest_by_groups)
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"cpu": _cpu_backend, "cuda": _cuda_backend}

@@ -194,13 +194,12 @@ class Trainer:
         self._optimizer.zero_grad()
         self._accelerator.backward(loss)
         self._finish_gradients()
-        if not isfinite(self._clip_gradients()):  # a loss that is not finite makes it so too, on every process at once
+        rate = self._settings.learning_rate * _learning_rate_factor(self._settings, self.step)
+        self._optimizer.param_groups[0]["lr"] = rate
+        if not isfinite(self._update()):  # a loss that is not finite makes it so too, on every process at once
             self._rescue(rescue_path)
         if threshold is not None:
             self.crosscoder.threshold.copy_(threshold)
-        rate = self._settings.learning_rate * _learning_rate_factor(self._settings, self.step)
-        self._optimizer.param_groups[0]["lr"] = rate
-        self._optimizer.step()
         if record is not None:
             self.records.append({"step": self.step, "learning_rate": rate, **record})
         self.step += 1
@@ -228,15 +227,28 @@ class Trainer:
         return self._silent_tokens >= self._settings.dead_after
 
     @torch.no_grad()
-    def _clip_gradients(self) -> float:
-        """Clip the gradients to a norm over all shards, and return the norm they had."""
+    def _update(self) -> float:
+        """Clip the gradients to a norm over all shards and change the weights; return the norm that they had.
+
+        Gradients that are not finite change nothing. On a GPU the optimiser itself clips them or leaves them out: it is
+        under way before the norm is known here.
+        """
         gradients = {name: value.grad for name, value in self.crosscoder.named_parameters() if value.grad is not None}
         squares = {name: value.norm().square() for name, value in gradients.items()}
         shared = squares.pop("b_dec")
-        norm = float(torch.sqrt(self._team.add_shards(torch.stack(list(squares.values())).sum()) + shared))
+        norm = torch.sqrt(self._team.add_shards(torch.stack(list(squares.values())).sum()) + shared)
+        if norm.is_cuda:
+            known, arrived = norm.to("cpu", non_blocking=True), torch.cuda.current_stream(norm.device).record_event()
+            divisor = (norm / self._settings.gradient_norm).clamp(min=1)
+            vars(self._optimizer).update(grad_scale=divisor, found_inf=norm.isfinite().logical_not().float())
+            self._optimizer.step()
+            arrived.synchronize()
+            return float(known)
         if norm > self._settings.gradient_norm:
-            torch._foreach_mul_(list(gradients.values()), self._settings.gradient_norm / norm)
-        return norm
+            torch._foreach_mul_(list(gradients.values()), self._settings.gradient_norm / float(norm))
+        if isfinite(norm):
+            self._optimizer.step()
+        return float(norm)
 
     def _received(self, stop: StopRequest) -> int:
         """Return the signal that this process has received, or SIGTERM where another one has received any."""
@@ -281,7 +293,7 @@ def auxiliary_loss(
     places = dead.nonzero().flatten()
     of_dead = batch.values()[:, places]
     entries = active_where(of_dead >= team.kth_of_token(of_dead, settings.auxiliary_k))
-    codes = batch.at(entries._replace(features=places[entries.features]))
+    codes = batch.at(replace(entries, features=places[entries.features]))
     leaking = replace(codes, values=leaky_relu(codes.values, NEGATIVE_SLOPE))
     guess = team.add_shards(leaking.decode(batch.crosscoder.decoder_rows.flatten(1)))
     return (residual - guess).pow(2).sum()
