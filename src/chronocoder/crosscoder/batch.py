@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chronocoder.crosscoder.codes import Codes, DenseCodes, SparseCodes
+from chronocoder.crosscoder.jump import jump
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.crosscoder.sparse import ActiveLatents, dense_preactivations, sparse_encode
 from chronocoder.crosscoder.team import Team
@@ -65,6 +66,11 @@ class TrainingBatch:
     def dense(self, codes: Float[Tensor, "token feature"]) -> Codes:
         """Return codes that are held as a matrix."""
         return DenseCodes(codes)
+
+    def above(self, threshold: Float[Tensor, " feature"], bandwidth: float) -> tuple[Codes, Float[Tensor, ""]]:
+        """Return the activations whose weight reaches a threshold as codes, and their number."""
+        codes, number = jump(self.preactivations(), self.norms.detach(), threshold, bandwidth)
+        return self.dense(codes), number
 
     def largest_of_batch(self, count: int) -> tuple[Codes, Float[Tensor, ""]]:
         """Return the `count` largest weighted activations of the whole batch as codes, and the smallest of them."""

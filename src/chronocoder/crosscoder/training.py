@@ -238,17 +238,18 @@ class Trainer:
         shared = squares.pop("b_dec")
         norm = torch.sqrt(self._team.add_shards(torch.stack(list(squares.values())).sum()) + shared)
         if norm.is_cuda:
-            known, arrived = norm.to("cpu", non_blocking=True), torch.cuda.current_stream(norm.device).record_event()
+            sent, arrived = norm.to("cpu", non_blocking=True), torch.cuda.current_stream(norm.device).record_event()
             divisor = (norm / self._settings.gradient_norm).clamp(min=1)
             vars(self._optimizer).update(grad_scale=divisor, found_inf=norm.isfinite().logical_not().float())
             self._optimizer.step()
             arrived.synchronize()
-            return float(known)
-        if norm > self._settings.gradient_norm:
-            torch._foreach_mul_(list(gradients.values()), self._settings.gradient_norm / float(norm))
-        if isfinite(norm):
+            return float(sent)
+        known = float(norm)
+        if known > self._settings.gradient_norm:
+            torch._foreach_mul_(list(gradients.values()), self._settings.gradient_norm / known)
+        if isfinite(known):
             self._optimizer.step()
-        return float(norm)
+        return known
 
     def _received(self, stop: StopRequest) -> int:
         """Return the signal that this process has received, or SIGTERM where another one has received any."""
