@@ -27,8 +27,9 @@ from chronocoder.stores import damage_named, open_store
 BLOCK_ROWS = 4096
 BATCHES_AHEAD = 2
 CPU = torch.device("cpu")
-MOST_THREADS = 8
-"""Threads that read, and as many that cut batches, for a process that trains on a GPU."""
+MOST_THREADS = 4
+"""Threads that read, and as many that cut batches, for a process that trains on a GPU: with more it waits longer for the
+interpreter's lock, and they are no faster."""
 
 
 class ActivationStores(ActivationSource):

@@ -11,8 +11,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import zarr
+from jaxtyping import Int
 
 from chronocoder.activations.checksums import checksum
 
@@ -45,6 +47,7 @@ class PlainShards:
         self._chunks_per_shard = int(shard[0]) // self.chunk_rows
         self._path = path
         self._name_after_shard = "/0" * (len(shard) - 1)
+        self._places: dict[int, np.ndarray] = {}
 
     def read(self, number: int, into: np.ndarray) -> None:
         """Read a chunk, or its first rows, into memory and verify its checksum.
@@ -60,7 +63,9 @@ class PlainShards:
         path = self._path / f"c/{shard}{self._name_after_shard}"
         file = _open(path)
         try:
-            offset, size = self._place(file, path, slot)
+            if shard not in self._places:
+                self._places[shard] = self._read_places(file, path)
+            offset, size = self._places[shard][slot].tolist()
             content = _room(size)
             complete = os.preadv(file, [content.data], offset) == size
         finally:
@@ -70,15 +75,14 @@ class PlainShards:
             raise ValueError(f"{path}: the checksum of chunk {slot} does not match")
         into[:] = values.view(into.dtype).reshape(-1, *into.shape[1:])[: len(into)]
 
-    def _place(self, file: int, path: Path, slot: int) -> tuple[int, int]:
-        """Return offset and size in bytes of a chunk, from the index at the end of its shard."""
+    def _read_places(self, file: int, path: Path) -> Int[np.ndarray, "chunk 2"]:
+        """Return offsets and sizes in bytes of a shard's chunks, from the index at its end."""
         size = 16 * self._chunks_per_shard
         start = max(0, os.fstat(file).st_size - size - _CHECKSUM_BYTES)
-        index = np.frombuffer(os.pread(file, size + _CHECKSUM_BYTES, start), np.uint8)
-        if _as_bytes(checksum(index[:size])) != index[size:].tobytes():
+        index = os.pread(file, size + _CHECKSUM_BYTES, start)
+        if _as_bytes(google_crc32c.value(index[:size])) != index[size:]:
             raise ValueError(f"{path}: the checksum of the index does not match")
-        offset, length = index[:size].view("<u8").reshape(-1, 2)[slot].tolist()
-        return offset, length
+        return np.frombuffer(index[:size], dtype="<u8").reshape(-1, 2)
 
 
 class LibraryChunks:

@@ -12,6 +12,9 @@ from chronocoder.activations.harvest import read_sequences
 from chronocoder.activations.pieces import sequences_per_piece
 from chronocoder.suites.sites import Site
 
+PARTS_AT_ONCE = 4
+"""Of what is read together, that a thread reads one after another."""
+
 
 class ActivationSource(ABC):
     """The same tokens' activations at several checkpoints, read piece by piece.
@@ -73,12 +76,16 @@ class ActivationSource(ABC):
             parts.append((together, into.tokens(filled, filled + size)))
             filled += size
 
-        def read(part: tuple[Sequence[int], Stored]) -> None:
-            if closed is None or not closed.is_set():
-                self.read_together(*part)
+        def read(some: Sequence[tuple[Sequence[int], Stored]]) -> None:
+            for together, room in some:
+                if closed is None or not closed.is_set():
+                    self.read_together(together, room)
 
-        for _ in pool.map(read, parts) if pool and self.in_threads else map(read, parts):
-            pass
+        if pool is None or not self.in_threads:
+            read(parts)
+        else:
+            runs = [parts[first : first + PARTS_AT_ONCE] for first in range(0, len(parts), PARTS_AT_ONCE)]
+            list(pool.map(read, runs))  # which raises what one of them has raised
         return into.tokens(0, filled)
 
 

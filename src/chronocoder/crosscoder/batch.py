@@ -22,13 +22,22 @@ class TrainingBatch:
         step: training step, from 0.
         tokens: tokens of the batch over all processes.
         team: the processes.
+        smallest: the smallest weighted activation that was kept of the last batch, where the variant keeps the largest
+            of a batch; its own as soon as that is known. How long the search takes depends on it, and nothing else.
     """
 
     def __init__(
-        self, crosscoder: Crosscoder, x: Float[Tensor, "token n"], step: int, tokens: int, team: Team | None = None
+        self,
+        crosscoder: Crosscoder,
+        x: Float[Tensor, "token n"],
+        step: int,
+        tokens: int,
+        team: Team | None = None,
+        smallest: Tensor | None = None,
     ) -> None:
         self.crosscoder, self.x, self.step, self.tokens = crosscoder, x, step, tokens
         self.team = team or Team()
+        self.smallest = self.threshold if smallest is None else smallest
         self._values: Tensor | None = None
 
     @cached_property
@@ -74,8 +83,8 @@ class TrainingBatch:
 
     def largest_of_batch(self, count: int) -> tuple[Codes, Float[Tensor, ""]]:
         """Return the `count` largest weighted activations of the whole batch as codes, and the smallest of them."""
-        entries, smallest = self.team.keep_largest(self.values(), self.norms, count, self.threshold)
-        return self.at(entries), smallest
+        entries, self.smallest = self.team.keep_largest(self.values(), self.norms, count, self.smallest)
+        return self.at(entries), self.smallest
 
     def largest_of_token(self, count: int) -> Codes:
         """Return the `count` largest weighted activations of each token, over all latents, as codes."""

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -42,14 +42,20 @@ class _Jump(torch.autograd.Function):
         above = torch.addcmul(-threshold, preactivations, norms)
         active = above >= 0
         near = above.abs_() < bandwidth / 2
-        context.save_for_backward(active, near, threshold / norms.clamp(min=1e-12), near.sum(dim=0))
+        codes = preactivations * active
+        context.save_for_backward(active, near, threshold / norms.clamp(min=1e-12), _sums(near))
         context.bandwidth = bandwidth
-        return torch.where(active, preactivations, 0.0), active.sum().float()
+        return codes, _sums(active).sum()
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         active, near, least, counts = context.saved_tensors
         of_codes, of_number = gradients
-        of_jumps = torch.where(near, of_codes, 0.0).sum(dim=0) * least + of_number * counts
-        return torch.where(active, of_codes, 0.0), None, -of_jumps / context.bandwidth, None
+        of_jumps = (of_codes * near).sum(dim=0) * least + of_number * counts
+        return of_codes * active, None, -of_jumps / context.bandwidth, None
+
+
+def _sums(mask: Bool[Tensor, "token feature"]) -> Float[Tensor, " feature"]:
+    """Count by feature; a GPU would convert a mask to int64 before it adds it up."""
+    return mask.half().sum(dim=0, dtype=torch.float32) if mask.is_cuda else mask.sum(dim=0).float()

@@ -16,25 +16,29 @@ def half_product(left: Float[Tensor, "row n"], right: Float[Tensor, "n column"])
 
     What autocast does takes a pass over each factor and each result more, and rounds each result.
     """
-    product: Tensor = _HalfProduct.apply(left, right)  # type: ignore[no-untyped-call]
+    transposed = right.stride(0) < right.stride(1)  # its gradient has to lie as it does, or it would be copied
+    product: Tensor = _HalfProduct.apply(left, right, transposed)  # type: ignore[no-untyped-call]
     return product
 
 
 class _HalfProduct(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, left: Tensor, right: Tensor) -> Tensor:
+    def forward(context: Any, left: Tensor, right: Tensor, transposed: bool) -> Tensor:
         factors = left.bfloat16(), right.bfloat16()
         context.save_for_backward(*factors)
+        context.transposed = transposed
         return _multiply(*factors)
 
     @staticmethod
     @once_differentiable
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         left, right = context.saved_tensors
-        gradient = gradients[0].bfloat16()
-        of_left = _multiply(gradient, right.T) if context.needs_input_grad[0] else None
-        of_right = _multiply(left.T, gradient) if context.needs_input_grad[1] else None
-        return of_left, of_right
+        gradient, of_left, of_right = gradients[0].bfloat16(), None, None
+        if context.needs_input_grad[0]:
+            of_left = _multiply(gradient, right.T)
+        if context.needs_input_grad[1]:
+            of_right = _multiply(gradient.T, left).T if context.transposed else _multiply(left.T, gradient)
+        return of_left, of_right, None
 
 
 def _multiply(left: Tensor, right: Tensor) -> Tensor:

@@ -20,9 +20,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from chronocoder.crosscoder.awaited import Awaited
+
 GATHERED = 1 << 22  # numbers that the plain kernels copy at a time
 TOKENS_AT_A_TIME = 256  # keeps the scores of a block of tokens in the processor's cache
-TOKENS_ON_GPU = 1024  # enough to fill a GPU
+TOKENS_ON_GPU = 4096
 GROUP = 32  # columns of which a GPU looks for the largest number first
 GUESS_SLACK = 0.8  # by how much the answer may fall below its guess and still be found among the candidates
 _log = logging.getLogger(__name__)
@@ -148,14 +150,15 @@ def keep_largest(
     All entries that tie with the smallest are kept. The arguments are those of `kth_largest`; what `kth_largest` finds
     among all products this finds among candidates, without ever writing all products down.
     """
-    kernels = backend_for(preactivations)
+    shape = preactivations.shape
     lower = _lower_bound(guess, preactivations.device)
-    places, products = _products_above(preactivations, norms, lower, kernels)
-    if add_up((products >= lower).sum()) < count:
-        places, products = _products_above(preactivations, norms, torch.zeros_like(lower), kernels)
-    smallest = _radix_search(products, count, add_up)
-    places = places[kernels.nonzero((products >= smallest) & (products > 0))]
-    return Kept(_active_at(places, *preactivations.shape), smallest)
+    places, products = _products_above(preactivations, norms, lower)
+    enough = Awaited(add_up((products >= lower).sum()))
+    smallest, places = _from_the_largest(places, products, count, add_up)
+    if enough.value() < count:
+        candidates = _products_above(preactivations, norms, torch.zeros_like(lower))
+        smallest, places = _from_the_largest(*candidates, count, add_up)
+    return Kept(_active_at(places, *shape), smallest)
 
 
 @torch.no_grad()
@@ -310,13 +313,23 @@ def _lower_bound(guess: Tensor | None, device: torch.device) -> Float[Tensor, ""
 
 
 def _products_above(
-    preactivations: Tensor, norms: Tensor, lower: Tensor, kernels: Backend
+    preactivations: Tensor, norms: Tensor, lower: Tensor
 ) -> tuple[Int[Tensor, " candidate"], Float[Tensor, " candidate"]]:
     """Return where preactivation times norm is at least `lower`, perhaps a few more, and the products, from 0."""
     wide = torch.promote_types(preactivations.dtype, torch.float32)
     norms = norms.to(wide)
-    places = kernels.nonzero(preactivations > lower * 0.999 / norms)  # less, because the quotient is rounded
+    mask = preactivations > lower * 0.999 / norms  # less, because the quotient is rounded
+    places = backend_for(preactivations).nonzero(mask)
     return places, preactivations.flatten()[places].to(wide) * norms[places % len(norms)]
+
+
+def _from_the_largest(
+    places: Int[Tensor, " candidate"], products: Float[Tensor, " candidate"], count: int, add_up: AddUp
+) -> tuple[Float[Tensor, ""], Int[Tensor, " active"]]:
+    """Return the `count`-th largest product over all processes, and the places of those that are as large."""
+    smallest = _radix_search(products, count, add_up)
+    kept = backend_for(products).nonzero((products >= smallest) & (products > 0))
+    return smallest, places[kept]
 
 
 def _radix_search(positive: Float[Tensor, " value"], count: int, add_up: AddUp) -> Float[Tensor, ""]:

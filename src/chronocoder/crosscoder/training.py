@@ -19,6 +19,7 @@ from tqdm import tqdm
 from chronocoder.activations.formats import Stored, normalised
 from chronocoder.activations.loader import sampled_blocks, shuffled_batches
 from chronocoder.activations.sources import ActivationSource
+from chronocoder.crosscoder.awaited import Awaited
 from chronocoder.crosscoder.batch import TrainingBatch
 from chronocoder.crosscoder.history import Losses, history_dataset
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
@@ -139,6 +140,7 @@ class Trainer:
         self._finish_gradients = team.sum_gradients(self._parameters)
         self._silent_tokens = torch.zeros(len(features), dtype=torch.int64, device=accelerator.device)
         self._scale = torch.ones(source.checkpoints, device=accelerator.device)
+        self._smallest: Tensor | None = None
         self.step, self.records = 0, list[Record]()
 
     def begin(self) -> None:
@@ -189,9 +191,10 @@ class Trainer:
     def train_step(self, local: Stored, rescue_path: Path) -> None:
         """Change the weights by one batch, of which this process has a part, in raw units."""
         x = self._team.share_tokens(normalised(local, self._scale).flatten(1))
-        batch = TrainingBatch(self.crosscoder, x, self.step, self._settings.batch_tokens, self._team)
-        loss, threshold, record = self._losses(batch)
         self._optimizer.zero_grad()
+        batch = TrainingBatch(self.crosscoder, x, self.step, self._settings.batch_tokens, self._team, self._smallest)
+        loss, threshold, record = self._losses(batch)
+        self._smallest = batch.smallest
         self._accelerator.backward(loss)
         self._finish_gradients()
         rate = self._settings.learning_rate * _learning_rate_factor(self._settings, self.step)
@@ -210,10 +213,11 @@ class Trainer:
         halved = self._settings.precision == "bfloat16"  # not Accelerate's: a process could never change it again
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=halved):
             selection = self._settings.train(batch)
+            dead = self._update_dead(selection)
+            number = Awaited(self._team.add_shards(dead.sum()))  # known by the time that it is asked for
             decoded = selection.codes.decode(crosscoder.decoder_rows.flatten(1))
             error = batch.x - self._team.add_shards(decoded) - crosscoder.b_dec.flatten()
-            dead = self._update_dead(selection)
-            auxiliary = auxiliary_loss(batch, error.detach(), dead)
+            auxiliary = auxiliary_loss(batch, error.detach(), dead, number)
         penalty = batch.x.new_zeros(()) if selection.penalty is None else selection.penalty
         losses = Losses(error, penalty, auxiliary)
         loss = losses.total(batch)
@@ -238,18 +242,17 @@ class Trainer:
         shared = squares.pop("b_dec")
         norm = torch.sqrt(self._team.add_shards(torch.stack(list(squares.values())).sum()) + shared)
         if norm.is_cuda:
-            sent, arrived = norm.to("cpu", non_blocking=True), torch.cuda.current_stream(norm.device).record_event()
+            known = Awaited(norm)
             divisor = (norm / self._settings.gradient_norm).clamp(min=1)
             vars(self._optimizer).update(grad_scale=divisor, found_inf=norm.isfinite().logical_not().float())
             self._optimizer.step()
-            arrived.synchronize()
-            return float(sent)
-        known = float(norm)
-        if known > self._settings.gradient_norm:
-            torch._foreach_mul_(list(gradients.values()), self._settings.gradient_norm / known)
-        if isfinite(known):
+            return known.value()
+        value = float(norm)
+        if value > self._settings.gradient_norm:
+            torch._foreach_mul_(list(gradients.values()), self._settings.gradient_norm / value)
+        if isfinite(value):
             self._optimizer.step()
-        return known
+        return value
 
     def _received(self, stop: StopRequest) -> int:
         """Return the signal that this process has received, or SIGTERM where another one has received any."""
@@ -280,16 +283,22 @@ class Trainer:
 
 
 def auxiliary_loss(
-    batch: TrainingBatch, residual: Float[Tensor, "token n"], dead: Bool[Tensor, " feature"]
+    batch: TrainingBatch, residual: Float[Tensor, "token n"], dead: Bool[Tensor, " feature"], number: Awaited
 ) -> Float[Tensor, ""]:
     """Return the loss by which dead latents learn the residual x - x_hat (Gao et al. 2406.04093, appendix A.2).
 
     The largest `auxiliary_k` preactivations of dead latents guess the residual; the loss is the squared error of the
     guess, summed over tokens, checkpoints and width as the main loss is. Negative ones count a hundredth: a dead latent
     of `l1`, and any that is negative on every token, would else never have a gradient again.
+
+    Args:
+        batch: the batch.
+        residual: x - x_hat.
+        dead: of the latents that this process holds, those that are dead.
+        number: of all dead latents.
     """
     settings, team = batch.crosscoder.config.settings, batch.team
-    if not settings.auxiliary_coefficient or int(team.add_shards(dead.sum())) == 0:
+    if not settings.auxiliary_coefficient or number.value() == 0:
         return residual.new_zeros(())
     places = dead.nonzero().flatten()
     of_dead = batch.values()[:, places]
