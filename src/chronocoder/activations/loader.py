@@ -28,8 +28,8 @@ BLOCK_ROWS = 4096
 BATCHES_AHEAD = 2
 CPU = torch.device("cpu")
 MOST_THREADS = 4
-"""Threads that read, and as many that cut batches, for a process that trains on a GPU: with more it waits longer for the
-interpreter's lock, and they are no faster."""
+"""Threads that read, and as many that cut batches, for a process that trains on a GPU: more are no faster, and make it
+wait for the interpreter's lock."""
 
 
 class ActivationStores(ActivationSource):
