@@ -253,15 +253,6 @@ def test_passes_of_exact_effects_on_a_gpu_are_large_and_bounded() -> None:
     assert exact_sequences(64, 12, 1, 50_304) == LOGITS_AT_ONCE // (50_304 * EXACT_ROWS)
     assert exact_sequences(64, 9, 9, 300) == PASS_TOKENS // 9
 
-    def growth(accelerated: bool) -> float:
-        large, small = (
-            cost(changed(attribution__batch_size=size), "attribute_task", accelerated=accelerated).memory
-            for size in (64, 8)
-        )
-        return large.device - small.device + large.host - small.host
-
-    assert growth(accelerated=True) < 0.8 * growth(accelerated=False)  # what is read at once grows in either case
-
 
 def test_flops_of_writing_are_those_of_a_real_ablation(sites: list[Site], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = AttributionSettings(batch_size=25, bootstrap_samples=10)
@@ -451,13 +442,13 @@ def test_batch_bounds_what_the_backward_pass_keeps() -> None:
     """Examples and steps together make a batch: more steps take no more memory, more sequences do."""
     shape = replace(SMALL, blocks=5)  # two blocks come after the site
 
-    def device(**settings: int) -> float:
-        values = {"estimator": "published", "batch_size": 1024, **settings}
-        return cost(changed(attribution=values), "attribute_task", shape).memory.device
+    def held(**settings: int) -> float:
+        values = {"estimator": "published", "batch_size": 64, **settings}
+        return cost(changed(attribution=values), "attribute_task", shape, accelerated=False).memory.host
 
-    assert device(steps=100) == device(steps=10)
+    assert held(steps=100) == held(steps=10)
     of_token = 4 * (2 * (8 * 8 + 3 * 32) + 5 * 512)
-    assert device(batch_size=2048) - device(batch_size=1024) == 1024 * PREFIX_TOKENS * of_token
+    assert held(batch_size=128) - held(batch_size=64) == 64 * PREFIX_TOKENS * of_token
 
 
 def test_matching_is_work_of_the_cpu() -> None:
