@@ -59,6 +59,7 @@ from chronocoder.plan.jobs import Job, count_by_rule, jobs_of
 from chronocoder.plan.memory import (
     BATCHES_AHEAD,
     PROCESS_BYTES,
+    ahead_bytes,
     held_bytes,
     loader_bytes,
     loading_bytes,
@@ -499,6 +500,16 @@ def test_states_are_saved_through_main_memory() -> None:
     _, without = memory_of(TrainingSettings(save_every=10), True)
     _, saving = memory_of(TrainingSettings(save_every=9), True)
     assert saving - without == 12 * (2 * 2 * 8 * 24 + 24 + 16)
+
+
+def test_batches_wait_on_the_accelerator() -> None:
+    shape = CrosscoderShape(2, 8, 24)
+    given = settings(steps=10), TrainingSettings(), SMALL, shape, 1e6, 50
+    ahead = ahead_bytes(settings(batch_tokens=64), TrainingSettings(processes=2), shape, 512)
+    assert ahead == 3 * 32 * 2 * 512
+    without, ahead_of_it = (training_memory(*given, True, ahead=size) for size in (0.0, 1e9))
+    assert ahead_of_it.device == pytest.approx(without.device + 1e9, rel=0.01) and ahead_of_it.host == without.host
+    assert training_memory(*given, False, ahead=1e9) == training_memory(*given, False)
 
 
 def test_processes_share_the_buffer() -> None:

@@ -26,6 +26,7 @@ from chronocoder.plan.memory import (
     LIGHT_PROCESS_BYTES,
     PROCESS_BYTES,
     Memory,
+    ahead_bytes,
     loader_bytes,
     model_bytes,
     on,
@@ -214,7 +215,9 @@ def _train(place: Place) -> Cost:
     pass_tokens = experiment.harvest.batch_size * corpus.sequence_length
     work = Work(0 if low else products, products if low else 0, moved, training.processes)
     work = work.adding(models, place.shape.loaded.products())
-    memory = training_memory(settings, training, place.shape, crosscoder, loader, pass_tokens, place.accelerated)
+    ahead = ahead_bytes(settings, training, crosscoder, row_bytes)
+    sizes = place.shape, crosscoder, loader, pass_tokens
+    memory = training_memory(settings, training, *sizes, place.accelerated, ahead)
     return Cost(work, memory)
 
 

@@ -35,6 +35,9 @@ TOKENS_AT_ONCE = 2048
 KERNEL_TOKENS = 256
 """Tokens of a block whose inner products a scan keeps."""
 
+PASS_TOKENS = 8192
+"""Tokens in a pass of exact effects on a GPU, where a batch has fewer: so many keep it busy."""
+
 EXACT_ROWS = 8
 """Rows of a batch of exact effects at most, in units of its sequences: each has the keys and values of its past."""
 
@@ -72,6 +75,21 @@ def expected_texts(task: Task) -> TaskTexts:
         return EXPECTED_TEXTS[task.metric]
     parted = isinstance(task, NurseryTask | PairsTask) or (isinstance(task, TableTask) and task.columns.good is None)
     return EXPECTED_TEXTS["next_token" if parted else "sentence"]
+
+
+def exact_sequences(batch_size: int, length: float, positions: float, vocabulary: int) -> int:
+    """Return the sequences whose tokens a pass of exact effects has on a GPU: more than a batch, where these are few.
+
+    Args:
+        batch_size: sequences of a batch.
+        length: tokens of each.
+        positions: of each row, those whose logits of the whole vocabulary are wanted.
+        vocabulary: its tokens.
+    """
+    most = PASS_TOKENS / length
+    if positions:
+        most = min(most, LOGITS_AT_ONCE / (vocabulary * min(EXACT_ROWS * positions, length)))
+    return max(batch_size, int(most))
 
 
 def sequences_of(corpus: CorpusSettings, split: str) -> int:
