@@ -11,15 +11,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repository", required=True, help="for instance EleutherAI/pythia-1b")
     parser.add_argument("--revision", required=True, help="branch, tag or commit")
+    parser.add_argument("--lock", type=Path, required=True, help="file that records the commits of revisions")
     parser.add_argument("--output", type=Path, required=True, help="directory to write the checkpoint to")
+    parser.add_argument("--tokenizer", help="repository of the tokenizer, for a revision that has none")
     parser.add_argument(
         "--pickled-weights", action="store_true", help="take pickled weights where there is nothing else"
     )
     arguments = parser.parse_args()
 
-    from chronocoder.suites.checkpoints import download_checkpoint
+    from chronocoder.suites.download import checkpoint_parts, download_checkpoint
+    from chronocoder.suites.families import HubPlace
 
-    download_checkpoint(arguments.repository, arguments.revision, arguments.output, arguments.pickled_weights)
+    place = HubPlace(arguments.repository, arguments.revision)
+    parts = checkpoint_parts(arguments.lock, place, arguments.tokenizer, arguments.pickled_weights)
+    download_checkpoint(parts, arguments.output)
 
 
 if __name__ == "__main__":

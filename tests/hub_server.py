@@ -59,6 +59,7 @@ class HubServer:
         models: repositories by name.
         datasets: repositories by name.
         cut_after: bytes after which it ends a transfer of a larger file, once; None: never.
+        stop_after_cut: whether it refuses to send files once a transfer was ended.
         corrupted: names of files whose first byte it sends wrong.
         requests: method and path of each request.
         sent: bytes of file content sent.
@@ -68,6 +69,7 @@ class HubServer:
     models: dict[str, Repository] = field(default_factory=dict)
     datasets: dict[str, Repository] = field(default_factory=dict)
     cut_after: int | None = None
+    stop_after_cut: bool = False
     corrupted: set[str] = field(default_factory=set)
     requests: list[tuple[str, str]] = field(default_factory=list)
     sent: int = 0
@@ -149,9 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
         return commit, repository.commits[commit]
 
     def _api(self, path: str) -> Any:
-        kind, owner, name, *rest = path.split("/")
-        if kind not in ("models", "datasets"):
+        parts = path.split("/")
+        if len(parts) < 3 or parts[0] not in ("models", "datasets"):
             raise _RefusedError(404, "EntryNotFound")
+        kind, owner, name, *rest = parts
         repository = self._repository(kind, f"{owner}/{name}")
         what, revision = rest[0] if rest else "revision", rest[1] if len(rest) > 1 else "main"
         if what == "refs":
@@ -186,6 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in files:
             raise _RefusedError(404, "EntryNotFound")
         content = files[name]
+        if self.hub.stop_after_cut and self.hub.cut_after is None:
+            raise _RefusedError(503, "Stopped")
         headers = {"X-Repo-Commit": commit, "ETag": f'"{_etag(name, content)}"', "Accept-Ranges": "bytes"}
         if name in self.hub.corrupted:
             content = bytes([content[0] ^ 1]) + content[1:]

@@ -1,110 +1,231 @@
 """Downloading a revision, from a server that speaks the hub's protocol."""
 
-import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from hub_server import TOKEN, HubServer, hub_server
+from huggingface_hub import constants
+from safetensors.torch import load_file
 from tiny import tiny_model
 from transformers import PreTrainedTokenizerFast
 
+from chronocoder.errors import ConfigError
 from chronocoder.suites.checkpoints import checkpoint_commit, load_model
+from chronocoder.suites.download import Needed, download_checkpoint
+from chronocoder.suites.hub import HubFile
+from chronocoder.suites.pickled import convert_pickled
 from chronocoder.suites.tokenizers import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
-COMMIT = "a" * 40
 
 
-@pytest.fixture(params=["safetensors"])
-def hub(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, request: pytest.FixtureRequest) -> Iterator[str]:
-    """Serve one repository with one revision, `step8`, its weights as safetensors or pickled."""
-    served = tmp_path / "served"
-    tiny_model("gpt_neox").save_pretrained(served)
-    tokenizer.save_pretrained(served)
-    if request.param == "pickled":
-        (served / "model.safetensors").unlink()
-        torch.save(tiny_model("gpt_neox").state_dict(), served / "pytorch_model.bin")
-    files = {path.name: path.read_bytes() for path in served.iterdir()}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(body=False)
-
-        def do_GET(self) -> None:
-            self.answer(body=True)
-
-        def answer(self, body: bool) -> None:
-            path = self.path.split("?")[0]
-            if path.startswith("/api/models/lab/model/revision/"):
-                known = path.rsplit("/", 1)[1] in ("step8", COMMIT)
-                siblings = [{"rfilename": name} for name in files]
-                info = {"id": "lab/model", "modelId": "lab/model", "sha": COMMIT, "siblings": siblings}
-                self.send(json.dumps(info).encode() if known else None, body)
-            elif path == f"/api/models/lab/model/tree/{COMMIT}":
-                entries = [
-                    {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                    for name, content in files.items()
-                ]
-                self.send(json.dumps(entries).encode(), body)
-            else:
-                self.send(files.get(path.removeprefix(f"/lab/model/resolve/{COMMIT}/")), body)
-
-        def send(self, content: bytes | None, body: bool) -> None:
-            self.send_response(404 if content is None else 200)
-            content = content or b""
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
+    """Return the files of a model and its tokenizer, with much that a checkpoint does not need."""
+    directory = tmp_path_factory.mktemp("saved")
+    tiny_model("gpt_neox").save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    files = {path.name: path.read_bytes() for path in directory.iterdir()}
+    return files | {"README.md": b"A model.", "optimizer.pt": b"states", "tf_model.h5": b"x", "onnx/model.onnx": b"x"}
 
 
-def download(hub: str, revision: str, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def hub(saved: dict[str, bytes]) -> Iterator[HubServer]:
+    with hub_server() as server:
+        server.model("lab/model").push("step8", {**saved, "pytorch_model.bin": b"pickled too"})
+        yield server
+
+
+def command(hub: HubServer, revision: str, output: Path, *more: str) -> tuple[list[str], dict[str, str]]:
     script = [sys.executable, str(ROOT / "scripts/download_checkpoint.py")]
-    flags = ["--repository", "lab/model", "--revision", revision, "--output", str(output), *more]
-    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(output.parent / "cache"), "HF_HUB_OFFLINE": "0"}
-    return subprocess.run([*script, *flags], env=environment, capture_output=True, text=True)
+    flags = ["--repository", "lab/model", "--revision", revision, "--output", str(output)]
+    environment = {**os.environ, **hub.environment(output.parent / "cache")}
+    return [*script, *flags, "--lock", str(output.parent / "lock.yaml"), *more], environment
 
 
-def test_revision_becomes_a_hugging_face_directory_that_knows_its_commit(hub: str, tmp_path: Path) -> None:
+def download(
+    hub: HubServer, revision: str, output: Path, *more: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    arguments, given = command(hub, revision, output, *more)
+    return subprocess.run(arguments, env={**given, **environment}, capture_output=True, text=True)
+
+
+def test_revision_becomes_a_hugging_face_directory_that_knows_its_commit(hub: HubServer, tmp_path: Path) -> None:
     result = download(hub, "step8", tmp_path / "step8")
     assert result.returncode == 0, result.stderr
     assert load_model(tmp_path / "step8").config.num_hidden_layers == 3
     assert load_tokenizer(tmp_path / "step8").bos_token == "<|endoftext|>"
-    assert checkpoint_commit(tmp_path / "step8") == COMMIT
+    assert checkpoint_commit(tmp_path / "step8") == hub.models["lab/model"].branches["step8"]
+    there = {path.name for path in (tmp_path / "step8").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "commit.json"} <= there
+    assert not {"README.md", "optimizer.pt", "tf_model.h5", "pytorch_model.bin"} & there
+    assert not any(path.name.endswith((".partial", ".incomplete")) for path in tmp_path.rglob("*"))
+    assert not any("xet" in path for _, path in hub.requests)
 
 
-def test_unknown_revision_is_named_and_leaves_nothing(hub: str, tmp_path: Path) -> None:
-    result = download(hub, "step9", tmp_path / "step9")
-    assert result.returncode == 1
-    assert "lab/model has no revision 'step9' that can be read" in result.stderr and "Traceback" not in result.stderr
-    assert not (tmp_path / "step9").exists()
+def test_branch_that_moves_changes_nothing(hub: HubServer, tmp_path: Path) -> None:
+    download(hub, "step8", tmp_path / "step8")
+    moved = hub.models["lab/model"].push("step8", {"config.json": b"{}"})
+    shutil.rmtree(tmp_path / "step8")
+    assert download(hub, "step8", tmp_path / "step8").returncode == 0
+    assert checkpoint_commit(tmp_path / "step8") != moved
+    assert load_model(tmp_path / "step8").config.num_hidden_layers == 3
 
 
-@pytest.mark.parametrize("hub", ["pickled"], indirect=True)
-def test_pickled_weights_are_taken_only_where_asked_for(hub: str, tmp_path: Path) -> None:
+def test_cut_transfer_goes_on_where_it_stopped(hub: HubServer, saved: dict[str, bytes], tmp_path: Path) -> None:
+    chunk = constants.DOWNLOAD_CHUNK_SIZE  # what is written at a time
+    large = bytes(range(256)) * (5 * chunk // 512)
+    hub.models["lab/model"].push("step8", {**saved, "model.safetensors": large})
+    hub.cut_after, hub.stop_after_cut = 2 * chunk + 1000, True
+    arguments, environment = command(hub, "step8", tmp_path / "step8")
+    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
+    partial = tmp_path / ".step8.partial/model.safetensors.incomplete"
+    deadline = time.monotonic() + 60
+    while not (partial.is_file() and partial.stat().st_size == 2 * chunk) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "step8").exists() and partial.stat().st_size == 2 * chunk
+    hub.stop_after_cut, hub.sent = False, 0
+    assert download(hub, "step8", tmp_path / "step8").returncode == 0
+    assert (tmp_path / "step8/model.safetensors").read_bytes() == large
+    assert hub.sent == len(large) - 2 * chunk
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_damaged_file_is_refused_and_fetched_anew(hub: HubServer, tmp_path: Path, name: str) -> None:
+    hub.corrupted.add(name)
+    result = download(hub, "step8", tmp_path / "step8")
+    assert result.returncode == 1 and not (tmp_path / "step8").exists()
+    kind = "sha256" if name == "model.safetensors" else "sha1"
+    assert (
+        f"model lab/model at 'step8, commit {hub.models['lab/model'].branches['step8']}': {name} came" in result.stderr
+    )
+    assert f"damaged ({kind} " in result.stderr and "run it again to fetch it anew" in result.stderr
+    hub.corrupted.clear()
+    assert download(hub, "step8", tmp_path / "step8").returncode == 0
+
+
+def test_unfinished_download_of_another_commit_is_dropped(hub: HubServer, tmp_path: Path) -> None:
+    hub.corrupted.add("model.safetensors")
+    download(hub, "step8", tmp_path / "step8")
+    hub.corrupted.clear()
+    (tmp_path / "lock.yaml").unlink()
+    (tmp_path / ".step8.partial/config.json").write_text("of the first commit")
+    files = next(iter(hub.models["lab/model"].commits.values()))
+    moved = hub.models["lab/model"].push("step8", {**files, "generation_config.json": b"{ }"})
+    assert download(hub, "step8", tmp_path / "step8").returncode == 0
+    assert checkpoint_commit(tmp_path / "step8") == moved
+    assert json.loads((tmp_path / "step8/config.json").read_text())["num_hidden_layers"] == 3
+
+
+def test_gated_repository_needs_the_token_of_the_environment(hub: HubServer, tmp_path: Path) -> None:
+    hub.models["lab/model"].gated = True
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/token").write_text(TOKEN)
+    refused = download(hub, "step8", tmp_path / "step8")
+    assert refused.returncode == 1
+    assert "access is granted on request only; ask for it at https://huggingface.co/lab/model and set" in refused.stderr
+    assert "HF_TOKEN in the environment to a token of an account that may read it" in refused.stderr
+    assert download(hub, "step8", tmp_path / "step8", HF_TOKEN=TOKEN).returncode == 0
+
+
+def test_download_without_network_says_where_to_fetch(hub: HubServer, tmp_path: Path) -> None:
+    offline = download(hub, "step8", tmp_path / "step8", HF_HUB_OFFLINE="1")
+    assert "model lab/model at 'step8': is not here, and HF_HUB_OFFLINE forbids to fetch it; run" in offline.stderr
+    unreachable = download(hub, "step8", tmp_path / "step8", HF_ENDPOINT="http://127.0.0.1:9")
+    assert "cannot be fetched (" in unreachable.stderr and "scripts/fetch.py with your" in unreachable.stderr
+    assert offline.returncode == unreachable.returncode == 1 and "Traceback" not in unreachable.stderr
+
+
+def test_tokenizer_comes_from_where_the_source_says(hub: HubServer, saved: dict[str, bytes], tmp_path: Path) -> None:
+    hub.model("lab/final").push("main", saved)
+    hub.models["lab/model"].push("step8", {name: saved[name] for name in ("config.json", "model.safetensors")})
+    refused = download(hub, "step8", tmp_path / "step8")
+    assert "has no tokenizer; set source.tokenizer to the repository that has it" in refused.stderr
+    assert download(hub, "step8", tmp_path / "step8", "--tokenizer", "lab/final").returncode == 0
+    assert load_tokenizer(tmp_path / "step8").bos_token == "<|endoftext|>"
+    assert load_model(tmp_path / "step8").config.num_hidden_layers == 3
+    assert "lab/final" in (tmp_path / "lock.yaml").read_text()
+
+
+def test_full_disk_is_said_beforehand(tmp_path: Path) -> None:
+    needed = Needed("lab/model", "step8", "a" * 40, [HubFile("model.safetensors", 10**18, "", None)])
+    with pytest.raises(
+        ConfigError, match=r"1000000000\.0 GB are to come of lab/model, and the disk has \d+\.\d GB; make"
+    ):
+        download_checkpoint([needed], tmp_path / "step8")
+
+
+def pickled(path: Path, state: object) -> bytes:
+    torch.save(state, path)
+    return path.read_bytes()
+
+
+def test_pickled_weights_are_taken_only_where_asked_for(
+    hub: HubServer, saved: dict[str, bytes], tmp_path: Path
+) -> None:
+    weights = tiny_model("gpt_neox").state_dict()
+    files = {name: content for name, content in saved.items() if not name.endswith(".safetensors")}
+    hub.models["lab/model"].push("step8", {**files, "pytorch_model.bin": pickled(tmp_path / "saved.bin", weights)})
     refused = download(hub, "step8", tmp_path / "refused")
     assert refused.returncode == 1 and not (tmp_path / "refused").exists()
     assert "has no safetensors; set source.pickled_weights to true if you trust it" in refused.stderr
     taken = download(hub, "step8", tmp_path / "taken", "--pickled-weights")
     assert taken.returncode == 0, taken.stderr
+    assert not list((tmp_path / "taken").glob("*.bin"))
+    assert all(torch.equal(load_file(tmp_path / "taken/model.safetensors")[name], weights[name]) for name in weights)
     assert load_model(tmp_path / "taken").config.num_hidden_layers == 3
+
+
+def test_tied_tensors_and_shards_are_converted(tmp_path: Path) -> None:
+    embedding = torch.randn(6, 4)
+    first = {"embed": embedding, "head": embedding, "rows": embedding[2:4], "turned": embedding.T}
+    torch.save(first, tmp_path / "pytorch_model-00001-of-00002.bin")
+    torch.save({"block": torch.ones(3)}, tmp_path / "pytorch_model-00002-of-00002.bin")
+    names = {**dict.fromkeys(first, "pytorch_model-00001-of-00002.bin"), "block": "pytorch_model-00002-of-00002.bin"}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    convert_pickled(tmp_path)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    for name, tensor in {**first, "block": torch.ones(3)}.items():
+        assert torch.equal(load_file(tmp_path / index[name])[name], tensor)
+    assert not list(tmp_path.glob("*.bin*"))
+
+
+class Attack:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch attacked",)
+
+
+def test_pickle_that_holds_more_than_weights_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": Attack()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(
+        ConfigError, match="its pickled weights cannot be converted .*; choose a checkpoint with safetens"
+    ):
+        convert_pickled(tmp_path)
+    assert not (tmp_path / "attacked").exists() and (tmp_path / "pytorch_model.bin").is_file()
+
+
+@pytest.mark.parametrize("kernel_allows", [True, False])
+def test_process_that_unpickles_has_no_network(hub: HubServer, kernel_allows: bool) -> None:
+    forbid = (
+        "" if kernel_allows else "pickled.ctypes.CDLL = lambda *_, **__: type('C', (), {'unshare': lambda *_: -1})();"
+    )
+    address = hub.url.removeprefix("http://").split(":")
+    code = f"import socket; from chronocoder.suites import pickled; {forbid} pickled.leave_network();"
+    code += f" socket.create_connection(({address[0]!r}, {address[1]}), timeout=5)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "unreachable" in result.stderr or "this process has no network" in result.stderr
 
 
 def test_a_local_checkpoint_is_known_by_its_weights(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from chronocoder.config import files_at, parse_experiment
 from chronocoder.errors import ConfigError
 from chronocoder.labels import distinct_labels, is_foreign, place_of
 from chronocoder.layout import Layout
+from chronocoder.plan.downloads import downloads_of
 from chronocoder.plan.sizes import examples_of
 from chronocoder.sharing import waiting_in_allocation
 from chronocoder.sharing import SPOOL

@@ -92,6 +92,13 @@ rule download_checkpoint:
         " --lock {params.lock:q} --output {output.checkpoint:q} {params.options:q} 2> {log:q}"
 
 
+rule fetch:
+    input:
+        lambda wildcards: [download.path for download in downloads_of(EXPERIMENT)],
+    message:
+        "All that comes from the Hugging Face hub is here"
+
+
 rule build_corpus:
     input:
         tokenizer=tokenizer_path,

@@ -1,6 +1,7 @@
 """Which of the checkpoints that there are a suite takes."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from math import log
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ ALL: Literal["all"] = "all"
 class Selection(Settings):
     """A pattern that picks checkpoints of those that there are, the first and the last always among them."""
 
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     every: PositiveInt | None = Field(None, description="Take each so many-th checkpoint.")
     log: int | None = Field(None, ge=2, description="Take so many, spread as evenly as can be in log tokens.")
@@ -89,7 +90,8 @@ def kind_of_choice(value: Any) -> str:
     if isinstance(value, Selection):
         return "pattern"
     if isinstance(value, Mapping):
-        return "pattern" if value and set(value) <= _PATTERN_KEYS else "given"
+        close = [key for key in value if get_close_matches(str(key), _PATTERN_KEYS, cutoff=_SAME_WORD)]
+        return "pattern" if close else "given"
     return "names" if isinstance(value, list) else ALL
 
 
@@ -97,7 +99,9 @@ def _unknown(name: str | int | None, known: Mapping[str, int]) -> bool:
     return isinstance(name, str) and name not in known
 
 
-_PATTERN_KEYS = {*Selection.model_fields, "from", "to"}
+_PATTERN_KEYS = [field.alias or name for name, field in Selection.model_fields.items()]
+_SAME_WORD = 0.8
+"""Similarity from which on a key is one of them, mistyped or not, and no checkpoint's name."""
 
 Choice = (
     Annotated[Literal["all"], Tag(ALL)] | Annotated[list[Name], Tag("names")] | Annotated[Selection, Tag("pattern")]

@@ -199,6 +199,11 @@ class HubSource(Settings):
         return self._known[name].place
 
     @property
+    def run_repository(self) -> str:
+        """The repository of the run, which tells it from others."""
+        return self.run.repository if self.run else str(self.repository)
+
+    @property
     def tokenizer_repository(self) -> str | None:
         """Where the tokenizer comes from for revisions that have none."""
         return self.tokenizer or (self.run.tokenizer if self.run else None)
@@ -210,14 +215,12 @@ class HubSource(Settings):
 
     @cached_property
     def _known(self) -> dict[str, KnownCheckpoint]:
-        run = self.run
         if isinstance(self.checkpoints, dict):
-            repository = run.repository if run else str(self.repository)
-            given = self.checkpoints.items()
-            return {name: KnownCheckpoint(HubPlace(repository, name), tokens) for name, tokens in given}
-        assert run is not None, "a choice is of a family"
-        known = {name: checkpoint.tokens_seen for name, checkpoint in run.known.items()}
-        return {name: run.find(name) for name in chosen_of(self.checkpoints, known)}
+            places = {name: HubPlace(self.run_repository, name) for name in self.checkpoints}
+            return {name: KnownCheckpoint(places[name], tokens) for name, tokens in self.checkpoints.items()}
+        assert self.run is not None, "a choice is of a family"
+        known = {name: checkpoint.tokens_seen for name, checkpoint in self.run.known.items()}
+        return {name: self.run.find(name) for name in chosen_of(self.checkpoints, known)}
 
 
 Source = Annotated[NurserySource | LocalSource | HubSource, Field(discriminator="kind")]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chronocoder.plan.downloads import Priced
 from chronocoder.plan.hardware import STARTUP_S, Hardware
 from chronocoder.plan.plan import Plan
 from chronocoder.plan.sizes import PREFIX_TOKENS
@@ -49,6 +50,25 @@ def price_table(plans: Mapping[str, Plan]) -> str:
     ]
     lines = (PRICE_HEADINGS, ("---",) * len(PRICE_HEADINGS), *rows)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def downloads_text(downloads: Sequence[Priced]) -> str:
+    """Return what an experiment takes from the hub as a table, and the sum of what is to come."""
+    rows = [
+        (
+            one.download.path,
+            " + ".join(f"{place.repository} {place.revision}" for place in one.download.places),
+            "there" if one.there else ("cannot be fetched" if one.problem else _to_come(one)),
+        )
+        for one in downloads
+    ]
+    of_checkpoints = sum(one.size_bytes for one in downloads if not _of_dataset(one))
+    total = (
+        f"To fetch: {shortened(of_checkpoints, 'B')} of checkpoints, and of datasets what the configuration asks for."
+    )
+    if not rows:
+        return "Nothing comes from the hub.\n"
+    return f"{_table('From the Hugging Face hub', ('result', 'from', 'to fetch'), rows)}\n\n{total}\n"
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -105,6 +125,15 @@ def duration(hours: float) -> str:
     if hours < 2 / 60:
         return f"{hours * 3600:.0f} s"
     return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
+
+
+def _of_dataset(download: Priced) -> bool:
+    return download.download.job.rule != "download_checkpoint"
+
+
+def _to_come(download: Priced) -> str:
+    size = shortened(download.size_bytes, "B")
+    return f"at most {size}" if _of_dataset(download) else size
 
 
 def _rule_rows(plan: Plan) -> list[tuple[str, ...]]:

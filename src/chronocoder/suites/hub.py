@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import (
@@ -29,6 +29,22 @@ _FAILURES: tuple[type[Exception], ...] = (
 )
 """Among the bases is the error of the HTTP library that huggingface_hub uses."""
 _TOKEN = "set HF_TOKEN in the environment to a token of an account that may read it (it is read from nowhere else)"
+
+
+class HubFile(NamedTuple):
+    """A file of a revision, as the hub describes it.
+
+    Attributes:
+        name: its path in the repository.
+        size_bytes: bytes of its content.
+        blob: the name that git gives to its content; of a large file, to what stands for it.
+        sha256: of its content, where it is a large file.
+    """
+
+    name: str
+    size_bytes: int
+    blob: str
+    sha256: str | None
 
 
 def hub_token() -> str | Literal[False]:
@@ -54,6 +70,27 @@ def resolve_commit(repository: str, revision: str, kind: Kind = "model") -> str:
     if not commit:
         raise ConfigError(f"{kind} {repository} at '{revision}': the hub names no commit; give one as the revision")
     return str(commit)
+
+
+def revision_files(repository: str, label: str, commit: str, kind: Kind = "model") -> list[HubFile]:
+    """Return the files of a commit with their sizes and checksums.
+
+    Args:
+        repository: for instance `EleutherAI/pythia-1b`.
+        label: what messages call the revision.
+        commit: the commit.
+        kind: of the repository.
+
+    Raises:
+        ConfigError: names repository, revision and remedy.
+    """
+    with hub_errors(repository, label, kind):
+        ask = hub_api().model_info if kind == "model" else hub_api().dataset_info
+        info = ask(repository, revision=commit, files_metadata=True)
+    return [
+        HubFile(one.rfilename, one.size or 0, one.blob_id or "", one.lfs.sha256 if one.lfs else None)
+        for one in info.siblings or []
+    ]
 
 
 @contextmanager
