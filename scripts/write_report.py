@@ -25,6 +25,8 @@ OPTIONAL = {
     "controls": "stores of effects of the controls",
     "control-evaluations": "stores of their evaluations, same order",
     "baselines": "stores of comparisons with dictionaries of single checkpoints",
+    "choice": "store of the curves that comparisons were chosen from",
+    "scan": "store of a scan of all checkpoints",
 }
 
 
@@ -36,7 +38,7 @@ def main() -> None:
     parser.add_argument("--similarity", type=Path, required=True, help="store of its checkpoints' similarities")
     parser.add_argument("--comparisons", type=Path, required=True, help="YAML file of its comparisons")
     for kind in KINDS:
-        parser.add_argument(f"--{kind}", type=Path, nargs="+", required=True, help=f"stores of all runs: {kind}")
+        parser.add_argument(f"--{kind}", type=Path, nargs="*", required=True, help=f"stores of all runs: {kind}")
     for flag, text in OPTIONAL.items():
         parser.add_argument(f"--{flag}", type=Path, nargs="*", default=[], help=f"{text}, if there are any")
     parser.add_argument("--contrasts", required=True, help="tasks that a surface rule tells apart, as JSON")
@@ -55,11 +57,14 @@ def main() -> None:
         runs=runs,
         contrasts=read_contrasts(json.loads(arguments.contrasts), names(behaviour, "task")),
         seed_matches=match_seeds(others["seed-matches"], runs),
-        example_path=str(arguments.relies[0]),
+        example_path=str(next(iter(arguments.relies), "")),
         consolidations=others["consolidations"],
         controls=others["controls"],
         control_evaluations=others["control-evaluations"],
         baselines=others["baselines"],
+        choice=next(iter(others["choice"]), None),
+        reasons={name: comparison.get("why", "") for name, comparison in comparisons.items()},
+        scan=next(iter(others["scan"]), None),
     )
     write_page(inputs, arguments.output)
 

@@ -1,4 +1,4 @@
-"""What the crosscoders are trained on, and why."""
+"""What the crosscoders are trained on, and why. Imports nothing heavy: the DAG is built with it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +7,9 @@ import yaml
 
 from chronocoder.config import ChoiceSettings, Comparison
 from chronocoder.errors import ConfigError
+
+CHOSEN = "from accuracy curves"
+"""How a chosen comparison came about, beside those given in the configuration."""
 
 
 def given_comparisons(comparisons: Mapping[str, Comparison], site: str) -> dict[str, dict[str, object]]:

@@ -30,10 +30,10 @@ def score_tasks(
     scores = {revision: pool.differences(model) for revision, model in models}
     seen = {revision: tokens_seen[revision] for revision in scores}
     of_tasks = (np.stack(differences) for differences in zip(*scores.values(), strict=True))
-    return [_scores_of_task(task, seen, differences) for task, differences in zip(tasks, of_tasks, strict=True)]
+    return [scores_of_task(task, seen, differences) for task, differences in zip(tasks, of_tasks, strict=True)]
 
 
-def _scores_of_task(task: xr.Dataset, tokens_seen: Mapping[str, int], differences: np.ndarray) -> xr.Dataset:
+def scores_of_task(task: xr.Dataset, tokens_seen: Mapping[str, int], differences: np.ndarray) -> xr.Dataset:
     """Return the scores of a task from right minus wrong, shape (checkpoint, example)."""
     unit = unit_of(task)
     dataset = xr.Dataset(

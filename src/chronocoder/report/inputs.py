@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import xarray as xr
@@ -147,7 +147,7 @@ class ReportInputs:
         behaviour: accuracy, dims (task, checkpoint), and what tasks ask; with means of groups, if there are any.
         similarity: dims (site, checkpoint, other_checkpoint).
         comparisons: checkpoints by name of the comparison; without controls and single checkpoints.
-        runs: trained crosscoders of these comparisons.
+        runs: trained crosscoders of these comparisons; none where nothing was chosen, or on a scan.
         contrasts: pairs of tasks; may be empty.
         seed_matches: how stable effects are between seeds, for each comparison and variant; may be empty.
         example_path: path of one run's effects, for the note on how to read the stores.
@@ -156,6 +156,9 @@ class ReportInputs:
         control_evaluations: their quality, in the same order.
         baselines: what joint dictionaries are worth beside those of single checkpoints; may be empty.
         consolidations: overlap of effects between languages, one of each run; empty where no family has several.
+        choice: the curves that comparisons were chosen from, and the changes in them; None where all were given.
+        reasons: why each comparison was made, those of the choice in sentences.
+        scan: accuracy and similarity of every checkpoint, where only some are studied; None without one.
     """
 
     suite: str
@@ -170,6 +173,9 @@ class ReportInputs:
     control_evaluations: Sequence[xr.Dataset] = ()
     baselines: Sequence[xr.Dataset] = ()
     consolidations: Sequence[xr.Dataset] = ()
+    choice: xr.Dataset | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    scan: xr.Dataset | None = None
 
     def __post_init__(self) -> None:
         """Check that controls and baselines are of the suite, and controls whole.

@@ -12,6 +12,7 @@ from plotly.offline import get_plotlyjs
 from chronocoder.report.ability_figures import draw_abilities
 from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.baselines import baseline_table
+from chronocoder.report.choice import choice_rows
 from chronocoder.report.compact import Vocabulary
 from chronocoder.report.consolidation import COLUMNS as LANGUAGE_COLUMNS
 from chronocoder.report.consolidation import draw_consolidations, language_tables
@@ -55,7 +56,8 @@ def render_page(inputs: ReportInputs) -> str:
     return _template().render(
         inputs=inputs,
         key_numbers=key_numbers(inputs),
-        summary=summarise(inputs, found[0]),
+        summary=summarise(inputs, found[0] if found else {}),
+        choice_rows=choice_rows(inputs.choice) if inputs.choice is not None else [],
         task_kinds=kinds_named(inputs.behaviour),
         task_reasons=list(reasons_named(inputs.behaviour).values()),
         task_rows=task_rows(inputs.behaviour),
@@ -64,8 +66,8 @@ def render_page(inputs: ReportInputs) -> str:
         long_comparisons=any(run.relie.sizes["checkpoint"] > 2 for run in inputs.runs),
         any_above_one=any(run.evaluation["recovered_above_one"].any() for run in inputs.runs),
         is_exact=all(run.estimator == EXACT_ABLATION for run in inputs.runs),
-        intervention=inputs.runs[0].intervention,
-        random_level=inputs.runs[0].random_level,
+        intervention=inputs.runs[0].intervention if inputs.runs else "",
+        random_level=inputs.runs[0].random_level if inputs.runs else "",
         control_columns=[" or ".join(classes) for classes in COLUMNS],
         control_tables=control_tables(inputs),
         baseline_tables=[baseline_table(baseline) for baseline in inputs.baselines],
@@ -98,6 +100,7 @@ def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
             "similarity": draw_similarities(inputs.similarity, inputs.comparisons),
             "training": draw_trainings(inputs.runs),
             "consolidation": draw_consolidations(inputs.consolidations),
+            **_scan_figures(inputs, emphasised),
         },
         "shares": [draw_shares(run) for run in inputs.runs],
         "writing": [[writing_data(run.ablations[task]) for task in run.tasks] for run in inputs.runs],
@@ -114,13 +117,16 @@ def key_numbers(inputs: ReportInputs) -> list[KeyNumber]:
     """Return the numbers at the head of the page."""
     tokens = inputs.behaviour["tokens_seen"].values
     latents = sorted({run.relie.sizes["feature"] for run in inputs.runs})
+    of_runs = [
+        KeyNumber(str(len(inputs.runs)), "crosscoders"),
+        KeyNumber(", ".join(short_count(count) for count in latents), "latents in each"),
+    ]
     return [
         KeyNumber(str(inputs.behaviour.sizes["checkpoint"]), "checkpoints"),
         KeyNumber(f"{short_count(tokens.min())} – {short_count(tokens.max())}", "tokens seen"),
         KeyNumber(str(inputs.behaviour.sizes["task"]), "tasks"),
         KeyNumber(str(len(inputs.comparisons)), "comparisons"),
-        KeyNumber(str(len(inputs.runs)), "crosscoders"),
-        KeyNumber(", ".join(short_count(count) for count in latents), "latents in each"),
+        *(of_runs if inputs.runs else []),
     ]
 
 
@@ -156,6 +162,7 @@ def _resource(name: str) -> str:
 def _all_stores(inputs: ReportInputs) -> dict[str, xr.Dataset]:
     """Return every store that the report is made of, by a name in words."""
     stores = {"behaviour": inputs.behaviour, "similarity": inputs.similarity}
+    stores |= {name: of for name, of in (("choice", inputs.choice), ("scan", inputs.scan)) if of is not None}
     for run in inputs.runs:
         stores |= {f"{run.key.label}: {name}": dataset for name, dataset in run.stores.items()}
     of_others = {
@@ -168,6 +175,15 @@ def _all_stores(inputs: ReportInputs) -> dict[str, xr.Dataset]:
         stores |= {f"{key_of(dataset).label}: {kind}": dataset for dataset in others}
     return stores | {
         f"{matches.attrs['comparison']} · {matches.attrs['variant']}: seeds": matches for matches in inputs.seed_matches
+    }
+
+
+def _scan_figures(inputs: ReportInputs, emphasised: Sequence[str]) -> dict[str, Any]:
+    if inputs.scan is None:
+        return {}
+    return {
+        "scan": draw_abilities(inputs.scan, inputs.comparisons, emphasised),
+        "scanSimilarity": draw_similarities(inputs.scan, inputs.comparisons),
     }
 
 

@@ -521,6 +521,7 @@ function showRun() {
 
 function start() {
   drawSelections();
+  if (!data.runs.length) return;
   fill(byId("run"), data.runs.map((run) => run.label));
   fill(byId("class"), data.classes);
   byId("class").prepend(new Option("any", "", true, true));

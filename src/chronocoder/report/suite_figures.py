@@ -64,6 +64,7 @@ def draw_similarities(similarity: xr.Dataset, comparisons: Mapping[str, Sequence
         ]
         for site in sites
         for name, title in MEASURES.items()
+        if name in similarity
     }
 
 

@@ -53,10 +53,14 @@ def summarise(inputs: ReportInputs, found: Found) -> list[Finding]:
 
     Args:
         inputs: what the report shows.
-        found: what each contrast brings out in the crosscoder configured first.
+        found: what each contrast brings out in the crosscoder configured first; nothing without one.
     """
-    first = inputs.runs[0]
     findings = [Finding("Ability", ability_sentence(inputs.behaviour))]
+    if inputs.choice is not None:
+        findings.append(Finding("Choice of checkpoints", str(inputs.choice.attrs["summary"])))
+    if not inputs.runs:
+        return findings
+    first = inputs.runs[0]
     for contrast, features in found.items():
         phase = find_surface_phase(inputs.behaviour, contrast)
         if phase is not None:
