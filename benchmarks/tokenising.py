@@ -1,8 +1,9 @@
 """Build corpora of several sizes: tokens a second beside the bare tokenizer, and the peak of memory.
 
-The text is made up: documents of words of an invented language, by Zipf's law, as JSONL; the tokenizer is trained on some
-of it. Each corpus is built by the script that the DAG runs. Memory is the sum over its processes of what each has for
-itself, so that libraries they share count once for each of them only as far as they are written to.
+The text is made up: documents of words of an invented language, by Zipf's law, as JSONL; the tokenizer is trained on
+some of it. Each corpus is built by the script that the DAG runs, its start included. `reading` is the part of the CPU
+time that reading documents and choosing their splits takes. `MB` is the peak of the memory that its processes have for
+themselves, together.
 
     python benchmarks/tokenising.py --tokens 5000000 20000000 --processes 1 2
 """
@@ -10,6 +11,7 @@ itself, so that libraries they share count once for each of them only as far as 
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -39,10 +41,12 @@ class Built(NamedTuple):
 
     Attributes:
         seconds: from the start of the script to its end.
+        cpu_s: seconds of one core that all its processes take together.
         peak_mb: memory of all its processes together.
     """
 
     seconds: float
+    cpu_s: float
     peak_mb: float
 
 
@@ -62,26 +66,30 @@ def measure(directory: Path, sizes: list[int], processes: list[int]) -> None:
     texts = list(islice(documents(), BARE_DOCUMENTS))
     tokenizer = train_tokenizer(texts, VOCABULARY)
     tokenizer.save_pretrained(directory / "tokenizer")
-    started = time.perf_counter()
+    started = time.process_time()
     tokens = sum(len(encode_texts(batch, tokenizer).token_ids) for batch in in_batches(texts))
-    bare = tokens / (time.perf_counter() - started)
-    print(f"bare tokenizer, one process: {bare:,.0f} tokens a second")
+    bare = tokens / (time.process_time() - started)
+    show(f"bare tokenizer: {bare:,.0f} tokens a second of one core")
     text = directory / "text.jsonl"
     characters = sum(map(len, texts)) / tokens
     write_text(text, int(1.05 * max(sizes) * characters))
-    print("| tokens | processes | tokens a second | beside the bare tokenizer | reading, of the time | peak, MB |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    show("| tokens | processes | tokens a second | for a core, beside the bare tokenizer | reading | MB |")
+    show("| --- | --- | --- | --- | --- | --- |")
     for size in sizes:
         corpus = corpus_of(text, size)
         reading = time_reading(corpus, size / tokens * BARE_DOCUMENTS)
         for count in processes:
             built = build(directory, corpus, count)
-            rate = size / built.seconds
-            print(
-                f"| {size:,} | {count} | {rate:,.0f} | {rate / bare / count:.2f} | {reading / built.seconds:.2f}"
-                f" | {built.peak_mb:.0f} |",
-                flush=True,
+            show(
+                f"| {size:,} | {count} | {size / built.seconds:,.0f} | {size / built.cpu_s / bare:.2f}"
+                f" | {reading / built.cpu_s:.2f} | {built.peak_mb:.0f} |"
             )
+
+
+def show(line: str) -> None:
+    """Write a line."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def documents() -> Iterator[str]:
@@ -123,18 +131,18 @@ def corpus_of(text: Path, size: int) -> TextCorpus:
 
 
 def time_reading(corpus: TextCorpus, count: float) -> float:
-    """Return the seconds that reading documents and choosing their splits takes, without tokenising."""
-    started = time.perf_counter()
-    for _ in islice(read_documents(corpus, "corpus", VALIDATION_SHARE, None), int(count)):
+    """Return the seconds of a core that reading documents and choosing their splits takes, without tokenising."""
+    started = time.process_time()
+    for _ in islice(read_documents(corpus, "corpus", VALIDATION_SHARE, [Path(corpus.path)]), int(count)):
         pass
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def build(directory: Path, corpus: TextCorpus, processes: int) -> Built:
     """Run the script and watch its memory."""
     flags = ["--suite", "made-up", "--corpus", corpus.model_dump_json(), "--tokenizer", directory / "tokenizer"]
     places = [f"--{name}={directory / name}" for name in ("train", "validation", "state")]
-    started, peak = time.perf_counter(), 0.0
+    before, started, peak = cpu_seconds(), time.perf_counter(), 0.0
     command = [sys.executable, SCRIPT, *flags, *places, "--processes", str(processes)]
     script = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     watched = psutil.Process(script.pid)
@@ -143,7 +151,13 @@ def build(directory: Path, corpus: TextCorpus, processes: int) -> Built:
         time.sleep(0.1)
     if script.returncode:
         raise SystemExit(script.communicate()[1])
-    return Built(time.perf_counter() - started, peak)
+    return Built(time.perf_counter() - started, cpu_seconds() - before, peak)
+
+
+def cpu_seconds() -> float:
+    """Return what all processes have taken that this one has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def memory_mb(process: psutil.Process) -> float:

@@ -25,14 +25,14 @@ def main() -> None:
     from chronocoder.activations.loader import ActivationStores
     from chronocoder.crosscoder.model import load_crosscoder
     from chronocoder.devices import default_device
-    from chronocoder.features.examples import sequence_languages, top_examples, top_features
+    from chronocoder.features.examples import sequence_labels, top_examples, top_features
     from chronocoder.suites.tokenizers import load_tokenizer
 
     crosscoder = load_crosscoder(arguments.crosscoder, default_device())
     chosen = top_features(relie, settings.top_features)
     stores = ActivationStores(arguments.activations)
-    languages = sequence_languages(stores, load_store(arguments.corpus))
-    examples = top_examples(crosscoder, stores, load_tokenizer(arguments.tokenizer), chosen, settings, languages)
+    labels = sequence_labels(stores, load_store(arguments.corpus))
+    examples = top_examples(crosscoder, stores, load_tokenizer(arguments.tokenizer), chosen, settings, labels)
     write_store(examples, arguments.output, provenance(settings, **crosscoder.facts))
 
 

@@ -105,7 +105,7 @@ def write_blocks(blocks: Iterator[xr.Dataset], path: Path, attributes: Mapping[s
         _write_first(next(blocks), partial, attributes, dim)
         for block in blocks:
             constant = [name for name, variable in block.variables.items() if dim not in variable.dims]
-            portable = _with_portable_strings(block).drop_vars(constant)
+            portable = _with_portable_strings(block).drop_vars(constant).assign_attrs(attributes)
             portable.to_zarr(partial, append_dim=dim, zarr_format=3, consolidated=False)
         seal_store(partial)
 

@@ -405,6 +405,7 @@ def example_store() -> xr.Dataset:
             "activation": labelled(dims, np.array([activation], dtype=np.float32), "activation"),
             "activation_frequency": labelled(("feature",), np.array([0.1]), "frequency"),
             "example_language": labelled(dims[:2], strings([["english", "french"]]), "language"),
+            "example_source": labelled(dims[:2], strings([["", "web"]]), "source"),
             "language_share": labelled(("feature", "language"), np.array([[0.75, 0.25]]), "share"),
         },
         coords={

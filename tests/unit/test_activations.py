@@ -67,6 +67,17 @@ def test_store_holds_all_tokens_but_each_sequences_first(
     assert store.attrs["site"] == "residual.1"
 
 
+def test_labels_of_the_text_are_kept(tmp_path: Path, corpus: xr.Dataset, site: Site) -> None:
+    labels = {"language": [f"language {row % 3}" for row in range(40)], "source": ["web", ""] * 20}
+    labelled = corpus.assign({name: ("sequence", values) for name, values in labels.items()})
+    harvest(site, labelled, HarvestSettings(), tmp_path / "a.zarr", ATTRIBUTES)
+    store = load_store(tmp_path / "a.zarr")
+    for name, values in labels.items():
+        assert store[name].isel(text_sequence=store["sequence"]).values.tolist() == np.repeat(values, 10).tolist()
+    stores = ActivationStores([tmp_path / "a.zarr"])
+    assert stores.rows == 400 and stores.text_columns().sizes["token"] == 400
+
+
 def test_interrupted_harvest_goes_on_and_equals_an_undisturbed_one(
     tmp_path: Path, corpus: xr.Dataset, site: Site, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

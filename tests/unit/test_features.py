@@ -14,7 +14,7 @@ from chronocoder.activations.loader import ActivationStores
 from chronocoder.activations.origin import text_digest
 from chronocoder.config import FeatureSettings
 from chronocoder.errors import StoreError
-from chronocoder.features.examples import sequence_languages, top_examples, top_features
+from chronocoder.features.examples import SequenceLabels, sequence_labels, top_examples, top_features
 
 
 def test_features_of_largest_effect_on_any_task_at_any_checkpoint() -> None:
@@ -34,7 +34,8 @@ def test_windows_centre_on_the_largest_activations(
     crosscoder = tiny_crosscoder("l1").fold_scale(torch.ones(2))
     settings = FeatureSettings(examples=5, context_tokens=4)
     languages = np.array(["french", "english"])[np.arange(50) % 3 % 2]
-    examples = top_examples(crosscoder, stores, tokenizer, np.array([2, 7]), settings, languages)
+    labels = SequenceLabels(languages, np.array([f"page{number}" for number in range(50)]))
+    examples = top_examples(crosscoder, stores, tokenizer, np.array([2, 7]), settings, labels)
     codes = crosscoder.encode(torch.from_numpy(stores.read(0, 500)))[:, [2, 7]].numpy()
     text = stores.text_columns()
     for number in range(2):
@@ -50,6 +51,7 @@ def test_windows_centre_on_the_largest_activations(
         assert (examples["token"].values[number][outside] == "").all()
         best = np.argsort(-peaks, kind="stable")[:5]
         assert examples["example_language"].values[number].tolist() == languages[best].tolist()
+        assert examples["example_source"].values[number].tolist() == [f"page{row}" for row in best]
         of_rows = np.repeat(languages, 10)
         means = [codes[of_rows == name, number].mean() for name in ("english", "french")]
         expected = means / np.sum(means)
@@ -57,13 +59,14 @@ def test_windows_centre_on_the_largest_activations(
     assert examples["language"].values.tolist() == ["english", "french"]
 
 
-def test_languages_are_those_of_the_harvested_text(activation_store: Callable[..., Path]) -> None:
+def test_labels_are_those_of_the_harvested_text(activation_store: Callable[..., Path]) -> None:
     stores = ActivationStores([activation_store("step0", rows=100)])
     corpus = xr.Dataset(
         {"token_ids": (("sequence", "position"), np.zeros((10, 11), dtype=np.int32))},
-        coords={"language": ("sequence", [*"abcdefghij"])},
+        coords={"language": ("sequence", [*"abcdefghij"]), "source": ("sequence", [*"ABCDEFGHIJ"])},
     )
     stores.attributes[0]["tokens_digest"] = text_digest(corpus)
-    assert sequence_languages(stores, corpus).tolist() == [*"abcdefghij"]
+    found = sequence_labels(stores, corpus)
+    assert found.language.tolist() == [*"abcdefghij"] and found.source.tolist() == [*"ABCDEFGHIJ"]
     with pytest.raises(StoreError, match=r"train\.zarr: not harvested on the given corpus; give the corpus of the val"):
-        sequence_languages(stores, corpus + 1)
+        sequence_labels(stores, corpus + 1)

@@ -115,11 +115,11 @@ def test_page_has_a_section_where_languages_are_compared_and_none_elsewhere(inpu
     assert "Languages" not in dict(summarise(replace(inputs, consolidations=[]), {}))
 
 
-def test_examples_tell_their_language(inputs: ReportInputs) -> None:
+def test_examples_tell_their_language_and_source(inputs: ReportInputs) -> None:
     document = json.loads(re.findall(r'id="document">(.*?)</script>', render_page(inputs), re.DOTALL)[0])
     examples = document["runs"][0]["examples"]["0"]
     assert examples["languages"] == [["english", 0.75], ["french", 0.25]]
-    assert [row[3] for row in examples["rows"]] == ["english", "french"]
+    assert [row[3] for row in examples["rows"]] == ["english", "french, web"]
 
 
 def test_a_comparison_of_languages_without_its_run_is_named(inputs: ReportInputs) -> None:

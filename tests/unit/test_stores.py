@@ -9,7 +9,7 @@ import xarray as xr
 
 from chronocoder.config import SimilaritySettings
 from chronocoder.errors import StoreError
-from chronocoder.stores import labelled, load_store, open_store, provenance, whole_directory, write_store
+from chronocoder.stores import labelled, load_store, open_store, provenance, whole_directory, write_blocks, write_store
 
 
 def small_dataset() -> xr.Dataset:
@@ -40,6 +40,26 @@ def test_round_trip_keeps_values_units_and_provenance(store: Path) -> None:
     assert dataset.attrs["suite"] == "tiny" and dataset.attrs["seed"] == 3
     assert dataset.attrs["settings"] == SimilaritySettings().model_dump_json()
     assert "torch" in dataset.attrs["package_versions"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 20])
+def test_blocks_make_the_store_that_the_whole_makes(tmp_path: Path, size: int) -> None:
+    whole = xr.Dataset(
+        {
+            "token_ids": labelled(("sequence", "position"), np.arange(28).reshape(7, 4), "token"),
+            "language": labelled(("sequence",), np.array([f"language {row}" for row in range(7)]), "language"),
+            "weight": labelled(("position",), np.arange(4.0), "constant along the blocks"),
+        },
+        coords={"sequence": np.arange(7), "position": np.arange(4)},
+    )
+    write_store(whole, tmp_path / "whole.zarr", {"suite": "tiny"})
+    blocks = (whole.isel(sequence=slice(start, start + size)) for start in range(0, 7, size))
+    write_blocks(blocks, tmp_path / "blocks.zarr", {"suite": "tiny"}, "sequence")
+    found = load_store(tmp_path / "blocks.zarr")
+    xr.testing.assert_equal(found, load_store(tmp_path / "whole.zarr"))
+    assert {**found.attrs, "files": 0} == {"suite": "tiny", "files": 0}
+    assert found["token_ids"].encoding["chunks"] == (min(size, 7), 4)
+    assert all(variable.attrs for variable in found.data_vars.values())
 
 
 def test_snakemakes_mark_does_not_disturb(store: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_suite_of_controls_alone_has_no_report(controls: Workflow) -> None:
         "train_tokenizer": 2,
         "pretrain_small": 1,
         "pretrain_twin": 1,
-        "build_corpus": 2,
+        "build_corpus": 1,
         "build_task": 2,
         "harvest_activations": 2,
         "train_crosscoder": 1,

@@ -21,6 +21,7 @@ from chronocoder.errors import ConfigError, NonFiniteError
 from chronocoder.suites.sites import Site, resolve_site
 
 SAMPLE_BATCH = 64
+LABELS = ("language", "source")
 _log = logging.getLogger(__name__)
 
 
@@ -96,7 +97,7 @@ def harvest(site: Site, corpus: xr.Dataset, settings: HarvestSettings, path: Pat
 
     Args:
         site: where to read.
-        corpus: `token_ids` (sequence, position).
+        corpus: `token_ids` (sequence, position), and labels of the sequences, which are kept.
         settings: number format and batch size.
         path: the store to make.
         attributes: its provenance.
@@ -110,7 +111,8 @@ def harvest(site: Site, corpus: xr.Dataset, settings: HarvestSettings, path: Pat
     tokens_a_sequence = token_ids.shape[1] - 1
     rows, width = len(token_ids) * tokens_a_sequence, site.model.config.hidden_size
     piece_rows = sequences_per_piece(token_ids.shape[1]) * tokens_a_sequence
-    with ActivationWriter(path, rows, width, settings.dtype, piece_rows, attributes) as writer:
+    labels = {name: corpus[name].values for name in LABELS if name in corpus}
+    with ActivationWriter(path, rows, width, settings.dtype, piece_rows, attributes, labels) as writer:
         if writer.rows_written:
             _log.info("going on after %d of %d tokens", writer.rows_written, rows)
         progress = tqdm(total=rows, initial=writer.rows_written, unit="token", desc=path.stem, mininterval=2)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +12,12 @@ import numpy as np
 import zarr
 from jaxtyping import Float
 from torch import Tensor
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from chronocoder.activations.formats import StoredFormat, narrow
 from chronocoder.activations.pieces import PIECES_PER_SHARD
 from chronocoder.renaming import put_in_place
-from chronocoder.stores import seal_store
+from chronocoder.stores import seal_store, strings
 
 COLUMNS = {
     "token_id": "token of the text",
@@ -64,6 +65,7 @@ class ActivationWriter:
         stored_format: StoredFormat,
         piece_rows: int,
         attributes: dict[str, Any],
+        labels: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Open a partial store or begin one.
 
@@ -74,10 +76,13 @@ class ActivationWriter:
             stored_format: number format; `int8` adds the coordinate `scale` (token,).
             piece_rows: rows of a chunk.
             attributes: provenance; all but the time of creation must be the same for a partial store to be used.
+            labels: of the text's sequences, by name; in the store they lie along `text_sequence`, whose places are
+                the values of `sequence`.
         """
         self._path = path
         self._partial = path.with_name(f".{path.name}.partial")
         self._rows, self._width, self._piece_rows = rows, width, piece_rows
+        self._labels = labels or {}
         self._format: StoredFormat = stored_format
         self._pending: list[dict[str, np.ndarray]] = []
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
@@ -145,7 +150,10 @@ class ActivationWriter:
         if self.rows_written != self._rows:
             raise ValueError(f"{self._path}: {self.rows_written} of {self._rows} rows were appended")
         (self._partial / _PROGRESS).unlink()
-        zarr.open_group(self._partial, mode="r+", use_consolidated=False).attrs["text_digest"] = self._text_digest()
+        group = zarr.open_group(self._partial, mode="r+", use_consolidated=False)
+        group.attrs["text_digest"] = self._text_digest()
+        for name, values in self._labels.items():
+            _write_labels(group, name, values)
         seal_store(self._partial)
         put_in_place(self._partial, self._path)
 
@@ -200,3 +208,14 @@ class ActivationWriter:
             dimension_names=("token", "d_model")[: 1 + len(widths)],
             attributes={"long_name": long_name, "units": "1"},
         )
+
+
+def _write_labels(group: zarr.Group, name: str, values: np.ndarray) -> None:
+    group.create_array(
+        name,
+        data=strings(values),
+        compressors=[ZstdCodec(level=3, checksum=True)],
+        dimension_names=("text_sequence",),
+        attributes={"long_name": f"{name} of a sequence of the corpus", "units": "1"},
+        overwrite=True,
+    )

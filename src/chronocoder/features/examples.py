@@ -58,8 +58,20 @@ class Window(NamedTuple):
     activation: np.ndarray
 
 
-def sequence_languages(stores: ActivationStores, corpus: xr.Dataset) -> np.ndarray:
-    """Return the language of each sequence whose activations are stored, empty where the text names none.
+class SequenceLabels(NamedTuple):
+    """Where the sequences of a split come from.
+
+    Attributes:
+        language: of each, empty where the text names none; shape (sequence,).
+        source: likewise.
+    """
+
+    language: np.ndarray
+    source: np.ndarray
+
+
+def sequence_labels(stores: ActivationStores, corpus: xr.Dataset) -> SequenceLabels:
+    """Return language and source of each sequence whose activations are stored.
 
     Args:
         stores: the activations.
@@ -70,8 +82,8 @@ def sequence_languages(stores: ActivationStores, corpus: xr.Dataset) -> np.ndarr
     """
     if stores.attributes[0]["tokens_digest"] != text_digest(corpus):
         raise StoreError(f"{stores.name}: not harvested on the given corpus; give the corpus of the validation split")
-    languages: np.ndarray = corpus["language"].values[np.unique(stores.text_columns()["sequence"].values)]
-    return languages
+    numbers = np.unique(stores.text_columns()["sequence"].values)
+    return SequenceLabels(*(corpus[name].values[numbers] for name in SequenceLabels._fields))
 
 
 def top_examples(
@@ -80,7 +92,7 @@ def top_examples(
     tokenizer: PreTrainedTokenizerBase,
     features: np.ndarray,
     settings: FeatureSettings,
-    languages: np.ndarray,
+    labels: SequenceLabels,
 ) -> xr.Dataset:
     """Return the sequences in which each feature reaches its largest activations, one window of each.
 
@@ -92,16 +104,17 @@ def top_examples(
         tokenizer: the suite's.
         features: those to show.
         settings: how many examples, and their context.
-        languages: of the split's sequences.
+        labels: of the split's sequences.
 
     Returns:
-        Dims (feature, example, position); the most active token is at position 0. `example_language` is that of each
-        example, and `language_share` (feature, language) how much of a feature's activation is in each language.
+        Dims (feature, example, position); the most active token is at position 0. `example_language` and
+        `example_source` are those of each example, and `language_share` (feature, language) how much of a feature's
+        activation is in each language.
     """
     text = stores.text_columns()
     encode = partial(_encode, crosscoder, torch.from_numpy(features).to(crosscoder.W_enc.device))
     starts = np.append(np.flatnonzero(np.diff(text["sequence"].values, prepend=-1)), stores.rows)
-    names, language = np.unique(languages, return_inverse=True)
+    names, language = np.unique(labels.language, return_inverse=True)
     peaks, frequency, mean = _peaks(stores, encode, starts, len(features), language)
     chosen = np.argsort(-peaks, axis=0, kind="stable")[: settings.examples].T
     token_id, activation = _cut_windows(
@@ -116,7 +129,8 @@ def top_examples(
             "activation_frequency": labelled(
                 ("feature",), frequency, "part of validation tokens with the feature active"
             ),
-            "example_language": labelled(dims[:2], strings(languages[chosen]), "language of the example"),
+            "example_language": labelled(dims[:2], strings(labels.language[chosen]), "language of the example"),
+            "example_source": labelled(dims[:2], strings(labels.source[chosen]), "source of the example"),
             "language_share": labelled(
                 ("feature", "language"),
                 mean / np.where(mean.any(axis=1), mean.sum(axis=1), np.nan)[:, None],

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from chronocoder.config import HubCorpus, NurseryCorpus, NurserySource
+from chronocoder.config import NurserySource
 from chronocoder.plan.compute import (
     Prompts,
     blocks_flops,
@@ -24,7 +24,6 @@ from chronocoder.plan.effects import (
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import (
     LIGHT_PROCESS_BYTES,
-    PROCESS_BYTES,
     Memory,
     loader_bytes,
     model_bytes,
@@ -42,12 +41,14 @@ OWN_CODE_MATRICES = 5.25
 """Matrices (token, feature) of float32 alive while own codes are made beside the codes; measured on a CPU."""
 COMPARED_SEQUENCES = 64
 """Sequences in a forward pass of the comparison of checkpoints."""
-DOCUMENTS_AT_ONCE, DOCUMENT_TOKENS = 1024, 1000
-"""Documents that are tokenised at once, and their length: assumed, since the text is not at hand."""
-ENCODED_TOKEN_BYTES = 140
-"""Bytes of a token while its document is being tokenised, measured."""
-SEQUENCE_BYTES = 240
-"""Bytes of a sequence of the text while it is being packed, beside its tokens, measured."""
+DOCUMENT_BYTES = 6000
+"""Of a document in memory: assumed, since the text is not at hand."""
+TOKENISING_PROCESS_BYTES = 130e6
+"""Of a process that tokenises, with its documents, measured."""
+CHUNK_TOKENS, CORPUS_TOKEN_BYTES = 1 << 22, 12
+"""Tokens of a block of a corpus, and bytes of each while it is written, measured."""
+PLACE_BYTES = 8
+"""Of a sequence's place in a mixture."""
 TOKENS_PER_S = 5e5
 """Tokens that one core tokenises a second, measured."""
 PRETRAINING = "pretrain_"
@@ -79,18 +80,22 @@ def _download(place: Place) -> Cost:
 
 
 def _corpus(place: Place) -> Cost:
-    """Tokenise a split on the CPU: its sequences are held as int32, and once more while they are joined.
+    """Tokenise both splits on CPUs: sequences go to a file first, and from there block by block to the stores.
 
-    The documents that are tokenised at once are of one sentence in the nursery. What streams a dataset imports torch.
+    Beside a block, memory holds the places of the sequences, the processes that tokenise, and the documents that the
+    next one of a dataset on the hub is drawn from.
     """
-    corpus, split = place.suite.corpus, place.job.split
-    sequences = sequences_of(corpus, split)
+    corpus = place.suite.corpus
+    sequences = sum(sequences_of(corpus, split) for split in ("train", "validation"))
     tokens = sequences * corpus.sequence_length
-    documents = 0 if isinstance(corpus, NurseryCorpus) else DOCUMENTS_AT_ONCE * DOCUMENT_TOKENS * ENCODED_TOKEN_BYTES
-    process = PROCESS_BYTES if isinstance(corpus, HubCorpus) else LIGHT_PROCESS_BYTES
-    held = process + documents + 8.0 * tokens + SEQUENCE_BYTES * sequences
-    written = corpus_bytes(corpus, split, place.shape.vocabulary_size)
-    return Cost(Work(disk_bytes=written, cpu_s=tokens / TOKENS_PER_S), Memory(0.0, held))
+    processes = corpus.tokenising_processes
+    tokenising = 0.0 if processes == 1 else processes * TOKENISING_PROCESS_BYTES
+    drawn_from = max([getattr(part, "shuffle_buffer", 0) for part in corpus.parts], default=0) * DOCUMENT_BYTES
+    block = CORPUS_TOKEN_BYTES * min(tokens, CHUNK_TOKENS)
+    held = LIGHT_PROCESS_BYTES + tokenising + drawn_from + block + PLACE_BYTES * sequences
+    written = sum(corpus_bytes(corpus, split, place.shape.vocabulary_size) for split in ("train", "validation"))
+    moved = written + 2 * 4.0 * tokens  # to the file, and from there
+    return Cost(Work(disk_bytes=moved, cpu_s=tokens / TOKENS_PER_S / processes), Memory(0.0, held))
 
 
 def _harvest(place: Place) -> Cost:

@@ -162,14 +162,15 @@ def _language_shares(shares: xr.DataArray) -> list[tuple[str, float | None]]:
 
 
 def _example_rows(of_feature: xr.Dataset, vocabulary: Vocabulary) -> list[list[Any]]:
-    """Return [places of the tokens, levels of activation, [peak], language] of each example with the feature active."""
-    names = ("token", "token_id", "activation", "example_language")
-    tokens, token_id, activation, languages = (of_feature[name].values for name in names)
+    """Return [places of tokens, levels of activation, [peak], language and source] of each example that is active."""
+    names = ("token", "token_id", "activation", "example_language", "example_source")
+    tokens, token_id, activation, languages, sources = (of_feature[name].values for name in names)
     levels = np.ceil(ACTIVATION_LEVELS * activation / max(float(activation.max()), 1e-30)).astype(int)
     rows = []
     for number in np.flatnonzero(activation.max(axis=1) > 0):
         inside = token_id[number] >= 0
         places = [vocabulary.place(str(token)) for token in tokens[number][inside]]
         peak = int(activation[number][inside].argmax())
-        rows.append([places, levels[number][inside].tolist(), [peak], str(languages[number])])
+        origin = ", ".join(filter(None, (str(languages[number]), str(sources[number]))))
+        rows.append([places, levels[number][inside].tolist(), [peak], origin])
     return rows

@@ -316,13 +316,13 @@ function tinted(content, colour, strength, attributes) {
   return mark;
 }
 
-function exampleLine([places, levels, [peak], language]) {
+function exampleLine([places, levels, [peak], origin]) {
   const tokens = places.map((place, position) => {
     const [before, text, after] = tokenText(place, position);
     const className = position === peak ? "peak" : "";
     return [before, tinted(text, HELPS, levels[position] / LEVELS, { className }), after];
   });
-  const mark = language ? [element("span", { className: "language" }, language), " "] : [];
+  const mark = origin ? [element("span", { className: "language" }, origin), " "] : [];
   return element("li", {}, ...mark, ...tokens.flat());
 }
 

@@ -1,7 +1,10 @@
 """Documents of a corpus, each with the split that it belongs to wherever it comes up."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +12,8 @@ from jaxtyping import Int32
 
 from chronocoder.config import Documents, HubDataset, Labelled, Split, TextFiles
 from chronocoder.errors import CorpusError
-from chronocoder.suites.corpora.files import Record, corpus_files, missing_column, read_records
+from chronocoder.suites.corpora.files import Record, missing_column, read_records
+from chronocoder.suites.hub import hub_errors
 from chronocoder.suites.nursery.grammar import hash_share
 
 
@@ -50,7 +54,7 @@ def split_of(content: bytes, validation_share: float) -> Split:
 
 
 def read_documents(
-    place: TextFiles | HubDataset, key: str, validation_share: float, commit: str | None
+    place: TextFiles | HubDataset, key: str, validation_share: float, files: Sequence[Path] = (), commit: str = ""
 ) -> Iterator[Document]:
     """Yield the documents of files or a dataset in a fixed order; empty ones are left out.
 
@@ -60,12 +64,16 @@ def read_documents(
         place: where they are.
         key: of the corpus or its part in the configuration, for messages.
         validation_share: the fraction of documents that are for validation.
+        files: of local text, in order.
         commit: of a dataset on the hub.
 
     Raises:
         CorpusError: a file or the dataset cannot be read, or lacks a column.
     """
-    records = _read_dataset(place, commit) if isinstance(place, HubDataset) else _read_files(place, key)
+    if isinstance(place, HubDataset):
+        records = _read_dataset(place, commit)
+    else:
+        records = chain.from_iterable(read_records(path, place, key) for path in files)
     for record in records:
         text = _text(record, place, key)
         stripped = text.strip()
@@ -79,22 +87,23 @@ def fixed_label(place: Labelled) -> Label:
     return Label(place.language, place.source)
 
 
-def _read_files(place: TextFiles, key: str) -> Iterator[Record]:
-    return chain.from_iterable(read_records(path, place, key) for path in corpus_files(place, key))
-
-
-def _read_dataset(place: HubDataset, commit: str | None) -> Iterator[Record]:
+def _read_dataset(place: HubDataset, commit: str) -> Iterator[Record]:
     from datasets import load_dataset  # here, because it takes a second to import
     from datasets.exceptions import DatasetsError
 
     where = f"dataset '{place.dataset}'" + (f", configuration '{place.name}'" if place.name else "")
     where += f", split '{place.split}'"
+    hub = hub_errors(place.dataset, place.revision, "dataset") if place.is_remote else nullcontext()
+    token = os.environ.get("HF_TOKEN") or False
     try:
-        dataset = load_dataset(place.dataset, place.name, split=place.split, streaming=True, revision=commit)
-        if place.shuffle_buffer:
-            dataset = dataset.shuffle(seed=place.shuffle_seed, buffer_size=place.shuffle_buffer)
-        for values in dataset:
-            yield Record(where, values)
+        with hub:
+            dataset = load_dataset(
+                place.dataset, place.name, split=place.split, streaming=True, revision=commit or None, token=token
+            )
+            if place.shuffle_buffer:
+                dataset = dataset.shuffle(seed=place.shuffle_seed, buffer_size=place.shuffle_buffer)
+            for values in dataset:
+                yield Record(where, values)
     except (OSError, ValueError, DatasetsError) as error:
         raise CorpusError(
             f"{where}: cannot be read ({error}); correct the corpus' dataset, name, split or revision"

@@ -139,10 +139,10 @@ def _part(
             source = source.model_copy(update={"source": name})
     if isinstance(source, HubDataset):
         commit = commit_of(source) if source.is_remote else ""
-        return Part(key, name, places, partial(read_documents, source, key, share, commit or None), commit=commit)
+        return Part(key, name, places, partial(read_documents, source, key, share, commit=commit), commit=commit)
     files = corpus_files(source, key)
     if isinstance(source, TextFiles):
-        read = partial(read_documents, source, key, share, None)
+        read = partial(read_documents, source, key, share, files)
         return Part(key, name, places, read, most_tokens=most_tokens(files), files=files)
     return _token_part(source, key, name, places, settings.sequence_length, vocabulary_size, share)
 
