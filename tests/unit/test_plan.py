@@ -26,7 +26,15 @@ from chronocoder.activations.formats import DTYPES, StoredFormat
 from chronocoder.activations.harvest import SAMPLE_BATCH
 from chronocoder.activations.pieces import sequences_per_piece
 from chronocoder.activations.writer import ActivationWriter, Rows
-from chronocoder.config import BlimpTask, Experiment, TextCorpus, TrainingSettings, load_experiment, parse_experiment
+from chronocoder.config import (
+    BlimpTask,
+    Experiment,
+    LoadingSettings,
+    TextCorpus,
+    TrainingSettings,
+    load_experiment,
+    parse_experiment,
+)
 from chronocoder.crosscoder.batch import TrainingBatch
 from chronocoder.crosscoder.evaluation import measure_reconstruction
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
@@ -51,15 +59,18 @@ from chronocoder.plan.jobs import Job, count_by_rule, jobs_of
 from chronocoder.plan.memory import (
     BATCHES_AHEAD,
     PROCESS_BYTES,
+    held_bytes,
     loader_bytes,
     loading_bytes,
+    model_bytes,
     on,
     pass_bytes,
     training_memory,
+    widened_bytes,
 )
-from chronocoder.plan.models import CrosscoderShape, ModelShape, parse_shape, shape_of
+from chronocoder.plan.models import CrosscoderShape, Loaded, ModelShape, parse_shape, shape_of
 from chronocoder.plan.place import Cost, Place
-from chronocoder.plan.plan import Plan, make_plan
+from chronocoder.plan.plan import Plan, RuleCost, make_plan
 from chronocoder.plan.sizes import blocks_after, examples_of
 from chronocoder.plan.text import duration, plan_document, plan_text, shortened
 from chronocoder.variants import VARIANTS
@@ -164,7 +175,8 @@ LLAMA = {
 
 def test_shape_of_a_model_by_hand() -> None:
     shape = parse_shape(LLAMA, "here")
-    assert shape == ModelShape(32, 3, 32, 16, 48, 100, gated=True, tied=True, stored_bytes=2)
+    loaded = Loaded("bfloat16")
+    assert shape == ModelShape(32, 3, 32, 16, 48, 100, gated=True, tied=True, stored_bytes=2, loaded=loaded)
     assert shape.block_parameters == 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48
     assert shape.parameters == 3 * 7680 + 100 * 32
     assert shape.checkpoint_bytes == 2 * shape.parameters
@@ -663,7 +675,9 @@ def test_wrong_size_is_an_error(values: dict[str, Any], message: str) -> None:
 def test_config_that_is_no_object_is_an_error(tmp_path: Path) -> None:
     suite = local_experiment(tmp_path).suites["llama"]
     (tmp_path / "early/config.json").write_text("[1]")
-    with pytest.raises(ConfigError, match=r"early\.path\): holds no JSON object; give the config\.json of a model"):
+    with pytest.raises(
+        ConfigError, match=r"checkpoint 'early'\): holds no JSON object; give the config\.json of a model"
+    ):
         shape_of("llama", suite)
 
 
@@ -736,8 +750,65 @@ def test_wrong_hardware_is_an_error(arguments: tuple[Any, ...], message: str) ->
         hardware_named(*arguments)
 
 
+def test_memory_and_products_follow_the_loading(tmp_path: Path) -> None:
+    """A block of LLAMA has 7,680 weights: 32 (32 + 2 x 16 + 32 + 3 x 48), with two embeddings tied, 3,200."""
+    suite = local_experiment(tmp_path).suites["llama"]
+    blocks, embeddings = 3 * 32 * (32 + 2 * 16 + 32 + 3 * 48), 32 * 100
+    expected = {
+        ("auto", "none"): (2 * (blocks + embeddings), "bfloat16"),
+        ("float32", "none"): (4 * (blocks + embeddings), "tf32"),
+        ("float16", "none"): (2 * (blocks + embeddings), "float16"),
+        ("auto", "8bit"): (blocks + 2 * embeddings, "bfloat16"),
+        ("float32", "4bit"): (blocks * (0.5 + 4 / 64) + 4 * embeddings, "tf32"),
+    }
+    for (dtype, quantization), (size, products) in expected.items():
+        loading = LoadingSettings(dtype=dtype, quantization=quantization, device_map="auto", gpus=4)
+        shape = shape_of("llama", suite.model_copy(update={"loading": loading}))
+        assert model_bytes(shape) == size and shape.loaded.products("tf32") == products
+        assert held_bytes(shape, 3, accelerated=True) == 3 * size / 4
+        assert held_bytes(shape, 3, accelerated=False) == 3 * size
+        number = 4 if dtype == "float32" else 2
+        assert pass_bytes(shape, 50) == 50 * number * (8 * 32 + 3 * 48)
+        widened = embeddings + (0 if quantization != "none" else 2 * blocks / 3)
+        assert widened_bytes(shape, 2) == (4 - number) * widened
+        converted = 0 if (dtype, quantization) in (("auto", "none"), ("float16", "none")) else shape.checkpoint_bytes
+        assert loading_bytes(shape, 1, accelerated=True) == size + converted
+
+
+def test_a_plan_counts_the_format_and_the_gpus_of_models(tmp_path: Path) -> None:
+    experiment = local_experiment(tmp_path)
+    suite = experiment.suites["llama"]
+
+    def planned(**loading: Any) -> dict[str, RuleCost]:
+        changed_suite = suite.model_copy(update={"loading": LoadingSettings(**loading)})
+        whole = experiment.model_copy(update={"suites": {"llama": changed_suite}})
+        plan = make_plan(whole, {"llama": shape_of("llama", changed_suite)}, ANY)
+        return {rule.rule: rule for rule in plan.rules}
+
+    half, wide = planned(), planned(dtype="float32")
+    spread = planned(device_map="auto", gpus=2)
+    for rule in ("harvest_activations", "score_task", "attribute_task", "evaluate_crosscoder", "compare_checkpoints"):
+        assert half[rule].flops == wide[rule].flops == spread[rule].flops
+        assert (
+            half[rule].device_bytes < wide[rule].device_bytes and half[rule].longest_hours <= wide[rule].longest_hours
+        )
+        assert spread[rule].device_bytes < half[rule].device_bytes
+        assert spread[rule].accelerator_hours == pytest.approx(2 * half[rule].accelerator_hours)
+    assert spread["train_crosscoder"] == half["train_crosscoder"]  # it loads no models
+    works = {name: Work(disk_bytes=1.0).adding(67e12, name) for name in ("float32", "bfloat16", "float16", "tf32")}
+    h100 = hardware_named("h100", 1.0, 1.0)
+    seconds = {name: 3600 * h100.hours(work) - 5 for name, work in works.items()}
+    assert seconds["float32"] == pytest.approx(1) and seconds["float16"] == pytest.approx(seconds["bfloat16"])
+    assert seconds["tf32"] == pytest.approx(67 / 494.5)
+    assert 3600 * hardware_named("v100", 1.0, 1.0).hours(Work(float16=125e12)) == pytest.approx(6)
+
+
 def test_no_bfloat16_on_old_accelerators() -> None:
-    with pytest.raises(ConfigError, match=r"'v100' computes no bfloat16; set `precision` of the variants and of"):
+    message = (
+        r"'v100' computes no bfloat16; set `precision` of the variants and of `attr.*, and `loading\.dtype` of suites"
+        r" to float16 or float32, or choose"
+    )
+    with pytest.raises(ConfigError, match=message):
         hardware_named("v100", 0.4, 1.0).hours(Work(bfloat16=1.0))
 
 

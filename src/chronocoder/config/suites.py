@@ -90,6 +90,17 @@ class Suite(Settings):
         return [name for name, comparison in self.comparisons.items() if comparison.examined]
 
     @property
+    def readers(self) -> list[str]:
+        """Names of the checkpoints that read the suite's text or tasks, those of other suites among them.
+
+        Those that are scored in full, or without a report the first, which has the tokenizer; and those of comparisons.
+        Scans check for themselves what they read, and what is chosen is among what was scored or scanned.
+        """
+        own = self.studied if self.reported else list(self.tokens_seen)[:1]
+        named = [checkpoint for comparison in self.comparisons.values() for checkpoint in comparison.checkpoints]
+        return list(dict.fromkeys([*own, *named])) if named or self.reported else []
+
+    @property
     def comparison_names(self) -> list[str]:
         """Names of the comparisons that are given and of those that may be chosen."""
         return [*self.comparisons, *(self.auto.names if self.auto else [])]

@@ -24,6 +24,7 @@ from chronocoder.plan.effects import (
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import (
     LIGHT_PROCESS_BYTES,
+    PROCESS_BYTES,
     Memory,
     loader_bytes,
     model_bytes,
@@ -52,6 +53,16 @@ PLACE_BYTES = 8
 TOKENS_PER_S = 5e5
 """Tokens that one core tokenises a second, measured."""
 PRETRAINING = "pretrain_"
+LOADING = (
+    "harvest_activations",
+    "score_task",
+    "compare_checkpoints",
+    "train_crosscoder",
+    "evaluate_crosscoder",
+    "attribute_task",
+    "ablate_task",
+)
+"""Rules whose jobs load models; trainings where they stream."""
 
 
 def cost_of(place: Place) -> Cost:
@@ -60,7 +71,9 @@ def cost_of(place: Place) -> Cost:
     name = PRETRAINING if rule.startswith(PRETRAINING) else rule
     has_work = place.job.tasks or not place.job.task
     if name in COSTS and has_work:
-        return COSTS[name](place)
+        cost = COSTS[name](place)
+        loads = name in LOADING and (name != "train_crosscoder" or place.streams)
+        return cost._replace(work=cost.work._replace(devices=place.shape.loaded.gpus if loads else 1))
     return Cost(Work(), Memory(0.0, LIGHT_PROCESS_BYTES))
 
 
@@ -73,6 +86,11 @@ def _pretrain(place: Place) -> Cost:
     written = len(source.steps) * shape.checkpoint_bytes
     held = on(place.accelerated, 4 * model_bytes(shape), loading=model_bytes(shape))
     return Cost(Work(3 * forward, disk_bytes=written), held)
+
+
+def _check(place: Place) -> Cost:
+    """Read tokenizers and configurations."""
+    return Cost(Work(), Memory(0.0, PROCESS_BYTES))
 
 
 def _download(place: Place) -> Cost:
@@ -104,10 +122,11 @@ def _harvest(place: Place) -> Cost:
     length, blocks = corpus.sequence_length, blocks_up_to(place.job.site)
     flops = sum(blocks_flops(shape, sequences_of(corpus, split) * length, length, blocks) for split in place.splits)
     written = sum(activation_store_bytes(corpus, split, shape, dtype) for split in place.splits)
-    held = model_bytes(shape) + pass_bytes(shape, place.experiment.harvest.batch_size * length)
+    held = place.held(1) + pass_bytes(shape, place.experiment.harvest.batch_size * length)
     text = text_bytes(corpus, place.splits)
     memory = on(place.accelerated, held, text, text + place.loading(1))
-    return Cost(Work(flops, disk_bytes=shape.checkpoint_bytes + written), memory)
+    work = Work(disk_bytes=shape.checkpoint_bytes + written).adding(flops, shape.loaded.products())
+    return Cost(work, memory)
 
 
 def _score(place: Place) -> Cost:
@@ -121,12 +140,12 @@ def _score(place: Place) -> Cost:
         blocks_flops(shape, number * length, length, shape.blocks) + logits_flops(shape, number * max(1, scored))
         for number, length, scored in place.prompts
     )
-    work = Work(checkpoints * once, disk_bytes=checkpoints * shape.checkpoint_bytes)
+    work = Work(disk_bytes=checkpoints * shape.checkpoint_bytes).adding(checkpoints * once, shape.loaded.products())
     models = min(2, checkpoints)
     tokens = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE / shape.vocabulary_size)
     scored = max(max(1, texts.scored) / texts.length for texts in place.texts)
     passing = pass_bytes(shape, tokens) + 4.0 * tokens * scored * shape.vocabulary_size
-    return Cost(work, on(place.accelerated, models * model_bytes(shape) + passing, loading=place.loading(models)))
+    return Cost(work, on(place.accelerated, place.held(models) + passing, loading=place.loading(models)))
 
 
 def _compare(place: Place) -> Cost:
@@ -136,10 +155,10 @@ def _compare(place: Place) -> Cost:
     tokens = min(place.experiment.similarity.tokens, rows_of(suite.corpus, "validation"))
     sites = {suite.site_of(name) for name in suite.comparisons}
     once = sum(blocks_flops(shape, tokens, length, blocks_up_to(site)) for site in sites)
-    work = Work(checkpoints * once, disk_bytes=checkpoints * shape.checkpoint_bytes)
+    work = Work(disk_bytes=checkpoints * shape.checkpoint_bytes).adding(checkpoints * once, shape.loaded.products())
     samples = checkpoints * tokens * shape.d_model * (4 * len(sites) + 8)  # in float32, and one site's in float64
     models = min(2, checkpoints)  # one is held until the next is loaded
-    held = models * model_bytes(shape) + pass_bytes(shape, min(tokens, COMPARED_SEQUENCES * length))
+    held = place.held(models) + pass_bytes(shape, min(tokens, COMPARED_SEQUENCES * length))
     return Cost(work, on(place.accelerated, held, samples, samples + place.loading(models)))
 
 
@@ -159,7 +178,8 @@ def _train(place: Place) -> Cost:
     row_bytes = token_bytes(crosscoder.d_model, experiment.harvest.dtype)
     loader = text + loader_bytes(settings, training, corpus, crosscoder, row_bytes)
     pass_tokens = experiment.harvest.batch_size * corpus.sequence_length
-    work = Work(models + (0 if low else products), products if low else 0, moved, training.processes)
+    work = Work(0 if low else products, products if low else 0, moved, training.processes)
+    work = work.adding(models, place.shape.loaded.products())
     memory = training_memory(settings, training, place.shape, crosscoder, loader, pass_tokens, place.accelerated)
     return Cost(work, memory)
 
@@ -181,14 +201,15 @@ def _evaluate(place: Place) -> Cost:
     moments = 8.0 * (5 * width**2 + 2 * BLOCK_TOKENS * width)  # of two folds, and what the maps of one are fitted by
     with_maps = max(moments, coded * max(BLOCK_TOKENS, tokens), 2 * logits)
     held = (
-        crosscoder.checkpoints * model_bytes(shape)
+        place.held(crosscoder.checkpoints)
         + crosscoder.saved_bytes
         + sums
         + max(sums + coded * BLOCK_TOKENS, maps + with_maps)
         + pass_bytes(shape, tokens)
     )
     memory = on(place.accelerated, held, loading=place.loading(crosscoder.checkpoints, with_crosscoder=True))
-    return Cost(Work(evaluation_flops(crosscoder, rows) + spliced, disk_bytes=moved), memory)
+    work = Work(evaluation_flops(crosscoder, rows), disk_bytes=moved).adding(spliced, shape.loaded.products())
+    return Cost(work, memory)
 
 
 def _examples(place: Place) -> Cost:
@@ -205,6 +226,7 @@ def _examples(place: Place) -> Cost:
 COSTS: dict[str, Callable[[Place], Cost]] = {
     PRETRAINING: _pretrain,
     "download_checkpoint": _download,
+    "check_checkpoints": _check,
     "build_corpus": _corpus,
     "harvest_activations": _harvest,
     "score_task": _score,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from chronocoder.config import Experiment, HubSource, NurserySource
 from chronocoder.labels import place_of
+from chronocoder.suites.agreement import has_to_be_checked
 
 
 class Job(NamedTuple):
@@ -58,6 +59,8 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
     # The tokenizer is that of the first checkpoint; where there is a report, all of them are scored.
     for revision in list(settings.tokens_seen)[: None if settings.examined else 1]:
         yield from _jobs_of_checkpoint(experiment, suite, revision)
+    if has_to_be_checked(experiment, suite):
+        yield Job("check_checkpoints", suite)
     yield Job("build_corpus", suite)
     for task in settings.tasks:
         yield Job("build_task", suite, task=task)

@@ -26,7 +26,7 @@ class RuleCost(NamedTuple):
         flops: of all of them.
         disk_bytes: bytes that all of them read and write.
         longest_hours: of the longest job.
-        accelerator_hours: of all of them, each as often as it has processes.
+        accelerator_hours: of all of them, each as often as it has accelerators.
         device_bytes: memory on the accelerator, of the largest process; 0 without one.
         host_bytes: main memory of the largest process.
     """
@@ -186,7 +186,9 @@ def _of_rule(rule: str, costs: list[Cost], hardware: Hardware) -> RuleCost:
         flops=sum(cost.work.flops for cost in costs),
         disk_bytes=sum(cost.work.disk_bytes for cost in costs),
         longest_hours=max(hours),
-        accelerator_hours=sum(time * cost.work.processes for time, cost in zip(hours, costs, strict=True)),
+        accelerator_hours=sum(
+            time * cost.work.processes * cost.work.devices for time, cost in zip(hours, costs, strict=True)
+        ),
         device_bytes=max(cost.memory.device for cost in costs),
         host_bytes=max(cost.memory.host for cost in costs),
     )

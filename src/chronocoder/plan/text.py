@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chronocoder.plan.downloads import Priced
 from chronocoder.plan.hardware import STARTUP_S, Hardware
 from chronocoder.plan.plan import Plan
 from chronocoder.plan.sizes import PREFIX_TOKENS
@@ -32,6 +33,24 @@ def plan_text(plan: Plan) -> str:
         _notes(plan.hardware),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def downloads_text(downloads: Sequence[Priced]) -> str:
+    """Return what an experiment takes over the network as a table, and the sum of what is to come."""
+    if not downloads:
+        return "Nothing comes over the network.\n"
+    rows = [
+        (
+            one.download.paths[0],
+            " + ".join(f"{place.repository} {place.revision}" for place in one.download.places),
+            _to_come(one),
+        )
+        for one in downloads
+    ]
+    of_checkpoints = sum(one.size_bytes or 0 for one in downloads if one.download.kind == "checkpoint")
+    total = f"{shortened(of_checkpoints, 'B')} of checkpoints, and of datasets as much as the configuration asks for"
+    last = "All of it is here." if all(one.there for one in downloads) else f"To fetch: {total}."
+    return f"{_table('Over the network', ('result', 'from', 'to fetch'), rows)}\n\n{last}\n"
 
 
 def price_table(plans: Mapping[str, Plan]) -> str:
@@ -105,6 +124,16 @@ def duration(hours: float) -> str:
     if hours < 2 / 60:
         return f"{hours * 3600:.0f} s"
     return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
+
+
+def _to_come(download: Priced) -> str:
+    if download.there:
+        return "there"
+    if download.problem:
+        return "cannot be fetched"
+    if download.size_bytes is None:
+        return "size not stated"
+    return f"{'at most ' if download.download.kind == 'dataset' else ''}{shortened(download.size_bytes, 'B')}"
 
 
 def _rule_rows(plan: Plan) -> list[tuple[str, ...]]:
