@@ -202,7 +202,6 @@ WRONG_TWINS: list[tuple[list[str], dict[str, Any], str]] = [
     ),
     (["step320", "step320@twin"], {"language": "french"}, r"source\.language is english in suite 'nursery' and french"),
     (["step320", "step320@twin"], {"vocabulary_size": 700}, r"set suites\.twin\.source\.vocabulary_size to 768"),
-    (["step320", "step320@twin"], {"hidden_size": 64}, r"set suites\.twin\.source\.hidden_size to 128"),
 ]
 
 
@@ -213,6 +212,12 @@ def test_checkpoints_that_cannot_be_compared_are_refused(
     config = with_twin({"checkpoints": checkpoints}, **source)
     with pytest.raises(ConfigError, match=rf"suites\.nursery\.comparisons\.twins: .*{message}"):
         parse_experiment(config, "config.yaml")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_checkpoints_of_unequal_widths_can_be_compared(seed: int) -> None:
+    config = with_twin({"checkpoints": ["step320", "step320@twin"]}, hidden_size=64, seed=seed)
+    assert parse_experiment(config, "config.yaml").suites["twin"].source.hidden_size == 64
 
 
 def test_a_site_has_to_be_in_the_other_suites_model_too() -> None:

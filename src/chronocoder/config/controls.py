@@ -11,9 +11,8 @@ SHARED = {
     "language": "language",
     "vocabulary_size": "vocabulary_size",
     "text_seed": "tokenizer_seed",
-    "hidden_size": "hidden_size",
 }
-"""What two nurseries have to agree in so that both read one text and fit one crosscoder: attribute, and key to set."""
+"""What two nurseries have to agree in so that both read one text: attribute, and key to set."""
 
 
 def check_foreign_checkpoints(suites: Mapping[str, Suite]) -> None:
@@ -122,14 +121,15 @@ def _check_pretraining_seeds(key: str, checkpoints: Sequence[str], suite: str, s
 
 
 def _check_seeds_differ(key: str, names: Sequence[str], suites: Mapping[str, Suite]) -> None:
-    of_seed: dict[int, str] = {}
+    of_run: dict[tuple[int, int], str] = {}
     for name in names:
         source = suites[name].source
         if not isinstance(source, NurserySource):
             continue
-        if source.seed in of_seed:
+        run = source.seed, source.hidden_size
+        if run in of_run:
             raise ValueError(
-                f"{key}: source.seed is {source.seed} in suite '{of_seed[source.seed]}' and in suite '{name}', which"
+                f"{key}: source.seed is {source.seed} in suite '{of_run[run]}' and in suite '{name}', which"
                 f" makes them the same run; set suites.{name}.source.seed to another"
             )
-        of_seed[source.seed] = name
+        of_run[run] = name
