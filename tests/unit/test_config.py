@@ -90,6 +90,7 @@ WRONG = [
         r"identity: baseline \['onset'\] is given to a control or a single checkpoint; remove it",
     ),
     ("suites.nursery.site", "residual.4", r"site 'residual\.4' is outside the model: it has blocks 0 to 3"),
+    ("suites.nursery.site", "head_out.1.4", r"site 'head_out\.1\.4' is outside the model: it has heads 0 to 3"),
     ("suites.nursery.site", "block.1", r"suites\.nursery\.site: String should match pattern"),
     ("suites.nursery.source.language", ["english", "english"], r"language \['english', 'english'\] repeats; list each"),
     (

@@ -14,6 +14,7 @@ from chronocoder.config.sources import NurserySource, Source
 from chronocoder.config.tasks import Task
 from chronocoder.labels import is_foreign, is_identity
 from chronocoder.settings import Name, Settings, Site
+from chronocoder.site_names import parse_site
 
 Comparisons = Annotated[
     dict[Name, Comparison],
@@ -223,11 +224,15 @@ class Suite(Settings):
     def _check_nursery(self) -> None:
         if self.source.kind == "nursery":
             for where in sorted({self.site, *self.sites}):
-                if int(where.split(".")[1]) >= self.source.blocks:
-                    raise ValueError(
-                        f"site '{where}' is outside the model: it has blocks 0 to {self.source.blocks - 1};"
-                        " choose one of them"
-                    )
+                site = parse_site(where)
+                for things, number, count in (
+                    ("blocks", site.block(self.source.blocks), self.source.blocks),
+                    ("heads", site.head or 0, self.source.heads),
+                ):
+                    if number >= count:
+                        raise ValueError(
+                            f"site '{where}' is outside the model: it has {things} 0 to {count - 1}; choose one of them"
+                        )
             self._check_languages(self.source.languages)
             return
         users = [f"tasks.{name}" for name, task in self.tasks.items() if task.kind == "nursery"]
