@@ -33,6 +33,7 @@ include: "workflow/rules/order.smk"
 
 localrules:
     all,
+    fetch,
     list_comparisons,
     plan,
 

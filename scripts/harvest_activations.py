@@ -26,9 +26,9 @@ def main() -> None:
 
     from chronocoder.activations.harvest import harvest
     from chronocoder.activations.origin import text_digest
+    from chronocoder.suites.agreement import check_same_tokenizer
     from chronocoder.suites.checkpoints import checkpoint_commit, load_model, loading_facts
     from chronocoder.suites.sites import resolve_site
-    from chronocoder.suites.tokenizers import check_same_tokenizer
 
     if arguments.tokenizer is not None:
         check_same_tokenizer(arguments.checkpoint, arguments.tokenizer)

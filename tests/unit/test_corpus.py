@@ -2,16 +2,23 @@
 
 import gzip
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
 import xarray as xr
+from hub_server import hub_server
 from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedTokenizerFast
 
@@ -29,6 +36,7 @@ from chronocoder.suites.packing import Packer, mixed, pack_documents, pack_langu
 
 SIZES = {"train_tokens": 400, "validation_tokens": 100, "sequence_length": 10}
 SHARE = 0.2
+SCRIPT = Path(__file__).parents[2] / "scripts/build_corpus.py"
 Built = dict[str, xr.Dataset]
 Build = Callable[..., Built]
 
@@ -696,3 +704,67 @@ def test_missing_files_and_columns_are_named(tmp_path: Path, build: Build) -> No
 def test_contradictions_in_the_configuration_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         settings_of(**values)
+
+
+# As the DAG runs it
+
+
+def test_a_killed_script_leaves_no_process_and_goes_on(tmp_path: Path, tokenizer_path: Path, build: Build) -> None:
+    long = [" ".join(texts(40, f"dog {number}")) for number in range(1500)]
+    sizes = {"train_tokens": 300_000, "validation_tokens": 3000, "sequence_length": 100}
+    values = {"kind": "text", "path": write(tmp_path / "a.jsonl.zst", long), **sizes}
+    whole = build("whole", **values)
+    places = [f"--{name}={tmp_path / 'killed' / name}" for name in ("train", "validation", "state")]
+    flags = ["--suite", "tiny", "--corpus", settings_of(**values).model_dump_json(), "--tokenizer", str(tokenizer_path)]
+    command = [sys.executable, "-c", SLOWLY, *flags, *places, "--processes", "2"]
+    script = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    progress = tmp_path / "killed/state/progress.json"
+    while not progress.exists() and script.poll() is None:
+        time.sleep(0.05)
+    others = psutil.Process(script.pid).children(recursive=True)
+    script.kill()
+    script.communicate()
+    assert len(others) >= 2 and script.returncode == -signal.SIGKILL
+    assert not psutil.wait_procs(others, timeout=30)[1]
+    assert 0 < json.loads(progress.read_text())["documents"] < 1500
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and "going on after" in result.stderr, result.stderr
+    for split in ("train", "validation"):
+        found = load_store(tmp_path / "killed" / split)
+        xr.testing.assert_equal(found, whole[split])
+        assert found.attrs["suite"] == "tiny"
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == ["train", "validation"]
+
+
+SLOWLY = f"""
+import runpy, sys
+from chronocoder.suites.corpora import build, encoding
+build.SAVE_TOKENS, encoding.BATCH_CHARACTERS = 20_000, 10_000
+sys.argv[0] = {str(SCRIPT)!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_dataset_of_the_hub_is_that_of_the_locked_commit(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, tokenizer_path: Path
+) -> None:
+    first, later = (write(tmp_path / name / "train.jsonl", texts(150, name)) for name in ("cat", "dog"))
+    settings = settings_of(kind="hub", dataset="owner/text", shuffle_buffer=0)
+    places = [f"--{name}={tmp_path / name}" for name in ("train", "validation", "state", "lock")]
+    commits: list[str] = []
+    flags = ["--suite", "tiny", "--corpus", settings.model_dump_json(), "--tokenizer", str(tokenizer_path)]
+    with hub_server() as hub:
+        repository = hub.dataset("owner/text")
+        for number, file in enumerate((first, later)):
+            commits.append(repository.push("main", {"train.jsonl": Path(file).read_bytes()}))
+            environment = os.environ | hub.environment(tmp_path / f"home{number}")
+            command = [sys.executable, SCRIPT, *flags, *places]
+            result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stderr
+            built = {split: load_store(tmp_path / split) for split in ("train", "validation")}
+            assert_packs(built, texts(150, "cat"), tokenizer)
+            assert built["train"].attrs["commits"] == commits[:1] and commits[0] in (tmp_path / "lock").read_text()
+    environment["HF_HUB_OFFLINE"] = "1"
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "dataset owner/text at 'main': cannot be fetched (" in result.stderr

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from tiny import tiny_model
+from transformers import PreTrainedTokenizerFast, Trainer, TrainingArguments, default_data_collator
 
-from chronocoder.config import HubSource, LocalSource, Source
+from chronocoder.config import HubSource, LocalSource, Source, parse_experiment
 from chronocoder.config.selection import Selection, spread_in_log
+from chronocoder.errors import ConfigError
+from chronocoder.suites.checkpoints import load_model
 from chronocoder.suites.families import HubPlace, family_names, load_family
 
 SOURCE: TypeAdapter[Any] = TypeAdapter(Source)
@@ -69,6 +73,7 @@ def source(**values: Any) -> Any:
 
 def test_families_have_the_revisions_that_the_record_names() -> None:
     assert {family for family, _ in PUBLISHED} == set(family_names())
+    assert all(f"`{family}`" in str(HubSource.model_fields["family"].description) for family in family_names())
     for (family, size), names in PUBLISHED.items():
         known = load_family(family).run(size).known
         assert [name for name in names if name not in known] == [], family
@@ -243,6 +248,25 @@ def test_run_of_the_trainer_is_read_in_order_of_steps(tmp_path: Path) -> None:
     assert picked.tokens_seen == {"checkpoint-1000": 2_000_000}
 
 
+def test_run_that_the_trainer_itself_saves_is_recognised(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [{"input_ids": [1, 2, 3, 4], "labels": [1, 2, 3, 4]}] * 8
+    options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "per_device_train_batch_size": 2}
+    arguments = TrainingArguments(
+        str(tmp_path / "mine"),
+        include_num_input_tokens_seen=True,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        **options,
+    )
+    model = tiny_model("llama").requires_grad_(True)
+    Trainer(model, arguments, default_data_collator, train_dataset=rows, processing_class=tokenizer).train()
+    found = source(kind="local", path=str(tmp_path / "mine"))
+    assert found.tokens_seen == {"checkpoint-2": 2 * 2 * 4, "checkpoint-4": 4 * 2 * 4}
+    assert found.tokenizer == str(tmp_path / "mine/checkpoint-2")
+    assert load_model(Path(found.saved["checkpoint-4"].path)).config.num_hidden_layers == 3
+
+
 def test_run_of_step_directories_takes_its_tokens_from_the_step(tmp_path: Path) -> None:
     run = saved_run(tmp_path / "mine", {0: None, 8: None, 16: None}, prefix="step")
     assert source(kind="local", path=str(run), tokens_per_step=100).tokens_seen == {
@@ -298,3 +322,21 @@ def test_published_configuration_names_a_family(tmp_path: Path) -> None:
     text = "{kind: hub, family: pythia, size: 1b, checkpoints: [step64, step512, main]}"
     assert isinstance(SOURCE.validate_python(yaml.safe_load(text)), HubSource)
     assert isinstance(source(kind="local", path=str(saved_run(tmp_path / "run", {5: 10}))), LocalSource)
+
+
+def test_pretraining_seeds_of_a_family_are_compared_and_one_run_with_itself_is_refused() -> None:
+    corpus = {"kind": "text", "path": "t.txt", "train_tokens": 100, "validation_tokens": 100, "sequence_length": 10}
+    common = {"corpus": corpus, "site": "residual.1", "tasks": {"own": {"kind": "pairs", "path": "p.jsonl"}}}
+    hub = {"kind": "hub", "family": "pythia", "size": "70m", "checkpoints": ["step512"]}
+    controls = {"seeds": {"checkpoints": ["step512", "step512@twin"]}}
+    first = {"source": hub, "comparisons": controls, **common}
+    variants = {"l1": {"sparsity": "l1", "dictionary_size": 8, "l1_coefficient": 1.0, "steps": 1, "batch_tokens": 8}}
+    twin = {"source": {**hub, "pretraining_seed": 4}, "comparisons": {}, **common}
+    found = parse_experiment({"suites": {"first": first, "twin": twin}, "variants": variants}, "mine.yaml")
+    assert found.suites["twin"].source.located("step512").repository == "EleutherAI/pythia-70m-seed4"
+    message = (
+        "source's run is EleutherAI/pythia-70m in suite 'first' and in suite 'twin', .*; set suites.twin.source.pretr"
+    )
+    with pytest.raises(ConfigError, match=message):
+        twin = {**twin, "source": hub}
+        parse_experiment({"suites": {"first": first, "twin": twin}, "variants": variants}, "mine.yaml")

@@ -52,7 +52,8 @@ def pairs() -> list[dict[str, str]]:
 def train(directory: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     """Pretrain a tiny Llama as a user of the Trainer would, saving the untrained model too."""
     draw = random.Random(0)
-    sentences = [f"<s> {pair['prefix']}{pair['right']} the {draw.choice(draw.choice(NOUNS))} ." for pair in pairs()] * 16
+    clauses = [pair["prefix"] + pair["right"] for pair in pairs()] * 16
+    sentences = [f"<s> {clause} the {draw.choice(draw.choice(NOUNS))} ." for clause in clauses]
     draw.shuffle(sentences)
     tokens = [tokenizer(sentence)["input_ids"] for sentence in sentences]
     torch.manual_seed(0)

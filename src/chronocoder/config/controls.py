@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from chronocoder.config.sources import NurserySource
+from chronocoder.config.sources import HubSource, NurserySource
 from chronocoder.config.suites import Suite
 from chronocoder.labels import control_of, is_foreign, place_of
 from chronocoder.site_names import parse_site
@@ -121,15 +121,20 @@ def _check_pretraining_seeds(key: str, checkpoints: Sequence[str], suite: str, s
 
 
 def _check_seeds_differ(key: str, names: Sequence[str], suites: Mapping[str, Suite]) -> None:
-    of_run: dict[tuple[int, int], str] = {}
+    of_run: dict[tuple[str, int | str, int], str] = {}
     for name in names:
         source = suites[name].source
-        if not isinstance(source, NurserySource):
+        if isinstance(source, NurserySource):
+            run: tuple[str, int | str, int] = "seed", source.seed, source.hidden_size
+        elif isinstance(source, HubSource) and source.run is not None:
+            run = "pretraining_seed", source.run.repository, 0
+        else:
             continue
-        run = source.seed, source.hidden_size
         if run in of_run:
+            setting, found, _ = run
+            shown = "source.seed" if setting == "seed" else "source's run"
             raise ValueError(
-                f"{key}: source.seed is {source.seed} in suite '{of_run[run]}' and in suite '{name}', which"
-                f" makes them the same run; set suites.{name}.source.seed to another"
+                f"{key}: {shown} is {found} in suite '{of_run[run]}' and in suite '{name}', which makes them the same"
+                f" run; set suites.{name}.source.{setting} to another"
             )
         of_run[run] = name

@@ -210,14 +210,13 @@ class HubSource(Settings):
 
     @cached_property
     def _known(self) -> dict[str, KnownCheckpoint]:
-        run = self.run
         if isinstance(self.checkpoints, dict):
-            repository = run.repository if run else str(self.repository)
+            repository = self.run.repository if self.run else str(self.repository)
             given = self.checkpoints.items()
             return {name: KnownCheckpoint(HubPlace(repository, name), tokens) for name, tokens in given}
-        assert run is not None, "a choice is of a family"
-        known = {name: checkpoint.tokens_seen for name, checkpoint in run.known.items()}
-        return {name: run.find(name) for name in chosen_of(self.checkpoints, known)}
+        assert self.run is not None, "a choice is of a family"
+        known = {name: checkpoint.tokens_seen for name, checkpoint in self.run.known.items()}
+        return {name: self.run.find(name) for name in chosen_of(self.checkpoints, known)}
 
 
 Source = Annotated[NurserySource | LocalSource | HubSource, Field(discriminator="kind")]

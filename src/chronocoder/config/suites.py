@@ -94,6 +94,17 @@ class Suite(Settings):
         return [name for name, comparison in self.comparisons.items() if comparison.examined]
 
     @property
+    def readers(self) -> list[str]:
+        """Names of the checkpoints that read the suite's text or tasks, those of other suites among them.
+
+        Those that are scored in full, or without a report the first, which has the tokenizer; and those of comparisons.
+        Scans check for themselves what they read, and what is chosen is among what was scored or scanned.
+        """
+        own = self.studied if self.reported else list(self.tokens_seen)[:1]
+        named = [checkpoint for comparison in self.comparisons.values() for checkpoint in comparison.checkpoints]
+        return list(dict.fromkeys([*own, *named])) if named or self.reported else []
+
+    @property
     def comparison_names(self) -> list[str]:
         """Names of the comparisons that are given and of those that may be chosen."""
         return [*self.comparisons, *(self.auto.names if self.auto else [])]
@@ -224,15 +235,7 @@ class Suite(Settings):
     def _check_nursery(self) -> None:
         if self.source.kind == "nursery":
             for where in sorted({self.site, *self.sites}):
-                site = parse_site(where)
-                for things, number, count in (
-                    ("blocks", site.block(self.source.blocks), self.source.blocks),
-                    ("heads", site.head or 0, self.source.heads),
-                ):
-                    if number >= count:
-                        raise ValueError(
-                            f"site '{where}' is outside the model: it has {things} 0 to {count - 1}; choose one of them"
-                        )
+                self._check_inside_nursery(where, self.source)
             self._check_languages(self.source.languages)
             return
         users = [f"tasks.{name}" for name, task in self.tasks.items() if task.kind == "nursery"]
@@ -242,6 +245,15 @@ class Suite(Settings):
                 f"{users[0]}: kind 'nursery' needs a source of kind 'nursery', not '{self.source.kind}';"
                 " give a file instead"
             )
+
+    def _check_inside_nursery(self, where: str, nursery: NurserySource) -> None:
+        site = parse_site(where)
+        inner = {"blocks": (site.block(nursery.blocks), nursery.blocks), "heads": (site.head or 0, nursery.heads)}
+        for things, (number, count) in inner.items():
+            if number >= count:
+                raise ValueError(
+                    f"site '{where}' is outside the model: it has {things} 0 to {count - 1}; choose one of them"
+                )
 
     def _check_languages(self, languages: list[str]) -> None:
         for name, task in self.tasks.items():

@@ -11,6 +11,7 @@ from chronocoder.config import (
     Experiment,
     LocalSource,
     NurserySource,
+    Suite,
 )
 from chronocoder.plan.jobs import Job, jobs_of
 from chronocoder.plan.models import CrosscoderShape, ModelShape, crosscoder_shape
@@ -21,6 +22,7 @@ from chronocoder.plan.sizes import (
     piece_rows_of,
     random_in_place,
     rows_of,
+    scan_entries,
     sequences_of,
     top_features,
 )
@@ -152,6 +154,8 @@ def _of_suite(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[
     settings = experiment.suites[suite]
     corpus, vocabulary = settings.corpus, shape.vocabulary_size
     found = [] if isinstance(settings.source, LocalSource) else [_checkpoints(suite, experiment, shape, jobs)]
+    if settings.scan is not None:
+        found.append(_scan(suite, settings))
     if not settings.comparisons:
         return found
     corpora = [corpus_bytes(corpus, split, vocabulary) for split in ("train", "validation")]
@@ -162,11 +166,20 @@ def _of_suite(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[
     found += _of_runs(experiment, suite, shape, jobs, tokens)
     read = TEXT_BYTES * sum(pairs * of.number for pairs, of in zip(examples, texts, strict=True))
     count = len(settings.tasks)
-    if not settings.examined:
+    if not settings.reported:
         return [*found, Stored(suite, "tasks", count, count * STORE_BYTES + read)]
-    scores = read + sum(examples) * 4 * len(settings.tokens_seen)
-    small = 2 * count + 3
+    scores = read + sum(examples) * 4 * len(settings.studied)
+    small = 2 * count + 3 + (settings.auto is not None)
     return [*found, Stored(suite, "tasks, scores, report", small, small * STORE_BYTES + scores + REPORT_BYTES)]
+
+
+def _scan(name: str, suite: Suite) -> Stored:
+    """Return the scans of all checkpoints, and all together: float32 of each pair, float16 of each kernel's entries."""
+    assert suite.scan is not None
+    checkpoints, limit = len(suite.tokens_seen), suite.scan.limit
+    pairs = 4 * sum(min(limit, examples_of(name, suite, task)) for task in suite.tasks)
+    each = pairs + 2 * len(suite.sites) * scan_entries(suite) + STORE_BYTES
+    return Stored(name, "scans", checkpoints + 1, checkpoints * (each + pairs) + STORE_BYTES)
 
 
 def _checkpoints(suite: str, experiment: Experiment, shape: ModelShape, jobs: list[Job]) -> Stored:

@@ -32,6 +32,11 @@ LOGITS_AT_ONCE = 2**27
 """Numbers that the logits of a pass may have: half a gigabyte in float32."""
 TOKENS_AT_ONCE = 2048
 """Tokens in a forward pass that scores pairs, padding included."""
+KERNEL_TOKENS = 256
+"""Tokens of a block whose inner products a scan keeps."""
+
+PASS_TOKENS = 8192
+"""Tokens in a pass of exact effects on a GPU, where a batch has fewer: so many keep it busy."""
 
 EXACT_ROWS = 8
 """Rows of a batch of exact effects at most, in units of its sequences: each has the keys and values of its past."""
@@ -70,6 +75,21 @@ def expected_texts(task: Task) -> TaskTexts:
         return EXPECTED_TEXTS[task.metric]
     parted = isinstance(task, NurseryTask | PairsTask) or (isinstance(task, TableTask) and task.columns.good is None)
     return EXPECTED_TEXTS["next_token" if parted else "sentence"]
+
+
+def exact_sequences(batch_size: int, length: float, positions: float, vocabulary: int) -> int:
+    """Return the sequences whose tokens a pass of exact effects has on a GPU: more than a batch, where these are few.
+
+    Args:
+        batch_size: sequences of a batch.
+        length: tokens of each.
+        positions: of each row, those whose logits of the whole vocabulary are wanted.
+        vocabulary: its tokens.
+    """
+    most = PASS_TOKENS / length
+    if positions:
+        most = min(most, LOGITS_AT_ONCE / (vocabulary * min(EXACT_ROWS * positions, length)))
+    return max(batch_size, int(most))
 
 
 def sequences_of(corpus: CorpusSettings, split: str) -> int:
@@ -118,6 +138,15 @@ def _pairs_in_file(key: str, task: FileTask, state: tuple[int, int]) -> int:
         raise ConfigError(f"{key}: {error}") from None
 
 
+def scan_entries(suite: Suite) -> int:
+    """Return the numbers that a scan keeps of a checkpoint's activations at a site."""
+    assert suite.scan is not None
+    tokens = min(suite.scan.tokens, rows_of(suite.corpus, "validation"))
+    blocks = max(1, tokens // KERNEL_TOKENS)
+    size = tokens // blocks
+    return blocks * size * (size - 1) // 2
+
+
 def top_features(ablation: AblationSettings, crosscoder: CrosscoderShape) -> int:
     """Return how many features are among those of largest effect at some checkpoint, at most: others at each."""
     return min(ablation.top_features * crosscoder.checkpoints, crosscoder.latents)
@@ -154,6 +183,8 @@ def check_sites(name: str, suite: Suite, shape: ModelShape) -> None:
     for comparison, settings in suite.comparisons.items():
         if settings.site is not None:
             sites[f"suites.{name}.comparisons.{comparison}.site"] = settings.site
+    if suite.auto is not None and suite.auto.site is not None:
+        sites[f"suites.{name}.auto.site"] = suite.auto.site
     blocks, heads = shape.blocks, shape.attention_width // shape.head_width
     _check_inside(sites, "blocks", blocks, lambda site: parse_site(site).block(blocks))
     _check_inside(sites, "heads", heads, lambda site: parse_site(site).head or 0)

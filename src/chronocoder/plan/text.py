@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chronocoder.plan.downloads import Priced
 from chronocoder.plan.hardware import STARTUP_S, Hardware
 from chronocoder.plan.plan import Plan
 from chronocoder.plan.sizes import PREFIX_TOKENS
@@ -29,9 +30,31 @@ def plan_text(plan: Plan) -> str:
         _table("Trainings, each", TRAINING_HEADINGS, _training_rows(plan)),
         _table("Effects of features on all tasks, each", EFFECTS_HEADINGS, _effects_rows(plan)),
         _table("Bytes on disk", ("suite", "what", "number", "bytes"), _store_rows(plan)),
+        *(
+            f"{suite} chooses its comparisons: priced is all that its budget allows ({budget})."
+            for suite, budget in plan.choices.items()
+        ),
         _notes(plan.hardware),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def downloads_text(downloads: Sequence[Priced]) -> str:
+    """Return what an experiment takes over the network as a table, and the sum of what is to come."""
+    if not downloads:
+        return "Nothing comes over the network.\n"
+    rows = [
+        (
+            one.download.paths[0],
+            " + ".join(f"{place.repository} {place.revision}" for place in one.download.places),
+            _to_come(one),
+        )
+        for one in downloads
+    ]
+    of_checkpoints = sum(one.size_bytes or 0 for one in downloads if one.download.kind == "checkpoint")
+    total = f"{shortened(of_checkpoints, 'B')} of checkpoints, and of datasets as much as the configuration asks for"
+    last = "All of it is here." if all(one.there for one in downloads) else f"To fetch: {total}."
+    return f"{_table('Over the network', ('result', 'from', 'to fetch'), rows)}\n\n{last}\n"
 
 
 def price_table(plans: Mapping[str, Plan]) -> str:
@@ -69,6 +92,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "trainings": [training._asdict() for training in plan.trainings],
         "effects": [effects._asdict() for effects in plan.effects],
         "stores": [stored._asdict() for stored in plan.stores],
+        "choices": plan.choices,
     }
 
 
@@ -105,6 +129,16 @@ def duration(hours: float) -> str:
     if hours < 2 / 60:
         return f"{hours * 3600:.0f} s"
     return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
+
+
+def _to_come(download: Priced) -> str:
+    if download.there:
+        return "there"
+    if download.problem:
+        return "cannot be fetched"
+    if download.size_bytes is None:
+        return "size not stated"
+    return f"{'at most ' if download.download.kind == 'dataset' else ''}{shortened(download.size_bytes, 'B')}"
 
 
 def _rule_rows(plan: Plan) -> list[tuple[str, ...]]:

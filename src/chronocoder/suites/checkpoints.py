@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from chronocoder.config import AS_SAVED, NONE, LoadingSettings
 from chronocoder.devices import default_device
 from chronocoder.errors import ConfigError
+from chronocoder.suites.agreement import tokenizer_digest
 from chronocoder.suites.download import COMMIT_FILE
 
 AS_TRAINED = LoadingSettings()
@@ -177,6 +178,25 @@ def quantization_of(model: PreTrainedModel) -> str:
     """Return in which format the blocks' matrices are, as `loading.quantization` names them."""
     bits = {"is_loaded_in_8bit": "8bit", "is_loaded_in_4bit": "4bit"}
     return next((name for attribute, name in bits.items() if getattr(model, attribute, False)), NONE)
+
+
+def describe_checkpoint(path: Path) -> dict[str, str | int]:
+    """Return what a checkpoint is, as its files say: commit, width, vocabulary, number format, digest of its tokenizer.
+
+    Raises:
+        ConfigError: its `config.json` cannot be read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True).get_text_config()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: no readable config.json ({error}); save or download it again") from error
+    return {
+        "commit": checkpoint_commit(path),
+        "width": int(config.hidden_size),
+        "vocabulary": int(config.vocab_size),
+        "dtype": str(dtype_of(path, AS_TRAINED)).removeprefix("torch."),
+        "tokenizer": tokenizer_digest(path),
+    }
 
 
 class ModelsInTurn:

@@ -130,9 +130,9 @@ def download_checkpoint(parts: Sequence[Needed], output: Path) -> None:
         ConfigError: the disk has too little space, a transfer fails, a file is damaged, or pickled weights hold more
             than weights. What is there stays, and another call goes on from it.
     """
-    partial, checkpoint = output.with_name(f".{output.name}.partial"), parts[0]
+    partial, checkpoint = _partial(output), parts[0]
     _begin(partial, json.dumps({"repository": checkpoint.repository, "commit": checkpoint.commit}))
-    _check_space(parts, partial)
+    _check_space(parts, output)
     for part in parts:
         for file in part.files:
             _fetch(part, file, partial)
@@ -140,6 +140,16 @@ def download_checkpoint(parts: Sequence[Needed], output: Path) -> None:
         convert_pickled(partial)
     put_in_place(partial, output)
     _log.info("downloaded %s at %s to %s", checkpoint.repository, checkpoint.label, output)
+
+
+def bytes_to_come(parts: Sequence[Needed], output: Path) -> int:
+    """Return the bytes of a checkpoint that an unfinished download has not fetched yet."""
+    present = sum(path.stat().st_size for path in _partial(output).glob("*") if path.name != COMMIT_FILE)
+    return max(0, sum(part.size_bytes for part in parts) - present)
+
+
+def _partial(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
 
 
 def _label(revision: str, commit: str) -> str:
@@ -160,14 +170,13 @@ def _begin(partial: Path, record: str) -> None:
     (partial / COMMIT_FILE).write_text(record, encoding="utf-8")
 
 
-def _check_space(parts: Sequence[Needed], partial: Path) -> None:
+def _check_space(parts: Sequence[Needed], output: Path) -> None:
     """Check that the disk holds what is to come, and the converted weights beside pickled ones."""
-    to_come = sum(part.size_bytes * (2 if part.pickled else 1) for part in parts)
-    to_come -= sum(path.stat().st_size for path in partial.iterdir())
-    free = shutil.disk_usage(partial).free
+    to_come = bytes_to_come(parts, output) + (parts[0].size_bytes if parts[0].pickled else 0)
+    free = shutil.disk_usage(output.parent).free
     if to_come > free:
         raise ConfigError(
-            f"{partial.parent}: {to_come / 1e9:.1f} GB are to come of {parts[0].repository}, and the disk has"
+            f"{output}: {to_come / 1e9:.1f} GB are to come of {parts[0].repository}, and the disk has"
             f" {free / 1e9:.1f} GB; make room, or set results to a directory on another disk"
         )
 

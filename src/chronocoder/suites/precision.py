@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
+from chronocoder.devices import FLOAT32, computing
 from chronocoder.suites.patching import replaced_attribute
 
 ROWS_AT_ONCE = 8192
@@ -45,9 +46,10 @@ class _WideProduct(torch.autograd.Function):
         ctx.save_for_backward(weight)
         ctx.dtype, wide = hidden.dtype, hidden.float()
         product = wide.new_empty(*hidden.shape[:-1], len(weight))
-        for first in range(0, len(weight), ROWS_AT_ONCE):
-            rows = slice(first, first + ROWS_AT_ONCE)
-            product[..., rows] = wide @ weight[rows].float().T
+        with computing(_fine_enough(hidden), hidden.device):
+            for first in range(0, len(weight), ROWS_AT_ONCE):
+                rows = slice(first, first + ROWS_AT_ONCE)
+                product[..., rows] = wide @ weight[rows].float().T
         return product
 
     @staticmethod
@@ -55,10 +57,16 @@ class _WideProduct(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (weight,) = ctx.saved_tensors
         total = gradient.new_zeros(*gradient.shape[:-1], weight.shape[1])
-        for first in range(0, len(weight), ROWS_AT_ONCE):
-            rows = slice(first, first + ROWS_AT_ONCE)
-            total += gradient[..., rows] @ weight[rows].float()
+        with computing(_fine_enough(total), total.device):
+            for first in range(0, len(weight), ROWS_AT_ONCE):
+                rows = slice(first, first + ROWS_AT_ONCE)
+                total += gradient[..., rows] @ weight[rows].float()
         return total.to(ctx.dtype), None
+
+
+def _fine_enough(tensor: Tensor) -> str:
+    """Return a precision of products that loses nothing of numbers in half precision: TF32 has the digits of both."""
+    return "tf32" if tensor.is_cuda else FLOAT32
 
 
 def is_full_precision(model: nn.Module) -> bool:
