@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chronocoder.config import Experiment, HubSource, Settings
-from chronocoder.errors import ConfigError
+from chronocoder.config import ClamsTask, Experiment, HubSource, Settings
+from chronocoder.errors import ChronocoderError
 from chronocoder.layout import Layout
 from chronocoder.plan.jobs import Job, jobs_of
 from chronocoder.suites.families import MAIN, HubPlace
@@ -21,12 +21,14 @@ class Download(NamedTuple):
     Attributes:
         job: that makes it.
         path: of the result.
-        places: repositories and revisions that it comes from.
+        places: repositories and revisions on the hub that it comes from.
+        address: of the file elsewhere that it comes from; empty where it is from the hub.
     """
 
     job: Job
     path: str
     places: tuple[HubPlace, ...]
+    address: str = ""
 
 
 class Priced(NamedTuple):
@@ -51,9 +53,12 @@ def downloads_of(experiment: Experiment) -> list[Download]:
     patterns = {"download_checkpoint": layout.checkpoint, "build_corpus": layout.corpus, "build_task": layout.task}
     found = []
     for job in jobs_of(experiment):
-        if job.rule in patterns and (places := _places(experiment, job)):
-            path = patterns[job.rule].format(suite=job.suite, revision=job.revision, split=job.split, task=job.task)
-            found.append(Download(job, path, places))
+        if job.rule not in patterns:
+            continue
+        places, address = _places(experiment, job), _address(experiment, job)
+        if places or address:
+            path = patterns[job.rule].format(suite=job.suite, revision=job.revision, split="train", task=job.task)
+            found.append(Download(job, path, places, address))
     return found
 
 
@@ -83,6 +88,11 @@ def _places(experiment: Experiment, job: Job) -> tuple[HubPlace, ...]:
     return (place,) if tokenizer is None else (place, HubPlace(tokenizer, MAIN))
 
 
+def _address(experiment: Experiment, job: Job) -> str:
+    task = experiment.suites[job.suite].tasks.get(job.task) if job.rule == "build_task" else None
+    return task.file_address if isinstance(task, ClamsTask) and task.needs_network else ""
+
+
 def _datasets(values: Any) -> Iterator[HubPlace]:
     if isinstance(values, dict):
         dataset = values.get("dataset")
@@ -99,7 +109,7 @@ def _priced(experiment: Experiment, download: Download) -> Priced:
         return Priced(download, True, 0)
     try:
         return Priced(download, False, _size(experiment, download))
-    except ConfigError as error:
+    except ChronocoderError as error:
         return Priced(download, False, 0, str(error))
 
 
@@ -107,7 +117,10 @@ def _size(experiment: Experiment, download: Download) -> int:
     from chronocoder.suites.download import bytes_to_come, checkpoint_parts  # here: a dry run lists downloads, no more
     from chronocoder.suites.hub import revision_files
     from chronocoder.suites.lock import locked_commit
+    from chronocoder.tasks.fetching import file_bytes
 
+    if download.address:
+        return file_bytes(download.address)
     lock = Path(Layout(experiment.results).lock.format(suite=download.job.suite))
     source = experiment.suites[download.job.suite].source
     if download.job.rule == "download_checkpoint" and isinstance(source, HubSource):

@@ -57,7 +57,7 @@ def downloads_text(downloads: Sequence[Priced]) -> str:
     rows = [
         (
             one.download.path,
-            " + ".join(f"{place.repository} {place.revision}" for place in one.download.places),
+            " + ".join(f"{place.repository} {place.revision}" for place in one.download.places) or one.download.address,
             "there" if one.there else ("cannot be fetched" if one.problem else _to_come(one)),
         )
         for one in downloads
@@ -67,8 +67,8 @@ def downloads_text(downloads: Sequence[Priced]) -> str:
         f"To fetch: {shortened(of_checkpoints, 'B')} of checkpoints, and of datasets what the configuration asks for."
     )
     if not rows:
-        return "Nothing comes from the hub.\n"
-    return f"{_table('From the Hugging Face hub', ('result', 'from', 'to fetch'), rows)}\n\n{total}\n"
+        return "Nothing has to be fetched.\n"
+    return f"{_table('From elsewhere', ('result', 'from', 'to fetch'), rows)}\n\n{total}\n"
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:

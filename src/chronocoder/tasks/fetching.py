@@ -1,9 +1,10 @@
 """Fetching the pairs of a task that are not on this machine: which revision, and that it stays the same."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
-from urllib.error import URLError
-from urllib.request import urlopen
+from typing import Any, NamedTuple
+from urllib.request import Request, urlopen
 
 from chronocoder.config import ClamsTask, TableSource, Task
 from chronocoder.errors import TaskError
@@ -40,9 +41,8 @@ def fetch_pairs(task: Task, lock: Path, folder: Path) -> Fetched:
         commit = locked_commit(lock, str(task.dataset), task.revision, "dataset")
         return Fetched(task.model_copy(update={"revision": commit}), commit)
     if isinstance(task, ClamsTask) and task.needs_network:
-        address = f"{task.address.rstrip('/')}/{task.name}"
-        content = _download(address)
-        digest = locked_digest(lock, address, content)
+        content = _download(task.file_address)
+        digest = locked_digest(lock, task.file_address, content)
         path = folder / str(task.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -50,13 +50,29 @@ def fetch_pairs(task: Task, lock: Path, folder: Path) -> Fetched:
     return Fetched(task, "")
 
 
+def file_bytes(address: str) -> int:
+    """Return the bytes of a file elsewhere.
+
+    Raises:
+        TaskError: it cannot be fetched.
+    """
+    with _opened(Request(address, method="HEAD")) as answer:
+        return int(answer.headers["Content-Length"] or 0)
+
+
 def _download(address: str) -> bytes:
-    try:
-        with urlopen(address, timeout=_SECONDS) as answer:
-            content: bytes = answer.read()
-    except (URLError, OSError, ValueError) as error:
-        raise TaskError(
-            f"{address}: cannot be fetched ({error}); run scripts/fetch.py with your configuration where there is a"
-            " network, name another address, or give the task a path to a copy"
-        ) from None
+    with _opened(Request(address)) as answer:
+        content: bytes = answer.read()
     return content
+
+
+@contextmanager
+def _opened(request: Request) -> Iterator[Any]:
+    try:
+        with urlopen(request, timeout=_SECONDS) as answer:
+            yield answer
+    except (OSError, ValueError) as error:
+        raise TaskError(
+            f"{request.full_url}: cannot be fetched ({error}); run scripts/fetch.py with your configuration where there"
+            " is a network, name another address, or give the task a path to a copy"
+        ) from None
