@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from chronocoder.command_line import add_flags, from_flags, run_script
+from chronocoder.command_line import add_flags, add_loading, from_flags, loading_from, run_script
 from chronocoder.config import HarvestSettings
 from chronocoder.stores import load_store, provenance
 
@@ -18,20 +18,21 @@ def main() -> None:
     parser.add_argument("--corpora", type=Path, nargs="+", required=True, help="stores of the text, one a split")
     parser.add_argument("--outputs", type=Path, nargs="+", required=True, help="stores to write, in the same order")
     parser.add_argument("--tokenizer", type=Path, help="directory of the text's tokenizer, to compare the checkpoint's")
+    add_loading(parser)
     add_flags(parser, HarvestSettings)
     arguments = parser.parse_args()
-    settings = from_flags(arguments, HarvestSettings)
+    settings, loading = from_flags(arguments, HarvestSettings), loading_from(arguments)
     corpora = [load_store(path) for path in arguments.corpora]
 
     from chronocoder.activations.harvest import harvest
     from chronocoder.activations.origin import text_digest
-    from chronocoder.suites.checkpoints import checkpoint_commit, load_model
+    from chronocoder.suites.agreement import check_same_tokenizer
+    from chronocoder.suites.checkpoints import checkpoint_commit, load_model, loading_facts
     from chronocoder.suites.sites import resolve_site
-    from chronocoder.suites.tokenizers import check_same_tokenizer
 
     if arguments.tokenizer is not None:
         check_same_tokenizer(arguments.checkpoint, arguments.tokenizer)
-    site = resolve_site(load_model(arguments.checkpoint), arguments.site)
+    site = resolve_site(load_model(arguments.checkpoint, loading, corpora), arguments.site)
     commit = checkpoint_commit(arguments.checkpoint)
     for corpus, output in zip(corpora, arguments.outputs, strict=True):
         attributes = provenance(
@@ -42,6 +43,7 @@ def main() -> None:
             site=arguments.site,
             split=corpus.attrs["split"],
             tokens_digest=text_digest(corpus),
+            **loading_facts(site.model),
         )
         harvest(site, corpus, settings, output, attributes)
 

@@ -14,6 +14,7 @@ from chronocoder.plan.models import shape_of
 from chronocoder.plan.plan import make_plan
 from chronocoder.plan.text import plan_document, plan_text
 from chronocoder.stores import write_text
+from chronocoder.suites.agreement import check_local_checkpoints
 
 
 def main() -> None:
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan there too, as JSON")
     arguments = parser.parse_args()
     experiment = load_experiment(arguments.config)
+    check_local_checkpoints(experiment)
     known = ", ".join(experiment.suites)
     given: dict[str, Path] = {}
     for entry in arguments.model_config:

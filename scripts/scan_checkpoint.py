@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from chronocoder.command_line import add_flags, from_flags, run_script
+from chronocoder.command_line import add_flags, add_loading, from_flags, loading_from, run_script
 from chronocoder.config import ScanSettings
 from chronocoder.stores import load_store, provenance, write_store
+from chronocoder.suites.agreement import check_agreement
 
 
 def main() -> None:
@@ -18,20 +19,25 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="store of the validation text")
     parser.add_argument("--sites", nargs="+", required=True, help="for instance residual.2")
     parser.add_argument("--output", type=Path, required=True, help="store to write")
+    parser.add_argument("--tokenizer", type=Path, help="directory of the text's tokenizer, to compare the checkpoint's")
+    add_loading(parser)
     add_flags(parser, ScanSettings)
     arguments = parser.parse_args()
-    settings = from_flags(arguments, ScanSettings)
+    settings, loading = from_flags(arguments, ScanSettings), loading_from(arguments)
+    if arguments.tokenizer is not None:
+        check_agreement(arguments.tokenizer, {arguments.revision: arguments.checkpoint})
     tasks, corpus = [load_store(path) for path in arguments.task_stores], load_store(arguments.corpus)
 
     from chronocoder.behaviour.scan import scan_checkpoint
-    from chronocoder.suites.checkpoints import checkpoint_commit, load_model
+    from chronocoder.suites.checkpoints import checkpoint_commit, load_model, loading_facts
 
-    model = load_model(arguments.checkpoint)
+    model = load_model(arguments.checkpoint, loading, [*tasks, corpus])
     scan = scan_checkpoint(model, tasks, corpus["token_ids"].values, arguments.sites, settings)
     facts = {
         "suite": arguments.suite,
         "revision": arguments.revision,
         "commit": checkpoint_commit(arguments.checkpoint),
+        **loading_facts(model),
     }
     write_store(scan, arguments.output, provenance(settings, **facts))
 

@@ -3,7 +3,17 @@
 import argparse
 from pathlib import Path
 
-from chronocoder.command_line import add_flags, add_variant_flags, from_flags, paired, require, run_script, variant_from
+from chronocoder.command_line import (
+    add_flags,
+    add_loading,
+    add_variant_flags,
+    from_flags,
+    loading_from,
+    paired,
+    require,
+    run_script,
+    variant_from,
+)
 from chronocoder.config import HarvestSettings
 from chronocoder.errors import ConfigError
 from chronocoder.stores import load_store, provenance, write_store
@@ -25,6 +35,7 @@ def main() -> None:
     streaming.add_argument("--checkpoints", type=Path, nargs="+", help="their directories, same order")
     streaming.add_argument("--corpus", type=Path, help="store of the training text")
     streaming.add_argument("--site", help="for instance residual.2")
+    add_loading(parser)
     running = parser.add_argument_group("running", "what does not change the crosscoder")
     running.add_argument("--processes", type=int, default=1, help="processes to train on, over all machines; one a GPU")
     running.add_argument("--dictionary-shards", type=int, default=1, help="parts that the dictionary is cut into")
@@ -70,9 +81,8 @@ def main() -> None:
     else:
         corpus = load_store(arguments.corpus)
         given = paired(arguments, "revisions", "checkpoints")
-        source, origin = stream_checkpoints(
-            arguments.suite, given, arguments.site, corpus, from_flags(arguments, HarvestSettings)
-        )
+        harvest, loading = from_flags(arguments, HarvestSettings), loading_from(arguments)
+        source, origin = stream_checkpoints(arguments.suite, given, arguments.site, corpus, harvest, loading)
     config = CrosscoderConfig(
         suite=origin.suite,
         comparison=arguments.comparison,

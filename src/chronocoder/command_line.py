@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from chronocoder.config.loading import LoadingSettings
 from chronocoder.errors import ChronocoderError, ConfigError
 from chronocoder.settings import Settings
 from chronocoder.sharing import LOG_FORMAT
@@ -120,6 +121,30 @@ def checkpoints_from(arguments: argparse.Namespace) -> GivenCheckpoints:
     return GivenCheckpoints(arguments.suite, paths, tokens_seen)
 
 
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how models are loaded; `loading_from` reads them."""
+    parser.add_argument("--loading", default="{}", metavar="JSON", help="how models are loaded: loading of a suite")
+    parser.add_argument("--device-map", help="device_map of it, where it is not in there")
+
+
+def loading_from(arguments: argparse.Namespace) -> LoadingSettings:
+    """Return how models are to be loaded, as the flags of `add_loading` say.
+
+    Raises:
+        ConfigError: they are wrong; the message names the key.
+    """
+    values = _value("loading", arguments.loading)
+    if not isinstance(values, dict):
+        raise ConfigError(f"--loading: {arguments.loading} is no JSON object; correct it")
+    if arguments.device_map is not None:
+        values["device_map"] = arguments.device_map
+    try:
+        return LoadingSettings.model_validate(values)
+    except ValidationError as error:
+        wrong = (f"--loading: {'.'.join(map(str, entry['loc']))}: {_message(entry)}" for entry in error.errors())
+        raise ConfigError("\n".join(wrong)) from None
+
+
 def require(arguments: argparse.Namespace, *names: str) -> None:
     """Check that flags are given.
 
@@ -156,13 +181,17 @@ def _value(name: str, text: str) -> Any:
 
 
 def _describe(entry: ErrorDetails, model: type[Settings]) -> str:
+    if not entry["loc"]:  # flags that contradict each other
+        return f"{model.__name__}: {_message(entry)}"
+    name, *places = entry["loc"]
+    return f"{_flag(str(name))}{''.join(f'[{place}]' for place in places)}: {_message(entry)}"
+
+
+def _message(entry: ErrorDetails) -> str:
     message = entry["msg"].removeprefix("Value error, ")
     if entry["type"] != "value_error":  # the models' own messages name the value
         message += f" (found {entry['input']!r})"
-    if not entry["loc"]:  # flags that contradict each other
-        return f"{model.__name__}: {message}"
-    name, *places = entry["loc"]
-    return f"{_flag(str(name))}{''.join(f'[{place}]' for place in places)}: {message}"
+    return message
 
 
 def _flag(name: str) -> str:

@@ -32,6 +32,11 @@ class Layout:
         return f"{self.suite}/checkpoints/{{revision}}"
 
     @property
+    def checked(self) -> str:
+        """What the checkpoints are that read a suite's tokens, once they have been found to share their tokenizer."""
+        return f"{self.suite}/checkpoints.yaml"
+
+    @property
     def lock(self) -> str:
         """The commits that revisions on the hub were resolved to."""
         return f"{self.suite}/lock.yaml"

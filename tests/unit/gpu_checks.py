@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import xarray as xr
+from accelerate import dispatch_model
 from sparse_problems import SIZES, compare_triton_with_plain, dense, on_active, random_problem, results
 from tiny import ARCHITECTURES, OWN_SETTINGS, VOCABULARY, WIDTH, tiny_config, tiny_crosscoder, tiny_model
 from torch import Tensor, distributed
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from chronocoder.activations.formats import DTYPES, Stored, StoredFormat, narrow, normalised, widen
 from chronocoder.activations.loader import shuffled_batches
@@ -23,12 +25,17 @@ from chronocoder.attribution.attribute import measure_effects
 from chronocoder.attribution.effects import Effects
 from chronocoder.attribution.estimators import ESTIMATORS
 from chronocoder.attribution.prompts import ZERO, read_prompts
-from chronocoder.config import TWO_STAGES, AttributionSettings
+from chronocoder.behaviour.pool import Pool
+from chronocoder.config import TWO_STAGES, AttributionSettings, LoadingSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig, load_crosscoder
 from chronocoder.crosscoder.own_codes import fit_maps, measure_own_codes
+from chronocoder.crosscoder.sparse import active_topk, keep_largest
 from chronocoder.crosscoder.state import StateDirectory
 from chronocoder.crosscoder.team import Team
 from chronocoder.crosscoder.training import Trainer, train_crosscoder
+from chronocoder.errors import NonFiniteError
+from chronocoder.suites.checkpoints import load_model, loading_facts
+from chronocoder.suites.precision import in_float32, is_full_precision
 from chronocoder.suites.sites import Site, resolve_site
 
 Check = Callable[[torch.device, Path], None]
@@ -36,6 +43,8 @@ CPU = torch.device("cpu")
 STEPS, CHECKPOINTS = 10, 2
 ROUNDED = {"tf32": 0.02, "bfloat16": 0.15}
 """Fraction of the norm of all effects that may differ; on a CPU .003, emulated, and .04 do."""
+HALF = {torch.bfloat16: 0.2, torch.float16: 0.03}
+"""The same of weights in half precision; on a CPU .05 and .007 do."""
 WEIGHTS = ("encoder_rows", "decoder_rows", "b_enc", "b_dec")
 
 
@@ -46,7 +55,7 @@ class NotHereError(Exception):
 class Noise(ActivationSource):
     """Random activations of 3,000 tokens, in a stored format."""
 
-    name, rows, width, checkpoints, piece_rows = "noise", 3000, WIDTH, CHECKPOINTS, 100
+    name, rows, width, checkpoints, piece_rows, in_threads = "noise", 3000, WIDTH, CHECKPOINTS, 100, True
 
     def __init__(self, stored_format: StoredFormat = "float32") -> None:
         self.stored_format = stored_format
@@ -79,6 +88,26 @@ def triton_kernels(device: torch.device, _directory: Path) -> None:
     compare_triton_with_plain(str(device))
 
 
+def selection(device: torch.device, _directory: Path) -> None:
+    """The largest activations of a token and of a batch are those that a CPU selects."""
+    generator = torch.Generator().manual_seed(0)
+    values, norms = torch.randn(300, 4096, generator=generator), torch.rand(4096, generator=generator)
+    for guess in (None, torch.tensor(0.5), torch.tensor(50.0)):
+        expected, found = (
+            keep_largest(values.to(where), norms.to(where), 3000, guess=guess if guess is None else guess.to(where))
+            for where in (CPU, device)
+        )
+        assert torch.equal(found.smallest.cpu(), expected.smallest)
+        for name in ("offsets", "features"):
+            assert torch.equal(getattr(found.active, name).cpu(), getattr(expected.active, name))
+    masks = []
+    for where in (CPU, device):
+        active, mask = active_topk(values.to(where), norms.to(where), 10), torch.zeros(300, 4096, dtype=torch.bool)
+        mask[active.tokens.cpu(), active.features.cpu()] = True
+        masks.append(mask)
+    assert torch.equal(*masks) and masks[0].sum() == 3000
+
+
 def training(device: torch.device, directory: Path) -> None:
     """Ten steps change the weights of every variant as they do on a CPU, but for 2 % of the change."""
     for variant in OWN_SETTINGS:
@@ -97,6 +126,23 @@ def training_in_bfloat16(device: torch.device, directory: Path) -> None:
         _check_changes(initial, trained(config, CPU, directory), half, 0.1, variant)
 
 
+def batches_that_are_not_finite(device: torch.device, directory: Path) -> None:
+    """A batch with NaN ends the training and changes no weight."""
+    for variant in OWN_SETTINGS:
+        trainer = trainer_on(device, tiny_config(variant, steps=STEPS))
+        batch = next(shuffled_batches(Noise(), 64, seed=0, device=device))
+        trainer.train_step(batch, directory / "rescue")
+        before = [value.clone() for value in trainer.crosscoder.parameters()]
+        try:
+            trainer.train_step(batch._replace(values=torch.full_like(batch.values, torch.nan)), directory / "rescue")
+        except NonFiniteError:
+            pass
+        else:
+            raise AssertionError(f"{variant}: no error")
+        for value, expected in zip(trainer.crosscoder.parameters(), before, strict=True):
+            assert torch.equal(value, expected), f"{variant}: weights have changed"
+
+
 def resumption(_device: torch.device, directory: Path) -> None:
     """A training that goes on from a saved state ends where it would have ended, but for 2 % of the change."""
     for variant in OWN_SETTINGS:
@@ -110,15 +156,20 @@ def resumption(_device: torch.device, directory: Path) -> None:
 
 
 def stored_formats(device: torch.device, _directory: Path) -> None:
-    """Batches of every stored format are the same once they are on the device."""
+    """Batches of every stored format, sent to the device, are those of the CPU, and the same once they are float32."""
     scale = torch.tensor([0.5, 3.0])
     for stored_format in DTYPES:
-        batches = shuffled_batches(Noise(stored_format), 64, seed=0)
-        for _ in range(3):
-            batch = next(batches)
-            expected = widen(Stored(batch.values.clone(), batch.scale)) * scale[:, None]
-            torch.testing.assert_close(normalised(batch, scale.to(device)).cpu(), expected, rtol=1e-6, atol=1e-6)
-        batches.close()
+        own, sent = (
+            shuffled_batches(Noise(stored_format), 64, seed=0, buffer_tokens=300, device=where)
+            for where in (CPU, device)
+        )
+        for _ in range(60):  # more than an epoch
+            expected, found = next(own), next(sent)
+            assert torch.equal(found.values.cpu(), expected.values)
+            wide = widen(Stored(expected.values.clone(), expected.scale)) * scale[:, None]
+            torch.testing.assert_close(normalised(found, scale.to(device)).cpu(), wide, rtol=1e-6, atol=1e-6)
+        own.close()
+        sent.close()
 
 
 def streaming(device: torch.device, _directory: Path) -> None:
@@ -183,6 +234,63 @@ def two_stages(device: torch.device, _directory: Path) -> None:
         np.testing.assert_allclose(found[name], expected[name], rtol=0, atol=2e-4 * size + 1e-6, err_msg=name)
 
 
+def half_precision(device: torch.device, directory: Path) -> None:
+    """Effects of weights in half precision are those of the CPU, and of float32 weights of the same values."""
+    for dtype, tolerance in HALF.items():
+        settings = AttributionSettings(random_directions=0, estimator="exact", smallest_effect=0)
+        of_models = [[tiny_model("gpt_neox", seed).to(dtype) for seed in range(CHECKPOINTS)] for _ in range(3)]
+        wide, on_cpu, on_device = [of_models[0], of_models[1], [model.to(device) for model in of_models[2]]]
+        wide = [model.float() for model in wide]
+        found, cpu, expected = (_measured(models, settings) for models in (on_device, on_cpu, wide))
+        for name, other in (("the CPU", cpu), ("float32", expected)):
+            missed = np.linalg.norm(found - other) / np.linalg.norm(expected)
+            assert missed <= tolerance, f"{dtype}: {missed:.3g} of the effects differ from those of {name}"
+
+
+def quantised_models(device: torch.device, directory: Path) -> None:
+    """Models in 8 and 4 bits are read, resumed and differentiated as float32 weights of the same values are."""
+    if device.type == "cpu":
+        raise NotHereError("no GPU for quantised models")
+    if find_spec("bitsandbytes") is None:
+        raise NotHereError("bitsandbytes is not installed")
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2)).to(torch.bfloat16).save_pretrained(directory / "wide")
+    ids = torch.arange(24, device=device).view(2, 12)
+    for bits in ("8bit", "4bit"):
+        model = load_model(directory / "wide", LoadingSettings(quantization=bits))
+        assert loading_facts(model)["quantization"] == bits and not is_full_precision(model)
+        site = resolve_site(model, "residual.0")
+        activation = site.read(ids).activation
+        found = site.resume(ids, activation), _gradient(site, ids, activation)
+        with in_float32(model):
+            expected = site.resume(ids, activation.float()), _gradient(site, ids, activation.float())
+        for name, of_device, wide in zip(("logits", "gradient"), found, expected, strict=True):
+            missed = (of_device - wide).norm() / wide.norm()
+            assert missed < 0.1, f"{bits}: {missed:.3g} of the {name} differ"
+        again = site.resume(ids, activation)
+        torch.testing.assert_close(again, found[0])
+
+
+def models_on_two_devices(device: torch.device, _directory: Path) -> None:
+    """A model whose last blocks are on the GPU, the others on the CPU, gives what it gives on the CPU."""
+    last = "cpu" if device.type == "cpu" else device.index or 0
+    where = {"gpt_neox.embed_in": "cpu", "gpt_neox.emb_dropout": "cpu", "gpt_neox.rotary_emb": "cpu"}
+    where |= {f"gpt_neox.layers.{block}": last if block else "cpu" for block in range(3)}
+    where |= {"gpt_neox.final_layer_norm": last, "lm_head": last}
+    plain, spread = ([tiny_model("gpt_neox", seed) for seed in range(CHECKPOINTS)] for _ in range(2))
+    spread = [dispatch_model(model, where, main_device="cpu", force_hooks=True) for model in spread]
+    ids, answers = torch.arange(24).view(2, 12), torch.tensor([[3, 200], [7, 8]])
+    for name in ("residual.0", "residual.1", "residual.2", "mlp_out.1", "attention_out.2"):
+        for chosen in (None, answers):
+            expected, found = (_resumed_site(resolve_site(models[0], name), ids, chosen) for models in (plain, spread))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4, msg=name)
+    settings = AttributionSettings(random_directions=0, estimator="exact")
+    np.testing.assert_allclose(_measured(spread, settings), _measured(plain, settings), rtol=1e-3, atol=1e-4)
+    (expected,), (found,) = (Pool.of([random_task()]).differences(models[0]) for models in (plain, spread))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def own_codes(device: torch.device, _directory: Path) -> None:
     """Own codes miss as much as they do on the CPU."""
     generator = torch.Generator().manual_seed(0)
@@ -226,14 +334,19 @@ CHECKS: dict[str, Check] = {
     for check in (
         sparse_products,
         triton_kernels,
+        selection,
         training,
         training_in_bfloat16,
+        batches_that_are_not_finite,
         resumption,
         stored_formats,
         streaming,
         models,
         effects,
         precisions,
+        half_precision,
+        quantised_models,
+        models_on_two_devices,
         two_stages,
         own_codes,
         saved_crosscoders,
@@ -244,14 +357,19 @@ CHECKS: dict[str, Check] = {
 
 def trained(config: CrosscoderConfig, device: torch.device, directory: Path) -> dict[str, Tensor]:
     """Train on a device, whatever others there are, and return the weights."""
-    accelerator = SimpleNamespace(device=device, backward=lambda loss: loss.backward())
-    trainer = Trainer(config, Noise(), Team(device=device), accelerator)
+    trainer = trainer_on(device, config)
     trainer.begin()
-    batches = shuffled_batches(Noise(), config.settings.batch_tokens, config.seed)
+    batches = shuffled_batches(Noise(), config.settings.batch_tokens, config.seed, device=device)
     for _ in range(config.settings.steps):
         trainer.train_step(next(batches), directory / "rescue")
     batches.close()
     return {name: value.cpu() for name, value in trainer.crosscoder.state_dict().items()}
+
+
+def trainer_on(device: torch.device, config: CrosscoderConfig) -> Trainer:
+    """Return a trainer on a device, whatever others there are."""
+    accelerator = SimpleNamespace(device=device, backward=lambda loss: loss.backward())
+    return Trainer(config, Noise(), Team(device=device), accelerator)
 
 
 def sites_on(device: torch.device) -> list[Site]:
@@ -296,6 +414,26 @@ def _check_changes(
         change = (expected[name] - initial[name]).norm()
         missed = (found[name] - expected[name]).norm()
         assert missed <= tolerance * change, f"{variant}, {name}: {missed:.3g} of a change of {change:.3g} differ"
+
+
+def _measured(models: list[PreTrainedModel], settings: AttributionSettings) -> np.ndarray:
+    """Return the effects of features on a random task."""
+    sites = [resolve_site(model, "residual.1") for model in models]
+    found: np.ndarray = measure_effects(crosscoder_on(models[0].device, 1.0), sites, random_task(), settings)[
+        "effects"
+    ].values
+    return found
+
+
+def _resumed_site(site: Site, ids: Tensor, answers: Tensor | None) -> Tensor:
+    state = site.read(ids)
+    return site.resume(ids, 1.1 * state.activation, None if site.is_residual else state.entry, answers=answers)
+
+
+def _gradient(site: Site, ids: Tensor, activation: Tensor) -> Tensor:
+    leaf = activation.clone().requires_grad_()
+    logits = site.resume(ids, leaf)
+    return torch.autograd.grad(logits[..., 3].sum() - logits[..., 5].sum(), leaf)[0].float()
 
 
 def _resumed(architecture: str, name: str, ids: Tensor) -> Tensor:

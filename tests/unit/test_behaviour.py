@@ -105,6 +105,20 @@ def test_comparison_is_symmetric_with_unit_diagonal() -> None:
         np.testing.assert_allclose(np.diag(matrix), 1)
 
 
+def test_models_of_different_widths_have_a_similarity_that_needs_none() -> None:
+    generator = np.random.default_rng(0)
+    wide = generator.normal(size=(200, 8)).astype(np.float32)
+    narrow = wide @ generator.normal(size=(8, 4)).astype(np.float32)
+    found = compare_activations({"residual.0": {"a": wide, "b": narrow}}, {"a": 0, "b": 1})
+    assert np.isnan(found["cosine"][0, 0, 1]) and np.isnan(found["pearson"][0, 1, 0])
+    np.testing.assert_allclose(np.diagonal(found["cosine"][0]), 1)
+    for name in ("cosine", "pearson"):
+        assert found[name].attrs["undefined"] == "activations of different widths have no entries in common"
+    expected = linear_cka(wide.astype(float), narrow.astype(float))
+    assert found["linear_cka"][0, 0, 1] == pytest.approx(expected) and 0 < expected < 1
+    assert "undefined" not in found["linear_cka"].attrs
+
+
 def test_groups_are_means_of_their_tasks_with_intervals(task: xr.Dataset, tokenizer: PreTrainedTokenizerFast) -> None:
     """The English tasks have equal weights, whatever their sizes; a task without a language is in no group."""
     models = [(f"step{seed}", tiny_model("gpt2", seed)) for seed in (0, 1)]

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from chronocoder.command_line import add_flags, from_flags, to_flags
-from chronocoder.config import HarvestSettings, NurserySource, load_experiment, parse_experiment
+from chronocoder.config import ChoiceSettings, HarvestSettings, NurserySource, load_experiment, parse_experiment
 from chronocoder.config.reference import PAGE_PATH, SCHEMA_PATH, page_text, schema_text
 from chronocoder.errors import ConfigError
 from chronocoder.settings import Settings
@@ -88,6 +88,30 @@ WRONG = [
         "suites.nursery.comparisons.identity.baseline",
         ["onset"],
         r"identity: baseline \['onset'\] is given to a control or a single checkpoint; remove it",
+    ),
+    ("suites.nursery.auto", {"pairs": 0, "triplets": 0}, r"auto: pairs 0 and triplets 0: nothing may be chosen; allow"),
+    ("suites.nursery.auto", {"checkpoints": 2}, r"auto: triplets 1 need checkpoints 3, not 2; change one"),
+    (
+        "suites.nursery.auto",
+        {"tasks": ["x"]},
+        r"auto\.tasks: 'x' is not among the suite's tasks; choose from agreement_",
+    ),
+    (
+        "suites.nursery.auto",
+        {"resamples": 100},
+        r"auto\.resamples 100: a change of one of 9 tasks could not be told from chance; take at least 180",
+    ),
+    (
+        "suites.nursery.auto",
+        {"variants": ["l2"]},
+        r"auto\.variants: variant 'l2' is not defined; choose from batchtopk",
+    ),
+    ("suites.nursery.auto", {"site": "residual.4"}, r"site 'residual\.4' is outside the model: it has blocks 0 to 3"),
+    ("suites.nursery.comparisons", "some", r"suites\.nursery\.comparisons: Input should be a valid dictionary"),
+    (
+        "suites.nursery.scan",
+        {"study": ["step9"]},
+        r"scan\.study: checkpoint 'step9' does not exist in the suite; choose from step0, ",
     ),
     ("suites.nursery.site", "residual.4", r"site 'residual\.4' is outside the model: it has blocks 0 to 3"),
     ("suites.nursery.site", "block.1", r"suites\.nursery\.site: String should match pattern"),
@@ -213,6 +237,49 @@ def test_checkpoints_that_cannot_be_compared_are_refused(
     config = with_twin({"checkpoints": checkpoints}, **source)
     with pytest.raises(ConfigError, match=rf"suites\.nursery\.comparisons\.twins: .*{message}"):
         parse_experiment(config, "config.yaml")
+
+
+def test_auto_stands_for_the_default_budget() -> None:
+    suite = parse_experiment(changed("suites.nursery.comparisons", "auto"), "config.yaml").suites["nursery"]
+    assert suite.comparisons == {} and suite.auto == ChoiceSettings() and suite.reported
+    assert suite.comparison_names == ["change1", "change2", "course1"] and suite.sites == ["residual.2"]
+    beside = changed("suites.nursery.auto", {"pairs": 1, "triplets": 0, "site": "residual.1"})
+    suite = parse_experiment(beside, "config.yaml").suites["nursery"]
+    assert suite.comparison_names == ["abstraction", "onset", "course", "identity", "change1"]
+    assert suite.sites == ["residual.1", "residual.2"]
+
+
+def test_names_of_comparisons_to_be_chosen_are_taken() -> None:
+    config = changed("suites.nursery.auto", {})
+    config["suites"]["nursery"]["comparisons"]["change2"] = {"checkpoints": ["step0", "step1"]}
+    with pytest.raises(
+        ConfigError, match=r"comparisons\.change2: the name is that of a comparison to be chosen; rename"
+    ):
+        parse_experiment(config, "config.yaml")
+    config["suites"]["nursery"]["auto"] = {"pairs": 1}
+    assert parse_experiment(config, "config.yaml")
+
+
+def test_dearest_choice_takes_all_that_the_budget_allows() -> None:
+    budget = ChoiceSettings(pairs=2, triplets=1, checkpoints=4, site="residual.1")
+    found = budget.dearest([f"step{number}" for number in range(9)])
+    assert list(found) == budget.names and all(one.site == "residual.1" for one in found.values())
+    assert len({name for one in found.values() for name in one.checkpoints}) == 4
+    assert list(budget.dearest(["step0", "step1"])) == ["change1"]
+    experiment = parse_experiment(changed("suites.nursery.auto", {}), "config.yaml").with_dearest_choice()
+    assert experiment.with_dearest_choice() == experiment
+    assert len(experiment.suites["nursery"].comparisons) == 7
+
+
+def test_what_is_studied_after_a_scan() -> None:
+    def studied(**values: Any) -> list[str]:
+        config = changed("suites.nursery.scan", {"study": ["step1"]})
+        config["suites"]["nursery"].update(values)
+        return parse_experiment(config, "config.yaml").suites["nursery"].studied
+
+    assert studied() == ["step1", "step16", "step64", "step112", "step320"]
+    assert studied(scan=None)[:3] == ["step0", "step1", "step2"]
+    assert studied(scan={}, comparisons={}) == ["step0", "step320"]
 
 
 def test_a_site_has_to_be_in_the_other_suites_model_too() -> None:
@@ -364,6 +431,7 @@ def test_reference_page_has_whole_rows_and_links_what_mappings_hold() -> None:
     [
         VARIANTS["batchtopk"](sparsity="batchtopk", dictionary_size=64, k=3, steps=7, learning_rate=2e-5),
         HarvestSettings(dtype="float32"),
+        ChoiceSettings(pairs=3, tasks=["a", "b"], site="mlp_out.3"),
         NurserySource(steps=[0, 3, 9], seed=5),
         NurserySource(language=["french", "english"]),
     ],

@@ -26,7 +26,15 @@ from chronocoder.activations.formats import DTYPES, StoredFormat
 from chronocoder.activations.harvest import SAMPLE_BATCH
 from chronocoder.activations.pieces import sequences_per_piece
 from chronocoder.activations.writer import ActivationWriter, Rows
-from chronocoder.config import BlimpTask, Experiment, TextCorpus, TrainingSettings, load_experiment, parse_experiment
+from chronocoder.config import (
+    BlimpTask,
+    Experiment,
+    LoadingSettings,
+    TextCorpus,
+    TrainingSettings,
+    load_experiment,
+    parse_experiment,
+)
 from chronocoder.crosscoder.batch import TrainingBatch
 from chronocoder.crosscoder.evaluation import measure_reconstruction
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
@@ -51,16 +59,20 @@ from chronocoder.plan.jobs import Job, count_by_rule, jobs_of
 from chronocoder.plan.memory import (
     BATCHES_AHEAD,
     PROCESS_BYTES,
+    ahead_bytes,
+    held_bytes,
     loader_bytes,
     loading_bytes,
+    model_bytes,
     on,
     pass_bytes,
     training_memory,
+    widened_bytes,
 )
-from chronocoder.plan.models import CrosscoderShape, ModelShape, known_shape, parse_shape, shape_of
+from chronocoder.plan.models import CrosscoderShape, Loaded, ModelShape, known_shape, parse_shape, shape_of
 from chronocoder.plan.place import Cost, Place
-from chronocoder.plan.plan import Plan, make_plan
-from chronocoder.plan.sizes import blocks_after, examples_of
+from chronocoder.plan.plan import Plan, RuleCost, make_plan
+from chronocoder.plan.sizes import blocks_after, blocks_up_to, examples_of, scan_entries
 from chronocoder.plan.text import duration, plan_document, plan_text, price_table, shortened
 from chronocoder.variants import VARIANTS
 from chronocoder.variants.base import Batch, CrosscoderSettings, Selection
@@ -164,7 +176,11 @@ LLAMA = {
 
 def test_shape_of_a_model_by_hand() -> None:
     shape = parse_shape(LLAMA, "here")
-    assert shape == ModelShape(32, 3, 32, 16, 48, 100, gated=True, tied=True, stored_bytes=2)
+    loaded = Loaded("bfloat16")
+    assert shape == ModelShape(
+        32, 3, 32, 16, 48, 100, gated=True, tied=True, stored_bytes=2, loaded=loaded, head_width=8
+    )
+    assert shape.width_at("head_out.1.3") == 8 and shape.width_at("mlp_in.1") == shape.width_at("final") == 32
     assert shape.block_parameters == 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48
     assert shape.parameters == 3 * 7680 + 100 * 32
     assert shape.checkpoint_bytes == 2 * shape.parameters
@@ -226,7 +242,21 @@ def test_flops_of_cross_entropy_by_hand() -> None:
     own = 40 * (2 * 2 * 8 * 16 + 3 * (2 * 2 * 8 * 24))
     expected = 2 * (2 * block + 5 * (block + 40 * logits)) + 40 * 2 * (2 * 2 * 8 * 24) + own
     assert cross_entropy_flops(SMALL, crosscoder, prompts, "residual.1") == expected
-    assert blocks_after("residual.1", 3) == 1 and blocks_after("attention_out.1", 3) == 2
+
+
+@pytest.mark.parametrize(
+    ("site", "before", "after"),
+    [
+        ("embedding", 0, 3),
+        ("residual.1", 2, 1),
+        ("final", 3, 0),
+        ("attention_out.1", 2, 2),
+        ("mlp_in.0", 1, 3),
+        ("head_out.2.1", 3, 1),
+    ],
+)
+def test_blocks_before_and_after_a_site(site: str, before: int, after: int) -> None:
+    assert (blocks_up_to(site, 3), blocks_after(site, 3)) == (before, after)
 
 
 def test_flops_of_an_evaluation_are_those_of_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +328,8 @@ EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
     "controls": lambda _: controlled(),
     "languages": lambda _: load_experiment(ROOT / "experiments" / "nursery-bilingual.yaml"),
     "controls alone": hub_controlled,
+    "scan": lambda _: changed(suites__nursery__scan={"limit": 20, "study": ["step0"]}),
+    "scan alone": lambda _: changed(suites__nursery__scan={}, suites__nursery__comparisons={}),
     "local": local_experiment,
     "hub": hub_experiment,
 }
@@ -351,7 +383,7 @@ def test_bytes_of_a_real_activation_store(tmp_path: Path, stored_format: StoredF
     corpus = corpus_of(sequences * 63)
     write_activations(tmp_path / "step1" / "train.zarr", sequences * 63, 128, corpus, stored_format)
     shape = shape_of("nursery", changed().suites["nursery"])
-    planned = activation_store_bytes(corpus, "train", shape, stored_format)
+    planned = activation_store_bytes(corpus, "train", shape, "residual.0", stored_format)
     assert size_of(tmp_path / "step1") == pytest.approx(planned, rel=0.03)
 
 
@@ -470,6 +502,16 @@ def test_states_are_saved_through_main_memory() -> None:
     assert saving - without == 12 * (2 * 2 * 8 * 24 + 24 + 16)
 
 
+def test_batches_wait_on_the_accelerator() -> None:
+    shape = CrosscoderShape(2, 8, 24)
+    given = settings(steps=10), TrainingSettings(), SMALL, shape, 1e6, 50
+    ahead = ahead_bytes(settings(batch_tokens=64), TrainingSettings(processes=2), shape, 512)
+    assert ahead == 3 * 32 * 2 * 512
+    without, ahead_of_it = (training_memory(*given, True, ahead=size) for size in (0.0, 1e9))
+    assert ahead_of_it.device == pytest.approx(without.device + 1e9, rel=0.01) and ahead_of_it.host == without.host
+    assert training_memory(*given, False, ahead=1e9) == training_memory(*given, False)
+
+
 def test_processes_share_the_buffer() -> None:
     corpus = corpus_of(20_000)
     variant, shape = settings(shuffle_tokens=8192), CrosscoderShape(2, 256, 24)
@@ -553,6 +595,37 @@ def test_a_twin_costs_its_pretraining_and_a_baseline_its_dictionaries() -> None:
     assert jobs["pretrain_twin"] == 1 and jobs["train_tokenizer"] == 2 and jobs["compare_baseline"] == 2
     flops = {(entry.comparison, entry.variant): entry.flops for entry in plan.trainings}
     assert flops["early", "l1"] == pytest.approx(flops["abstraction", "l1"] / 2, rel=0.01)
+
+
+def test_a_choice_costs_what_its_budget_allows() -> None:
+    """As much as if so many comparisons were given; what is given beside it is not counted twice."""
+    shapes = {"nursery": shape_of("nursery", changed().suites["nursery"])}
+    chosen = changed(suites__nursery__auto={"checkpoints": 3})
+    steps = ["step192", "step256", "step320"]
+    given = {"change1": steps[:2], "change2": steps[1:], "course1": steps}
+    same = changed(**{f"suites__nursery__comparisons__{name}": {"checkpoints": one} for name, one in given.items()})
+    plans = [make_plan(experiment, shapes, ANY) for experiment in (chosen, same)]
+    jobs = [{rule.rule.replace("list_", "choose_"): rule.jobs for rule in plan.rules} for plan in plans]
+    assert jobs[0] == jobs[1] and jobs[0]["choose_comparisons"] == 1 and jobs[0]["train_crosscoder"] == 5 + 6
+    assert plans[0].flops == plans[1].flops
+    text = plan_text(plans[0])
+    assert (
+        "nursery chooses its comparisons: priced is all that its budget allows (pairs: 2, triplets: 1, checkp" in text
+    )
+    assert plan_document(plans[0])["choices"] and not plan_document(plans[1])["choices"]
+
+
+def test_a_scan_lets_fewer_checkpoints_be_scored() -> None:
+    shapes = {"nursery": shape_of("nursery", changed().suites["nursery"])}
+    whole, scanned = (
+        {rule.rule: rule for rule in make_plan(experiment, shapes, ANY).rules}
+        for experiment in (changed(), changed(suites__nursery__scan={"limit": 50, "tokens": 1000}))
+    )
+    assert scanned["scan_checkpoint"].jobs == 17 and scanned["collect_scan"].jobs == 1
+    assert scanned["score_task"].flops == pytest.approx(whole["score_task"].flops * 4 / 17)
+    of_pairs = whole["score_task"].flops * 50 / 200
+    assert of_pairs < scanned["scan_checkpoint"].flops < 4 * of_pairs
+    assert scan_entries(changed(suites__nursery__scan={"tokens": 1000}).suites["nursery"]) == 3 * 333 * 332 // 2
 
 
 def test_only_checkpoints_that_are_compared_are_downloaded(tmp_path: Path) -> None:
@@ -663,7 +736,9 @@ def test_wrong_size_is_an_error(values: dict[str, Any], message: str) -> None:
 def test_config_that_is_no_object_is_an_error(tmp_path: Path) -> None:
     suite = local_experiment(tmp_path).suites["llama"]
     (tmp_path / "early/config.json").write_text("[1]")
-    with pytest.raises(ConfigError, match=r"early\.path\): holds no JSON object; give the config\.json of a model"):
+    with pytest.raises(
+        ConfigError, match=r"checkpoint 'early'\): holds no JSON object; give the config\.json of a model"
+    ):
         shape_of("llama", suite)
 
 
@@ -676,10 +751,22 @@ def test_site_outside_the_models_is_an_error(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "suites.llama.site 'mlp_out.1': outside the model, which has blocks 0 to 0; choose one of them"
     )
-    other = experiment.suites["llama"].comparisons["other"].model_copy(update={"site": "residual.3"})
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        ("residual.3", r"'residual\.3': outside the model, which has blocks 0 to 2; choose"),
+        ("head_out.1.4", r"'head_out\.1\.4': outside the model, which has heads 0 to 3; choose one of them"),
+    ],
+)
+def test_site_of_a_comparison_outside_the_models_is_an_error(tmp_path: Path, site: str, message: str) -> None:
+    experiment = local_experiment(tmp_path)
+    shape = shape_of("llama", experiment.suites["llama"])
+    other = experiment.suites["llama"].comparisons["other"].model_copy(update={"site": site})
     comparisons = {**experiment.suites["llama"].comparisons, "other": other}
     suite = experiment.suites["llama"].model_copy(update={"comparisons": comparisons})
-    with pytest.raises(ConfigError, match=r"^suites\.llama\.comparisons\.other\.site 'residual\.3': outside the model"):
+    with pytest.raises(ConfigError, match=rf"^suites\.llama\.comparisons\.other\.site {message}"):
         make_plan(experiment.model_copy(update={"suites": {"llama": suite}}), {"llama": shape}, ANY)
 
 
@@ -736,8 +823,65 @@ def test_wrong_hardware_is_an_error(arguments: tuple[Any, ...], message: str) ->
         hardware_named(*arguments)
 
 
+def test_memory_and_products_follow_the_loading(tmp_path: Path) -> None:
+    """A block of LLAMA has 7,680 weights: 32 (32 + 2 x 16 + 32 + 3 x 48), with two embeddings tied, 3,200."""
+    suite = local_experiment(tmp_path).suites["llama"]
+    blocks, embeddings = 3 * 32 * (32 + 2 * 16 + 32 + 3 * 48), 32 * 100
+    expected = {
+        ("auto", "none"): (2 * (blocks + embeddings), "bfloat16"),
+        ("float32", "none"): (4 * (blocks + embeddings), "tf32"),
+        ("float16", "none"): (2 * (blocks + embeddings), "float16"),
+        ("auto", "8bit"): (blocks + 2 * embeddings, "bfloat16"),
+        ("float32", "4bit"): (blocks * (0.5 + 4 / 64) + 4 * embeddings, "tf32"),
+    }
+    for (dtype, quantization), (size, products) in expected.items():
+        loading = LoadingSettings(dtype=dtype, quantization=quantization, device_map="auto", gpus=4)
+        shape = shape_of("llama", suite.model_copy(update={"loading": loading}))
+        assert model_bytes(shape) == size and shape.loaded.products("tf32") == products
+        assert held_bytes(shape, 3, accelerated=True) == 3 * size / 4
+        assert held_bytes(shape, 3, accelerated=False) == 3 * size
+        number = 4 if dtype == "float32" else 2
+        assert pass_bytes(shape, 50) == 50 * number * (8 * 32 + 3 * 48)
+        widened = embeddings + (0 if quantization != "none" else 2 * blocks / 3)
+        assert widened_bytes(shape, 2) == (4 - number) * widened
+        converted = 0 if (dtype, quantization) in (("auto", "none"), ("float16", "none")) else shape.checkpoint_bytes
+        assert loading_bytes(shape, 1, accelerated=True) == size + converted
+
+
+def test_a_plan_counts_the_format_and_the_gpus_of_models(tmp_path: Path) -> None:
+    experiment = local_experiment(tmp_path)
+    suite = experiment.suites["llama"]
+
+    def planned(**loading: Any) -> dict[str, RuleCost]:
+        changed_suite = suite.model_copy(update={"loading": LoadingSettings(**loading)})
+        whole = experiment.model_copy(update={"suites": {"llama": changed_suite}})
+        plan = make_plan(whole, {"llama": shape_of("llama", changed_suite)}, ANY)
+        return {rule.rule: rule for rule in plan.rules}
+
+    half, wide = planned(), planned(dtype="float32")
+    spread = planned(device_map="auto", gpus=2)
+    for rule in ("harvest_activations", "score_task", "attribute_task", "evaluate_crosscoder", "compare_checkpoints"):
+        assert half[rule].flops == wide[rule].flops == spread[rule].flops
+        assert (
+            half[rule].device_bytes < wide[rule].device_bytes and half[rule].longest_hours <= wide[rule].longest_hours
+        )
+        assert spread[rule].device_bytes < half[rule].device_bytes
+        assert spread[rule].accelerator_hours == pytest.approx(2 * half[rule].accelerator_hours)
+    assert spread["train_crosscoder"] == half["train_crosscoder"]  # it loads no models
+    works = {name: Work(disk_bytes=1.0).adding(67e12, name) for name in ("float32", "bfloat16", "float16", "tf32")}
+    h100 = hardware_named("h100", 1.0, 1.0)
+    seconds = {name: 3600 * h100.hours(work) - 5 for name, work in works.items()}
+    assert seconds["float32"] == pytest.approx(1) and seconds["float16"] == pytest.approx(seconds["bfloat16"])
+    assert seconds["tf32"] == pytest.approx(67 / 494.5)
+    assert 3600 * hardware_named("v100", 1.0, 1.0).hours(Work(float16=125e12)) == pytest.approx(6)
+
+
 def test_no_bfloat16_on_old_accelerators() -> None:
-    with pytest.raises(ConfigError, match=r"'v100' computes no bfloat16; set `precision` of the variants and of"):
+    message = (
+        r"'v100' computes no bfloat16; set `precision` of the variants and of `attr.*, and `loading\.dtype` of suites"
+        r" to float16 or float32, or choose"
+    )
+    with pytest.raises(ConfigError, match=message):
         hardware_named("v100", 0.4, 1.0).hours(Work(bfloat16=1.0))
 
 

@@ -73,6 +73,7 @@ def source(**values: Any) -> Any:
 
 def test_families_have_the_revisions_that_the_record_names() -> None:
     assert {family for family, _ in PUBLISHED} == set(family_names())
+    assert all(f"`{family}`" in str(HubSource.model_fields["family"].description) for family in family_names())
     for (family, size), names in PUBLISHED.items():
         known = load_family(family).run(size).known
         assert [name for name in names if name not in known] == [], family

@@ -4,20 +4,31 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
-from tiny import VOCABULARY, tiny_model
+import yaml
+from tiny import VOCABULARY, WIDTH, tiny_model
 from transformers import PreTrainedTokenizerFast
 
-from chronocoder.config import HarvestSettings
+from chronocoder.config import HarvestSettings, parse_experiment
 from chronocoder.errors import ConfigError
 from chronocoder.stores import labelled, provenance, write_store
+from chronocoder.suites.agreement import (
+    check_agreement,
+    check_local_checkpoints,
+    check_same_tokenizer,
+    largest_token,
+    rows_of_model,
+    tokenizer_digest,
+)
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
-from chronocoder.suites.tokenizers import check_same_tokenizer
+from experiments import ROOT, Workflow
 
-SCRIPT = Path(__file__).parents[2] / "scripts/harvest_activations.py"
+SCRIPT, CHECK, PLAN = (ROOT / f"scripts/{name}.py" for name in ("harvest_activations", "check_checkpoints", "plan"))
 
 
 @pytest.fixture
@@ -36,7 +47,9 @@ def test_the_same_tokenizer_is_taken_whatever_its_padding(saved: Path) -> None:
 
 
 def test_another_tokenizer_is_refused(saved: Path) -> None:
-    message = r"other/tokenizer\.json differs from .*corpus/tokenizer\.json, which made the text, in model: the"
+    message = (
+        r"other/tokenizer\.json differs from .*corpus/tokenizer\.json, .* text, in model\.merges, model\.vocab: the"
+    )
     with pytest.raises(ConfigError, match=message):
         check_same_tokenizer(saved / "other", saved / "corpus")
 
@@ -44,6 +57,139 @@ def test_another_tokenizer_is_refused(saved: Path) -> None:
 def test_nothing_is_compared_where_a_directory_does_not_say(saved: Path) -> None:
     (saved / "other/tokenizer.json").unlink()
     check_same_tokenizer(saved / "other", saved / "corpus")
+    assert tokenizer_digest(saved / "other") == "" != tokenizer_digest(saved / "corpus")
+
+
+OTHER_FORMS = {
+    "tokenizer.model": ({"tokenizer.model": "pieces"}, {"tokenizer.model": "others"}, "their bytes"),
+    "vocab.json": (
+        {"vocab.json": '{"a": 0, "b": 1}', "merges.txt": "a b"},
+        {"vocab.json": '{"a": 1, "b": 0}', "merges.txt": "a b"},
+        "a, b",
+    ),
+    "merges.txt": (
+        {"vocab.json": '{"a": 0}', "merges.txt": "a b"},
+        {"vocab.json": '{"a": 0}', "merges.txt": "b a"},
+        "their bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMS)
+def test_other_forms_of_tokenizers_are_compared_by_their_files(tmp_path: Path, name: str) -> None:
+    own, other, difference = OTHER_FORMS[name]
+    for place, files in (("corpus", own), ("same", own), ("other", other)):
+        (tmp_path / place).mkdir()
+        for file, content in files.items():
+            (tmp_path / place / file).write_text(content, encoding="utf-8")
+    check_same_tokenizer(tmp_path / "same", tmp_path / "corpus")
+    with pytest.raises(ConfigError, match=rf"other/{name} differs from .*corpus/{name}, .* in {difference}: the"):
+        check_same_tokenizer(tmp_path / "other", tmp_path / "corpus")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_model_needs_a_row_for_every_token_and_may_have_more(saved: Path, nested: bool) -> None:
+    largest = largest_token(saved / "corpus")
+    assert largest == max(PreTrainedTokenizerFast.from_pretrained(saved / "corpus").get_vocab().values())
+    for rows, name in ((largest + 1, "same"), (largest + 51, "same"), (largest, "other")):
+        size = {"vocab_size": rows}
+        (saved / name / "config.json").write_text(json.dumps({"text_config": size} if nested else size))
+        if name == "same":
+            check_agreement(saved / "corpus", {"step1": saved / name})
+    (saved / "other/tokenizer.json").unlink()
+    message = (
+        rf"step2: .*other/config\.json has vocab_size {largest}, but the largest token id in .*corpus is {largest}: the"
+        r" model has no row for it; compare checkpoints that share their tokenizer, or give the model more rows"
+    )
+    with pytest.raises(ConfigError, match=message):
+        check_agreement(saved / "corpus", {"step1": saved / "same", "step2": saved / "other"})
+
+
+def test_what_has_changed_is_read_again(saved: Path) -> None:
+    check_same_tokenizer(saved / "same", saved / "corpus")
+    (saved / "same/tokenizer.json").write_text((saved / "other/tokenizer.json").read_text(encoding="utf-8"))
+    with pytest.raises(ConfigError, match="differs from"):
+        check_same_tokenizer(saved / "same", saved / "corpus")
+
+
+def test_damaged_files_are_named(saved: Path) -> None:
+    (saved / "other/tokenizer.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"other/tokenizer\.json: no readable JSON .*; save or download it again"):
+        check_same_tokenizer(saved / "other", saved / "corpus")
+    (saved / "other/config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"other/config\.json: holds no JSON object; save or download it again"):
+        rows_of_model(saved / "other")
+
+
+def local_suite(directory: Path, names: list[str], **comparisons: list[str]) -> dict[str, Any]:
+    """Return a suite of local directories, at least valid."""
+    checkpoints = {name: {"path": str(directory / name), "tokens_seen": at} for at, name in enumerate(names)}
+    return {
+        "source": {"kind": "local", "checkpoints": checkpoints},
+        "corpus": {
+            "kind": "text",
+            "path": "text.txt",
+            "sequence_length": 8,
+            "train_tokens": 80,
+            "validation_tokens": 80,
+        },
+        "site": "residual.1",
+        "tasks": {"pairs": {"kind": "pairs", "path": "pairs.jsonl"}},
+        "comparisons": {name: {"checkpoints": of} for name, of in comparisons.items()},
+    }
+
+
+def experiment_of(**suites: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "suites": suites,
+        "variants": {"l1": {"sparsity": "l1", "dictionary_size": 8, "l1_coefficient": 1, "steps": 2}},
+    }
+
+
+def test_local_checkpoints_are_checked_before_anything_runs(saved: Path) -> None:
+    whole = experiment_of(
+        own=local_suite(saved, ["corpus", "same"], pair=["corpus", "same"], twins=["same", "same@twin"]),
+        twin=local_suite(saved, ["other", "same"]),
+    )
+    check_local_checkpoints(parse_experiment(whole, "test"))  # nothing reads the twin's own tokenizer
+    whole["suites"]["own"]["comparisons"]["twins"]["checkpoints"] = ["corpus", "other@twin"]
+    message = r"suites\.twin\.source\.checkpoints\.other: .*other/tokenizer\.json differs from .*corpus/tokenizer\.json"
+    with pytest.raises(ConfigError, match=message):
+        check_local_checkpoints(parse_experiment(whole, "test"))
+    whole = experiment_of(own=local_suite(saved, ["corpus", "other"], pair=["corpus", "other"]))
+    path = saved / "experiment.yaml"
+    path.write_text(yaml.safe_dump(whole))
+    result = subprocess.run([sys.executable, str(PLAN), str(path)], capture_output=True, text=True)
+    assert result.returncode == 1 and "suites.own.source.checkpoints.other: " in result.stderr
+    workflow = Workflow(saved, whole).snakemake("--dry-run")
+    assert workflow.returncode == 1 and "suites.own.source.checkpoints.other: " in workflow.stdout
+
+
+def test_a_job_checks_and_lists_downloaded_checkpoints(saved: Path) -> None:
+    tiny_model("gpt_neox").to(torch.bfloat16).save_pretrained(saved / "corpus")
+    tiny_model("llama").save_pretrained(saved / "same")
+    (saved / "corpus/commit.json").write_text('{"commit": "abc"}')
+    command = [sys.executable, str(CHECK), "--tokenizer", str(saved / "corpus"), "--output", str(saved / "found.yaml")]
+
+    def check(*names: str) -> subprocess.CompletedProcess[str]:
+        paths = [str(saved / name) for name in names]
+        given = [*command, "--revisions", *names, "--checkpoints", *paths]
+        return subprocess.run(given, capture_output=True, text=True)
+
+    result = check("corpus", "same")
+    assert result.returncode == 0, result.stderr
+    found = yaml.safe_load((saved / "found.yaml").read_text())
+    digest = tokenizer_digest(saved / "corpus")
+    assert found["corpus"] == {
+        "commit": "abc",
+        "width": WIDTH,
+        "vocabulary": VOCABULARY,
+        "dtype": "bfloat16",
+        "tokenizer": digest,
+    }
+    assert found["same"]["tokenizer"] == digest and found["same"]["dtype"] == "float32"
+    result = check("corpus", "other")
+    assert result.returncode == 1 and "other: " in result.stderr and "Traceback" not in result.stderr
 
 
 def harvest(saved: Path, name: str, token: int, *more: str) -> subprocess.CompletedProcess[str]:
@@ -66,4 +212,4 @@ def test_harvest_stops_before_it_reads_other_words(saved: Path) -> None:
     assert result.returncode == 0, result.stderr
     result = harvest(saved, "corpus", VOCABULARY)
     assert result.returncode == 1
-    assert f"the text has token {VOCABULARY}, but the model knows only {VOCABULARY} tokens" in result.stderr
+    assert f"text.zarr has token {VOCABULARY}, but the model knows only {VOCABULARY} tokens" in result.stderr

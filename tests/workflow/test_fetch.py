@@ -1,5 +1,6 @@
 """An experiment whose models, text and tasks are on the hub: fetched first, then run without a network."""
 
+import copy
 import json
 import re
 import subprocess
@@ -67,7 +68,7 @@ def test_fetched_experiment_runs_without_network(hub: HubServer, workflow: Workf
     said = fetch(workflow, "--dry-run")
     assert said.returncode == 0, said.stderr
     assert re.search(r"results/lab/checkpoints/step8 +lab/model step8 +\d", said.stdout)
-    assert "To fetch: " in said.stdout and " kB of checkpoints, and of datasets what the conf" in said.stdout
+    assert "To fetch: " in said.stdout and " kB of checkpoints, and of datasets as much as the conf" in said.stdout
     assert "at most " in said.stdout and not (workflow.directory / "results/lab/checkpoints").exists()
     result = fetch(workflow, "--cores", "2")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -90,6 +91,23 @@ def test_fetched_experiment_runs_without_network(hub: HubServer, workflow: Workf
     assert ran.returncode == 0, ran.stdout
     assert len(hub.requests) == asked
     assert xr.open_zarr(workflow.directory / "results/lab/behaviour.zarr").sizes["checkpoint"] == 2
+
+
+def test_fetch_takes_what_the_whole_run_takes_over_the_network(workflow: Workflow) -> None:
+    network = {"download_checkpoint", "build_corpus", "build_task"}
+    seeds = {"checkpoints": ["step0", "step0@twin"], "variants": ["batchtopk"]}
+    twin = {**workflow.config["suites"]["lab"], "comparisons": {}}
+    twin["source"] = {"kind": "hub", "repository": "lab/twin", "checkpoints": {"step0": 0, "step8": 8000}}
+    controlled = workflow.changed("suites.lab.comparisons.seeds", seeds)
+    controlled["suites"]["twin"] = twin
+    controls_alone = copy.deepcopy(controlled)
+    del controls_alone["suites"]["lab"]["comparisons"]["pair"]
+    scanned = workflow.changed("suites.lab.scan", {"limit": 2})
+    for config, checkpoints in ((controlled, 3), (controls_alone, 2), (scanned, 2)):
+        whole = workflow.planned(config)
+        fetched = {rule: count for rule, count in workflow.planned(config, "fetch").items() if rule in network}
+        assert fetched == {rule: count for rule, count in whole.items() if rule in network}
+        assert fetched["download_checkpoint"] == checkpoints
 
 
 def test_all_that_cannot_be_fetched_is_said_at_once(hub: HubServer, workflow: Workflow) -> None:

@@ -18,13 +18,16 @@ rule harvest_activations:
     resources:
         mem_mb=memory(8000),
         runtime=720,
-        gpus=1,
+        gpus=gpus(),
+        device_map=device_map,
     params:
         settings=harvest_flags,
+        loading=loading,
         script=SCRIPTS / "harvest_activations.py",
     message:
         "Harvest {wildcards.suite} {wildcards.revision} at {wildcards.site}"
     shell:
         "python {params.script:q} --suite {wildcards.suite:q} --revision {wildcards.revision:q}"
         " --checkpoint {input.checkpoint:q} --site {wildcards.site:q} --corpora {input.corpora:q}"
-        " --outputs {output.stores:q} {params.settings:q} 2> {log:q}"
+        " --outputs {output.stores:q} {params.settings:q} --loading {params.loading:q}"
+        " --device-map {resources.device_map} 2> {log:q}"

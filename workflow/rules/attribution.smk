@@ -20,9 +20,10 @@ rule attribute_task:
     resources:
         mem_mb=memory(16000),
         runtime=240,
-        gpus=EXPERIMENT.attribution_jobs.processes,
+        gpus=gpus(EXPERIMENT.attribution_jobs.processes),
         # No parameters, since they do not change the result, and another task is to rerun none of these.
         processes=EXPERIMENT.attribution_jobs.processes,
+        device_map=device_map,
         suite_pairs=lambda wildcards: suite_pairs(wildcards.suite),
         share=EXPERIMENT.attribution_jobs.tasks_per_job,
         pack=EXPERIMENT.attribution_jobs.tasks_per_job,
@@ -35,6 +36,7 @@ rule attribute_task:
         evaluation=evaluation_flag,
         other_tasks=companions(LAYOUT.attribution, LAYOUT.task),
         other_attributions=companions(LAYOUT.attribution, LAYOUT.attribution),
+        loading=loading,
         script=SCRIPTS / "attribute_task.py",
     message:
         "Attribute {wildcards.task} to the {wildcards.variant} features of {wildcards.comparison}"
@@ -43,7 +45,8 @@ rule attribute_task:
         " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q} --crosscoder {input.crosscoder:q}"
         " --tasks {input.task:q} {params.other_tasks:q} --outputs {output.attribution:q} {params.other_attributions:q}"
         " --share {resources.share} --log {log:q} --processes {resources.processes}"
-        " --suite-pairs {resources.suite_pairs} {params.settings:q} {params.evaluation:q} 2> {log:q}"
+        " --suite-pairs {resources.suite_pairs} {params.settings:q} {params.evaluation:q} --loading {params.loading:q}"
+        " --device-map {resources.device_map} 2> {log:q}"
 
 
 rule ablate_task:
@@ -67,8 +70,9 @@ rule ablate_task:
     resources:
         mem_mb=memory(16000),
         runtime=240,
-        gpus=EXPERIMENT.attribution_jobs.processes,
+        gpus=gpus(EXPERIMENT.attribution_jobs.processes),
         processes=EXPERIMENT.attribution_jobs.processes,
+        device_map=device_map,
         share=EXPERIMENT.attribution_jobs.tasks_per_job,
         pack=EXPERIMENT.attribution_jobs.tasks_per_job,
         pack_with=directory_of(LAYOUT.ablation),
@@ -82,6 +86,7 @@ rule ablate_task:
         other_tasks=companions(LAYOUT.ablation, LAYOUT.task),
         other_attributions=companions(LAYOUT.ablation, LAYOUT.attribution),
         other_ablations=companions(LAYOUT.ablation, LAYOUT.ablation),
+        loading=loading,
         script=SCRIPTS / "ablate_task.py",
     message:
         "Ablate the {wildcards.variant} features of {wildcards.comparison} that matter most to {wildcards.task}"
@@ -92,7 +97,8 @@ rule ablate_task:
         " --attributions {input.attribution:q} {params.other_attributions:q}"
         " --outputs {output.ablation:q} {params.other_ablations:q}"
         " --share {resources.share} --log {log:q} --processes {resources.processes}"
-        " --own-codes {input.own_codes:q} {params.settings:q} {params.evaluation:q} {params.ablation:q} 2> {log:q}"
+        " --own-codes {input.own_codes:q} {params.settings:q} {params.evaluation:q} {params.ablation:q}"
+        " --loading {params.loading:q} --device-map {resources.device_map} 2> {log:q}"
 
 
 rule collect_attributions:

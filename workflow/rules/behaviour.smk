@@ -18,7 +18,8 @@ rule score_task:
     resources:
         mem_mb=memory(8000),
         runtime=120,
-        gpus=1,
+        gpus=gpus(),
+        device_map=device_map,
         # No parameter, since who makes a result does not change it.
         share=EXPERIMENT.behaviour.tasks_per_job,
         pack=EXPERIMENT.behaviour.tasks_per_job,
@@ -29,6 +30,7 @@ rule score_task:
         tokens_seen=tokens_seen,
         other_tasks=companions(LAYOUT.task_behaviour, LAYOUT.task),
         other_scores=companions(LAYOUT.task_behaviour, LAYOUT.task_behaviour),
+        loading=loading,
         script=SCRIPTS / "score_task.py",
     message:
         "Score {wildcards.suite} on {wildcards.task}"
@@ -36,7 +38,8 @@ rule score_task:
         "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
         " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q}"
         " --tasks {input.task:q} {params.other_tasks:q} --outputs {output.scores:q} {params.other_scores:q}"
-        " --share {resources.share} --log {log:q} 2> {log:q}"
+        " --share {resources.share} --log {log:q} --loading {params.loading:q}"
+        " --device-map {resources.device_map} 2> {log:q}"
 
 
 rule collect_behaviour:
@@ -79,19 +82,22 @@ rule compare_checkpoints:
     resources:
         mem_mb=memory(16000),
         runtime=120,
-        gpus=1,
+        gpus=gpus(),
+        device_map=device_map,
     params:
         revisions=revisions,
         tokens_seen=tokens_seen,
         sites=lambda wildcards: suite_of(wildcards).sites,
         settings=to_flags(EXPERIMENT.similarity),
+        loading=loading,
         script=SCRIPTS / "compare_checkpoints.py",
     message:
         "Compare the activations of {wildcards.suite}'s checkpoints"
     shell:
         "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
         " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q} --corpus {input.corpus:q}"
-        " --sites {params.sites:q} --output {output.similarity:q} {params.settings:q} 2> {log:q}"
+        " --sites {params.sites:q} --output {output.similarity:q} {params.settings:q} --loading {params.loading:q}"
+        " --device-map {resources.device_map} 2> {log:q}"
 
 
 rule list_comparisons:

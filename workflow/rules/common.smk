@@ -26,6 +26,8 @@ from chronocoder.plan.downloads import downloads_of
 from chronocoder.plan.sizes import examples_of
 from chronocoder.sharing import waiting_in_allocation
 from chronocoder.sharing import SPOOL
+from chronocoder.site_names import SITE_PATTERN
+from chronocoder.suites.agreement import check_local_checkpoints, has_to_be_checked
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
 SCRIPTS = Path(os.path.relpath(Path(workflow.basedir) / "scripts"))
@@ -34,6 +36,7 @@ SPLITS = ["validation", "train"]  # in this order: what is done is lost if the o
 
 try:
     EXPERIMENT = parse_experiment(config, ", ".join(str(path) for path in workflow.configfiles))
+    check_local_checkpoints(EXPERIMENT)
 except ConfigError as error:
     raise WorkflowError(str(error))
 
@@ -114,7 +117,7 @@ wildcard_constraints:
     variant=one_of(EXPERIMENT.variants),
     seed=one_of(EXPERIMENT.seeds),
     split=one_of(SPLITS),
-    site=r"(residual|mlp_out|attention_out)\.[0-9]+",
+    site=SITE_PATTERN,
 
 
 def as_json(settings):
@@ -145,6 +148,33 @@ def tokenizer_path(wildcards):
         # A run that goes on changes its directory, and makes nothing out of date.
         return ancient(source.tokenizer) if source.tokenizer == source.path else source.tokenizer
     return checkpoint_path(wildcards.suite, list(suite_of(wildcards).tokens_seen)[0])
+
+
+def checkpoints_that_read(wildcards):
+    """Return the directories of all checkpoints that read a suite's text or tasks."""
+    return [checkpoint_path(wildcards.suite, name) for name in suite_of(wildcards).readers]
+
+
+def checked_checkpoints(wildcards):
+    """Return what says that checkpoints share their tokenizer; one more of them reruns nothing that waits for it."""
+    if not has_to_be_checked(EXPERIMENT, wildcards.suite):
+        return []
+    return ancient(LAYOUT.checked.format(suite=wildcards.suite))
+
+
+def loading(wildcards):
+    """Return the part of a suite's loading that changes results."""
+    return suite_of(wildcards).loading.deciding
+
+
+def device_map(wildcards):
+    """Return a resource, which reruns nothing: how each model is spread over the GPUs of its job."""
+    return suite_of(wildcards).loading.device_map
+
+
+def gpus(processes=1, models=True):
+    """Return a resource function: GPUs of a job of so many processes, which may load models."""
+    return lambda wildcards: processes * (suite_of(wildcards).loading.gpus if models else 1)
 
 
 def download_options(wildcards):
@@ -222,6 +252,7 @@ def training_flags(wildcards, input):
     if not STREAMING:
         return ["--activations", *input.activations]
     flags = ["--suite", wildcards.suite, "--site", site, "--corpus", input.corpus, *to_flags(EXPERIMENT.harvest)]
+    flags += ["--loading", loading(wildcards)]
     return [*flags, "--revisions", *revisions(wildcards), "--checkpoints", *input.checkpoints]
 
 

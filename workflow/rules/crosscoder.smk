@@ -18,12 +18,13 @@ rule train_crosscoder:
         mem_mb=memory(16000),
         runtime=1440,
         # Of each node, as threads and memory are.
-        gpus=EXPERIMENT.training.processes // EXPERIMENT.training.nodes,
+        gpus=gpus(EXPERIMENT.training.processes // EXPERIMENT.training.nodes, models=STREAMING),
         # No parameters, since they do not change the result, so they rerun nothing; and not `gpus`, which a profile may cap.
         processes=EXPERIMENT.training.processes,
         shards=EXPERIMENT.training.dictionary_shards,
         save_every=EXPERIMENT.training.save_every,
         nodes=EXPERIMENT.training.nodes,
+        device_map=device_map,
         # What grows while the job makes progress, so that a cluster may requeue it for that.
         state=lambda wildcards: LAYOUT.training_state.format(**wildcards),
     params:
@@ -36,7 +37,8 @@ rule train_crosscoder:
         "python {params.script:q} --processes {resources.processes} --machines {resources.nodes}"
         " --dictionary-shards {resources.shards} --save-every {resources.save_every} --comparison {wildcards.comparison:q}"
         " --variant {wildcards.variant:q} --seed {wildcards.seed:q} --crosscoder {output.crosscoder:q}"
-        " --history {output.history:q} {params.data:q} {params.settings:q} 2> {log:q}"
+        " --history {output.history:q} --device-map {resources.device_map} {params.data:q} {params.settings:q}"
+        " 2> {log:q}"
 
 
 rule evaluate_crosscoder:
@@ -58,11 +60,13 @@ rule evaluate_crosscoder:
     resources:
         mem_mb=memory(16000),
         runtime=120,
-        gpus=1,
+        gpus=gpus(),
+        device_map=device_map,
     params:
         revisions=revisions,
         tokens_seen=tokens_seen,
         settings=to_flags(EXPERIMENT.evaluation),
+        loading=loading,
         script=SCRIPTS / "evaluate_crosscoder.py",
     message:
         "Evaluate the {wildcards.variant} crosscoder on {wildcards.comparison}"
@@ -70,4 +74,5 @@ rule evaluate_crosscoder:
         "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
         " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q} --crosscoder {input.crosscoder:q}"
         " --activations {input.activations:q} --corpus {input.corpus:q} --output {output.evaluation:q}"
-        " --own-codes {output.own_codes:q} {params.settings:q} 2> {log:q}"
+        " --own-codes {output.own_codes:q} {params.settings:q} --loading {params.loading:q}"
+        " --device-map {resources.device_map} 2> {log:q}"

@@ -6,6 +6,7 @@ rule scan_checkpoint:
         checkpoint=lambda wildcards: checkpoint_path(wildcards.suite, wildcards.revision),
         tasks=of_every_task(LAYOUT.task),
         corpus=LAYOUT.corpus.replace("{split}", "validation"),
+        tokenizer=tokenizer_path,
     output:
         scan=directory(LAYOUT.checkpoint_scan),
     log:
@@ -20,20 +21,23 @@ rule scan_checkpoint:
     resources:
         mem_mb=memory(8000),
         runtime=30,
-        gpus=1,
+        gpus=gpus(),
+        device_map=device_map,
         pack=8,
     params:
         tasks=lambda wildcards: list(suite_of(wildcards).tasks),
         sites=lambda wildcards: suite_of(wildcards).sites,
         # What is studied afterwards changes no scan.
         settings=lambda wildcards: to_flags(suite_of(wildcards).scan.model_copy(update={"study": []})),
+        loading=loading,
         script=SCRIPTS / "scan_checkpoint.py",
     message:
         "Scan {wildcards.suite} {wildcards.revision}"
     shell:
         "python {params.script:q} --suite {wildcards.suite:q} --revision {wildcards.revision:q}"
         " --checkpoint {input.checkpoint:q} --task-stores {input.tasks:q} --corpus {input.corpus:q}"
-        " --sites {params.sites:q} --output {output.scan:q} {params.settings:q} 2> {log:q}"
+        " --tokenizer {input.tokenizer:q} --sites {params.sites:q} --output {output.scan:q} {params.settings:q}"
+        " --loading {params.loading:q} --device-map {resources.device_map} 2> {log:q}"
 
 
 rule collect_scan:

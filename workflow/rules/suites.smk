@@ -94,14 +94,43 @@ rule download_checkpoint:
 
 rule fetch:
     input:
-        lambda wildcards: [download.path for download in downloads_of(EXPERIMENT)],
+        lambda wildcards: [path for download in downloads_of(EXPERIMENT) for path in download.paths],
     message:
         "All that comes from the Hugging Face hub is here"
+
+
+rule check_checkpoints:
+    input:
+        checkpoints=checkpoints_that_read,
+        tokenizer=tokenizer_path,
+    output:
+        checked=LAYOUT.checked,
+    log:
+        LAYOUT.log("check_checkpoints"),
+    benchmark:
+        LAYOUT.benchmark("check_checkpoints")
+    wildcard_constraints:
+        suite=one_of(name for name in EXPERIMENT.suites if has_to_be_checked(EXPERIMENT, name)),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        revisions=lambda wildcards: suite_of(wildcards).readers,
+        script=SCRIPTS / "check_checkpoints.py",
+    message:
+        "Check that the checkpoints of {wildcards.suite} share their tokenizer"
+    shell:
+        "python {params.script:q} --revisions {params.revisions:q} --checkpoints {input.checkpoints:q}"
+        " --tokenizer {input.tokenizer:q} --output {output.checked:q} 2> {log:q}"
 
 
 rule build_corpus:
     input:
         tokenizer=tokenizer_path,
+        checked=checked_checkpoints,
         text=files_of_corpus,
     output:
         train=directory(LAYOUT.corpus.replace("{split}", "train")),
@@ -114,7 +143,7 @@ rule build_corpus:
         ENVIRONMENT
     threads: lambda wildcards: suite_of(wildcards).corpus.tokenising_processes
     resources:
-        mem_mb=memory(6000),
+        mem_mb=memory(4000),
         runtime=720,
         # What grows while the job makes progress, so that a cluster may requeue it for that.
         state=lambda wildcards: LAYOUT.corpus_state.format(**wildcards),

@@ -4,6 +4,7 @@
 rule build_task:
     input:
         tokenizer=tokenizer_path,
+        checked=checked_checkpoints,
         pairs=task_file,
     output:
         task=directory(LAYOUT.task),

@@ -17,7 +17,9 @@ from chronocoder.activations.formats import largest_size
 from chronocoder.activations.pieces import sequences_per_piece
 from chronocoder.activations.writer import ActivationWriter, Rows
 from chronocoder.config import HarvestSettings
-from chronocoder.errors import ConfigError, NonFiniteError
+from chronocoder.errors import NonFiniteError
+from chronocoder.suites.checkpoints import check_vocabulary
+from chronocoder.suites.precision import overflow_remedy
 from chronocoder.suites.sites import Site, resolve_site
 
 SAMPLE_BATCH = 64
@@ -52,24 +54,10 @@ def read_sequences(site: Site, token_ids: np.ndarray, numbers: Int[np.ndarray, "
         bad = numbers[int(torch.isfinite(activation).all(dim=1).int().argmin()) // (length - 1)]
         raise NonFiniteError(
             f"{site.model.name_or_path}, site {site.name}: non-finite activation in sequence {bad};"
-            " the checkpoint is damaged or overflows"
+            f" {overflow_remedy(site.model)}"
         )
     positions = np.tile(np.arange(1, length, dtype=np.int32), len(numbers))
     return Rows(activation, batch[:, 1:].reshape(-1), np.repeat(numbers, length - 1), positions)
-
-
-def check_vocabulary(site: Site, token_ids: np.ndarray) -> None:
-    """Check that a model knows all tokens of a text.
-
-    Raises:
-        ConfigError: it does not, so that the text was made by another tokenizer than its own.
-    """
-    known, largest = site.model.get_input_embeddings().weight.shape[0], int(token_ids.max())
-    if largest >= known:
-        raise ConfigError(
-            f"{site.model.name_or_path}: the text has token {largest}, but the model knows only {known} tokens;"
-            " compare checkpoints that share their tokenizer"
-        )
 
 
 def sample_activations(
@@ -107,9 +95,9 @@ def harvest(site: Site, corpus: xr.Dataset, settings: HarvestSettings, path: Pat
         NonFiniteError: an activation is not finite, or does not fit the number format.
     """
     token_ids = corpus["token_ids"].values
-    check_vocabulary(site, token_ids)
+    check_vocabulary(site.model, corpus)
     tokens_a_sequence = token_ids.shape[1] - 1
-    rows, width = len(token_ids) * tokens_a_sequence, site.model.config.hidden_size
+    rows, width = len(token_ids) * tokens_a_sequence, site.width
     piece_rows = sequences_per_piece(token_ids.shape[1]) * tokens_a_sequence
     labels = {name: corpus[name].values for name in LABELS if name in corpus}
     with ActivationWriter(path, rows, width, settings.dtype, piece_rows, attributes, labels) as writer:

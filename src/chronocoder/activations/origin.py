@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from chronocoder.activations.harvest import check_vocabulary
 from chronocoder.activations.loader import ActivationStores
 from chronocoder.activations.sources import StreamedActivations
-from chronocoder.config import HarvestSettings
+from chronocoder.config import HarvestSettings, LoadingSettings
 from chronocoder.errors import StoreError
 from chronocoder.labels import distinct_labels, is_identity
-from chronocoder.suites.checkpoints import checkpoint_commit, load_model
+from chronocoder.suites.checkpoints import AS_TRAINED, LOADED, checkpoint_commit, load_model, loading_facts
 from chronocoder.suites.sites import resolve_site
 
 
@@ -27,6 +26,7 @@ class Origin(NamedTuple):
         commits: what identifies each checkpoint's weights.
         tokens_digest: digest of the text.
         stored_format: number format they are rounded to.
+        loaded: how each checkpoint's model was loaded: number format, attention, quantization.
     """
 
     suite: str
@@ -35,6 +35,7 @@ class Origin(NamedTuple):
     commits: tuple[str, ...]
     tokens_digest: str
     stored_format: str
+    loaded: tuple[tuple[str, ...], ...] = ()
 
 
 def origin_of(stores: ActivationStores) -> Origin:
@@ -51,11 +52,17 @@ def origin_of(stores: ActivationStores) -> Origin:
             " the same one throughout"
         )
     labels = distinct_labels(revisions)
-    return Origin(first["suite"], first["site"], labels, commits, first["tokens_digest"], stores.stored_format)
+    loaded = tuple(tuple(attributes.get(key, "") for key in LOADED) for attributes in stores.attributes)
+    return Origin(first["suite"], first["site"], labels, commits, first["tokens_digest"], stores.stored_format, loaded)
 
 
 def stream_checkpoints(
-    suite: str, checkpoints: Mapping[str, Path], site: str, corpus: xr.Dataset, settings: HarvestSettings
+    suite: str,
+    checkpoints: Mapping[str, Path],
+    site: str,
+    corpus: xr.Dataset,
+    settings: HarvestSettings,
+    loading: LoadingSettings = AS_TRAINED,
 ) -> tuple[StreamedActivations, Origin]:
     """Load checkpoints to compute their activations while training.
 
@@ -65,19 +72,19 @@ def stream_checkpoints(
         site: where to read.
         corpus: `token_ids` (sequence, position).
         settings: number format that activations are rounded to, as a store would, and sequences in a forward pass.
+        loading: how to load the models.
 
     Raises:
-        ConfigError: the text has tokens that a model does not know.
+        ConfigError: a model cannot be loaded so, or the text has tokens that it does not know.
         StoreError: a checkpoint cannot be read, or models are of several widths.
         SiteError: a model has no such site.
     """
     token_ids = corpus["token_ids"].values
-    sites = [resolve_site(load_model(path), site) for path in checkpoints.values()]
-    for one in sites:
-        check_vocabulary(one, token_ids)
-    _check_widths(checkpoints, [int(one.model.config.hidden_size) for one in sites])
+    sites = [resolve_site(load_model(path, loading, [corpus]), site) for path in checkpoints.values()]
+    _check_widths(checkpoints, [one.width for one in sites])
     commits = tuple(checkpoint_commit(path) for path in checkpoints.values())
-    origin = Origin(suite, site, tuple(checkpoints), commits, text_digest(corpus), settings.dtype)
+    loaded = tuple(tuple(loading_facts(one.model).values()) for one in sites)
+    origin = Origin(suite, site, tuple(checkpoints), commits, text_digest(corpus), settings.dtype, loaded)
     return StreamedActivations(sites, token_ids, settings.dtype, settings.batch_size), origin
 
 

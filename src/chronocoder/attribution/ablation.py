@@ -19,7 +19,14 @@ from chronocoder.attribution.choices import (
 )
 from chronocoder.attribution.effects import Prompts, logits, metric
 from chronocoder.attribution.estimators import ESTIMATORS
-from chronocoder.attribution.exact import changed_alone, changed_at_positions, changed_logits, effect_of, past_for
+from chronocoder.attribution.exact import (
+    at_once_on,
+    changed_alone,
+    changed_at_positions,
+    changed_logits,
+    effect_of,
+    past_for,
+)
 from chronocoder.attribution.measures import CONTROL, TOP, mean_interval, share
 from chronocoder.attribution.prompts import Place, add_to_examples, bounded, joined, read_prompts
 from chronocoder.attribution.sampling import Units, average, bootstrap_draws, resampled_means, unit_sums, units_of
@@ -190,7 +197,8 @@ def _ablate_alone(place: Place, chosen: Chosen, clean: Outcome, found: xr.Datase
     site, everything, sequences, number, settings, past = place
     prompts = everything.restricted(_index(chosen.features, everything))
     effects = found["effects"].sel(estimator=EXACT).values[number], found["log_probability_changes"].values[number]
-    for rows in changed_alone(prompts, settings.batch_size, from_start=past is None):
+    at_once = at_once_on(site, prompts, settings.batch_size, whole=True)
+    for rows in changed_alone(prompts, at_once, from_start=past is None):
         outcome = prompts.readout.of(rows.examples).outcome(changed_logits(site, prompts, rows, past))
         at = sequences.examples[rows.examples.cpu().numpy()], rows.features.cpu().numpy()
         for values, before, after in zip(effects, clean, outcome, strict=True):
@@ -205,7 +213,8 @@ def _measure_positions(place: Place, chosen: Chosen, clean: Outcome, found: xr.D
     prompts = everything.restricted(_index(chosen.top, everything))
     effects = found["position_effects"].values[number]
     of_members = effects if effects.ndim == 4 else effects[:, :, None]
-    for rows in changed_at_positions(prompts, settings.batch_size, from_start=past is None):
+    at_once = at_once_on(site, prompts, settings.batch_size, whole=prompts.readout.answer_ids is None)
+    for rows in changed_at_positions(prompts, at_once, from_start=past is None):
         effect = effect_of(site, prompts, rows, past, clean.terms)
         own = sequences.some(rows.examples.cpu().numpy())
         at = rows.features.cpu().numpy(), own.examples, own.members, rows.positions.cpu().numpy()

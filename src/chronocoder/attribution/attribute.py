@@ -1,7 +1,6 @@
 """The effect of every feature of a crosscoder on every example of a task, at every checkpoint."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from chronocoder.attribution.controls import RandomDirections, draw_directions, 
 from chronocoder.attribution.effects import clean_and_changed
 from chronocoder.attribution.estimators import ESTIMATORS
 from chronocoder.attribution.exact import effects_alone
-from chronocoder.attribution.precision import rounding
+from chronocoder.attribution.precision import coarsest_setting, rounding, with_precision
 from chronocoder.attribution.prompts import Place, PromptBatch, add_to_examples, bounded, joined, read_prompts
 from chronocoder.config import EXACT, SCREEN, TWO_STAGES, AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
@@ -20,6 +19,7 @@ from chronocoder.errors import ConfigError, NonFiniteError
 from chronocoder.plan.compute import Prompts as PlannedPrompts
 from chronocoder.plan.measured import texts_of
 from chronocoder.stores import strings
+from chronocoder.suites.precision import overflow_remedy
 from chronocoder.suites.sites import Site
 from chronocoder.tasks.rows import rows_of
 
@@ -59,24 +59,24 @@ def measure_effects(
     planned = PlannedPrompts.of(suite_pairs or task.sizes["example"], texts_of(task))
     settings = decided(settings, crosscoder.config, sites[0].model.config, planned)
     settings = bounded(settings, task, sites)
-    sites = [replace(site, precision=settings.precision) for site in sites]
+    sites = [with_precision(site, settings.precision) for site in sites]
     directions = draw_directions(crosscoder, settings)
     found = _empty(crosscoder, task, directions)
     for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
         np.add.at(found["changes"].values, batch.rows.examples, batch.prompts[0].change.abs().sum(dim=1).cpu().numpy())
         for number, (site, everything) in enumerate(zip(sites, batch.prompts, strict=True)):
             _measure_batch(Place(site, everything, batch.rows, number, settings), directions, found)
-        _check_rounding(found["rounding"], settings)
+        _check_rounding(found["rounding"], sites, settings)
         _count(batch, found)
     chosen = choose_exact(joined(found["effects"].values), settings)
     found = _measure_chosen(crosscoder, sites, task, settings, found, chosen)
     whole = found.map(lambda values: values.copy(data=joined(values.values)))
-    _check_rounding(whole["rounding"], settings)
+    _check_rounding(whole["rounding"], sites, settings)
     for name, values in whole.data_vars.items():
         for number, revision in enumerate(crosscoder.config.checkpoints if "checkpoint" in values.dims else ()):
             if not np.isfinite(values.isel(checkpoint=number)).all():
                 raise NonFiniteError(
-                    f"{name} at checkpoint {revision} are not finite; the checkpoint is damaged, or gradients overflow"
+                    f"{name} at checkpoint {revision} are not finite: {overflow_remedy(sites[number].model)}"
                 )
     return whole.drop_vars(["active", "mass", "tokens"]).assign(
         control_features=(("control", "control_feature"), directions.features),
@@ -169,17 +169,18 @@ def _estimator_of(features: np.ndarray, settings: AttributionSettings, chosen: E
     return np.where(np.isin(features, chosen.features), EXACT, SCREEN)
 
 
-def _check_rounding(found: xr.DataArray, settings: AttributionSettings) -> None:
+def _check_rounding(found: xr.DataArray, sites: Sequence[Site], settings: AttributionSettings) -> None:
     """Check that rounding does less than the smallest effect of interest, if there is one, on average over examples.
 
     Examples that were not measured yet count as zero: what is too large already remains so.
     """
-    for floor in found.mean("example"):
+    for floor, site in zip(found.mean("example"), sites, strict=True):
         if float(floor) > settings.smallest_effect > 0:
+            setting, remedy = coarsest_setting(site)
             raise ConfigError(
-                f"attribution.precision {settings.precision}: at checkpoint {floor['checkpoint'].item()} rounding"
+                f"{setting}: at checkpoint {floor['checkpoint'].item()} rounding"
                 f" changes an effect by {float(floor):.2g}, more than attribution.smallest_effect"
-                f" {settings.smallest_effect:g}; take a higher precision, or a larger smallest_effect"
+                f" {settings.smallest_effect:g}; {remedy}, or a larger smallest_effect"
             )
 
 

@@ -58,6 +58,11 @@ class Prompts(NamedTuple):
         """Return the same with some features only."""
         return self._replace(change=self.change[..., features], weight=self.weight[features])
 
+    def in_float32(self) -> "Prompts":
+        """Return the same with activations in float32."""
+        state = SiteState(self.state.activation.float(), self.state.entry.float())
+        return self._replace(state=state, end=self.end.float())
+
     def of(self, examples: Int[Tensor, " row"]) -> "Prompts":
         """Return prompts for rows of one example each, which may repeat; without what an intervention does."""
         state = SiteState(self.state.activation[examples], self.state.entry[examples])

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xarray as xr
 
-from chronocoder.command_line import add_checkpoints, add_flags, checkpoints_from, from_flags, paired
+from chronocoder.command_line import (
+    add_checkpoints,
+    add_flags,
+    add_loading,
+    checkpoints_from,
+    from_flags,
+    loading_from,
+    paired,
+)
 from chronocoder.config import AttributionSettings
 from chronocoder.errors import ChronocoderError, ConfigError, StoreError
 from chronocoder.settings import Settings
@@ -90,8 +98,12 @@ class Job(NamedTuple):
     def _ready(self, output: Path) -> xr.Dataset:
         from chronocoder.attribution.interventions import prepare_task
         from chronocoder.attribution.prompts import check_suite
+        from chronocoder.suites.checkpoints import check_vocabulary
 
-        task = prepare_task(load_store(self.stores[output]), self.settings, self.evaluation)
+        stored = load_store(self.stores[output])
+        for site in self.sites:
+            check_vocabulary(site.model, stored)
+        task = prepare_task(stored, self.settings, self.evaluation)
         check_suite(self.crosscoder.config, task)
         return task
 
@@ -101,8 +113,11 @@ class Job(NamedTuple):
 
     def facts(self, task: xr.Dataset) -> dict[str, Any]:
         """Return what a store about one of the tasks says of its origin."""
+        from chronocoder.suites.checkpoints import joint_loading_facts
+
         of_task = {name: task.attrs[name] for name in ("task", "examples_left_out")}
-        return {**self.crosscoder.facts, **facts_of(task), **of_task, "examples": task.sizes["example"]}
+        of_models = joint_loading_facts([site.model for site in self.sites])
+        return {**self.crosscoder.facts, **facts_of(task), **of_task, **of_models, "examples": task.sizes["example"]}
 
     def check_attribution(self, attribution: xr.Dataset, task: xr.Dataset) -> None:
         """Check that an attribution was made of this crosscoder on a task, with these settings.
@@ -127,6 +142,7 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
     add_task_flags(parser)
     parser.add_argument("--processes", type=int, default=1, help="processes that share out the examples; one a GPU")
     parser.add_argument("--evaluation", type=Path, help="the crosscoder's evaluation; intervention `mean` needs it")
+    add_loading(parser)
     add_flags(parser, AttributionSettings)
 
 
@@ -148,6 +164,7 @@ def start_job(arguments: argparse.Namespace, tasks: Tasks) -> Job:
         TaskError: the first task has no example for the intervention.
     """
     given, settings = checkpoints_from(arguments), from_flags(arguments, AttributionSettings)
+    loading = loading_from(arguments)
     evaluation, stores = _evaluation(arguments, settings), paired(arguments, "outputs", "tasks")
     first = load_store(arguments.tasks[0])
 
@@ -171,7 +188,7 @@ def start_job(arguments: argparse.Namespace, tasks: Tasks) -> Job:
     check_suite(crosscoder.config, prepared)
     commits = [checkpoint_commit(path) for path in given.paths.values()]
     check_checkpoints(crosscoder.config, given.suite, list(given.paths), commits)
-    sites = [resolve_site(load_model(path), crosscoder.config.site) for path in given.paths.values()]
+    sites = [resolve_site(load_model(path, loading), crosscoder.config.site) for path in given.paths.values()]
     return Job(crosscoder, sites, given.tokens_seen, stores, settings, evaluation, tasks)
 
 

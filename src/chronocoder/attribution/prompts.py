@@ -17,6 +17,7 @@ from chronocoder.attribution.interventions import MEAN, NEEDED, OTHER_PREFIX, ZE
 from chronocoder.config import AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
 from chronocoder.errors import NonFiniteError, StoreError
+from chronocoder.suites.precision import overflow_remedy
 from chronocoder.suites.sites import Site, SiteState
 from chronocoder.tasks.readout import readout_of, sequences_at_once
 from chronocoder.tasks.rows import Rows, row_batches, row_ids, rows_of
@@ -86,9 +87,7 @@ def check_models(config: CrosscoderConfig, sites: Sequence[Site]) -> None:
     Raises:
         StoreError: they are not; the message names what differs.
     """
-    _check_equal(
-        "widths", [config.d_model] * len(config.checkpoints), [site.model.config.hidden_size for site in sites]
-    )
+    _check_equal("widths", [config.d_model] * len(config.checkpoints), [site.width for site in sites])
     _check_equal("sites", [config.site] * len(sites), [site.name for site in sites])
 
 
@@ -160,7 +159,7 @@ def _read_batch(
     change[:, 0] = 0
     prompts = []
     for state, target, weight in zip(states, targets, crosscoder.W_dec, strict=True):
-        end = target.to(state.activation.dtype).expand_as(state.activation).clone()
+        end = target.to(state.activation).expand_as(state.activation).clone()
         end[:, 0] = state.activation[:, 0]
         prompts.append(Prompts(examples, ids, readout, state, end, change, weight))
     mean_length = rows_of(task).lengths.sum() / task.sizes["example"]
@@ -186,10 +185,10 @@ def _encode(
     crosscoder: Crosscoder, sites: Sequence[Site], ids: Tensor
 ) -> tuple[list[SiteState], Float[Tensor, "batch position feature"]]:
     states = [site.read(ids) for site in sites]
-    x = torch.stack([state.activation for state in states], dim=2).to(crosscoder.b_dec.dtype)
-    for revision, of_checkpoint in zip(crosscoder.config.checkpoints, x.unbind(2), strict=True):
+    x = torch.stack([state.activation.to(crosscoder.b_dec) for state in states], dim=2)
+    for revision, of_checkpoint, site in zip(crosscoder.config.checkpoints, x.unbind(2), sites, strict=True):
         if not torch.isfinite(of_checkpoint).all():
-            raise NonFiniteError(f"activations at checkpoint {revision} are not finite; the checkpoint is damaged")
+            raise NonFiniteError(f"activations at checkpoint {revision} are not finite: {overflow_remedy(site.model)}")
     codes = crosscoder.encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])
     codes[:, 0] = 0
     return states, codes

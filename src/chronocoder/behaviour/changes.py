@@ -55,14 +55,22 @@ def resampled(
 
 
 def without_change(
-    right: Bool[np.ndarray, "pair checkpoint"], count: int, generator: np.random.Generator
+    right: Bool[np.ndarray, "pair checkpoint"], count: int, generator: np.random.Generator, around_curve: bool = False
 ) -> Float[np.ndarray, "sample checkpoint"]:
     """Return curves about zero of a task that does not change, whose pairs vary as much as these.
 
     The course of each pair, less its mean over the checkpoints, gets a random sign (the wild bootstrap of Liu 1988):
     where nothing changes, a pair that comes to be judged rightly is as likely as one that ceases to be.
+
+    Args:
+        right: which pairs are judged rightly.
+        count: how many curves.
+        generator: of the signs.
+        around_curve: take off the mean course of all pairs too, which leaves the noise of a curve that does change.
     """
     courses = right - right.mean(axis=1, keepdims=True)
+    if around_curve:
+        courses -= courses.mean(axis=0)
     signs = generator.choice([-1.0, 1.0], size=(count, len(right)))
     curves: np.ndarray = signs @ courses / len(right)
     return curves

@@ -200,10 +200,13 @@ def task_curve(task: str, curves: Curves, settings: ChoiceSettings) -> TaskCurve
     halves = halve(curves.conditions[task], _generator(settings, HALVES, task))
     choosing, confirming = (curves.right[task][places] for places in halves)
     if not len(confirming):
-        return TaskCurve(task, choosing, confirming, 1.0, np.inf, np.full(choosing.shape[1], choosing.mean()))
+        return TaskCurve(task, choosing, confirming, 1.0, np.inf, np.zeros(choosing.shape[1]))
     curve = accuracy(choosing)[None]
-    chance = strongest_change(without_change(choosing, settings.resamples, _generator(settings, CHANCE, task)))
-    penalty = float(np.quantile(chance, 1 - settings.false_discovery_rate))
+    chance, noise = (
+        strongest_change(without_change(choosing, settings.resamples, _generator(settings, CHANCE, task), around_curve))
+        for around_curve in (False, True)
+    )
+    penalty = float(np.quantile(noise, 1 - settings.false_discovery_rate))
     p = p_value(float(strongest_change(curve)[0]), chance)
     return TaskCurve(task, choosing, confirming, p, penalty, fitted(curve, penalty)[0])
 

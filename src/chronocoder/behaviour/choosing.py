@@ -70,7 +70,7 @@ def rate_of_change(similarity: PAIRWISE | None, tokens_seen: Sequence[int]) -> P
     equally dissimilar.
     """
     seen = np.array(tokens_seen, dtype=float)
-    logarithm = np.log2(np.where(seen > 0, seen, seen[seen > 0].min(initial=2.0) / 2))
+    logarithm = np.log2(np.where(seen > 0, seen, min(seen[seen > 0], default=1.0) / 2))
     doublings = abs(logarithm[:, None] - logarithm)
     np.fill_diagonal(doublings, np.inf)
     unlike = np.ones_like(doublings) if similarity is None else 1 - similarity

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from chronocoder.errors import NonFiniteError
 from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE
-from chronocoder.suites.sites import chosen_positions_only
+from chronocoder.suites.logits import chosen_positions_only
+from chronocoder.suites.precision import logits_in_float32, overflow_remedy
 from chronocoder.tasks.readout import terms_of
 from chronocoder.tasks.rows import by_member, reads_prefixes, rows_of
 
@@ -93,7 +94,7 @@ class Pool(NamedTuple):
         if not np.isfinite(found).all():
             raise NonFiniteError(
                 f"{model.name_or_path}: {int((~np.isfinite(found)).sum())} differences of right and wrong are not"
-                " finite; the checkpoint is damaged or overflows"
+                f" finite: {overflow_remedy(model)}"
             )
         return np.split(found.astype(np.float32), np.cumsum(self.sizes)[:-1])
 
@@ -142,7 +143,7 @@ def _read(model: PreTrainedModel, ids: np.ndarray, wanted: Wanted) -> np.ndarray
     places = np.stack([wanted.text, wanted.position])
     distinct, place_of = np.unique(places, axis=1, return_inverse=True)
     rows, positions = torch.from_numpy(distinct).to(model.device)
-    with chosen_positions_only(model, rows, positions):
+    with chosen_positions_only(model, rows, positions), logits_in_float32(model.get_output_embeddings()):
         logits = model(input_ids=torch.from_numpy(ids).to(model.device)).logits[0].float()
     chosen = logits[torch.from_numpy(place_of.ravel()), torch.from_numpy(wanted.token)]
     found: np.ndarray = chosen.double().cpu().numpy()

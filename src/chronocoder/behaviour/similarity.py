@@ -6,19 +6,28 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from chronocoder.plan.sizes import KERNEL_TOKENS
 from chronocoder.stores import labelled, strings
 
 Measure = Callable[[np.ndarray, np.ndarray], float]
+ONE_WIDTH = "activations of different widths have no entries in common"
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the mean over tokens of the cosine of two activation vectors; inputs (token, d_model)."""
+    """Return the mean over tokens of the cosine of two activation vectors; inputs (token, d_model).
+
+    NaN where their widths differ.
+    """
+    if a.shape != b.shape:
+        return np.nan
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(np.mean(np.einsum("td,td->t", a, b) / norms))
 
 
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the correlation of all entries of two activation matrices (token, d_model)."""
+    """Return the correlation of all entries of two activation matrices (token, d_model); NaN where widths differ."""
+    if a.shape != b.shape:
+        return np.nan
     a, b = a - a.mean(), b - b.mean()
     return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
 
@@ -32,7 +41,9 @@ def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a.T @ b) ** 2 / (np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)))
 
 
-def kernel_entries(activations: Float[np.ndarray, "token d_model"], block: int = 256) -> Float[np.ndarray, " entry"]:
+def kernel_entries(
+    activations: Float[np.ndarray, "token d_model"], block: int = KERNEL_TOKENS
+) -> Float[np.ndarray, " entry"]:
     """Return what linear CKA needs of a checkpoint's activations: few numbers, whatever their width.
 
     The tokens are dealt out to blocks; of each block's centred matrix of inner products the upper triangle is kept,
@@ -89,7 +100,8 @@ def compare_activations(
         tokens_seen: tokens seen by revision.
 
     Returns:
-        Dims (site, checkpoint, other_checkpoint).
+        Dims (site, checkpoint, other_checkpoint); a measure that is undefined (NaN) somewhere has the reason in its
+        attribute `undefined`.
     """
     revisions = list(next(iter(activations.values())))
     dims = ("site", "checkpoint", "other_checkpoint")
@@ -97,6 +109,9 @@ def compare_activations(
         name: labelled(dims, np.stack([_matrix(of_site, measure) for of_site in activations.values()]), long_name)
         for name, (measure, long_name) in MEASURES.items()
     }
+    for values in variables.values():
+        if np.isnan(values).any():
+            values.attrs["undefined"] = ONE_WIDTH
     return xr.Dataset(
         variables,
         coords={

@@ -37,6 +37,7 @@ from chronocoder.config.corpora import (
 )
 from chronocoder.config.experiment import Experiment, load_experiment, parse_experiment
 from chronocoder.config.files import files_at, format_of, is_pattern
+from chronocoder.config.loading import AS_SAVED, HALF, NONE, LoadingSettings
 from chronocoder.config.sources import HubSource, LocalCheckpoint, LocalSource, NurserySource, Source
 from chronocoder.config.suites import Suite
 from chronocoder.config.tasks import (
@@ -58,8 +59,11 @@ from chronocoder.config.tasks import (
 from chronocoder.settings import Settings
 
 __all__ = [
+    "AS_SAVED",
     "AUTO",
     "EXACT",
+    "HALF",
+    "NONE",
     "SCREEN",
     "SPLITS",
     "TABLE_FORMATS",
@@ -87,6 +91,7 @@ __all__ = [
     "HubDataset",
     "HubSource",
     "Labelled",
+    "LoadingSettings",
     "LocalCheckpoint",
     "LocalSource",
     "MetricChoice",

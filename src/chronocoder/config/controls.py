@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from chronocoder.config.sources import HubSource, NurserySource
 from chronocoder.config.suites import Suite
 from chronocoder.labels import control_of, is_foreign, place_of
+from chronocoder.site_names import parse_site
 
 SHARED = {
     "language": "language",
@@ -97,7 +98,7 @@ def _check_agrees(key: str, checkpoint: str, site: str, suite: str, suites: Mapp
                 f"{key}: checkpoint '{checkpoint}' cannot be compared, since source.{setting} is {expected} in suite"
                 f" '{suite}' and {found} in suite '{other}'; set suites.{other}.source.{setting} to {expected}"
             )
-    if int(site.partition(".")[2]) >= source.blocks:
+    if parse_site(site).block(source.blocks) >= source.blocks:
         raise ValueError(
             f"{key}: site '{site}' is outside the model of '{checkpoint}': it has blocks 0 to {source.blocks - 1};"
             " choose one of them"
@@ -126,8 +127,8 @@ def _check_seeds_differ(key: str, names: Sequence[str], suites: Mapping[str, Sui
         source = suites[name].source
         if isinstance(source, NurserySource):
             run: tuple[str, int | str] = "seed", source.seed
-        elif isinstance(source, HubSource):
-            run = "pretraining_seed", source.run_repository
+        elif isinstance(source, HubSource) and source.run is not None:
+            run = "pretraining_seed", source.run.repository
         else:
             continue
         if run in of_run:

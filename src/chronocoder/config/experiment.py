@@ -25,6 +25,7 @@ from chronocoder.config.controls import (
     check_every_suite_is_used,
     check_foreign_checkpoints,
 )
+from chronocoder.config.loading import NONE
 from chronocoder.config.suites import Suite
 from chronocoder.errors import ConfigError
 from chronocoder.labels import place_of
@@ -103,6 +104,21 @@ class Experiment(Settings):
                             f" '{task.kind}' has no counterfactual prefixes; leave it out, set its metric to"
                             " continuation or sentence, whose sentences are each other's, or set intervention to zero"
                         )
+        return self
+
+    @model_validator(mode="after")
+    def _spread_models_have_one_process(self) -> "Experiment":
+        processes = {"attribution_jobs.processes": self.attribution_jobs.processes}
+        if self.training.activations == "streaming":
+            processes["training.processes"] = self.training.processes
+        for name, suite in self.suites.items():
+            for key, count in processes.items():
+                if suite.loading.device_map != NONE and count > 1:
+                    raise ValueError(
+                        f"{key} {count}: each process would spread its models over the same GPUs, as"
+                        f" suites.{name}.loading.device_map {suite.loading.device_map} says; set {key} to 1, or"
+                        f" device_map to {NONE}"
+                    )
         return self
 
     @model_validator(mode="after")

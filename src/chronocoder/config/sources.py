@@ -199,11 +199,6 @@ class HubSource(Settings):
         return self._known[name].place
 
     @property
-    def run_repository(self) -> str:
-        """The repository of the run, which tells it from others."""
-        return self.run.repository if self.run else str(self.repository)
-
-    @property
     def tokenizer_repository(self) -> str | None:
         """Where the tokenizer comes from for revisions that have none."""
         return self.tokenizer or (self.run.tokenizer if self.run else None)
@@ -216,8 +211,9 @@ class HubSource(Settings):
     @cached_property
     def _known(self) -> dict[str, KnownCheckpoint]:
         if isinstance(self.checkpoints, dict):
-            places = {name: HubPlace(self.run_repository, name) for name in self.checkpoints}
-            return {name: KnownCheckpoint(places[name], tokens) for name, tokens in self.checkpoints.items()}
+            repository = self.run.repository if self.run else str(self.repository)
+            given = self.checkpoints.items()
+            return {name: KnownCheckpoint(HubPlace(repository, name), tokens) for name, tokens in given}
         assert self.run is not None, "a choice is of a family"
         known = {name: checkpoint.tokens_seen for name, checkpoint in self.run.known.items()}
         return {name: self.run.find(name) for name in chosen_of(self.checkpoints, known)}

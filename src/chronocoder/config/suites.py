@@ -9,10 +9,12 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from chronocoder.config.comparisons import AUTO_COMPARISONS, ChoiceSettings, Comparison, ScanSettings
 from chronocoder.config.corpora import Corpus
 from chronocoder.config.files import expand_tasks
+from chronocoder.config.loading import LoadingSettings
 from chronocoder.config.sources import NurserySource, Source
 from chronocoder.config.tasks import Task
 from chronocoder.labels import is_foreign, is_identity
 from chronocoder.settings import Name, Settings, Site
+from chronocoder.site_names import parse_site
 
 Comparisons = Annotated[
     dict[Name, Comparison],
@@ -26,7 +28,11 @@ class Suite(Settings):
 
     source: Source = Field(description="Where the checkpoints come from.")
     corpus: Corpus = Field(description="Where the text for the activations comes from.")
-    site: Site = Field(description="Where activations are read: `residual.N`, `mlp_out.N` or `attention_out.N`.")
+    loading: LoadingSettings = Field(default_factory=LoadingSettings, description="How models are loaded.")
+    site: Site = Field(
+        description="Where activations are read: `embedding`, `residual.N`, `final`, `attention_out.N`, `mlp_in.N`,"
+        " `mlp_out.N` or `head_out.N.H`."
+    )
     tasks: dict[Name, Task] = Field(min_length=1, description="Sets of minimal pairs, by name.")
     comparisons: Comparisons = Field(
         description="Crosscoder inputs, by name; none where the suite only supplies checkpoints to others. `auto`: all"
@@ -86,6 +92,17 @@ class Suite(Settings):
     def examined(self) -> list[str]:
         """Names of the comparisons that the report is about: neither controls nor of a single checkpoint."""
         return [name for name, comparison in self.comparisons.items() if comparison.examined]
+
+    @property
+    def readers(self) -> list[str]:
+        """Names of the checkpoints that read the suite's text or tasks, those of other suites among them.
+
+        Those that are scored in full, or without a report the first, which has the tokenizer; and those of comparisons.
+        Scans check for themselves what they read, and what is chosen is among what was scored or scanned.
+        """
+        own = self.studied if self.reported else list(self.tokens_seen)[:1]
+        named = [checkpoint for comparison in self.comparisons.values() for checkpoint in comparison.checkpoints]
+        return list(dict.fromkeys([*own, *named])) if named or self.reported else []
 
     @property
     def comparison_names(self) -> list[str]:
@@ -218,11 +235,7 @@ class Suite(Settings):
     def _check_nursery(self) -> None:
         if self.source.kind == "nursery":
             for where in sorted({self.site, *self.sites}):
-                if int(where.split(".")[1]) >= self.source.blocks:
-                    raise ValueError(
-                        f"site '{where}' is outside the model: it has blocks 0 to {self.source.blocks - 1};"
-                        " choose one of them"
-                    )
+                self._check_inside_nursery(where, self.source)
             self._check_languages(self.source.languages)
             return
         users = [f"tasks.{name}" for name, task in self.tasks.items() if task.kind == "nursery"]
@@ -232,6 +245,15 @@ class Suite(Settings):
                 f"{users[0]}: kind 'nursery' needs a source of kind 'nursery', not '{self.source.kind}';"
                 " give a file instead"
             )
+
+    def _check_inside_nursery(self, where: str, nursery: NurserySource) -> None:
+        site = parse_site(where)
+        inner = {"blocks": (site.block(nursery.blocks), nursery.blocks), "heads": (site.head or 0, nursery.heads)}
+        for things, (number, count) in inner.items():
+            if number >= count:
+                raise ValueError(
+                    f"site '{where}' is outside the model: it has {things} 0 to {count - 1}; choose one of them"
+                )
 
     def _check_languages(self, languages: list[str]) -> None:
         for name, task in self.tasks.items():

@@ -23,8 +23,9 @@ from chronocoder.crosscoder.statistics import (
     present,
     refitted_rows,
 )
-from chronocoder.errors import StoreError
+from chronocoder.errors import NonFiniteError, StoreError
 from chronocoder.stores import labelled, strings
+from chronocoder.suites.precision import overflow_remedy
 from chronocoder.suites.sites import Site
 
 REPLACEMENTS = 5
@@ -129,6 +130,9 @@ def measure_cross_entropy(
         sites: the site in each checkpoint's model, in the crosscoder's order.
         token_ids: shape (sequence, position); the first `settings.sequences` are used.
         settings: how many sequences, and how many at once.
+
+    Raises:
+        NonFiniteError: a cross-entropy is NaN or infinite.
     """
     used = torch.from_numpy(token_ids[: settings.sequences].astype(np.int64)).to(sites[0].model.device)
     odd = torch.arange(len(used), device=used.device) % 2 == 1
@@ -136,13 +140,18 @@ def measure_cross_entropy(
     for ids, is_odd in zip(used.split(settings.batch_size), odd.split(settings.batch_size), strict=True):
         sums = torch.empty(REPLACEMENTS, len(sites), len(ids), dtype=torch.float64)
         states = [site.read(ids) for site in sites]
-        x = torch.stack([state.activation for state in states], dim=2)
+        x = torch.stack([state.activation.to(crosscoder.b_dec) for state in states], dim=2)
         for kind, activations in enumerate(_replacements(crosscoder, maps, x, is_odd)):
             for number, (site, state) in enumerate(zip(sites, states, strict=True)):
-                logits = site.resume(ids, activations[:, :, number], state.entry, last=None)
+                logits = site.resume(ids, activations[:, :, number].to(state.activation), state.entry, last=None)
                 sums[kind, number] = _summed_cross_entropy(logits, ids)
         batches.append(sums)
     of_sequences = (torch.cat(batches, dim=2) / (used.shape[1] - 2)).numpy()
+    for revision, site, found in zip(crosscoder.config.checkpoints, sites, of_sequences.swapaxes(0, 1), strict=True):
+        if not np.isfinite(found).all():
+            raise NonFiniteError(
+                f"cross-entropies at checkpoint {revision} are not finite: {overflow_remedy(site.model)}"
+            )
     change = of_sequences[1] - of_sequences[0]
     error = change.std(axis=1, ddof=1) / np.sqrt(len(used)) if len(used) > 1 else np.full(len(sites), np.nan)
     entropies = CrossEntropies(*[*of_sequences.mean(axis=2), error])

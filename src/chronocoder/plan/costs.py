@@ -24,7 +24,9 @@ from chronocoder.plan.effects import (
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import (
     LIGHT_PROCESS_BYTES,
+    PROCESS_BYTES,
     Memory,
+    ahead_bytes,
     loader_bytes,
     model_bytes,
     on,
@@ -33,7 +35,7 @@ from chronocoder.plan.memory import (
     training_memory,
 )
 from chronocoder.plan.place import Cost, Place
-from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE, blocks_up_to, rows_of, sequences_of
+from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE, blocks_up_to, rows_of, scan_entries, sequences_of
 
 BLOCK_TOKENS = 4096
 """Tokens of which evaluation and examples hold the codes at once."""
@@ -43,15 +45,25 @@ COMPARED_SEQUENCES = 64
 """Sequences in a forward pass of the comparison of checkpoints."""
 DOCUMENT_BYTES = 6000
 """Of a document in memory: assumed, since the text is not at hand."""
-TOKENISING_PROCESS_BYTES = 130e6
+TOKENISING_PROCESS_BYTES = 200e6
 """Of a process that tokenises, with its documents, measured."""
-CHUNK_TOKENS, CORPUS_TOKEN_BYTES = 1 << 22, 12
+CHUNK_TOKENS, CORPUS_TOKEN_BYTES = 1 << 21, 16
 """Tokens of a block of a corpus, and bytes of each while it is written, measured."""
 PLACE_BYTES = 8
 """Of a sequence's place in a mixture."""
 TOKENS_PER_S = 5e5
 """Tokens that one core tokenises a second, measured."""
 PRETRAINING = "pretrain_"
+LOADING = (
+    "harvest_activations",
+    "score_task",
+    "compare_checkpoints",
+    "train_crosscoder",
+    "evaluate_crosscoder",
+    "attribute_task",
+    "ablate_task",
+)
+"""Rules whose jobs load models; trainings where they stream."""
 
 
 def cost_of(place: Place) -> Cost:
@@ -60,7 +72,9 @@ def cost_of(place: Place) -> Cost:
     name = PRETRAINING if rule.startswith(PRETRAINING) else rule
     has_work = place.job.tasks or not place.job.task
     if name in COSTS and has_work:
-        return COSTS[name](place)
+        cost = COSTS[name](place)
+        loads = name in LOADING and (name != "train_crosscoder" or place.streams)
+        return cost._replace(work=cost.work._replace(devices=place.shape.loaded.gpus if loads else 1))
     return Cost(Work(), Memory(0.0, LIGHT_PROCESS_BYTES))
 
 
@@ -73,6 +87,11 @@ def _pretrain(place: Place) -> Cost:
     written = len(source.steps) * shape.checkpoint_bytes
     held = on(place.accelerated, 4 * model_bytes(shape), loading=model_bytes(shape))
     return Cost(Work(3 * forward, disk_bytes=written), held)
+
+
+def _check(place: Place) -> Cost:
+    """Read tokenizers and configurations."""
+    return Cost(Work(), Memory(0.0, PROCESS_BYTES))
 
 
 def _download(place: Place) -> Cost:
@@ -101,13 +120,14 @@ def _corpus(place: Place) -> Cost:
 def _harvest(place: Place) -> Cost:
     """Run the model up to the site, on both splits or, where training streams, of validation alone."""
     corpus, shape, dtype = place.suite.corpus, place.shape, place.experiment.harvest.dtype
-    length, blocks = corpus.sequence_length, blocks_up_to(place.job.site)
+    length, blocks = corpus.sequence_length, blocks_up_to(place.job.site, place.shape.blocks)
     flops = sum(blocks_flops(shape, sequences_of(corpus, split) * length, length, blocks) for split in place.splits)
-    written = sum(activation_store_bytes(corpus, split, shape, dtype) for split in place.splits)
-    held = model_bytes(shape) + pass_bytes(shape, place.experiment.harvest.batch_size * length)
+    written = sum(activation_store_bytes(corpus, split, shape, place.job.site, dtype) for split in place.splits)
+    held = place.held(1) + pass_bytes(shape, place.experiment.harvest.batch_size * length)
     text = text_bytes(corpus, place.splits)
     memory = on(place.accelerated, held, text, text + place.loading(1))
-    return Cost(Work(flops, disk_bytes=shape.checkpoint_bytes + written), memory)
+    work = Work(disk_bytes=shape.checkpoint_bytes + written).adding(flops, shape.loaded.products())
+    return Cost(work, memory)
 
 
 def _score(place: Place) -> Cost:
@@ -116,31 +136,65 @@ def _score(place: Place) -> Cost:
     Texts that several pairs share are counted for each of them. A checkpoint's model is held until the next one is
     loaded; beside it a pass and its logits.
     """
-    shape, checkpoints = place.shape, len(place.suite.tokens_seen)
+    shape, checkpoints = place.shape, len(place.suite.studied)
     once = sum(
         blocks_flops(shape, number * length, length, shape.blocks) + logits_flops(shape, number * max(1, scored))
         for number, length, scored in place.prompts
     )
-    work = Work(checkpoints * once, disk_bytes=checkpoints * shape.checkpoint_bytes)
+    work = Work(disk_bytes=checkpoints * shape.checkpoint_bytes).adding(checkpoints * once, shape.loaded.products())
     models = min(2, checkpoints)
     tokens = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE / shape.vocabulary_size)
     scored = max(max(1, texts.scored) / texts.length for texts in place.texts)
     passing = pass_bytes(shape, tokens) + 4.0 * tokens * scored * shape.vocabulary_size
-    return Cost(work, on(place.accelerated, models * model_bytes(shape) + passing, loading=place.loading(models)))
+    return Cost(work, on(place.accelerated, place.held(models) + passing, loading=place.loading(models)))
 
 
 def _compare(place: Place) -> Cost:
     """Run every checkpoint up to each site; the comparisons themselves, in float64 on the CPU, are left out."""
     suite, shape = place.suite, place.shape
-    length, checkpoints = suite.corpus.sequence_length, len(suite.tokens_seen)
+    length, checkpoints = suite.corpus.sequence_length, len(suite.studied)
     tokens = min(place.experiment.similarity.tokens, rows_of(suite.corpus, "validation"))
-    sites = {suite.site_of(name) for name in suite.comparisons}
-    once = sum(blocks_flops(shape, tokens, length, blocks_up_to(site)) for site in sites)
-    work = Work(checkpoints * once, disk_bytes=checkpoints * shape.checkpoint_bytes)
-    samples = checkpoints * tokens * shape.d_model * (4 * len(sites) + 8)  # in float32, and one site's in float64
+    once = sum(blocks_flops(shape, tokens, length, blocks_up_to(site, shape.blocks)) for site in suite.sites)
+    work = Work(disk_bytes=checkpoints * shape.checkpoint_bytes).adding(checkpoints * once, shape.loaded.products())
+    widths = [shape.width_at(site) for site in suite.sites] or [0]
+    samples = checkpoints * tokens * (4 * sum(widths) + 8 * max(widths))  # in float32, and one site's in float64
     models = min(2, checkpoints)  # one is held until the next is loaded
-    held = models * model_bytes(shape) + pass_bytes(shape, min(tokens, COMPARED_SEQUENCES * length))
+    held = place.held(models) + pass_bytes(shape, min(tokens, COMPARED_SEQUENCES * length))
     return Cost(work, on(place.accelerated, held, samples, samples + place.loading(models)))
+
+
+def _scan(place: Place) -> Cost:
+    """Run some pairs of every task and some validation tokens through one checkpoint; its kernels are in float64."""
+    suite, shape, scan = place.suite, place.shape, place.suite.scan
+    assert scan is not None
+    of_suite = place._replace(job=place.job._replace(tasks=tuple(suite.tasks)))
+    read = [
+        Prompts.of(min(scan.limit, pairs), texts)
+        for pairs, texts in zip(of_suite.examples, of_suite.texts, strict=True)
+    ]
+    pairs = sum(
+        blocks_flops(shape, number * length, length, shape.blocks) + logits_flops(shape, number * max(1, scored))
+        for number, length, scored in read
+    )
+    length = suite.corpus.sequence_length
+    tokens = min(scan.tokens, rows_of(suite.corpus, "validation"))
+    sampled = sum(blocks_flops(shape, tokens, length, blocks_up_to(site, shape.blocks)) for site in suite.sites)
+    entries = scan_entries(suite)
+    work = Work(pairs + sampled, disk_bytes=shape.checkpoint_bytes + 2.0 * len(suite.sites) * entries)
+    most = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE / shape.vocabulary_size)
+    scored_part = max(max(1, texts.scored) / texts.length for texts in of_suite.texts)
+    passing = pass_bytes(shape, most) + 4.0 * most * scored_part * shape.vocabulary_size
+    samples = tokens * shape.d_model * (4 * len(suite.sites) + 8) + 16.0 * entries * len(suite.sites)
+    return Cost(work, on(place.accelerated, place.held(1) + passing, samples, samples + place.loading(1)))
+
+
+def _collect_scan(place: Place) -> Cost:
+    """Read the kernels of all checkpoints, and take the products of every two at one site in float32."""
+    suite = place.suite
+    checkpoints, entries, sites = len(suite.tokens_seen), scan_entries(suite), len(suite.sites)
+    products = 2.0 * sites * checkpoints**2 * entries
+    read = 2.0 * sites * checkpoints * entries
+    return Cost(Work(products, disk_bytes=read), Memory(0.0, PROCESS_BYTES + read + 6.0 * checkpoints * entries))
 
 
 def _train(place: Place) -> Cost:
@@ -152,15 +206,18 @@ def _train(place: Place) -> Cost:
     rows = settings.steps * settings.batch_tokens + min(settings.normalisation_tokens, rows_of(corpus, "train"))
     models, moved, text = 0.0, place.rows_bytes(rows), 0.0
     if place.streams:
-        length, blocks = corpus.sequence_length, blocks_up_to(place.site)
+        length, blocks = corpus.sequence_length, blocks_up_to(place.site, place.shape.blocks)
         models = streaming_flops(settings, place.shape, crosscoder.checkpoints, length, blocks)
         moved = training.processes * crosscoder.checkpoints * place.shape.checkpoint_bytes
         text = text_bytes(corpus, ["train"])
     row_bytes = token_bytes(crosscoder.d_model, experiment.harvest.dtype)
     loader = text + loader_bytes(settings, training, corpus, crosscoder, row_bytes)
     pass_tokens = experiment.harvest.batch_size * corpus.sequence_length
-    work = Work(models + (0 if low else products), products if low else 0, moved, training.processes)
-    memory = training_memory(settings, training, place.shape, crosscoder, loader, pass_tokens, place.accelerated)
+    work = Work(0 if low else products, products if low else 0, moved, training.processes)
+    work = work.adding(models, place.shape.loaded.products())
+    ahead = ahead_bytes(settings, training, crosscoder, row_bytes)
+    sizes = place.shape, crosscoder, loader, pass_tokens
+    memory = training_memory(settings, training, *sizes, place.accelerated, ahead)
     return Cost(work, memory)
 
 
@@ -181,14 +238,15 @@ def _evaluate(place: Place) -> Cost:
     moments = 8.0 * (5 * width**2 + 2 * BLOCK_TOKENS * width)  # of two folds, and what the maps of one are fitted by
     with_maps = max(moments, coded * max(BLOCK_TOKENS, tokens), 2 * logits)
     held = (
-        crosscoder.checkpoints * model_bytes(shape)
+        place.held(crosscoder.checkpoints)
         + crosscoder.saved_bytes
         + sums
         + max(sums + coded * BLOCK_TOKENS, maps + with_maps)
         + pass_bytes(shape, tokens)
     )
     memory = on(place.accelerated, held, loading=place.loading(crosscoder.checkpoints, with_crosscoder=True))
-    return Cost(Work(evaluation_flops(crosscoder, rows) + spliced, disk_bytes=moved), memory)
+    work = Work(evaluation_flops(crosscoder, rows), disk_bytes=moved).adding(spliced, shape.loaded.products())
+    return Cost(work, memory)
 
 
 def _examples(place: Place) -> Cost:
@@ -205,10 +263,13 @@ def _examples(place: Place) -> Cost:
 COSTS: dict[str, Callable[[Place], Cost]] = {
     PRETRAINING: _pretrain,
     "download_checkpoint": _download,
+    "check_checkpoints": _check,
     "build_corpus": _corpus,
     "harvest_activations": _harvest,
     "score_task": _score,
     "compare_checkpoints": _compare,
+    "scan_checkpoint": _scan,
+    "collect_scan": _collect_scan,
     "train_crosscoder": _train,
     "evaluate_crosscoder": _evaluate,
     "attribute_task": attribution_cost,

@@ -11,6 +11,7 @@ from chronocoder.config import (
     Experiment,
     LocalSource,
     NurserySource,
+    Suite,
 )
 from chronocoder.plan.jobs import Job, jobs_of
 from chronocoder.plan.models import CrosscoderShape, ModelShape, crosscoder_shape
@@ -21,6 +22,7 @@ from chronocoder.plan.sizes import (
     piece_rows_of,
     random_in_place,
     rows_of,
+    scan_entries,
     sequences_of,
     top_features,
 )
@@ -70,7 +72,9 @@ def token_bytes(width: int, number_format: str) -> int:
     return width * NUMBER_BYTES[number_format] + (4 if number_format == "int8" else 0)
 
 
-def activation_store_bytes(corpus: CorpusSettings, split: str, shape: ModelShape, number_format: str) -> float:
+def activation_store_bytes(
+    corpus: CorpusSettings, split: str, shape: ModelShape, site: str, number_format: str
+) -> float:
     """Return the bytes of a store of activations.
 
     Activations are not compressed and lie in whole chunks, R rows rounded up: R x `token_bytes`. Compressed token ids
@@ -79,7 +83,7 @@ def activation_store_bytes(corpus: CorpusSettings, split: str, shape: ModelShape
     rows, piece = rows_of(corpus, split), piece_rows_of(corpus)
     written = -(-rows // piece) * piece
     columns = log2(shape.vocabulary_size) / 8 + 0.25
-    return written * token_bytes(shape.d_model, number_format) + rows * columns + STORE_BYTES / 2
+    return written * token_bytes(shape.width_at(site), number_format) + rows * columns + STORE_BYTES / 2
 
 
 def corpus_bytes(corpus: CorpusSettings, split: str, vocabulary_size: int) -> float:
@@ -150,6 +154,8 @@ def _of_suite(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[
     settings = experiment.suites[suite]
     corpus, vocabulary = settings.corpus, shape.vocabulary_size
     found = [] if isinstance(settings.source, LocalSource) else [_checkpoints(suite, experiment, shape, jobs)]
+    if settings.scan is not None:
+        found.append(_scan(suite, settings))
     if not settings.comparisons:
         return found
     corpora = [corpus_bytes(corpus, split, vocabulary) for split in ("train", "validation")]
@@ -160,11 +166,20 @@ def _of_suite(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[
     found += _of_runs(experiment, suite, shape, jobs, tokens)
     read = TEXT_BYTES * sum(pairs * of.number for pairs, of in zip(examples, texts, strict=True))
     count = len(settings.tasks)
-    if not settings.examined:
+    if not settings.reported:
         return [*found, Stored(suite, "tasks", count, count * STORE_BYTES + read)]
-    scores = read + sum(examples) * 4 * len(settings.tokens_seen)
-    small = 2 * count + 3
+    scores = read + sum(examples) * 4 * len(settings.studied)
+    small = 2 * count + 3 + (settings.auto is not None)
     return [*found, Stored(suite, "tasks, scores, report", small, small * STORE_BYTES + scores + REPORT_BYTES)]
+
+
+def _scan(name: str, suite: Suite) -> Stored:
+    """Return the scans of all checkpoints, and all together: float32 of each pair, float16 of each kernel's entries."""
+    assert suite.scan is not None
+    checkpoints, limit = len(suite.tokens_seen), suite.scan.limit
+    pairs = 4 * sum(min(limit, examples_of(name, suite, task)) for task in suite.tasks)
+    each = pairs + 2 * len(suite.sites) * scan_entries(suite) + STORE_BYTES
+    return Stored(name, "scans", checkpoints + 1, checkpoints * (each + pairs) + STORE_BYTES)
 
 
 def _checkpoints(suite: str, experiment: Experiment, shape: ModelShape, jobs: list[Job]) -> Stored:
@@ -179,15 +194,15 @@ def _checkpoints(suite: str, experiment: Experiment, shape: ModelShape, jobs: li
 
 def _activations(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job]) -> list[Stored]:
     """Return the stores of both splits, or of validation alone where training streams."""
-    count = sum(job.rule == "harvest_activations" for job in jobs)
+    sites = [job.site for job in jobs if job.rule == "harvest_activations"]
     corpus, number_format = experiment.suites[suite].corpus, experiment.harvest.dtype
     splits = ["validation"] if experiment.training.activations == "streaming" else ["train", "validation"]
     return [
         Stored(
             suite,
             f"activations, {split}",
-            count,
-            count * activation_store_bytes(corpus, split, shape, number_format),
+            len(sites),
+            sum(activation_store_bytes(corpus, split, shape, site, number_format) for site in sites),
         )
         for split in splits
     ]

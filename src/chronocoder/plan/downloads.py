@@ -1,14 +1,14 @@
-"""What of an experiment comes from the hub, and how many bytes: said before any is fetched."""
+"""What of an experiment comes over the network, and how many bytes: said before any is fetched."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
-from chronocoder.config import ClamsTask, Experiment, HubSource, Settings
-from chronocoder.errors import ChronocoderError
+from chronocoder.config import SPLITS, ClamsTask, CorpusSettings, Experiment, HubDataset, HubSource, TableSource, Task
+from chronocoder.errors import ConfigError
+from chronocoder.labels import place_of
 from chronocoder.layout import Layout
-from chronocoder.plan.jobs import Job, jobs_of
 from chronocoder.suites.families import MAIN, HubPlace
 
 ASKING = 8
@@ -16,19 +16,19 @@ ASKING = 8
 
 
 class Download(NamedTuple):
-    """A result that takes the network to make.
+    """A job that takes the network.
 
     Attributes:
-        job: that makes it.
-        path: of the result.
-        places: repositories and revisions on the hub that it comes from.
-        address: of the file elsewhere that it comes from; empty where it is from the hub.
+        suite: it is of.
+        kind: what comes: a checkpoint, what is asked for of datasets on the hub, or a file.
+        paths: of its results.
+        places: repositories and revisions that they come from; of a file, address and name.
     """
 
-    job: Job
-    path: str
+    suite: str
+    kind: Literal["checkpoint", "dataset", "file"]
+    paths: tuple[str, ...]
     places: tuple[HubPlace, ...]
-    address: str = ""
 
 
 class Priced(NamedTuple):
@@ -36,30 +36,22 @@ class Priced(NamedTuple):
 
     Attributes:
         download: the download.
-        there: whether its result is there already.
-        size_bytes: bytes to fetch: of a checkpoint what is left of it, of a dataset at most these, all its files.
+        there: whether its results are there already.
+        size_bytes: bytes to fetch: of a checkpoint what is left of it, of a dataset at most these, all its files; None:
+            not stated beforehand.
         problem: why it cannot be fetched; empty where it can.
     """
 
     download: Download
     there: bool
-    size_bytes: int
+    size_bytes: int | None = None
     problem: str = ""
 
 
 def downloads_of(experiment: Experiment) -> list[Download]:
-    """Return the results of an experiment's jobs that need the network, in the order of the jobs."""
-    layout = Layout(experiment.results)
-    patterns = {"download_checkpoint": layout.checkpoint, "build_corpus": layout.corpus, "build_task": layout.task}
-    found = []
-    for job in jobs_of(experiment):
-        if job.rule not in patterns:
-            continue
-        places, address = _places(experiment, job), _address(experiment, job)
-        if places or address:
-            path = patterns[job.rule].format(suite=job.suite, revision=job.revision, split="train", task=job.task)
-            found.append(Download(job, path, places, address))
-    return found
+    """Return the jobs of an experiment that take the network: checkpoints, texts and tasks."""
+    found = [one for suite in experiment.suites for one in _of_suite(experiment, suite)]
+    return list(dict.fromkeys(found))
 
 
 def priced(experiment: Experiment, downloads: Sequence[Download]) -> list[Priced]:
@@ -71,60 +63,64 @@ def priced(experiment: Experiment, downloads: Sequence[Download]) -> list[Priced
         return list(pool.map(lambda download: _priced(experiment, download), downloads))
 
 
-def hub_datasets(settings: Settings) -> list[HubPlace]:
-    """Return the datasets on the hub that a corpus or a task is read from; a local directory is none."""
-    return list(dict.fromkeys(_datasets(settings.model_dump())))
+def _of_suite(experiment: Experiment, suite: str) -> Iterator[Download]:
+    """Yield the downloads for a suite, and for what it takes from others; none if it only supplies to others."""
+    settings, layout = experiment.suites[suite], Layout(experiment.results)
+    if not (settings.comparisons or settings.auto or settings.scan):
+        return
+    own = list(settings.tokens_seen)
+    # The tokenizer is that of the first checkpoint; where there is a report or a scan, all of them are looked at.
+    names = own if settings.reported or settings.scan else own[:1]
+    for name in [*names, *(name for one in settings.comparisons.values() for name in one.checkpoints)]:
+        yield from _of_checkpoint(experiment, layout, *place_of(name, suite))
+    if settings.corpus.needs_network:
+        paths = tuple(layout.corpus.format(suite=suite, split=split) for split in SPLITS)
+        yield Download(suite, "dataset", paths, _datasets_of(settings.corpus))
+    for name, task in settings.tasks.items():
+        yield from _of_task(suite, task, layout.task.format(suite=suite, task=name))
 
 
-def _places(experiment: Experiment, job: Job) -> tuple[HubPlace, ...]:
-    suite = experiment.suites[job.suite]
-    if job.rule == "build_corpus":
-        return tuple(hub_datasets(suite.corpus))
-    if job.rule == "build_task":
-        return tuple(hub_datasets(suite.tasks[job.task]))
-    assert isinstance(suite.source, HubSource), "only checkpoints on the hub are downloaded"
-    tokenizer = suite.source.tokenizer_repository
-    place = suite.source.located(job.revision)
-    return (place,) if tokenizer is None else (place, HubPlace(tokenizer, MAIN))
+def _of_checkpoint(experiment: Experiment, layout: Layout, suite: str, revision: str) -> Iterator[Download]:
+    source = experiment.suites[suite].source
+    if isinstance(source, HubSource):
+        tokenizer = source.tokenizer_repository
+        places = [source.located(revision), *([HubPlace(tokenizer, MAIN)] if tokenizer else [])]
+        path = layout.checkpoint.format(suite=suite, revision=revision)
+        yield Download(suite, "checkpoint", (path,), tuple(places))
 
 
-def _address(experiment: Experiment, job: Job) -> str:
-    task = experiment.suites[job.suite].tasks.get(job.task) if job.rule == "build_task" else None
-    return task.file_address if isinstance(task, ClamsTask) and task.needs_network else ""
+def _datasets_of(corpus: CorpusSettings) -> tuple[HubPlace, ...]:
+    parts = [part for part in corpus.parts if isinstance(part, HubDataset) and part.is_remote]
+    return tuple(dict.fromkeys(HubPlace(part.dataset, part.revision) for part in parts))
 
 
-def _datasets(values: Any) -> Iterator[HubPlace]:
-    if isinstance(values, dict):
-        dataset = values.get("dataset")
-        if isinstance(dataset, str) and not Path(dataset).is_dir():
-            yield HubPlace(dataset, values.get("revision") or MAIN)
-        values = list(values.values())
-    if isinstance(values, list | tuple):
-        for value in values:
-            yield from _datasets(value)
+def _of_task(suite: str, task: Task, path: str) -> Iterator[Download]:
+    if isinstance(task, TableSource) and task.needs_network:
+        yield Download(suite, "dataset", (path,), (HubPlace(str(task.dataset), task.revision),))
+    if isinstance(task, ClamsTask) and task.needs_network:
+        yield Download(suite, "file", (path,), (HubPlace(task.address, str(task.name)),))
 
 
 def _priced(experiment: Experiment, download: Download) -> Priced:
-    if Path(download.path).exists():
-        return Priced(download, True, 0)
+    if all(Path(path).exists() for path in download.paths):
+        return Priced(download, there=True)
     try:
-        return Priced(download, False, _size(experiment, download))
-    except ChronocoderError as error:
-        return Priced(download, False, 0, str(error))
+        return Priced(download, there=False, size_bytes=_size(experiment, download))
+    except ConfigError as error:
+        return Priced(download, there=False, problem=str(error))
 
 
-def _size(experiment: Experiment, download: Download) -> int:
+def _size(experiment: Experiment, download: Download) -> int | None:
     from chronocoder.suites.download import bytes_to_come, checkpoint_parts  # here: a dry run lists downloads, no more
     from chronocoder.suites.hub import revision_files
     from chronocoder.suites.lock import locked_commit
-    from chronocoder.tasks.fetching import file_bytes
 
-    if download.address:
-        return file_bytes(download.address)
-    lock = Path(Layout(experiment.results).lock.format(suite=download.job.suite))
-    source = experiment.suites[download.job.suite].source
-    if download.job.rule == "download_checkpoint" and isinstance(source, HubSource):
+    lock = Path(Layout(experiment.results).lock.format(suite=download.suite))
+    source = experiment.suites[download.suite].source
+    if download.kind == "checkpoint" and isinstance(source, HubSource):
         parts = checkpoint_parts(lock, download.places[0], source.tokenizer_repository, source.pickled_weights)
-        return bytes_to_come(parts, Path(download.path))
+        return bytes_to_come(parts, Path(download.paths[0]))
+    if download.kind == "file":
+        return None
     commits = [(place, locked_commit(lock, *place, kind="dataset")) for place in download.places]
     return sum(file.size_bytes for place, commit in commits for file in revision_files(*place, commit, kind="dataset"))

@@ -2,7 +2,7 @@
 
 from math import comb
 
-from chronocoder.config import SCREEN, TWO_STAGES, AttributionSettings
+from chronocoder.config import SCREEN, TWO_STAGES
 from chronocoder.plan.compute import ablation_flops, attribution_flops, gradients_of
 from chronocoder.plan.disk import (
     ablation_bytes,
@@ -19,9 +19,9 @@ from chronocoder.plan.memory import (
     PROCESS_BYTES,
     TORCH_PROCESS_BYTES,
     Memory,
-    model_bytes,
     on,
     pass_bytes,
+    widened_bytes,
 )
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.sizes import (
@@ -30,6 +30,7 @@ from chronocoder.plan.sizes import (
     blocks_after,
     chosen_features,
     control_directions,
+    exact_sequences,
     random_in_place,
     top_features,
 )
@@ -53,6 +54,7 @@ LOGITS_ARRAYS = 4
 def attribution_cost(place: Place) -> Cost:
     """Measure the effects on each of the job's tasks.
 
+    Where weights are not in float32, a model at a time has them in float32 as well, to tell what rounding does.
     In main memory the effects of every example of one task, 4 bytes for each checkpoint and latent, and how much each
     latent changes; the effects of the latents in use once more; then `RESAMPLED_ARRAYS` of their means in every
     resample. Where several processes share the examples, their effects are added up on the device. Every latent counts
@@ -76,8 +78,10 @@ def attribution_cost(place: Place) -> Cost:
     means = settings.bootstrap_samples * crosscoder.checkpoints * summarised
     cpu_s = sum(means * (RESAMPLED_S + DRAWN_S * pairs) for pairs in tasks)
     moved = len(tasks) * attribution_bytes(crosscoder)
-    work = _in_precision(Work(reading, disk_bytes=moved, cpu_s=cpu_s), settings, flops - reading)
-    return _on_tasks(place, work, max(passing, joined), host)
+    loaded, blocks = place.shape.loaded, blocks_after(place.site, place.shape.blocks)
+    compared = 0.0 if loaded.is_float32 else widened_bytes(place.shape, blocks)
+    work = _passing(place, Work(disk_bytes=moved, cpu_s=cpu_s), reading, flops - reading)
+    return _on_tasks(place, work, max(passing + compared, joined), host)
 
 
 def ablation_cost(place: Place) -> Cost:
@@ -91,8 +95,9 @@ def ablation_cost(place: Place) -> Cost:
     tasks = place.examples
     measured = place.measurings
     flops, reading = sum(ablation_flops(task, ablation) for task in measured), sum(task.reading for task in measured)
-    rows = EXACT_ROWS * settings.batch_size if any(texts.number == 1 for texts in place.texts) else 0
-    exact = _exact_bytes(place) + 8.0 * rows * place.shape.vocabulary_size
+    sequences = _exact_sequences(place, whole=True)
+    rows = EXACT_ROWS * sequences if any(texts.number == 1 for texts in place.texts) else 0
+    exact = max(_exact_bytes(place, sequences) + 8.0 * rows * place.shape.vocabulary_size, _exact_bytes(place))
     passing = max(_resumed_bytes(place, settings.batch_size, gradient=True), exact)
     sets = len(ablation.set_sizes) * (1 + ablation.random_sets)
     chosen, top = chosen_features(ablation, crosscoder), top_features(ablation, crosscoder)
@@ -103,17 +108,14 @@ def ablation_cost(place: Place) -> Cost:
     stored = sum(ablation_bytes(settings, ablation, crosscoder, of.number * of.length) for of in place.prompts)
     moved = len(tasks) * attribution_bytes(crosscoder) + stored
     written = 8.0 * crosscoder.checkpoints * _batch_tokens(place) * (chosen + random)
-    work = _in_precision(Work(reading, disk_bytes=moved + own_codes_bytes(crosscoder)), settings, flops - reading)
+    work = _passing(place, Work(disk_bytes=moved + own_codes_bytes(crosscoder)), reading, flops - reading)
     return _on_tasks(place, work, passing + written, host)
 
 
-def _in_precision(work: Work, settings: AttributionSettings, passes: float) -> Work:
-    """Return the work with FLOPs in the precision of attribution beside those of reading activations, in float32."""
-    if settings.precision == "tf32":
-        return work._replace(tf32=passes)
-    if settings.precision == "bfloat16":
-        return work._replace(bfloat16=passes)
-    return work._replace(float32=work.float32 + passes)
+def _passing(place: Place, work: Work, reading: float, passes: float) -> Work:
+    """Return the work with the FLOPs of reading activations, and of passes in the precision of attribution."""
+    loaded = place.shape.loaded
+    return work.adding(reading, loaded.products()).adding(passes, loaded.products(place.attribution.precision))
 
 
 def _on_tasks(place: Place, work: Work, passing: float, host: float) -> Cost:
@@ -130,7 +132,7 @@ def _on_tasks(place: Place, work: Work, passing: float, host: float) -> Cost:
     """
     shape, crosscoder, processes = place.shape, place.crosscoder, place.experiment.attribution_jobs.processes
     matrices = 4.0 * crosscoder.latents * (crosscoder.d_model + 5 * _batch_tokens(place))
-    held = crosscoder.checkpoints * model_bytes(shape) + crosscoder.saved_bytes + matrices + passing
+    held = place.held(crosscoder.checkpoints) + crosscoder.saved_bytes + matrices + passing
     loaded = processes * (crosscoder.checkpoints * shape.checkpoint_bytes + crosscoder.saved_bytes)
     loading = place.loading(crosscoder.checkpoints, with_crosscoder=True)
     work = work._replace(disk_bytes=loaded + work.disk_bytes, processes=processes)
@@ -143,7 +145,7 @@ def _batch_tokens(place: Place) -> float:
 
 
 def _resumed_bytes(place: Place, sequences: int, gradient: bool = False) -> float:
-    """Return the bytes of a pass from the site on: 4 (8 d + 3 i) a token (i: width of the MLP), and scored logits.
+    """Return the bytes of a pass from the site on: 8 d + 3 i numbers a token (i: width of the MLP), and scored logits.
 
     With a gradient for every block: that is what the backward pass needs; inputs of frozen matrices are not kept.
     """
@@ -152,13 +154,23 @@ def _resumed_bytes(place: Place, sequences: int, gradient: bool = False) -> floa
     return pass_bytes(place.shape, sequences * place.length) * blocks + logits
 
 
-def _exact_bytes(place: Place) -> float:
+def _exact_bytes(place: Place, sequences: int | None = None) -> float:
     """Return the bytes of a batch of exact effects: a pass, keys and values of its rows in one block, scored logits."""
-    sequences = place.experiment.attribution.batch_size
+    sequences = sequences or _exact_sequences(place)
     tokens, rows = sequences * place.length, EXACT_ROWS * sequences
-    past = 8.0 * rows * place.length * place.shape.key_value_width
+    past = 2.0 * place.shape.loaded.number_bytes * rows * place.length * place.shape.key_value_width
     scored = min(tokens, rows * max(texts.scored for texts in place.texts))
     return pass_bytes(place.shape, tokens) + past + _logits_bytes(place, scored)
+
+
+def _exact_sequences(place: Place, whole: bool = False) -> int:
+    """Return the sequences whose tokens a pass of exact effects has at most; `whole`: with logits of all tokens."""
+    batch_size = place.experiment.attribution.batch_size
+    if not place.accelerated:
+        return batch_size
+    scored = {texts.scored or float(whole) for texts in place.texts}
+    vocabulary = place.shape.vocabulary_size
+    return max(exact_sequences(batch_size, place.length, positions, vocabulary) for positions in scored)
 
 
 def _logits_bytes(place: Place, positions: float) -> float:

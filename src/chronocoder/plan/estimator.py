@@ -27,7 +27,9 @@ def exact_hours(
         site: where the activations are read.
     """
     flops = exact_flops(Measuring(settings, shape, crosscoder, prompts, site, expected_l0(variant)))
-    return flops / (ACCELERATORS[settings.accelerator].rate(settings.precision) * UTILISATION * 3600)
+    return flops / (
+        ACCELERATORS[settings.accelerator].rate(shape.loaded.products(settings.precision)) * UTILISATION * 3600
+    )
 
 
 def chosen_estimator(settings: AttributionSettings, hours: float) -> str:

@@ -19,27 +19,29 @@ class Peak(NamedTuple):
         float32: FLOP/s in single precision on the ordinary units: PyTorch leaves TF32 off unless told otherwise.
         bfloat16: FLOP/s of dense bfloat16 products; None where there are no such units.
         tf32: FLOP/s of dense TF32 products; None where there are no such units.
+        float16: FLOP/s of dense float16 products; None where there are no such units.
     """
 
     float32: float
     bfloat16: float | None
     tf32: float | None = None
+    float16: float | None = None
 
     def rate(self, precision: str) -> float:
-        """Return FLOP/s in `float32`, `tf32` or `bfloat16`; in float32 where there are no units for the others."""
-        return {"bfloat16": self.bfloat16, "tf32": self.tf32}.get(precision) or self.float32
+        """Return FLOP/s in a number format; in float32 where there are no units for it."""
+        return {"bfloat16": self.bfloat16, "tf32": self.tf32, "float16": self.float16}.get(precision) or self.float32
 
 
 # NVIDIA's data sheets of the V100, A100, H100 and H200 Tensor Core GPU, each in the SXM form. The last two state TF32
-# and bfloat16 with sparsity, 989 and 1,979 TFLOP/s; dense products run at half of that. The RTX 3090 and 4090 as in the
-# white papers of GA102 and of the Ada architecture, dense and with sums in float32.
+# and 16-bit formats with sparsity, 989 and 1,979 TFLOP/s; dense products run at half of that. The RTX 3090 and 4090 as
+# in the white papers of GA102 and of the Ada architecture, dense and with sums in float32.
 ACCELERATORS = {
-    "v100": Peak(15.7e12, None),
-    "a100": Peak(19.5e12, 312e12, 156e12),
-    "h100": Peak(67e12, 989.5e12, 494.5e12),
-    "h200": Peak(67e12, 989.5e12, 494.5e12),
-    "rtx3090": Peak(35.6e12, 71e12, 35.6e12),
-    "rtx4090": Peak(82.6e12, 165.2e12, 82.6e12),
+    "v100": Peak(15.7e12, None, None, 125e12),
+    "a100": Peak(19.5e12, 312e12, 156e12, 312e12),
+    "h100": Peak(67e12, 989.5e12, 494.5e12, 989.5e12),
+    "h200": Peak(67e12, 989.5e12, 494.5e12, 989.5e12),
+    "rtx3090": Peak(35.6e12, 71e12, 35.6e12, 71e12),
+    "rtx4090": Peak(82.6e12, 165.2e12, 82.6e12, 165.2e12),
 }
 UTILISATION = 0.4
 """Fraction of the peak that is assumed to be reached."""
@@ -55,6 +57,8 @@ class Work(NamedTuple):
         processes: processes, one an accelerator, that share the operations.
         cpu_s: seconds of one core, for what no accelerator takes part in.
         tf32: floating-point operations in TF32.
+        float16: those in float16.
+        devices: accelerators of each process, where models are spread over several: they take turns.
     """
 
     float32: float = 0.0
@@ -63,11 +67,17 @@ class Work(NamedTuple):
     processes: int = 1
     cpu_s: float = 0.0
     tf32: float = 0.0
+    float16: float = 0.0
+    devices: int = 1
 
     @property
     def flops(self) -> float:
         """Floating-point operations of all precisions."""
-        return self.float32 + self.bfloat16 + self.tf32
+        return self.float32 + self.bfloat16 + self.tf32 + self.float16
+
+    def adding(self, flops: float, precision: str) -> "Work":
+        """Return the work with operations in a number format added."""
+        return self._replace(**{precision: getattr(self, precision) + flops})
 
 
 @dataclass(frozen=True)
@@ -103,9 +113,12 @@ class Hardware:
         if work.bfloat16 and self.peak.bfloat16 is None:
             raise ConfigError(
                 f"accelerator '{self.accelerator}' computes no bfloat16; set `precision` of the variants and of"
-                " `attribution` to float32, or choose another accelerator"
+                " `attribution` to float32, and `loading.dtype` of suites to float16 or float32, or choose another"
+                " accelerator"
             )
-        parts = {"float32": work.float32, "bfloat16": work.bfloat16, "tf32": work.tf32}
+        parts: dict[str, float] = {
+            precision: getattr(work, precision) for precision in ("float32", "bfloat16", "tf32", "float16")
+        }
         seconds = sum(flops / self.peak.rate(precision) for precision, flops in parts.items())
         compute_s = seconds / (self.utilisation * work.processes)
         return (STARTUP_S + max(compute_s, work.disk_bytes / self.read_bytes_per_s) + work.cpu_s) / 3600
@@ -133,5 +146,5 @@ def hardware_named(accelerator: str, utilisation: float, read_gb_per_s: float, f
             f"--accelerator '{accelerator}' has no known peak; give it in FLOP/s with --flops, or choose from"
             f" {', '.join(ACCELERATORS)}"
         )
-    peak = ACCELERATORS[accelerator] if flops is None else Peak(flops, flops, flops)
+    peak = ACCELERATORS[accelerator] if flops is None else Peak(flops, flops, flops, flops)
     return Hardware(accelerator, peak, utilisation, read_gb_per_s * 1e9)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from chronocoder.config import Experiment, HubSource, NurserySource
 from chronocoder.labels import place_of
+from chronocoder.suites.agreement import has_to_be_checked
 
 
 class Job(NamedTuple):
@@ -40,7 +41,8 @@ class Job(NamedTuple):
 
 
 def jobs_of(experiment: Experiment) -> list[Job]:
-    """Return every job of a run from nothing to the reports, each once."""
+    """Return every job of a run from nothing to the reports, each once; of a choice, of the most it may choose."""
+    experiment = experiment.with_dearest_choice()
     jobs = [job for suite in experiment.suites for job in _jobs_of_suite(experiment, suite)]
     return list(dict.fromkeys([*jobs, Job("all")]))
 
@@ -53,17 +55,22 @@ def count_by_rule(jobs: list[Job]) -> dict[str, int]:
 def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
     """Yield the jobs of a suite, and those that make what it takes from others; none if it only supplies to others."""
     settings = experiment.suites[suite]
+    if settings.scan:
+        yield from _jobs_of_scan(experiment, suite)
     if not settings.comparisons:
         return
-    # The tokenizer is that of the first checkpoint; where there is a report, all of them are scored.
-    for revision in list(settings.tokens_seen)[: None if settings.examined else 1]:
+    # The tokenizer is that of the first checkpoint; where there is a report, all that are studied are scored.
+    scored = settings.studied if settings.reported else []
+    for revision in [next(iter(settings.tokens_seen)), *scored]:
         yield from _jobs_of_checkpoint(experiment, suite, revision)
+    if has_to_be_checked(experiment, suite):
+        yield Job("check_checkpoints", suite)
     yield Job("build_corpus", suite)
     for task in settings.tasks:
         yield Job("build_task", suite, task=task)
     yield from _harvests(experiment, suite)
     yield from _jobs_of_runs(experiment, suite)
-    if settings.examined:
+    if settings.reported:
         yield from _jobs_of_report(experiment, suite)
 
 
@@ -78,9 +85,24 @@ def _jobs_of_checkpoint(experiment: Experiment, suite: str, checkpoint: str) -> 
         yield Job("download_checkpoint", place.suite, revision=place.revision)
 
 
+def _jobs_of_scan(experiment: Experiment, suite: str) -> Iterator[Job]:
+    """Yield the scan of every checkpoint, what it reads, and a page on the scan alone where there is no other."""
+    settings = experiment.suites[suite]
+    yield Job("build_corpus", suite)
+    for task in settings.tasks:
+        yield Job("build_task", suite, task=task)
+    for revision in settings.tokens_seen:
+        yield from _jobs_of_checkpoint(experiment, suite, revision)
+        yield Job("scan_checkpoint", suite, revision=revision)
+    yield Job("collect_scan", suite)
+    if not settings.reported:
+        yield Job("show_scan", suite)
+
+
 def _jobs_of_report(experiment: Experiment, suite: str) -> Iterator[Job]:
     yield from _on_tasks(experiment, Job("score_task", suite), experiment.behaviour.tasks_per_job)
-    for rule in ("collect_behaviour", "compare_checkpoints", "list_comparisons", "write_report"):
+    listing = "choose_comparisons" if experiment.suites[suite].auto else "list_comparisons"
+    for rule in ("collect_behaviour", "compare_checkpoints", listing, "write_report"):
         yield Job(rule, suite)
 
 

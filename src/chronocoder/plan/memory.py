@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from chronocoder.activations.order import RowOrder
-from chronocoder.config import CorpusSettings, TrainingSettings
+from chronocoder.config import NONE, CorpusSettings, TrainingSettings
 from chronocoder.plan.models import CrosscoderShape, ModelShape
 from chronocoder.plan.sizes import piece_rows_of, rows_of, sequences_of
 from chronocoder.variants.base import CrosscoderSettings
@@ -42,7 +42,7 @@ def loader_bytes(
 ) -> float:
     """Return the bytes of a process's loader: two groups of rows, the batches ahead, and the one in use in float32.
 
-    (2 x rows + `BATCHES_AHEAD` x batch) x M x `row_bytes` + batch x M x 4 d. A group is as many whole pieces as
+    2 x rows x M x `row_bytes` + `ahead_bytes` + batch x M x 4 d. A group is as many whole pieces as
     `shuffle_tokens` has room for, at least one a process; the processes share groups and batches.
 
     Args:
@@ -55,8 +55,15 @@ def loader_bytes(
     rows, piece = rows_of(corpus, "train"), piece_rows_of(corpus)
     order = RowOrder(rows, piece, 0, settings.shuffle_tokens, rank=0, processes=training.processes)
     batch = settings.batch_tokens / training.processes
-    stored = (2 * order.largest_part + BATCHES_AHEAD * batch) * row_bytes
-    return crosscoder.checkpoints * (stored + batch * 4 * crosscoder.d_model)
+    held = crosscoder.checkpoints * (2 * order.largest_part * row_bytes + batch * 4 * crosscoder.d_model)
+    return held + ahead_bytes(settings, training, crosscoder, row_bytes)
+
+
+def ahead_bytes(
+    settings: CrosscoderSettings, training: TrainingSettings, crosscoder: CrosscoderShape, row_bytes: int
+) -> float:
+    """Return the bytes of the batches that a process holds ahead, on an accelerator too where there is one."""
+    return BATCHES_AHEAD * settings.batch_tokens / training.processes * crosscoder.checkpoints * row_bytes
 
 
 def step_bytes(settings: CrosscoderSettings, training: TrainingSettings, crosscoder: CrosscoderShape) -> float:
@@ -93,11 +100,12 @@ def training_memory(
     loader: float,
     pass_tokens: int,
     accelerated: bool,
+    ahead: float = 0.0,
 ) -> Memory:
     """Return the peak of a training process.
 
     The peak is in a step, or at the end, when weights, moments and two copies of the weights are alive. Streaming adds
-    M models in float32, a forward pass, and the text in main memory. On an accelerator the loader and what is being
+    M models, a forward pass, and the text in main memory. On an accelerator the loader and what is being
     saved stay in main memory, through which the models go before; without one all of it adds up.
 
     Args:
@@ -108,27 +116,44 @@ def training_memory(
         loader: bytes of the loader, and of the text where activations are streamed.
         pass_tokens: tokens of a forward pass, where activations are streamed.
         accelerated: whether there is an accelerator.
+        ahead: bytes of the batches that wait on it.
     """
     models = loading = 0.0
     if training.activations == "streaming":
-        models = crosscoder.checkpoints * model_bytes(shape) + pass_bytes(shape, pass_tokens)
+        models = held_bytes(shape, crosscoder.checkpoints, accelerated) + pass_bytes(shape, pass_tokens)
         loading = loading_bytes(shape, crosscoder.checkpoints, accelerated)
     step = step_bytes(settings, training, crosscoder)
     folded = folded_bytes(training, crosscoder)
     if not accelerated:
         return on(False, models + max(step + loader, folded + 4 * crosscoder.parameters), loading=loading)
     state = crosscoder.state_bytes / training.dictionary_shards if settings.steps > training.save_every else 0.0
-    return on(True, models + max(step, folded), max(loader + state, 12.0 * crosscoder.parameters), loading)
+    return on(True, models + max(step + ahead, folded), max(loader + state, 12.0 * crosscoder.parameters), loading)
 
 
 def model_bytes(shape: ModelShape) -> float:
-    """Return the bytes of a loaded model: float32, whatever the checkpoint's files hold."""
-    return 4.0 * shape.parameters
+    """Return the bytes of a loaded model's weights, over all devices that it is spread over."""
+    blocks = shape.blocks * shape.block_parameters * shape.loaded.block_bytes
+    return blocks + shape.embedding_parameters * shape.loaded.number_bytes
+
+
+def held_bytes(shape: ModelShape, models: int, accelerated: bool) -> float:
+    """Return the bytes of some loaded models on one device."""
+    return models * model_bytes(shape) / (shape.loaded.gpus if accelerated else 1)
+
+
+def widened_bytes(shape: ModelShape, blocks: int) -> float:
+    """Return what it adds to give a model, in some of its blocks and its embeddings, float32 weights for a while.
+
+    Quantised matrices are widened one by one.
+    """
+    loaded = shape.loaded
+    widened = shape.embedding_parameters + (blocks * shape.block_parameters if loaded.quantization == NONE else 0)
+    return (4.0 - loaded.number_bytes) * widened
 
 
 def pass_bytes(shape: ModelShape, tokens: float) -> float:
-    """Return the bytes of a forward pass at its widest, 4 (8 d + 3 i) a token (i: width of the MLP)."""
-    return 4.0 * tokens * (8 * shape.d_model + 3 * shape.intermediate_size)
+    """Return the bytes of a forward pass at its widest, 8 d + 3 i numbers a token (i: width of the MLP)."""
+    return float(shape.loaded.number_bytes) * tokens * (8 * shape.d_model + 3 * shape.intermediate_size)
 
 
 def loading_bytes(
@@ -136,8 +161,8 @@ def loading_bytes(
 ) -> float:
     """Return the main memory that loading models takes at its peak, and a crosscoder before them.
 
-    Where there is an accelerator, a model goes there before the next one is read. Files that are not of float32 are
-    held as well while they are converted. A crosscoder is held twice: as its file and as its weights.
+    Where there is an accelerator, a model goes there before the next one is read. Files that are not of the format that
+    is loaded are held as well while they are converted. A crosscoder is held twice: as its file and as its weights.
 
     Args:
         shape: of the models.
@@ -146,7 +171,8 @@ def loading_bytes(
         crosscoder: sizes of the crosscoder, where one is loaded first.
     """
     saved = crosscoder.saved_bytes if crosscoder else 0.0
-    converted = 0 if shape.stored_bytes == 4 else shape.checkpoint_bytes
+    as_stored = shape.stored_bytes == shape.loaded.block_bytes == shape.loaded.number_bytes
+    converted = 0 if as_stored else shape.checkpoint_bytes
     if accelerated:
         return max(2 * saved, model_bytes(shape) + converted)
     return max(2 * saved, saved + models * model_bytes(shape) + converted)

@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from huggingface_hub import hf_hub_download
 
-from chronocoder.config import Experiment, LocalSource, NurserySource, Suite
+from chronocoder.config import NONE, Experiment, LocalSource, NurserySource, Suite
 from chronocoder.errors import ConfigError
+from chronocoder.site_names import parse_site
 from chronocoder.suites.families import HubPlace
 from chronocoder.suites.hub import hub_errors, hub_token
 
@@ -29,6 +30,45 @@ KEYS = {
 GATED = ("silu", "swish")
 _SHAPES = Path(__file__).with_name("shapes.yaml")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+FLOAT32 = "float32"
+QUANTISED_BYTES = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
+"""Of a weight of the blocks' matrices; in 4 bits each 64 of them share a float32 scale."""
+
+
+class Loaded(NamedTuple):
+    """How models are loaded.
+
+    Attributes:
+        number_format: of weights and activations.
+        quantization: of the blocks' matrices, as `loading.quantization` names it.
+        gpus: how many a model is spread over.
+    """
+
+    number_format: str = FLOAT32
+    quantization: str = NONE
+    gpus: int = 1
+
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of a weight or an activation."""
+        return BYTES[self.number_format]
+
+    @property
+    def block_bytes(self) -> float:
+        """Bytes of a weight of the blocks' matrices."""
+        return QUANTISED_BYTES.get(self.quantization, self.number_bytes)
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether nothing is in a lower precision."""
+        return (self.number_format, self.quantization) == (FLOAT32, NONE)
+
+    def products(self, precision: str = FLOAT32) -> str:
+        """Return the number format of products, where those of float32 weights are in some precision."""
+        return precision if self.number_format == FLOAT32 else self.number_format
+
+
+LOADED_IN_FLOAT32 = Loaded()
 
 
 @dataclass(frozen=True)
@@ -45,6 +85,8 @@ class ModelShape:
         gated: whether the MLP has a third matrix, its gate.
         tied: whether the input and output embeddings are one matrix.
         stored_bytes: bytes of a number in the checkpoint's files.
+        loaded: how the models are loaded.
+        head_width: width of a head.
     """
 
     d_model: int
@@ -56,6 +98,12 @@ class ModelShape:
     gated: bool
     tied: bool
     stored_bytes: int
+    loaded: Loaded = LOADED_IN_FLOAT32
+    head_width: int = 1
+
+    def width_at(self, site: str) -> int:
+        """Return the width of an activation at a site: that of the stream, or of a head."""
+        return self.d_model if parse_site(site).head is None else self.head_width
 
     @property
     def block_parameters(self) -> int:
@@ -68,10 +116,14 @@ class ModelShape:
         return self.d_model * (self.attention_width + (3 if self.gated else 2) * self.intermediate_size)
 
     @property
+    def embedding_parameters(self) -> int:
+        """Weights of the embeddings, one or two."""
+        return (1 if self.tied else 2) * self.vocabulary_size * self.d_model
+
+    @property
     def parameters(self) -> int:
-        """Weights of the model: its blocks, and one or two embeddings."""
-        embeddings = (1 if self.tied else 2) * self.vocabulary_size * self.d_model
-        return self.blocks * self.block_parameters + embeddings
+        """Weights of the model: its blocks, and its embeddings."""
+        return self.blocks * self.block_parameters + self.embedding_parameters
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -114,7 +166,7 @@ class CrosscoderShape(NamedTuple):
 
 
 def shape_of(name: str, suite: Suite, given: Path | None = None) -> ModelShape:
-    """Return the shape of a suite's models: of all its checkpoints, which differ in their weights alone.
+    """Return the shape of a suite's models, loaded as it says: of all checkpoints, which differ in their weights alone.
 
     Args:
         name: the suite's, for messages.
@@ -124,6 +176,13 @@ def shape_of(name: str, suite: Suite, given: Path | None = None) -> ModelShape:
     Raises:
         ConfigError: the `config.json` is not known, and cannot be read or lacks a size.
     """
+    shape, loading = _saved_shape(name, suite, given), suite.loading
+    number_format = loading.precision or shape.loaded.number_format
+    return replace(shape, loaded=Loaded(number_format, loading.quantization, loading.gpus))
+
+
+def _saved_shape(name: str, suite: Suite, given: Path | None) -> ModelShape:
+    """Return the shape of a suite's models, loaded as they were saved."""
     source = suite.source
     if given is not None:
         return _read_shape(given, f"--model-config {name}={given}")
@@ -153,18 +212,33 @@ def crosscoder_shape(
     experiment: Experiment, suite: str, comparison: str, variant: str, model: ModelShape
 ) -> CrosscoderShape:
     """Return the sizes of the crosscoders of a comparison and a variant."""
-    checkpoints = experiment.suites[suite].comparisons[comparison].checkpoints
-    return CrosscoderShape(len(checkpoints), model.d_model, experiment.variants[variant].dictionary_size)
+    settings = experiment.suites[suite]
+    width = model.width_at(settings.site_of(comparison))
+    checkpoints = settings.comparisons[comparison].checkpoints
+    return CrosscoderShape(len(checkpoints), width, experiment.variants[variant].dictionary_size)
 
 
 def nursery_shape(source: NurserySource) -> ModelShape:
     """Return the shape of the GPT-NeoX that a nursery trains, in float32."""
     d = source.hidden_size
-    return ModelShape(d, source.blocks, d, d, 4 * d, source.vocabulary_size, gated=False, tied=False, stored_bytes=4)
+    return ModelShape(
+        d_model=d,
+        blocks=source.blocks,
+        attention_width=d,
+        key_value_width=d,
+        intermediate_size=4 * d,
+        vocabulary_size=source.vocabulary_size,
+        gated=False,
+        tied=False,
+        stored_bytes=4,
+        head_width=d // source.heads,
+    )
 
 
 def parse_shape(values: Any, where: str) -> ModelShape:
     """Return the shape that a Hugging Face `config.json` states.
+
+    Models count as loaded in the number format they were saved in.
 
     An MLP counts as gated where its activation is SiLU, as in the Llama family; one with a gate of another kind is
     taken for an ordinary one, which leaves out a third of its weights.
@@ -182,6 +256,8 @@ def parse_shape(values: Any, where: str) -> ModelShape:
         _size(values, key, where) for key in ("hidden_size", "blocks", "heads", "vocabulary_size")
     )
     head = _size(values, "head_width", where, default=d // heads)
+    saved = str(_value(values, "number_format")).removeprefix("torch.")
+    saved = saved if saved in BYTES else FLOAT32
     return ModelShape(
         d_model=d,
         blocks=blocks,
@@ -191,7 +267,9 @@ def parse_shape(values: Any, where: str) -> ModelShape:
         vocabulary_size=vocabulary,
         gated=_value(values, "activation") in GATED,
         tied=values.get("tie_word_embeddings", True),
-        stored_bytes=BYTES.get(str(_value(values, "number_format")), 4),
+        stored_bytes=BYTES[saved],
+        loaded=Loaded(saved),
+        head_width=head,
     )
 
 

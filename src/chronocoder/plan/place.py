@@ -10,7 +10,7 @@ from chronocoder.plan.estimator import chosen_estimator, exact_hours
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.jobs import Job
 from chronocoder.plan.measured import NOTHING, Measured
-from chronocoder.plan.memory import Memory, loading_bytes
+from chronocoder.plan.memory import Memory, held_bytes, loading_bytes
 from chronocoder.plan.models import CrosscoderShape, ModelShape, crosscoder_shape
 from chronocoder.plan.sizes import TaskTexts, examples_of, expected_texts
 
@@ -119,10 +119,14 @@ class Place(NamedTuple):
         """The splits that are harvested."""
         return ["validation"] if self.streams else ["train", "validation"]
 
+    def held(self, models: int) -> float:
+        """Return the bytes of some loaded models on one device."""
+        return held_bytes(self.shape, models, self.accelerated)
+
     def loading(self, models: int, with_crosscoder: bool = False) -> float:
         """Return the main memory that loading models takes at its peak, and before them the crosscoder if so wished."""
         return loading_bytes(self.shape, models, self.accelerated, self.crosscoder if with_crosscoder else None)
 
     def rows_bytes(self, rows: float) -> float:
         """Return the bytes of stored activations of a comparison's checkpoints."""
-        return rows * self.crosscoder.checkpoints * token_bytes(self.shape.d_model, self.experiment.harvest.dtype)
+        return rows * self.crosscoder.checkpoints * token_bytes(self.crosscoder.d_model, self.experiment.harvest.dtype)

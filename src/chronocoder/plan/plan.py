@@ -26,7 +26,7 @@ class RuleCost(NamedTuple):
         flops: of all of them.
         disk_bytes: bytes that all of them read and write.
         longest_hours: of the longest job.
-        accelerator_hours: of all of them, each as often as it has processes.
+        accelerator_hours: of all of them, each as often as it has accelerators.
         device_bytes: memory on the accelerator, of the largest process; 0 without one.
         host_bytes: main memory of the largest process.
     """
@@ -107,6 +107,7 @@ class Plan:
         trainings: costs of each comparison and variant.
         effects: how effects are measured, of each comparison and variant.
         stores: what is left on disk.
+        choices: by suite that chooses its comparisons, what is priced in their place.
     """
 
     hardware: Hardware
@@ -114,6 +115,7 @@ class Plan:
     trainings: list[TrainingCost]
     effects: list[EffectsCost]
     stores: list[Stored]
+    choices: dict[str, str]
 
     @property
     def jobs(self) -> int:
@@ -151,8 +153,9 @@ def make_plan(
         ConfigError: the pairs of a task cannot be counted, a site is outside the models, or the hardware lacks a
             precision.
     """
+    experiment = experiment.with_dearest_choice()
     for name, suite in experiment.suites.items():
-        check_sites(name, suite, shapes[name].blocks)
+        check_sites(name, suite, shapes[name])
     jobs = jobs_of(experiment)
     costs = {
         job: cost_of(Place(experiment, shapes[job.suite], job, hardware.accelerated, measured))
@@ -175,7 +178,15 @@ def make_plan(
         if job.rule == "attribute_task"
     }
     stores = disk_of(experiment, shapes)
-    return Plan(hardware, by_rule, list(trainings.values()), list(effects.values()), stores)
+    return Plan(hardware, by_rule, list(trainings.values()), list(effects.values()), stores, _choices(experiment))
+
+
+def _choices(experiment: Experiment) -> dict[str, str]:
+    budgets = {name: suite.auto for name, suite in experiment.suites.items() if suite.auto}
+    return {
+        name: f"pairs: {budget.pairs}, triplets: {budget.triplets}, checkpoints: {budget.checkpoints}"
+        for name, budget in budgets.items()
+    }
 
 
 def _of_rule(rule: str, costs: list[Cost], hardware: Hardware) -> RuleCost:
@@ -186,7 +197,9 @@ def _of_rule(rule: str, costs: list[Cost], hardware: Hardware) -> RuleCost:
         flops=sum(cost.work.flops for cost in costs),
         disk_bytes=sum(cost.work.disk_bytes for cost in costs),
         longest_hours=max(hours),
-        accelerator_hours=sum(time * cost.work.processes for time, cost in zip(hours, costs, strict=True)),
+        accelerator_hours=sum(
+            time * cost.work.processes * cost.work.devices for time, cost in zip(hours, costs, strict=True)
+        ),
         device_bytes=max(cost.memory.device for cost in costs),
         host_bytes=max(cost.memory.host for cost in costs),
     )

@@ -30,9 +30,31 @@ def plan_text(plan: Plan) -> str:
         _table("Trainings, each", TRAINING_HEADINGS, _training_rows(plan)),
         _table("Effects of features on all tasks, each", EFFECTS_HEADINGS, _effects_rows(plan)),
         _table("Bytes on disk", ("suite", "what", "number", "bytes"), _store_rows(plan)),
+        *(
+            f"{suite} chooses its comparisons: priced is all that its budget allows ({budget})."
+            for suite, budget in plan.choices.items()
+        ),
         _notes(plan.hardware),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def downloads_text(downloads: Sequence[Priced]) -> str:
+    """Return what an experiment takes over the network as a table, and the sum of what is to come."""
+    if not downloads:
+        return "Nothing comes over the network.\n"
+    rows = [
+        (
+            one.download.paths[0],
+            " + ".join(f"{place.repository} {place.revision}" for place in one.download.places),
+            _to_come(one),
+        )
+        for one in downloads
+    ]
+    of_checkpoints = sum(one.size_bytes or 0 for one in downloads if one.download.kind == "checkpoint")
+    total = f"{shortened(of_checkpoints, 'B')} of checkpoints, and of datasets as much as the configuration asks for"
+    last = "All of it is here." if all(one.there for one in downloads) else f"To fetch: {total}."
+    return f"{_table('Over the network', ('result', 'from', 'to fetch'), rows)}\n\n{last}\n"
 
 
 def price_table(plans: Mapping[str, Plan]) -> str:
@@ -50,25 +72,6 @@ def price_table(plans: Mapping[str, Plan]) -> str:
     ]
     lines = (PRICE_HEADINGS, ("---",) * len(PRICE_HEADINGS), *rows)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
-
-
-def downloads_text(downloads: Sequence[Priced]) -> str:
-    """Return what an experiment takes from the hub as a table, and the sum of what is to come."""
-    rows = [
-        (
-            one.download.path,
-            " + ".join(f"{place.repository} {place.revision}" for place in one.download.places) or one.download.address,
-            "there" if one.there else ("cannot be fetched" if one.problem else _to_come(one)),
-        )
-        for one in downloads
-    ]
-    of_checkpoints = sum(one.size_bytes for one in downloads if not _of_dataset(one))
-    total = (
-        f"To fetch: {shortened(of_checkpoints, 'B')} of checkpoints, and of datasets what the configuration asks for."
-    )
-    if not rows:
-        return "Nothing has to be fetched.\n"
-    return f"{_table('From elsewhere', ('result', 'from', 'to fetch'), rows)}\n\n{total}\n"
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
@@ -89,6 +92,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "trainings": [training._asdict() for training in plan.trainings],
         "effects": [effects._asdict() for effects in plan.effects],
         "stores": [stored._asdict() for stored in plan.stores],
+        "choices": plan.choices,
     }
 
 
@@ -127,13 +131,14 @@ def duration(hours: float) -> str:
     return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h"
 
 
-def _of_dataset(download: Priced) -> bool:
-    return download.download.job.rule != "download_checkpoint"
-
-
 def _to_come(download: Priced) -> str:
-    size = shortened(download.size_bytes, "B")
-    return f"at most {size}" if _of_dataset(download) else size
+    if download.there:
+        return "there"
+    if download.problem:
+        return "cannot be fetched"
+    if download.size_bytes is None:
+        return "size not stated"
+    return f"{'at most ' if download.download.kind == 'dataset' else ''}{shortened(download.size_bytes, 'B')}"
 
 
 def _rule_rows(plan: Plan) -> list[tuple[str, ...]]:

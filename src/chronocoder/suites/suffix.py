@@ -43,6 +43,6 @@ class _CleanPrefix(DynamicLayer):  # type: ignore[misc]
         return self._joined(self._clean.keys, key_states), self._joined(self._clean.values, value_states)
 
     def _joined(self, clean: Tensor, own: Tensor) -> Tensor:
-        whole = clean[self._examples]
+        whole = clean[self._examples.to(clean.device)]
         whole[:, :, self._start :] = own
         return whole

@@ -1,8 +1,6 @@
 """Loading tokenizers. Imports no torch: jobs that only tokenise start quickly."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -28,30 +26,6 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: no readable tokenizer ({error}); save one there") from error
-
-
-def check_same_tokenizer(checkpoint: Path, tokenizer: Path) -> None:
-    """Check that a checkpoint's own tokenizer makes the tokens that another one does, by their `tokenizer.json`.
-
-    Where one of the two directories has no such file nothing is compared. Truncation and padding do not count.
-
-    Raises:
-        ConfigError: they differ; the message names in what.
-    """
-    files = [path / "tokenizer.json" for path in (checkpoint, tokenizer)]
-    if not all(file.is_file() for file in files):
-        return
-    own, other = (_read_tokenizer(file) for file in files)
-    if different := sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key)):
-        raise ConfigError(
-            f"{files[0]} differs from {files[1]}, which made the text, in {', '.join(different)}: the checkpoint would"
-            " read other words; compare checkpoints that share their tokenizer"
-        )
-
-
-def _read_tokenizer(file: Path) -> dict[str, Any]:
-    document = json.loads(file.read_text(encoding="utf-8"))
-    return {key: value for key, value in document.items() if key not in ("truncation", "padding")}
 
 
 def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -1,10 +1,8 @@
 """Fetching the pairs of a task that are not on this machine: which revision, and that it stays the same."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.request import Request, urlopen
+from typing import NamedTuple
+from urllib.request import urlopen
 
 from chronocoder.config import ClamsTask, TableSource, Task
 from chronocoder.errors import TaskError
@@ -50,29 +48,13 @@ def fetch_pairs(task: Task, lock: Path, folder: Path) -> Fetched:
     return Fetched(task, "")
 
 
-def file_bytes(address: str) -> int:
-    """Return the bytes of a file elsewhere.
-
-    Raises:
-        TaskError: it cannot be fetched.
-    """
-    with _opened(Request(address, method="HEAD")) as answer:
-        return int(answer.headers["Content-Length"] or 0)
-
-
 def _download(address: str) -> bytes:
-    with _opened(Request(address)) as answer:
-        content: bytes = answer.read()
-    return content
-
-
-@contextmanager
-def _opened(request: Request) -> Iterator[Any]:
     try:
-        with urlopen(request, timeout=_SECONDS) as answer:
-            yield answer
+        with urlopen(address, timeout=_SECONDS) as answer:
+            content: bytes = answer.read()
     except (OSError, ValueError) as error:
         raise TaskError(
-            f"{request.full_url}: cannot be fetched ({error}); run scripts/fetch.py with your configuration where there"
-            " is a network, name another address, or give the task a path to a copy"
+            f"{address}: cannot be fetched ({error}); run scripts/fetch.py with your configuration where there is a"
+            " network, name another address, or give the task a path to a copy"
         ) from None
+    return content

@@ -26,7 +26,7 @@ from chronocoder.suites.tokenizers import load_tokenizer, separator_id
 
 SAVE_TOKENS = 4_000_000
 """Tokens that are made anew at most after an interruption."""
-CHUNK_TOKENS = 1 << 22
+CHUNK_TOKENS = 1 << 21
 """Tokens of a chunk of a corpus."""
 _log = logging.getLogger(__name__)
 

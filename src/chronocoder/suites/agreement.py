@@ -1,0 +1,188 @@
+"""Whether checkpoints read a suite's tokens as the words they were made of. Imports neither torch nor transformers.
+
+Tokenizers are compared by their files, so that hundreds of checkpoints are checked in less than a second.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chronocoder.config import Experiment, HubSource, LocalSource
+from chronocoder.errors import ConfigError
+from chronocoder.labels import place_of
+
+FORMS = (("tokenizer.json",), ("tokenizer.model",), ("spiece.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
+"""Files that say which tokens there are: those of one form together. The first form that two directories share counts.
+"""
+NO_WORDS = ("truncation", "padding")
+"""Parts of a `tokenizer.json` that change no token of a text."""
+
+
+def check_local_checkpoints(experiment: Experiment) -> None:
+    """Check, before anything runs, that local checkpoints agree with the tokenizer of the suite that they are read in.
+
+    Nothing is checked of directories that are not there, which is said elsewhere, nor of suites that are trained or
+    downloaded: `check_agreement` is a job of theirs.
+
+    Raises:
+        ConfigError: one does not; the message names its key, both files, and in what they differ.
+    """
+    for name, suite in experiment.suites.items():
+        if not isinstance(suite.source, LocalSource):
+            continue
+        directories = {}
+        for checkpoint in suite.readers:
+            place = place_of(checkpoint, name)
+            source = experiment.suites[place.suite].source
+            if isinstance(source, LocalSource):
+                key = f"suites.{place.suite}.source.checkpoints.{place.revision}"
+                directories[key] = Path(source.saved[place.revision].path)
+        check_agreement(Path(suite.source.tokenizer), directories)
+
+
+def has_to_be_checked(experiment: Experiment, suite: str) -> bool:
+    """Say whether some checkpoint that reads a suite's tokens is downloaded, so that a job has to check them all."""
+    places = [place_of(checkpoint, suite) for checkpoint in experiment.suites[suite].readers]
+    return any(isinstance(experiment.suites[place.suite].source, HubSource) for place in places)
+
+
+def check_agreement(tokenizer: Path, checkpoints: Mapping[str, Path]) -> None:
+    """Check that checkpoints share a tokenizer, and that each has a row for every token of it.
+
+    Args:
+        tokenizer: directory of the tokenizer that makes the text.
+        checkpoints: directories of the checkpoints, by what messages call them.
+
+    Raises:
+        ConfigError: one differs or has too few rows; the message names both files, and in what they differ.
+    """
+    for name, checkpoint in checkpoints.items():
+        try:
+            check_same_tokenizer(checkpoint, tokenizer)
+            _check_rows(checkpoint, tokenizer)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+
+
+def check_same_tokenizer(checkpoint: Path, tokenizer: Path) -> None:
+    """Check that a checkpoint's own tokenizer makes the tokens that another one does, by the files that say so.
+
+    Where the two directories have no such files in common nothing is compared. Truncation and padding do not count.
+
+    Raises:
+        ConfigError: they differ; the message names in what.
+    """
+    for name in next((form for form in FORMS if _has(checkpoint, form) and _has(tokenizer, form)), ()):
+        own, other = _Content.of(checkpoint / name), _Content.of(tokenizer / name)
+        if own != other and (different := _differences(own, other)):
+            raise ConfigError(
+                f"{own.file} differs from {other.file}, which made the text, in {', '.join(different)}: the checkpoint"
+                " would read other words; compare checkpoints that share their tokenizer"
+            )
+
+
+def tokenizer_digest(directory: Path) -> str:
+    """Return a digest of a directory's tokenizer; empty where it has none."""
+    files = next((form for form in FORMS if _has(directory, form)), ())
+    digests = "".join(_Content.of(directory / name).digest for name in files)
+    return hashlib.sha256(digests.encode()).hexdigest() if files else ""
+
+
+def largest_token(tokenizer: Path) -> int | None:
+    """Return the largest token id of a tokenizer; None where its files do not tell without a library."""
+    for name in ("tokenizer.json", "vocab.json"):
+        if (tokenizer / name).is_file():
+            return _largest(_Content.of(tokenizer / name))
+    return None
+
+
+def rows_of_model(checkpoint: Path) -> int | None:
+    """Return how many tokens a model knows, by its `config.json`; None where that does not tell.
+
+    It may be more than its tokenizer has: the rows of embeddings are often padded to a round number.
+    """
+    file = checkpoint / "config.json"
+    if not file.is_file():
+        return None
+    config = _read(file)
+    found = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    return found if isinstance(found, int) else None
+
+
+def _check_rows(checkpoint: Path, tokenizer: Path) -> None:
+    rows, largest = rows_of_model(checkpoint), largest_token(tokenizer)
+    if rows is not None and largest is not None and largest >= rows:
+        raise ConfigError(
+            f"{checkpoint / 'config.json'} has vocab_size {rows}, but the largest token id in {tokenizer} is {largest}:"
+            " the model has no row for it; compare checkpoints that share their tokenizer, or give the model more rows"
+            " by transformers' resize_token_embeddings and save it"
+        )
+
+
+def _has(directory: Path, form: tuple[str, ...]) -> bool:
+    return all((directory / name).is_file() for name in form)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What is in a file, wherever the file is: the same content is read once.
+
+    Attributes:
+        digest: of its bytes.
+        file: where it was found.
+    """
+
+    digest: str
+    file: Path = field(compare=False)
+
+    @classmethod
+    def of(cls, file: Path) -> "_Content":
+        state = file.stat()
+        return cls(_digest(file, (state.st_mtime_ns, state.st_size)), file)
+
+
+@functools.cache
+def _digest(file: Path, _state: tuple[int, int]) -> str:
+    """Return a digest of a file's bytes, once for each `state`, its time of change and its size."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@functools.cache
+def _differences(own: _Content, other: _Content) -> list[str]:
+    """Return in what two files of tokenizers differ: keys of JSON, those below `model` too."""
+    if own.file.suffix != ".json":
+        return ["their bytes"]
+    found, expected = _parts(own), _parts(other)
+    return sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+
+
+def _parts(content: _Content) -> dict[str, Any]:
+    document = {key: value for key, value in _read(content.file).items() if key not in NO_WORDS}
+    model = document.pop("model", None)
+    inner = {f"model.{key}": value for key, value in model.items()} if isinstance(model, dict) else {"model": model}
+    return document | inner
+
+
+@functools.cache
+def _largest(content: _Content) -> int | None:
+    document = _read(content.file)
+    if content.file.name == "vocab.json":
+        return max(document.values(), default=None)
+    vocabulary = document.get("model", {}).get("vocab", {})
+    ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else range(len(vocabulary))
+    return max([*ids, *(token["id"] for token in document.get("added_tokens", []))], default=None)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: no readable JSON ({error}); save or download it again") from error
+    if not isinstance(document, dict):
+        raise ConfigError(f"{file}: holds no JSON object; save or download it again")
+    return document
