@@ -69,11 +69,11 @@ from chronocoder.plan.memory import (
     training_memory,
     widened_bytes,
 )
-from chronocoder.plan.models import CrosscoderShape, Loaded, ModelShape, parse_shape, shape_of
+from chronocoder.plan.models import CrosscoderShape, Loaded, ModelShape, known_shape, parse_shape, shape_of
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.plan import Plan, RuleCost, make_plan
 from chronocoder.plan.sizes import blocks_after, blocks_up_to, examples_of, scan_entries
-from chronocoder.plan.text import duration, plan_document, plan_text, shortened
+from chronocoder.plan.text import duration, plan_document, plan_text, price_table, shortened
 from chronocoder.variants import VARIANTS
 from chronocoder.variants.base import Batch, CrosscoderSettings, Selection
 
@@ -885,15 +885,45 @@ def test_no_bfloat16_on_old_accelerators() -> None:
         hardware_named("v100", 0.4, 1.0).hours(Work(bfloat16=1.0))
 
 
-def test_published_experiment_can_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = load_experiment(ROOT / "experiments/pythia-1b.yaml")
-    monkeypatch.chdir(tmp_path)
-    for task in experiment.suites["pythia-1b"].tasks.values():
-        path = Path(task.model_dump()["path"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f'{{"sentence_good": "a {n}", "sentence_bad": "b {n}"}}\n' for n in range(1000)))
-    pythia = ModelShape(2048, 16, 2048, 2048, 8192, 50304, gated=False, tied=False, stored_bytes=2)
-    assert pythia.parameters == pytest.approx(1_011_781_632, rel=0.002)
-    plan = make_plan(experiment, {"pythia-1b": pythia}, hardware_named("h200", 0.4, 1.0))
-    assert len(plan.trainings) == len(experiment.suites["pythia-1b"].comparisons)
-    assert all(entry.device_bytes < 141e9 and entry.hours > 1 for entry in plan.trainings)
+PARAMETERS = {  # https://github.com/EleutherAI/pythia, and the hub's count of the other two
+    "EleutherAI/pythia-70m": 70_426_624,
+    "EleutherAI/pythia-160m-deduped": 162_322_944,
+    "EleutherAI/pythia-410m-seed3": 405_334_016,
+    "EleutherAI/pythia-1b": 1_011_781_632,
+    "EleutherAI/pythia-1.4b": 1_414_647_808,
+    "EleutherAI/pythia-2.8b": 2_775_208_960,
+    "EleutherAI/pythia-6.9b": 6_857_302_016,
+    "EleutherAI/pythia-12b": 11_846_072_320,
+    "allenai/OLMo-1B-0724-hf": 1_279_787_008,
+    "bigscience/bloom-1b1-intermediate": 1_065_314_304,
+}
+
+
+@pytest.mark.parametrize(("repository", "parameters"), PARAMETERS.items())
+def test_shapes_of_published_models_are_known(repository: str, parameters: int) -> None:
+    shape = known_shape(repository)
+    assert shape is not None and shape.parameters == pytest.approx(parameters, rel=0.003)
+
+
+def test_only_names_that_go_on_with_a_hyphen_are_of_the_same_shape() -> None:
+    assert known_shape("EleutherAI/pythia-1b") == known_shape("EleutherAI/pythia-1b-deduped")
+    assert known_shape("EleutherAI/pythia-1bx") is None and known_shape("some/model") is None
+
+
+PUBLISHED = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if not path.name.startswith("nursery"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_published_experiment_is_planned_without_a_network(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "hf_hub_download", None)
+    experiment = load_experiment(path)
+    ((name, suite),) = experiment.suites.items()
+    plan = make_plan(experiment, {name: shape_of(name, suite)}, hardware_named("h200", 0.4, 1.0))
+    assert len(plan.trainings) == len(suite.comparisons) * len(experiment.variants)
+    assert all(entry.device_bytes < 141e9 for entry in plan.trainings)
+
+
+def test_prices_are_a_row_for_each_experiment(plan: Plan) -> None:
+    table = price_table({"one": plan, "two": plan}).splitlines()
+    assert table[0] == "| experiment | jobs | all jobs | longest job | device memory | disk |"
+    assert len(table) == 4 and table[2].startswith(f"| one | {plan.jobs} | {duration(plan.accelerator_hours)} | ")
