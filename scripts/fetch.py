@@ -27,7 +27,7 @@ def main() -> None:
     sys.stdout.flush()
     if problems := [download.problem for download in downloads if download.problem]:
         raise ConfigError("\n".join(problems))
-    if arguments.dry_run or all(download.there for download in downloads):
+    if arguments.dry_run or not downloads:
         return
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--configfile", str(arguments.config)]
     options = ["--cores", arguments.cores, "--rerun-incomplete", "--keep-going", "--show-failed-logs"]

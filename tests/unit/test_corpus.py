@@ -30,6 +30,7 @@ from chronocoder.suites.corpora import documents as reading
 from chronocoder.suites.corpora import encoding, state
 from chronocoder.suites.corpora.build import build_corpus
 from chronocoder.suites.corpora.encoding import Batch, encode_texts
+from chronocoder.suites.corpora.files import local_files
 from chronocoder.suites.corpora.parts import shares
 from chronocoder.suites.nursery.grammar import hash_share, sentences_by_language
 from chronocoder.suites.packing import Packer, mixed, pack_documents, pack_languages
@@ -192,6 +193,20 @@ def test_folders_and_patterns_of_mixed_formats_are_read_in_order_of_their_paths(
     (tmp_path / "folder/README.md").write_text("no text of the corpus")
     (tmp_path / "folder/.hidden.txt").write_text("no text of the corpus")
     assert_packs(build(kind="text", path=str(tmp_path / path)), documents, tokenizer)
+
+
+def test_files_that_a_corpus_hangs_on_are_those_that_are_read(tmp_path: Path) -> None:
+    there = [tmp_path / "in" / name for name in ("a.txt", "b/c.jsonl.gz", "README.md", "d.npy")]
+    (tmp_path / "in/b").mkdir(parents=True)
+    for path in there:
+        path.touch()
+    assert local_files(settings_of(kind="text", path=str(tmp_path / "in")).parts[0]) == there[:2]
+    assert local_files(settings_of(kind="tokens", path=str(tmp_path / "in")).parts[0]) == there[3:]
+    missing = settings_of(kind="text", path=str(tmp_path / "none.txt")).parts[0]
+    assert local_files(missing) == [tmp_path / "none.txt"]
+    dataset = settings_of(kind="hub", dataset=str(tmp_path / "in")).parts[0]
+    assert local_files(dataset) == sorted(there)
+    assert local_files(settings_of(kind="hub", dataset="lab/text").parts[0]) == []
 
 
 def test_whole_files_are_documents(tmp_path: Path, build: Build, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -91,6 +91,12 @@ def test_fetched_experiment_runs_without_network(hub: HubServer, workflow: Workf
     assert ran.returncode == 0, ran.stdout
     assert len(hub.requests) == asked
     assert xr.open_zarr(workflow.directory / "results/lab/behaviour.zarr").sizes["checkpoint"] == 2
+    more = workflow.changed("suites.lab.corpus.train_tokens", 4800)
+    (workflow.directory / "mine.yaml").write_text(yaml.safe_dump(more))
+    assert fetch(workflow).returncode == 0
+    assert xr.open_zarr(workflow.directory / "results/lab/corpus/train.zarr").sizes["sequence"] == 300
+    pickled = workflow.changed("suites.lab.source.pickled_weights", True)
+    assert "download_checkpoint" not in workflow.planned(pickled)
 
 
 def test_fetch_takes_what_the_whole_run_takes_over_the_network(workflow: Workflow) -> None:

@@ -18,7 +18,7 @@ shell.prefix(f"export PYTHONPATH={shlex.quote(str(SOURCE_DIRECTORY))}:${{{{PYTHO
 
 from chronocoder.behaviour.comparisons import chosen_comparisons
 from chronocoder.command_line import to_flags
-from chronocoder.config import files_at, parse_experiment
+from chronocoder.config import parse_experiment
 from chronocoder.errors import ConfigError
 from chronocoder.labels import distinct_labels, is_foreign, place_of
 from chronocoder.layout import Layout
@@ -28,6 +28,7 @@ from chronocoder.sharing import waiting_in_allocation
 from chronocoder.sharing import SPOOL
 from chronocoder.site_names import SITE_PATTERN
 from chronocoder.suites.agreement import check_local_checkpoints, has_to_be_checked
+from chronocoder.suites.corpora.files import local_files
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
 SCRIPTS = Path(os.path.relpath(Path(workflow.basedir) / "scripts"))
@@ -177,11 +178,15 @@ def gpus(processes=1, models=True):
     return lambda wildcards: processes * (suite_of(wildcards).loading.gpus if models else 1)
 
 
-def download_options(wildcards):
-    """Return the flags of a download that only some sources need."""
+def tokenizer_flag(wildcards):
+    """Return the flag of a tokenizer from another repository."""
     source = suite_of(wildcards).source
-    tokenizer = ["--tokenizer", source.tokenizer_repository] if source.tokenizer_repository else []
-    return [*tokenizer, *(["--pickled-weights"] if source.pickled_weights else [])]
+    return ["--tokenizer", source.tokenizer_repository] if source.tokenizer_repository else []
+
+
+def pickled_flag(wildcards, input):
+    """Return the leave to take pickled weights; with the input, since what was had without it need not come again."""
+    return ["--pickled-weights"] if suite_of(wildcards).source.pickled_weights else []
 
 
 def names_of(wildcards):
@@ -382,8 +387,7 @@ def task_file(wildcards):
 
 def files_of_corpus(wildcards):
     """Return the files that the text is read from, so that a changed file reruns what hangs on it."""
-    local = [part for part in suite_of(wildcards).corpus.parts if hasattr(part, "path")]
-    return [path for part in local for path in files_at(part.path) or [part.path]]
+    return [path for part in suite_of(wildcards).corpus.parts for path in local_files(part)]
 
 
 def language(wildcards):

@@ -82,14 +82,16 @@ rule download_checkpoint:
     params:
         repository=lambda wildcards: suite_of(wildcards).source.located(wildcards.revision).repository,
         revision=lambda wildcards: suite_of(wildcards).source.located(wildcards.revision).revision,
-        options=download_options,
+        tokenizer=tokenizer_flag,
+        pickled=pickled_flag,
         lock=LAYOUT.lock,
         script=SCRIPTS / "download_checkpoint.py",
     message:
         "Download {params.repository} at {params.revision}"
     shell:
         "python {params.script:q} --repository {params.repository:q} --revision {params.revision:q}"
-        " --lock {params.lock:q} --output {output.checkpoint:q} {params.options:q} 2> {log:q}"
+        " --lock {params.lock:q} --output {output.checkpoint:q} {params.tokenizer:q} {params.pickled:q}"
+        " 2> {log:q}"
 
 
 rule fetch:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from chronocoder.config import TextFiles, TokenFiles, files_at, is_pattern
+from chronocoder.config import CorpusSource, HubDataset, TextFiles, TokenFiles, files_at, is_pattern
 from chronocoder.errors import CorpusError
 
 TOKEN_FORMATS = (".npy", ".bin")
@@ -38,7 +38,7 @@ def corpus_files(place: TextFiles | TokenFiles, key: str) -> list[Path]:
     Raises:
         CorpusError: there is none, or none of a format that can be read.
     """
-    formats = list(_READERS) if isinstance(place, TextFiles) else list(TOKEN_FORMATS)
+    formats = _formats(place)
     found = files_at(place.path)
     if files := [path for path in found if _format_of(path) in formats]:
         return files
@@ -50,6 +50,16 @@ def corpus_files(place: TextFiles | TokenFiles, key: str) -> list[Path]:
         f"{place.path}: no file that ends in {', '.join(formats)}{compressed} (there are: {there or 'no files'});"
         f" correct {key}.path or {key}.kind"
     )
+
+
+def local_files(place: CorpusSource) -> list[Path]:
+    """Return the local files that a corpus is made of, or the path that it should have been; none of a remote dataset.
+
+    Files of other formats in the same folder are not among them.
+    """
+    if isinstance(place, HubDataset):
+        return [] if place.is_remote else files_at(place.dataset)
+    return [path for path in files_at(place.path) if _format_of(path) in _formats(place)] or [Path(place.path)]
 
 
 def most_tokens(files: Sequence[Path]) -> int | None:
@@ -75,6 +85,10 @@ def _format_of(path: Path) -> str:
     """Return the ending that names a file's format, without that of its compression where it may have one."""
     name = Path(path.stem if path.suffix in _COMPRESSIONS else path.name)
     return name.suffix if name.suffix in _LINES or path.suffix not in _COMPRESSIONS else path.suffix
+
+
+def _formats(place: TextFiles | TokenFiles) -> list[str]:
+    return list(_READERS) if isinstance(place, TextFiles) else list(TOKEN_FORMATS)
 
 
 def _read_text(path: Path, place: TextFiles, key: str) -> Iterator[Record]:

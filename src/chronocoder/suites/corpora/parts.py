@@ -21,7 +21,7 @@ from chronocoder.config import (
     TokenFiles,
 )
 from chronocoder.suites.corpora.documents import Document, Label, read_documents
-from chronocoder.suites.corpora.files import corpus_files, most_tokens
+from chronocoder.suites.corpora.files import corpus_files, local_files, most_tokens
 from chronocoder.suites.corpora.token_files import count_sequences, open_token_files, read_sequences
 from chronocoder.suites.nursery.grammar import sentences_by_language
 from chronocoder.suites.packing import turns
@@ -139,7 +139,8 @@ def _part(
             source = source.model_copy(update={"source": name})
     if isinstance(source, HubDataset):
         commit = commit_of(source) if source.is_remote else ""
-        return Part(key, name, places, partial(read_documents, source, key, share, commit=commit), commit=commit)
+        read = partial(read_documents, source, key, share, commit=commit)
+        return Part(key, name, places, read, files=local_files(source), commit=commit)
     files = corpus_files(source, key)
     if isinstance(source, TextFiles):
         read = partial(read_documents, source, key, share, files)
