@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from chronocoder.command_line import paired, run_script
+from chronocoder.labels import is_foreign
 from chronocoder.stores import write_text
 from chronocoder.suites.agreement import check_agreement
 
@@ -22,7 +23,9 @@ def main() -> None:
     check_agreement(arguments.tokenizer, given)
 
     from chronocoder.suites.checkpoints import describe_checkpoint
+    from chronocoder.suites.download import check_distinct
 
+    check_distinct({name: path for name, path in given.items() if not is_foreign(name)})
     found = {revision: describe_checkpoint(path) for revision, path in given.items()}
     write_text(arguments.output, yaml.safe_dump(found, sort_keys=False))
 

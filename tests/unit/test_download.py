@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from chronocoder.errors import ConfigError
 from chronocoder.suites.checkpoints import checkpoint_commit, load_model
-from chronocoder.suites.download import Needed, download_checkpoint
+from chronocoder.suites.download import Needed, check_distinct, download_checkpoint
 from chronocoder.suites.hub import HubFile
 from chronocoder.suites.pickled import convert_pickled
 from chronocoder.suites.tokenizers import load_tokenizer
@@ -69,6 +69,19 @@ def test_revision_becomes_a_hugging_face_directory_that_knows_its_commit(hub: Hu
     assert not {"README.md", "optimizer.pt", "tf_model.h5", "pytorch_model.bin"} & there
     assert not any(path.name.endswith((".partial", ".incomplete")) for path in tmp_path.rglob("*"))
     assert not any("xet" in path for _, path in hub.requests)
+
+
+def test_weights_that_are_published_under_two_names_are_refused(
+    hub: HubServer, saved: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub.models["lab/model"].push("step16", {**saved, "generation_config.json": b"{}"})
+    hub.models["lab/model"].push("step24", {**saved, "model.safetensors": b"others"})
+    for revision in ("step8", "step16", "step24"):
+        assert download(hub, revision, tmp_path / revision).returncode == 0
+    check_distinct({name: tmp_path / name for name in ("step8", "step24")})
+    check_distinct({"made": tmp_path, "here": tmp_path})
+    with pytest.raises(ConfigError, match="step8 and step16: the hub has the same weights under both names, .*; take"):
+        check_distinct({name: tmp_path / name for name in ("step24", "step8", "step16")})
 
 
 def test_branch_that_moves_changes_nothing(hub: HubServer, tmp_path: Path) -> None:

@@ -86,6 +86,16 @@ def test_families_have_the_revisions_that_the_record_names() -> None:
         assert len(load_family(family).run(size).known) == count
 
 
+@pytest.mark.parametrize(("size", "increment", "batch"), [("1b1", 16, 256), ("1b7", 16, 512), ("7b1", 32, 512)])
+def test_tokens_of_bloom_are_those_of_its_growing_batch(size: str, increment: int, batch: int) -> None:
+    known = {name: one.tokens_seen for name, one in load_family("bloom").run(size).known.items() if name != "main"}
+    steps = {int(name.removeprefix("global_step")): tokens for name, tokens in known.items()}
+    growing, each, sequences = 9_765_625, 9_765_625 / ((batch - 192) // increment), 0
+    for step in range(1, max(steps) + 1):
+        sequences += batch if sequences > growing else 192 + int(sequences / each) * increment
+        assert steps.get(step, sequences * 2048) == sequences * 2048
+
+
 def test_every_run_ascends_and_has_names_that_paths_can_hold() -> None:
     for family in map(load_family, family_names()):
         for size, run in family.sizes.items():

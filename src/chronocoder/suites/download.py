@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,6 +60,13 @@ class Needed(NamedTuple):
     def size_bytes(self) -> int:
         """Bytes of all its files."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def weights_digest(self) -> str:
+        """A digest of its weights, by the checksums that the hub states."""
+        weights = [file for file in self.files if file.name.endswith((".safetensors", ".bin"))]
+        checksums = sorted(file.sha256 or file.blob for file in weights)
+        return hashlib.sha256(" ".join(checksums).encode()).hexdigest()
 
 
 def checkpoint_parts(lock: Path, place: HubPlace, tokenizer: str | None, pickled_weights: bool) -> list[Needed]:
@@ -131,7 +138,8 @@ def download_checkpoint(parts: Sequence[Needed], output: Path) -> None:
             than weights. What is there stays, and another call goes on from it.
     """
     partial, checkpoint = _partial(output), parts[0]
-    _begin(partial, json.dumps({"repository": checkpoint.repository, "commit": checkpoint.commit}))
+    record = {"repository": checkpoint.repository, "commit": checkpoint.commit, "weights": checkpoint.weights_digest}
+    _begin(partial, json.dumps(record))
     _check_space(parts, output)
     for part in parts:
         for file in part.files:
@@ -140,6 +148,26 @@ def download_checkpoint(parts: Sequence[Needed], output: Path) -> None:
         convert_pickled(partial)
     put_in_place(partial, output)
     _log.info("downloaded %s at %s to %s", checkpoint.repository, checkpoint.label, output)
+
+
+def check_distinct(checkpoints: Mapping[str, Path]) -> None:
+    """Check that no two downloaded checkpoints of a run have the same weights: some are published under a wrong name.
+
+    Args:
+        checkpoints: directories by name; what was not downloaded is left out.
+
+    Raises:
+        ConfigError: two have; names both.
+    """
+    named: dict[str, str] = {}
+    for name, path in checkpoints.items():
+        record = json.loads((path / COMMIT_FILE).read_text()) if (path / COMMIT_FILE).is_file() else {}
+        same = named.setdefault(record.get("weights", name), name)
+        if same != name:
+            raise ConfigError(
+                f"{same} and {name}: the hub has the same weights under both names, so that one of them is wrong; take"
+                " that one, or both, out of source.checkpoints"
+            )
 
 
 def bytes_to_come(parts: Sequence[Needed], output: Path) -> int:
