@@ -425,6 +425,15 @@ def test_a_mixture_has_the_sequences_of_its_sources_by_weight(tmp_path: Path, bu
     assert (other != built["train"]["source"].values).any() and sorted(other) == sorted(built["train"]["source"].values)
 
 
+def test_a_weight_too_small_for_a_sequence_is_refused(tmp_path: Path, build: Build) -> None:
+    sources = [
+        {"kind": "text", "path": write(tmp_path / f"{name}.txt", texts(100)), "weight": weight}
+        for name, weight in (("much", 1000.0), ("little", 0.5))
+    ]
+    with pytest.raises(CorpusError, match=r"corpus\.sources\[1\]: weight 0\.5 gives it none of 40 sequences; raise it"):
+        build(kind="mixture", sources=sources)
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet"])
 def test_languages_and_sources_come_from_columns(
     tmp_path: Path, name: str, build: Build, tokenizer: PreTrainedTokenizerFast

@@ -20,6 +20,7 @@ from chronocoder.config import (
     TextFiles,
     TokenFiles,
 )
+from chronocoder.errors import CorpusError
 from chronocoder.suites.corpora.documents import Document, Label, read_documents
 from chronocoder.suites.corpora.files import corpus_files, local_files, most_tokens
 from chronocoder.suites.corpora.token_files import count_sequences, open_token_files, read_sequences
@@ -66,7 +67,7 @@ def corpus_parts(
         commit_of: returns the commit of a dataset that has to be downloaded.
 
     Raises:
-        CorpusError: a file cannot be used.
+        CorpusError: a file cannot be used, or a weight is too small.
     """
     if isinstance(settings, NurseryCorpus):
         return _nursery_parts(settings, languages)
@@ -110,12 +111,22 @@ def _nothing() -> dict[Split, Places]:
 
 
 def _mixed_places(settings: CorpusSettings) -> list[dict[Split, Places]]:
-    """Return the places of each source's sequences: in proportion to the weights, in an order that the seed decides."""
+    """Return the places of each source's sequences: in proportion to the weights, in an order that the seed decides.
+
+    Raises:
+        CorpusError: a source would have none to train on.
+    """
     if not isinstance(settings, MixtureCorpus):
         return [{split: range(settings.sequences(split)) for split in SPLITS}]
     places: list[dict[Split, Places]] = [{} for _ in settings.sources]
     for number, split in enumerate(SPLITS):
         counts = shares([source.weight for source in settings.sources], settings.sequences(split))
+        if split == "train" and 0 in counts:
+            place = counts.index(0)
+            raise CorpusError(
+                f"corpus.sources[{place}]: weight {settings.sources[place].weight} gives it none of"
+                f" {sum(counts)} sequences; raise it or train_tokens, or remove the source"
+            )
         order = np.repeat(np.arange(len(counts), dtype=np.uint16), counts)
         np.random.default_rng([settings.seed, number]).shuffle(order)
         for source, of_source in enumerate(places):
