@@ -53,10 +53,19 @@ def test_commit_is_resolved_once_by_processes_that_ask_together(hub: HubServer, 
 def test_recorded_commit_and_commit_itself_need_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     lock = tmp_path / "lock.yaml"
-    lock.write_text("models: {lab/model: {step8: abc}}")
-    assert locked_commit(lock, "lab/model", "step8") == "abc"
+    lock.write_text(f"models: {{lab/model: {{step8: {'a' * 40}}}}}")
+    assert locked_commit(lock, "lab/model", "step8") == "a" * 40
     assert locked_commit(lock, "lab/model", "f" * 40) == "f" * 40
-    assert yaml.safe_load(lock.read_text())["models"]["lab/model"] == {"step8": "abc", "f" * 40: "f" * 40}
+    assert yaml.safe_load(lock.read_text())["models"]["lab/model"] == {"step8": "a" * 40, "f" * 40: "f" * 40}
+
+
+@pytest.mark.parametrize("entry", ["5", "null", "main", "abc"])
+def test_entry_that_is_no_commit_is_named(entry: str, tmp_path: Path) -> None:
+    (tmp_path / "lock.yaml").write_text(f"datasets: {{lab/text: {{main: {entry}}}}}")
+    with pytest.raises(
+        ConfigError, match=r"lock\.yaml: datasets\.lab/text\.main is .* and no commit; restore it, or del"
+    ):
+        locked_commit(tmp_path / "lock.yaml", "lab/text", "main", "dataset")
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "models: 3", "models: {a/b: c}", "a: ["])

@@ -57,13 +57,18 @@ def hub_api() -> HfApi:
     return HfApi(token=hub_token())
 
 
+def is_commit(revision: object) -> bool:
+    """Say whether a value is the name that git gives to a commit."""
+    return isinstance(revision, str) and _COMMIT.fullmatch(revision) is not None
+
+
 def resolve_commit(repository: str, revision: str, kind: Kind = "model") -> str:
     """Return the commit that a branch or tag points to now; a commit is returned as it is, without asking.
 
     Raises:
         ConfigError: names repository, revision and remedy.
     """
-    if _COMMIT.fullmatch(revision):
+    if is_commit(revision):
         return revision
     with hub_errors(repository, revision, kind):
         commit = hub_api().repo_info(repository, revision=revision, repo_type=kind).sha

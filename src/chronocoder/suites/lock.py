@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from chronocoder.errors import ConfigError
 from chronocoder.stores import write_text
-from chronocoder.suites.hub import Kind, resolve_commit
+from chronocoder.suites.hub import Kind, is_commit, resolve_commit
 
 _HEADER = (
     "# Commits that revisions on the Hugging Face hub were resolved to when first fetched; runs take these again.\n"
@@ -42,6 +42,11 @@ def locked_commit(lock: Path, repository: str, revision: str, kind: Kind = "mode
         if revision not in commits:
             commits[revision] = resolve_commit(repository, revision, kind)
             write_text(lock, _HEADER + yaml.safe_dump(entries))
+        if not is_commit(commits[revision]):
+            raise ConfigError(
+                f"{lock}: {kind}s.{repository}.{revision} is {commits[revision]!r} and no commit; restore it, or delete"
+                " the entry to resolve it anew"
+            )
         return str(commits[revision])
 
 
