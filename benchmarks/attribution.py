@@ -312,7 +312,7 @@ def straightforward_effects(
         batch_size: examples in a batch.
     """
     effects = np.zeros((len(models), task.sizes["example"], len(crosscoder.b_enc)), dtype=np.float32)
-    modules = [resolve_site(model, site).module for model in models]
+    modules = [resolve_site(model, site).place.module for model in models]
     device = crosscoder.b_enc.device
     for first in range(0, task.sizes["example"], batch_size):
         examples = task.isel(example=slice(first, first + batch_size))

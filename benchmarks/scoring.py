@@ -33,8 +33,8 @@ from untrained import gpt_neox
 from chronocoder.behaviour.pool import Pool
 from chronocoder.devices import default_device
 from chronocoder.plan.sizes import TOKENS_AT_ONCE
+from chronocoder.suites.logits import last_positions_only
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
-from chronocoder.suites.sites import last_positions_only
 from chronocoder.suites.tokenizers import separator_id
 from chronocoder.tasks.pairs import MinimalPair
 from chronocoder.tasks.rows import reads_prefixes

@@ -26,6 +26,7 @@ from chronocoder.plan.costs import cost_of
 from chronocoder.plan.jobs import jobs_of
 from chronocoder.plan.models import ModelShape, parse_shape
 from chronocoder.plan.place import Place
+from chronocoder.plan.sizes import exact_sequences
 from chronocoder.suites.sites import Site, resolve_site
 from on_gpu.measured import Budget, Row, Setting
 from on_gpu.memory import begin_peak, memory_row, peak_bytes
@@ -59,7 +60,8 @@ def measure(setting: Setting, budget: Budget) -> Iterator[Row]:
         used = peak_bytes()
         yield projected_row(what, done.seconds, done.examples, setting)
         if name == EXACT:
-            at_once = settings.batch_size * int(task["length"].max())
+            length = int(task["length"].max())
+            at_once = length * exact_sequences(settings.batch_size, length, 0, setting.vocabulary)
             bare = bare_seconds(places[0], done, at_once, setting.rounds, share)
             against, target = "the bare products of the blocks after the site", attribution.PRODUCTS_TARGET
         else:

@@ -91,8 +91,10 @@ def waiting_row(what: str, steps: Steps, target: float | None = None) -> Row:
 
 def train(source: ActivationSource, setting: Setting, budget: Budget, buffer_tokens: int) -> Steps:
     """Train on a source; the first group of rows, which can only be waited for, does not count."""
-    trainer = make_trainer(VARIANT, setting.arguments(default_device().type))
-    with closing(shuffled_batches(source, setting.batch_tokens, 0, buffer_tokens=buffer_tokens)) as batches:
+    device = default_device()
+    trainer = make_trainer(VARIANT, setting.arguments(device.type))
+    loader = shuffled_batches(source, setting.batch_tokens, 0, buffer_tokens=buffer_tokens, device=device)
+    with closing(loader) as batches:
         for _ in range(2):
             trainer.train_step(next(batches), RESCUE)
         before, begin, done = batches.waited_s, time.perf_counter(), 0

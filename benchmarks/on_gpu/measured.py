@@ -74,7 +74,7 @@ class Setting(NamedTuple):
     site: str = "residual.8"
     sequence_length: int = 1024
     sequences: int = 64
-    examples: int = 48
+    examples: int = 160
     k: int = 100
     tasks: int = 9
     pairs: int = 400

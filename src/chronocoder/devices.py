@@ -11,9 +11,14 @@ MATMUL = {FLOAT32: "highest", "tf32": "high", "bfloat16": "highest"}
 
 
 def default_device() -> torch.device:
-    """Return the GPU of this process where there is one, else the CPU."""
+    """Return the GPU of this process where there is one, else the CPU.
+
+    On a GPU attention is not left to cuDNN: in half precision it plans each new shape anew, for as long as a whole pass
+    of a model takes, and prefixes come in many shapes.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    torch.backends.cuda.enable_cudnn_sdp(False)
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # which `accelerate launch` sets
 
 

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
+from chronocoder.site_names import SITE_PATTERN
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 """A name that becomes part of a result path: letters, digits, `_`, `-`, `.`; no slash."""
 
@@ -12,8 +14,8 @@ CheckpointName = Annotated[
 ]
 """A revision of the suite, or `revision@suite` of another one."""
 
-Site = Annotated[str, StringConstraints(pattern=r"^(residual|mlp_out|attention_out)\.[0-9]+$")]
-"""Where activations are read: `residual.N`, `mlp_out.N` or `attention_out.N` of the 0-based block N."""
+Site = Annotated[str, StringConstraints(pattern=f"^{SITE_PATTERN}$")]
+"""Where activations are read; `chronocoder.suites.sites.resolve_site` says what the names mean."""
 
 
 class Settings(BaseModel):

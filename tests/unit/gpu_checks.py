@@ -29,9 +29,11 @@ from chronocoder.behaviour.pool import Pool
 from chronocoder.config import TWO_STAGES, AttributionSettings, LoadingSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig, load_crosscoder
 from chronocoder.crosscoder.own_codes import fit_maps, measure_own_codes
+from chronocoder.crosscoder.sparse import active_topk, keep_largest
 from chronocoder.crosscoder.state import StateDirectory
 from chronocoder.crosscoder.team import Team
 from chronocoder.crosscoder.training import Trainer, train_crosscoder
+from chronocoder.errors import NonFiniteError
 from chronocoder.suites.checkpoints import load_model, loading_facts
 from chronocoder.suites.precision import in_float32, is_full_precision
 from chronocoder.suites.sites import Site, resolve_site
@@ -53,7 +55,7 @@ class NotHereError(Exception):
 class Noise(ActivationSource):
     """Random activations of 3,000 tokens, in a stored format."""
 
-    name, rows, width, checkpoints, piece_rows = "noise", 3000, WIDTH, CHECKPOINTS, 100
+    name, rows, width, checkpoints, piece_rows, in_threads = "noise", 3000, WIDTH, CHECKPOINTS, 100, True
 
     def __init__(self, stored_format: StoredFormat = "float32") -> None:
         self.stored_format = stored_format
@@ -86,6 +88,26 @@ def triton_kernels(device: torch.device, _directory: Path) -> None:
     compare_triton_with_plain(str(device))
 
 
+def selection(device: torch.device, _directory: Path) -> None:
+    """The largest activations of a token and of a batch are those that a CPU selects."""
+    generator = torch.Generator().manual_seed(0)
+    values, norms = torch.randn(300, 4096, generator=generator), torch.rand(4096, generator=generator)
+    for guess in (None, torch.tensor(0.5), torch.tensor(50.0)):
+        expected, found = (
+            keep_largest(values.to(where), norms.to(where), 3000, guess=guess if guess is None else guess.to(where))
+            for where in (CPU, device)
+        )
+        assert torch.equal(found.smallest.cpu(), expected.smallest)
+        for name in ("offsets", "features"):
+            assert torch.equal(getattr(found.active, name).cpu(), getattr(expected.active, name))
+    masks = []
+    for where in (CPU, device):
+        active, mask = active_topk(values.to(where), norms.to(where), 10), torch.zeros(300, 4096, dtype=torch.bool)
+        mask[active.tokens.cpu(), active.features.cpu()] = True
+        masks.append(mask)
+    assert torch.equal(*masks) and masks[0].sum() == 3000
+
+
 def training(device: torch.device, directory: Path) -> None:
     """Ten steps change the weights of every variant as they do on a CPU, but for 2 % of the change."""
     for variant in OWN_SETTINGS:
@@ -104,6 +126,23 @@ def training_in_bfloat16(device: torch.device, directory: Path) -> None:
         _check_changes(initial, trained(config, CPU, directory), half, 0.1, variant)
 
 
+def batches_that_are_not_finite(device: torch.device, directory: Path) -> None:
+    """A batch with NaN ends the training and changes no weight."""
+    for variant in OWN_SETTINGS:
+        trainer = trainer_on(device, tiny_config(variant, steps=STEPS))
+        batch = next(shuffled_batches(Noise(), 64, seed=0, device=device))
+        trainer.train_step(batch, directory / "rescue")
+        before = [value.clone() for value in trainer.crosscoder.parameters()]
+        try:
+            trainer.train_step(batch._replace(values=torch.full_like(batch.values, torch.nan)), directory / "rescue")
+        except NonFiniteError:
+            pass
+        else:
+            raise AssertionError(f"{variant}: no error")
+        for value, expected in zip(trainer.crosscoder.parameters(), before, strict=True):
+            assert torch.equal(value, expected), f"{variant}: weights have changed"
+
+
 def resumption(_device: torch.device, directory: Path) -> None:
     """A training that goes on from a saved state ends where it would have ended, but for 2 % of the change."""
     for variant in OWN_SETTINGS:
@@ -117,15 +156,20 @@ def resumption(_device: torch.device, directory: Path) -> None:
 
 
 def stored_formats(device: torch.device, _directory: Path) -> None:
-    """Batches of every stored format are the same once they are on the device."""
+    """Batches of every stored format, sent to the device, are those of the CPU, and the same once they are float32."""
     scale = torch.tensor([0.5, 3.0])
     for stored_format in DTYPES:
-        batches = shuffled_batches(Noise(stored_format), 64, seed=0)
-        for _ in range(3):
-            batch = next(batches)
-            expected = widen(Stored(batch.values.clone(), batch.scale)) * scale[:, None]
-            torch.testing.assert_close(normalised(batch, scale.to(device)).cpu(), expected, rtol=1e-6, atol=1e-6)
-        batches.close()
+        own, sent = (
+            shuffled_batches(Noise(stored_format), 64, seed=0, buffer_tokens=300, device=where)
+            for where in (CPU, device)
+        )
+        for _ in range(60):  # more than an epoch
+            expected, found = next(own), next(sent)
+            assert torch.equal(found.values.cpu(), expected.values)
+            wide = widen(Stored(expected.values.clone(), expected.scale)) * scale[:, None]
+            torch.testing.assert_close(normalised(found, scale.to(device)).cpu(), wide, rtol=1e-6, atol=1e-6)
+        own.close()
+        sent.close()
 
 
 def streaming(device: torch.device, _directory: Path) -> None:
@@ -290,8 +334,10 @@ CHECKS: dict[str, Check] = {
     for check in (
         sparse_products,
         triton_kernels,
+        selection,
         training,
         training_in_bfloat16,
+        batches_that_are_not_finite,
         resumption,
         stored_formats,
         streaming,
@@ -311,14 +357,19 @@ CHECKS: dict[str, Check] = {
 
 def trained(config: CrosscoderConfig, device: torch.device, directory: Path) -> dict[str, Tensor]:
     """Train on a device, whatever others there are, and return the weights."""
-    accelerator = SimpleNamespace(device=device, backward=lambda loss: loss.backward())
-    trainer = Trainer(config, Noise(), Team(device=device), accelerator)
+    trainer = trainer_on(device, config)
     trainer.begin()
-    batches = shuffled_batches(Noise(), config.settings.batch_tokens, config.seed)
+    batches = shuffled_batches(Noise(), config.settings.batch_tokens, config.seed, device=device)
     for _ in range(config.settings.steps):
         trainer.train_step(next(batches), directory / "rescue")
     batches.close()
     return {name: value.cpu() for name, value in trainer.crosscoder.state_dict().items()}
+
+
+def trainer_on(device: torch.device, config: CrosscoderConfig) -> Trainer:
+    """Return a trainer on a device, whatever others there are."""
+    accelerator = SimpleNamespace(device=device, backward=lambda loss: loss.backward())
+    return Trainer(config, Noise(), Team(device=device), accelerator)
 
 
 def sites_on(device: torch.device) -> list[Site]:

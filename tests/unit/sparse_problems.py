@@ -55,7 +55,7 @@ def compare_triton_with_plain(device: str) -> None:
             wide = torch.promote_types(dtype, torch.float32)
             active = active_where(problem["mask"])
             values = torch.randn(len(active.features)).to(device, dtype)
-            by_feature = sparse._sorted_by_feature(active, len(problem["W_dec"]))
+            by_feature = active.by_feature(len(problem["W_dec"]))
             by_token = (problem["W_dec"], active.features, values, active.offsets, dtype)
             gradient = (problem["x"], by_feature.tokens, values[by_feature.order], by_feature.offsets, wide)
             for arguments in (by_token, gradient):

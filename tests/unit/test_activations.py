@@ -5,9 +5,11 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 import torch
@@ -15,8 +17,10 @@ import xarray as xr
 import zarr
 from tiny import VOCABULARY, WIDTH, tiny_model
 
+from chronocoder.activations import loader
 from chronocoder.activations import pieces as pieces_module
 from chronocoder.activations import writer as writer_module
+from chronocoder.activations.checksums import checksum
 from chronocoder.activations.formats import Stored, empty_stored, narrow, normalised, widen
 from chronocoder.activations.harvest import harvest, read_activations, sample_activations
 from chronocoder.activations.loader import ActivationStores, ShuffledBatches, sampled_blocks, shuffled_batches
@@ -156,6 +160,27 @@ def taken(batches: ShuffledBatches, count: int) -> list[list[int]]:
     batches.close()
     assert all(torch.equal(batch[:, 0], batch[:, 1]) for batch in found)
     return [batch[:, 0, 0].int().tolist() for batch in found]
+
+
+@pytest.mark.parametrize("rows", [60, 203])
+def test_threads_read_and_cut_the_same_batches(rows: int) -> None:
+    source, order = RandomSource(rows), RowOrder(rows, 10, 3, 60)
+    source.in_threads = True
+    expected = taken(shuffled_batches(RandomSource(rows), 29, 3, buffer_tokens=60), 28)
+    with ThreadPoolExecutor(3) as pool:
+        groups = loader._filled_groups(source, order, 0, threading.Event(), pool)
+        batches = islice(loader._batches(source, groups, 29, 0, pool, pinned=False), 28)
+        found = [batch.values[:, 0, 0].int().tolist() for batch in batches]
+        source._failing = 2
+        with pytest.raises(StoreError, match="piece 2 is damaged"):
+            source.read_pieces(range(6), empty_stored(60, 2, 1, "float32"), pool=pool)
+    assert found == expected
+
+
+def test_checksums_are_those_of_the_package() -> None:
+    for size in (0, 1, 100_000):
+        block = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
+        assert checksum(block) == google_crc32c.value(block)
 
 
 def slow_stream(order: RowOrder, epochs: int) -> list[int]:

@@ -132,7 +132,7 @@ def test_published_are_complete(intervention: str, paired: xr.Dataset) -> None:
 
 
 @pytest.mark.parametrize("intervention", INTERVENTIONS)
-@pytest.mark.parametrize("name", ["residual.1", "mlp_out.1"])
+@pytest.mark.parametrize("name", ["residual.1", "mlp_out.1", "mlp_in.1"])
 def test_groups_of_one_and_features_alone_are_exact(name: str, intervention: str, paired: xr.Dataset) -> None:
     """The path integral of changing one feature alone is exact, where there are points enough on the path."""
     where, patched = tiny_sites(name=name), {"intervention": intervention}
@@ -177,7 +177,7 @@ def _metric_with(site: Site, x: torch.Tensor, prompts: Prompts, row: int) -> tor
     def put(_module: object, _input: object, output: Any) -> Any:
         return (x[None], *output[1:]) if isinstance(output, tuple) else x[None]
 
-    handle = site.module.register_forward_hook(put)
+    handle = site.place.module.register_forward_hook(put)
     logits = site.model(input_ids=prompts.token_ids[[row]]).logits[:, -prompts.readout.positions :]
     handle.remove()
     return prompts.readout.of(torch.tensor([row])).outcome(logits).terms.sum()

@@ -14,10 +14,12 @@ from tiny import WIDTH, tiny_config, tiny_crosscoder
 
 import chronocoder
 from chronocoder.activations.loader import ActivationStores
+from chronocoder.crosscoder.awaited import Awaited
 from chronocoder.crosscoder.batch import TrainingBatch
 from chronocoder.crosscoder.codes import Codes
 from chronocoder.crosscoder.evaluation import measure_reconstruction
 from chronocoder.crosscoder.model import Crosscoder, load_crosscoder
+from chronocoder.crosscoder.products import half_product
 from chronocoder.crosscoder.statistics import FREQUENCY_EDGES, Statistics, latent_scaling, present, refitted_rows
 from chronocoder.crosscoder.training import auxiliary_loss
 from chronocoder.errors import StoreError
@@ -194,7 +196,7 @@ def test_auxiliary_loss_moves_dead_latents_towards_the_residual(variant: str) ->
     codes = crosscoder.config.settings.train(batch).codes
     decoder = crosscoder.decoder_rows.flatten(1)
     residual = (x - codes.decode(decoder) - crosscoder.b_dec.flatten()).detach()
-    loss = auxiliary_loss(batch, residual, dead)
+    loss = auxiliary_loss(batch, residual, dead, Awaited(dead.sum()))
     of_dead = crosscoder.preactivations(x).masked_fill(~dead, -torch.inf)
     top = of_dead.topk(2, dim=1)
     leaking = torch.where(top.values > 0, top.values, 0.01 * top.values)
@@ -214,7 +216,8 @@ def test_a_latent_that_is_negative_on_every_token_still_learns(variant: str) -> 
     batch = TrainingBatch(crosscoder, x, 5, len(x))
     dead = ~crosscoder.config.settings.train(batch).codes.active()
     assert dead[2] and dead[5]
-    auxiliary_loss(batch, x, dead & (crosscoder.b_enc < -1)).backward()
+    low = dead & (crosscoder.b_enc < -1)
+    auxiliary_loss(batch, x, low, Awaited(low.sum())).backward()
     assert (crosscoder.encoder_rows.grad[[2, 5]].abs().sum(dim=(1, 2)) > 0).any()
 
 
@@ -363,3 +366,19 @@ def test_latent_scaling_sees_through_a_shrunk_decoder_row() -> None:
     assert present(refitted_rows(crosscoder, statistics).norm(dim=-1).T)[:, 3].tolist() == [True, True]
     torch.testing.assert_close(scaling.error[:, 3], torch.ones(2), rtol=1e-4, atol=1e-4)
     assert torch.isnan(scaling.error[:, 4]).all()
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_half_products_are_rounded_once(transposed: bool) -> None:
+    left, right = torch.randn(9, 20), torch.randn(20, 11)
+    right = right.T.contiguous().T if transposed else right
+    leaves, plain = ([value.clone().requires_grad_() for value in (left, right)] for _ in range(2))
+    weights = torch.randn(9, 11)
+    found = half_product(*leaves)
+    expected = plain[0].bfloat16().float() @ plain[1].bfloat16().float()
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+    (found * weights).sum().backward()
+    (expected * weights.bfloat16().float()).sum().backward()
+    for leaf, other in zip(leaves, plain, strict=True):
+        assert leaf.grad is not None and leaf.grad.stride() == leaf.stride()
+        torch.testing.assert_close(leaf.grad, other.grad, rtol=1e-2, atol=2e-2)

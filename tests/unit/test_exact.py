@@ -9,7 +9,6 @@ import pytest
 import torch
 import xarray as xr
 from slow_attribution import folded_crosscoder, slow_effects, tiny_sites
-from test_sites import resolve_where_possible
 from tiny import ARCHITECTURES, VOCABULARY, tiny_model
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 
@@ -25,7 +24,7 @@ from chronocoder.tasks.readout import NextToken
 from chronocoder.tasks.tokenise import PADDING
 
 IDS = torch.tensor([[0, 5, 9, 12, 3, 7], [0, 7, 7, 1, 2, 4], [3, 1, 4, 1, 5, 9]])
-SITES = ["residual.0", "residual.1", "residual.2", "mlp_out.0", "mlp_out.2", "attention_out.1"]
+SITES = ["residual.0", "residual.1", "residual.2", "mlp_out.0", "mlp_out.2", "attention_out.1", "embedding", "mlp_in.1"]
 ROWS = torch.tensor([2, 0, 0, 1])
 
 
@@ -45,7 +44,7 @@ def sliding_model() -> PreTrainedModel:
 @pytest.mark.parametrize("name", SITES)
 def test_going_on_from_a_position_equals_the_whole_pass(architecture: str, name: str) -> None:
     model = sliding_model() if architecture == "mistral" else tiny_model(architecture)
-    site = resolve_where_possible(model, name)
+    site = resolve_site(model, name)
     assert site.keeps_past
     state, past = site.read(IDS), empty_past()
     clean = site.resume(IDS, state.activation, state.entry, last=None, past=past)
@@ -68,7 +67,7 @@ def test_going_on_from_a_position_equals_the_whole_pass(architecture: str, name:
 def test_effects_of_features_and_controls_equal_whole_prefixes(
     architecture: str, name: str, intervention: str, task: xr.Dataset
 ) -> None:
-    sites = [resolve_where_possible(tiny_model(architecture, seed), name) for seed in (0, 1)]
+    sites = [resolve_site(tiny_model(architecture, seed), name) for seed in (0, 1)]
     settings = AttributionSettings(batch_size=3, random_directions=2, random_features=5)
     crosscoder = folded_crosscoder(0.3, sites[0].name)
     directions = draw_directions(crosscoder, settings)

@@ -59,6 +59,7 @@ from chronocoder.plan.jobs import Job, count_by_rule, jobs_of
 from chronocoder.plan.memory import (
     BATCHES_AHEAD,
     PROCESS_BYTES,
+    ahead_bytes,
     held_bytes,
     loader_bytes,
     loading_bytes,
@@ -68,11 +69,11 @@ from chronocoder.plan.memory import (
     training_memory,
     widened_bytes,
 )
-from chronocoder.plan.models import CrosscoderShape, Loaded, ModelShape, parse_shape, shape_of
+from chronocoder.plan.models import CrosscoderShape, Loaded, ModelShape, known_shape, parse_shape, shape_of
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.plan import Plan, RuleCost, make_plan
-from chronocoder.plan.sizes import blocks_after, examples_of, scan_entries
-from chronocoder.plan.text import duration, plan_document, plan_text, shortened
+from chronocoder.plan.sizes import blocks_after, blocks_up_to, examples_of, scan_entries
+from chronocoder.plan.text import duration, plan_document, plan_text, price_table, shortened
 from chronocoder.variants import VARIANTS
 from chronocoder.variants.base import Batch, CrosscoderSettings, Selection
 
@@ -176,7 +177,10 @@ LLAMA = {
 def test_shape_of_a_model_by_hand() -> None:
     shape = parse_shape(LLAMA, "here")
     loaded = Loaded("bfloat16")
-    assert shape == ModelShape(32, 3, 32, 16, 48, 100, gated=True, tied=True, stored_bytes=2, loaded=loaded)
+    assert shape == ModelShape(
+        32, 3, 32, 16, 48, 100, gated=True, tied=True, stored_bytes=2, loaded=loaded, head_width=8
+    )
+    assert shape.width_at("head_out.1.3") == 8 and shape.width_at("mlp_in.1") == shape.width_at("final") == 32
     assert shape.block_parameters == 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48
     assert shape.parameters == 3 * 7680 + 100 * 32
     assert shape.checkpoint_bytes == 2 * shape.parameters
@@ -238,7 +242,21 @@ def test_flops_of_cross_entropy_by_hand() -> None:
     own = 40 * (2 * 2 * 8 * 16 + 3 * (2 * 2 * 8 * 24))
     expected = 2 * (2 * block + 5 * (block + 40 * logits)) + 40 * 2 * (2 * 2 * 8 * 24) + own
     assert cross_entropy_flops(SMALL, crosscoder, prompts, "residual.1") == expected
-    assert blocks_after("residual.1", 3) == 1 and blocks_after("attention_out.1", 3) == 2
+
+
+@pytest.mark.parametrize(
+    ("site", "before", "after"),
+    [
+        ("embedding", 0, 3),
+        ("residual.1", 2, 1),
+        ("final", 3, 0),
+        ("attention_out.1", 2, 2),
+        ("mlp_in.0", 1, 3),
+        ("head_out.2.1", 3, 1),
+    ],
+)
+def test_blocks_before_and_after_a_site(site: str, before: int, after: int) -> None:
+    assert (blocks_up_to(site, 3), blocks_after(site, 3)) == (before, after)
 
 
 def test_flops_of_an_evaluation_are_those_of_a_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +383,7 @@ def test_bytes_of_a_real_activation_store(tmp_path: Path, stored_format: StoredF
     corpus = corpus_of(sequences * 63)
     write_activations(tmp_path / "step1" / "train.zarr", sequences * 63, 128, corpus, stored_format)
     shape = shape_of("nursery", changed().suites["nursery"])
-    planned = activation_store_bytes(corpus, "train", shape, stored_format)
+    planned = activation_store_bytes(corpus, "train", shape, "residual.0", stored_format)
     assert size_of(tmp_path / "step1") == pytest.approx(planned, rel=0.03)
 
 
@@ -482,6 +500,16 @@ def test_states_are_saved_through_main_memory() -> None:
     _, without = memory_of(TrainingSettings(save_every=10), True)
     _, saving = memory_of(TrainingSettings(save_every=9), True)
     assert saving - without == 12 * (2 * 2 * 8 * 24 + 24 + 16)
+
+
+def test_batches_wait_on_the_accelerator() -> None:
+    shape = CrosscoderShape(2, 8, 24)
+    given = settings(steps=10), TrainingSettings(), SMALL, shape, 1e6, 50
+    ahead = ahead_bytes(settings(batch_tokens=64), TrainingSettings(processes=2), shape, 512)
+    assert ahead == 3 * 32 * 2 * 512
+    without, ahead_of_it = (training_memory(*given, True, ahead=size) for size in (0.0, 1e9))
+    assert ahead_of_it.device == pytest.approx(without.device + 1e9, rel=0.01) and ahead_of_it.host == without.host
+    assert training_memory(*given, False, ahead=1e9) == training_memory(*given, False)
 
 
 def test_processes_share_the_buffer() -> None:
@@ -723,10 +751,22 @@ def test_site_outside_the_models_is_an_error(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "suites.llama.site 'mlp_out.1': outside the model, which has blocks 0 to 0; choose one of them"
     )
-    other = experiment.suites["llama"].comparisons["other"].model_copy(update={"site": "residual.3"})
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        ("residual.3", r"'residual\.3': outside the model, which has blocks 0 to 2; choose"),
+        ("head_out.1.4", r"'head_out\.1\.4': outside the model, which has heads 0 to 3; choose one of them"),
+    ],
+)
+def test_site_of_a_comparison_outside_the_models_is_an_error(tmp_path: Path, site: str, message: str) -> None:
+    experiment = local_experiment(tmp_path)
+    shape = shape_of("llama", experiment.suites["llama"])
+    other = experiment.suites["llama"].comparisons["other"].model_copy(update={"site": site})
     comparisons = {**experiment.suites["llama"].comparisons, "other": other}
     suite = experiment.suites["llama"].model_copy(update={"comparisons": comparisons})
-    with pytest.raises(ConfigError, match=r"^suites\.llama\.comparisons\.other\.site 'residual\.3': outside the model"):
+    with pytest.raises(ConfigError, match=rf"^suites\.llama\.comparisons\.other\.site {message}"):
         make_plan(experiment.model_copy(update={"suites": {"llama": suite}}), {"llama": shape}, ANY)
 
 
@@ -845,15 +885,45 @@ def test_no_bfloat16_on_old_accelerators() -> None:
         hardware_named("v100", 0.4, 1.0).hours(Work(bfloat16=1.0))
 
 
-def test_published_experiment_can_be_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = load_experiment(ROOT / "experiments/pythia-1b.yaml")
-    monkeypatch.chdir(tmp_path)
-    for task in experiment.suites["pythia-1b"].tasks.values():
-        path = Path(task.model_dump()["path"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f'{{"sentence_good": "a {n}", "sentence_bad": "b {n}"}}\n' for n in range(1000)))
-    pythia = ModelShape(2048, 16, 2048, 2048, 8192, 50304, gated=False, tied=False, stored_bytes=2)
-    assert pythia.parameters == pytest.approx(1_011_781_632, rel=0.002)
-    plan = make_plan(experiment, {"pythia-1b": pythia}, hardware_named("h200", 0.4, 1.0))
-    assert len(plan.trainings) == len(experiment.suites["pythia-1b"].comparisons)
-    assert all(entry.device_bytes < 141e9 and entry.hours > 1 for entry in plan.trainings)
+PARAMETERS = {  # https://github.com/EleutherAI/pythia, and the hub's count of the other two
+    "EleutherAI/pythia-70m": 70_426_624,
+    "EleutherAI/pythia-160m-deduped": 162_322_944,
+    "EleutherAI/pythia-410m-seed3": 405_334_016,
+    "EleutherAI/pythia-1b": 1_011_781_632,
+    "EleutherAI/pythia-1.4b": 1_414_647_808,
+    "EleutherAI/pythia-2.8b": 2_775_208_960,
+    "EleutherAI/pythia-6.9b": 6_857_302_016,
+    "EleutherAI/pythia-12b": 11_846_072_320,
+    "allenai/OLMo-1B-0724-hf": 1_279_787_008,
+    "bigscience/bloom-1b1-intermediate": 1_065_314_304,
+}
+
+
+@pytest.mark.parametrize(("repository", "parameters"), PARAMETERS.items())
+def test_shapes_of_published_models_are_known(repository: str, parameters: int) -> None:
+    shape = known_shape(repository)
+    assert shape is not None and shape.parameters == pytest.approx(parameters, rel=0.003)
+
+
+def test_only_names_that_go_on_with_a_hyphen_are_of_the_same_shape() -> None:
+    assert known_shape("EleutherAI/pythia-1b") == known_shape("EleutherAI/pythia-1b-deduped")
+    assert known_shape("EleutherAI/pythia-1bx") is None and known_shape("some/model") is None
+
+
+PUBLISHED = sorted(path for path in (ROOT / "experiments").rglob("*.yaml") if not path.name.startswith("nursery"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_published_experiment_is_planned_without_a_network(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "hf_hub_download", None)
+    experiment = load_experiment(path)
+    ((name, suite),) = experiment.suites.items()
+    plan = make_plan(experiment, {name: shape_of(name, suite)}, hardware_named("h200", 0.4, 1.0))
+    assert len(plan.trainings) == len(suite.comparisons) * len(experiment.variants)
+    assert all(entry.device_bytes < 141e9 for entry in plan.trainings)
+
+
+def test_prices_are_a_row_for_each_experiment(plan: Plan) -> None:
+    table = price_table({"one": plan, "two": plan}).splitlines()
+    assert table[0] == "| experiment | jobs | all jobs | longest job | device memory | disk |"
+    assert len(table) == 4 and table[2].startswith(f"| one | {plan.jobs} | {duration(plan.accelerator_hours)} | ")

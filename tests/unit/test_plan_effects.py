@@ -53,10 +53,12 @@ from chronocoder.plan.memory import PROCESS_BYTES, TORCH_PROCESS_BYTES
 from chronocoder.plan.models import CrosscoderShape, ModelShape, parse_shape
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.sizes import (
+    EXACT_ROWS,
     LOGITS_AT_ONCE,
+    PASS_TOKENS,
     PREFIX_TOKENS,
-    SENTENCE_TOKENS,
     chosen_features,
+    exact_sequences,
     top_features,
 )
 from chronocoder.stores import labelled, strings, write_store
@@ -238,12 +240,18 @@ def test_logits_of_sentences_are_held_and_bounded() -> None:
         )
         return cost(experiment, rule, shape).memory.device
 
-    prefixes, sentence = (device("attribute_task", metric, 64) for metric in ("next_token", "sentence"))
-    assert sentence - prefixes == pytest.approx(4 * 4 * 64 * SENTENCE_TOKENS * 50_304)
     growth = device("attribute_task", "sentence", 5000) - device("attribute_task", "next_token", 5000)
     assert growth == pytest.approx(4 * 4 * LOGITS_AT_ONCE)
     scoring = device("score_task", "sentence", 64) - device("score_task", "next_token", 64)
     assert scoring == pytest.approx(4 * 2048 * 50_304 * (1 - 1 / PREFIX_TOKENS))
+
+
+def test_passes_of_exact_effects_on_a_gpu_are_large_and_bounded() -> None:
+    assert exact_sequences(64, 8, 0, 50_304) == PASS_TOKENS // 8
+    assert exact_sequences(2000, 8, 0, 50_304) == 2000
+    assert exact_sequences(64, 8, 1, 50_304) == LOGITS_AT_ONCE // (50_304 * 8)
+    assert exact_sequences(64, 12, 1, 50_304) == LOGITS_AT_ONCE // (50_304 * EXACT_ROWS)
+    assert exact_sequences(64, 9, 9, 300) == PASS_TOKENS // 9
 
 
 def test_flops_of_writing_are_those_of_a_real_ablation(sites: list[Site], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,13 +442,13 @@ def test_batch_bounds_what_the_backward_pass_keeps() -> None:
     """Examples and steps together make a batch: more steps take no more memory, more sequences do."""
     shape = replace(SMALL, blocks=5)  # two blocks come after the site
 
-    def device(**settings: int) -> float:
+    def held(**settings: int) -> float:
         values = {"estimator": "published", "batch_size": 64, **settings}
-        return cost(changed(attribution=values), "attribute_task", shape).memory.device
+        return cost(changed(attribution=values), "attribute_task", shape, accelerated=False).memory.host
 
-    assert device(steps=100) == device(steps=10)
+    assert held(steps=100) == held(steps=10)
     of_token = 4 * (2 * (8 * 8 + 3 * 32) + 5 * 512)
-    assert device(batch_size=128) - device(batch_size=64) == 64 * PREFIX_TOKENS * of_token
+    assert held(batch_size=128) - held(batch_size=64) == 64 * PREFIX_TOKENS * of_token
 
 
 def test_matching_is_work_of_the_cpu() -> None:

@@ -16,34 +16,15 @@ ANSWERS = torch.tensor([[4, 299, 4], [17, 0, 5]])
 SITES = ["residual.0", "residual.1", "residual.2", "mlp_out.0", "mlp_out.1", "attention_out.0", "attention_out.2"]
 
 
-def resolve_where_possible(model: PreTrainedModel, name: str) -> Site:
-    """Bloom has residual sites only."""
-    return resolve_site(model, name if model.config.model_type != "bloom" else f"residual.{name[-1]}")
-
-
 def test_residual_is_the_hidden_state_that_transformers_returns(any_model: PreTrainedModel) -> None:
     hidden = any_model(input_ids=IDS, output_hidden_states=True).hidden_states
     for block in (0, 1):  # the last one is normalised in what transformers returns
         torch.testing.assert_close(resolve_site(any_model, f"residual.{block}").read(IDS).activation, hidden[block + 1])
 
 
-@pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gpt2"])
-@pytest.mark.parametrize("block", [0, 2])
-def test_attention_and_mlp_are_what_a_block_adds_to_the_residual_stream(architecture: str, block: int) -> None:
-    model = tiny_model(architecture)
-    parts = [resolve_site(model, f"{kind}.{block}").read(IDS) for kind in ("attention_out", "mlp_out")]
-    after = resolve_site(model, f"residual.{block}").read(IDS).activation
-    torch.testing.assert_close(parts[0].entry + parts[0].activation + parts[1].activation, after)
-
-
-def test_parts_that_add_the_residual_themselves_are_refused() -> None:
-    with pytest.raises(SiteError, match="site 'mlp_out.1': what attention and MLP of BloomBlock put out does not add"):
-        resolve_site(tiny_model("bloom"), "mlp_out.1")
-
-
 @pytest.mark.parametrize("name", SITES)
 def test_resuming_from_the_unchanged_activation_gives_the_models_logits(any_model: PreTrainedModel, name: str) -> None:
-    site = resolve_where_possible(any_model, name)
+    site = resolve_site(any_model, name)
     state = site.read(IDS)
     expected = any_model(input_ids=IDS).logits
     torch.testing.assert_close(site.resume(IDS, state.activation, state.entry, last=None), expected)
@@ -55,14 +36,14 @@ def test_resuming_from_the_unchanged_activation_gives_the_models_logits(any_mode
 def test_resuming_from_a_changed_activation_equals_a_hook_that_changes_it(
     any_model: PreTrainedModel, name: str
 ) -> None:
-    site = resolve_where_possible(any_model, name)
+    site = resolve_site(any_model, name)
     state = site.read(IDS)
     changed = state.activation + torch.randn_like(state.activation)
 
     def replace_output(_module: object, _input: object, output: object) -> object:
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-    handle = site.module.register_forward_hook(replace_output)
+    handle = site.place.module.register_forward_hook(replace_output)
     expected = any_model(input_ids=IDS).logits
     handle.remove()
     torch.testing.assert_close(site.resume(IDS, changed, state.entry, last=None), expected)
@@ -128,9 +109,8 @@ def values_and_gradient(site: Site, activation: torch.Tensor, entry: torch.Tenso
 @pytest.mark.parametrize("kind", ["residual", "mlp_out", "attention_out"])
 @pytest.mark.parametrize("block", [0, 1, 2])
 def test_last_block_at_the_last_position_equals_all_of_it(architecture: str, kind: str, block: int) -> None:
-    whole_only = architecture in ("bloom", "gemma2")
     model = capped_model() if architecture == "gemma2" else tiny_model(architecture)
-    site = resolve_site(model, f"residual.{block}" if whole_only else f"{kind}.{block}")
+    site = resolve_site(model, f"{kind}.{block}")
     assert len(site.trimmable) == 2
     state = site.read(IDS)
     changed = state.activation + torch.randn_like(state.activation)
@@ -161,23 +141,24 @@ def test_only_the_last_position_reaches_the_last_blocks_products(any_model: PreT
     assert whole == KEYS_AND_VALUES[any_model.config.model_type] and len(positions) > len(whole)
 
 
-@pytest.mark.parametrize(
-    "mix",
-    [
-        lambda hidden: hidden.cumsum(dim=1),  # gives other logits
-        lambda hidden: hidden.view(2, 4, WIDTH) if len(hidden) == 2 else hidden,  # raises an error
-    ],
-)
-def test_last_block_that_needs_all_positions_is_told(
-    mix: Callable[[torch.Tensor], torch.Tensor], caplog: pytest.LogCaptureFixture
-) -> None:
+def mixing_model(mix: Callable[[torch.Tensor], torch.Tensor]) -> PreTrainedModel:
+    """Return a model whose last MLP does something to its input first."""
     model = tiny_model("gpt_neox")
     mlp = model.gpt_neox.layers[-1].mlp
     forward = mlp.forward
     mlp.forward = lambda hidden: forward(mix(hidden))
+    return model
+
+
+def test_last_block_that_needs_all_positions_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        assert resolve_site(model, "residual.0").trimmable == ()
+        assert resolve_site(mixing_model(lambda hidden: hidden.cumsum(dim=1)), "residual.0").trimmable == ()
     assert "GPTNeoXForCausalLM: its last block has to be evaluated at all positions" in caplog.text
+
+
+def test_last_mlp_that_does_not_take_a_single_position_sees_all() -> None:
+    model = mixing_model(lambda hidden: hidden.view(2, 4, WIDTH) if len(hidden) == 2 else hidden)
+    assert resolve_site(model, "residual.0").trimmable == (model.gpt_neox.layers[-1].attention.dense,)
 
 
 def test_blocks_are_found_by_structure(any_model: PreTrainedModel) -> None:

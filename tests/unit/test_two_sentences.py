@@ -106,7 +106,9 @@ def gradients_by_sentence(task: xr.Dataset, site: Site, points: Sequence[float],
         end[0] = clean[0]
         for point in points:
             leaf = (clean + point * (end - clean)).requires_grad_()
-            with site.module.register_forward_hook(lambda _module, _input, output, put=leaf: replaced(output, put)):
+            with site.place.module.register_forward_hook(
+                lambda _module, _input, output, put=leaf: replaced(output, put)
+            ):
                 scores = site.model(input_ids=ids).logits[0].log_softmax(dim=-1)
             first = int(own["scored_from"])
             mu = sign * scores[first - 1 : -1].gather(1, ids[0, first:, None]).sum()

@@ -56,7 +56,7 @@ def slow_swapped(site: Site, task: xr.Dataset, example: int, addition: Tensor) -
 
     metrics = []
     for hook in (lambda *_: None, add):
-        handle = site.module.register_forward_hook(hook)
+        handle = site.place.module.register_forward_hook(hook)
         logits = site.model(input_ids=ids).logits[0, -1]
         handle.remove()
         metrics.append(float(logits[int(task["wrong_id"][example])] - logits[int(task["right_id"][example])]))

@@ -26,6 +26,7 @@ from chronocoder.plan.downloads import downloads_of
 from chronocoder.plan.sizes import examples_of
 from chronocoder.sharing import waiting_in_allocation
 from chronocoder.sharing import SPOOL
+from chronocoder.site_names import SITE_PATTERN
 from chronocoder.suites.agreement import check_local_checkpoints, has_to_be_checked
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
@@ -116,7 +117,7 @@ wildcard_constraints:
     variant=one_of(EXPERIMENT.variants),
     seed=one_of(EXPERIMENT.seeds),
     split=one_of(SPLITS),
-    site=r"(residual|mlp_out|attention_out)\.[0-9]+",
+    site=SITE_PATTERN,
 
 
 def as_json(settings):

@@ -1,6 +1,5 @@
 """Number formats that activations are stored in, and the way back to float32."""
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -34,15 +33,19 @@ class Stored(NamedTuple):
         """Return some consecutive tokens; the memory is shared."""
         return Stored(self.values[start:stop], None if self.scale is None else self.scale[start:stop])
 
-    def pinned(self) -> "Stored":
-        """Return a copy in memory from which a GPU fetches while the processor goes on."""
-        return Stored(self.values.pin_memory(), None if self.scale is None else self.scale.pin_memory())
+    def on(self, device: torch.device) -> "Stored":
+        """Return the same on a device; from pinned memory a GPU fetches it while the processor goes on."""
+        scale = None if self.scale is None else self.scale.to(device, non_blocking=True)
+        return Stored(self.values.to(device, non_blocking=True), scale)
 
 
-def empty_stored(tokens: int, checkpoints: int, width: int, stored_format: StoredFormat) -> Stored:
-    """Return room for activations, shape (token, checkpoint, d_model)."""
-    values = torch.empty(tokens, checkpoints, width, dtype=DTYPES[stored_format])
-    return Stored(values, torch.empty(tokens, checkpoints) if stored_format == "int8" else None)
+def empty_stored(
+    tokens: int, checkpoints: int, width: int, stored_format: StoredFormat, pinned: bool = False
+) -> Stored:
+    """Return room for activations, shape (token, checkpoint, d_model); pinned for a GPU to fetch them from."""
+    values = torch.empty(tokens, checkpoints, width, dtype=DTYPES[stored_format], pin_memory=pinned)
+    scaled = stored_format == "int8"
+    return Stored(values, torch.empty(tokens, checkpoints, pin_memory=pinned) if scaled else None)
 
 
 def narrow(values: Float[Tensor, "token d_model"], stored_format: StoredFormat, where: str) -> Stored:
@@ -77,14 +80,14 @@ def largest_size(values: Float[Tensor, "token d_model"]) -> float:
     return float(torch.maximum(-smallest, largest))
 
 
-def pick(stored: Stored, rows: Int[np.ndarray, " token"]) -> Stored:
-    """Return some tokens, in the order given, in memory of their own.
+def pick(stored: Stored, rows: Int[np.ndarray, " token"], into: Stored) -> None:
+    """Copy some tokens, in the order given, into memory of their size.
 
     NumPy does it in the calling thread alone, so that a thread that reads ahead takes no processor from training.
     """
-    values = torch.from_numpy(np.take(stored.values.numpy(), rows, axis=0, mode="clip"))
-    scale = stored.scale
-    return Stored(values, scale if scale is None else torch.from_numpy(np.take(scale.numpy(), rows, axis=0)))
+    np.take(stored.values.numpy(), rows, axis=0, out=into.values.numpy(), mode="clip")  # "raise" would copy twice
+    if stored.scale is not None and into.scale is not None:
+        np.take(stored.scale.numpy(), rows, axis=0, out=into.scale.numpy(), mode="clip")
 
 
 def widen(stored: Stored) -> Float[Tensor, "token checkpoint d_model"]:
@@ -95,18 +98,9 @@ def widen(stored: Stored) -> Float[Tensor, "token checkpoint d_model"]:
 
 def normalised(stored: Stored, scale: Float[Tensor, " checkpoint"]) -> Float[Tensor, "token checkpoint d_model"]:
     """Return stored activations times a factor for each checkpoint, float32, on the factors' device: in one pass."""
-    factors = scale[:, None]
-    if stored.scale is not None:
-        factors = stored.scale.to(scale.device, non_blocking=True)[..., None] * factors
-    return stored.values.to(scale.device, non_blocking=True) * factors
-
-
-def join(parts: Sequence[Stored]) -> Stored:
-    """Return the tokens of all parts, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    scales = [part.scale for part in parts if part.scale is not None]
-    return Stored(torch.cat([part.values for part in parts]), torch.cat(scales) if scales else None)
+    values, of_tokens = stored.on(scale.device)
+    factors = scale[:, None] if of_tokens is None else of_tokens[..., None] * scale[:, None]
+    return values * factors
 
 
 def _quantised(values: Float[Tensor, "token d_model"]) -> Stored:

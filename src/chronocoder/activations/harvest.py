@@ -97,7 +97,7 @@ def harvest(site: Site, corpus: xr.Dataset, settings: HarvestSettings, path: Pat
     token_ids = corpus["token_ids"].values
     check_vocabulary(site.model, corpus)
     tokens_a_sequence = token_ids.shape[1] - 1
-    rows, width = len(token_ids) * tokens_a_sequence, site.model.config.hidden_size
+    rows, width = len(token_ids) * tokens_a_sequence, site.width
     piece_rows = sequences_per_piece(token_ids.shape[1]) * tokens_a_sequence
     labels = {name: corpus[name].values for name in LABELS if name in corpus}
     with ActivationWriter(path, rows, width, settings.dtype, piece_rows, attributes, labels) as writer:

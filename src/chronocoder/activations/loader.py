@@ -1,19 +1,21 @@
 """Reading activations of several checkpoints: in order, or as shuffled batches."""
 
+import os
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from chronocoder.activations.formats import Stored, StoredFormat, empty_stored, join, pick, widen
+from chronocoder.activations.formats import Stored, StoredFormat, empty_stored, pick, widen
 from chronocoder.activations.order import Group, RowOrder
 from chronocoder.activations.prefetch import Prefetched
 from chronocoder.activations.shards import LibraryChunks, PlainShards, open_chunks
@@ -24,6 +26,10 @@ from chronocoder.stores import damage_named, open_store
 
 BLOCK_ROWS = 4096
 BATCHES_AHEAD = 2
+CPU = torch.device("cpu")
+MOST_THREADS = 4
+"""Threads that read, and as many that cut batches, for a process that trains on a GPU: more are no faster, and make it
+wait for the interpreter's lock."""
 
 
 class ActivationStores(ActivationSource):
@@ -34,18 +40,20 @@ class ActivationStores(ActivationSource):
         attributes: the provenance of each.
         name: the first path.
         rows: tokens in each.
-        width: width of an activation, d_model.
+        width: width of an activation, d_model: the largest one.
         checkpoints: how many stores.
         piece_rows: rows of a chunk, which is what is read at once.
         stored_format: number format of the stores.
+        in_threads: true.
     """
+
+    in_threads = True
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Open the stores and check that they fit each other.
 
         Raises:
-            StoreError: a store is damaged, or differs from the first in its tokens, its site, its width or its number
-                format.
+            StoreError: a store is damaged, or differs from the first in its tokens, its site or its number format.
         """
         self.paths = list(paths)
         self.name = str(self.paths[0])
@@ -54,10 +62,15 @@ class ActivationStores(ActivationSource):
         self._chunks = [_chunks(path) for path in self.paths]
         self._check_agreement()
         values = self._datasets[0]["activations"]
-        self.rows, self.width = values.shape
+        self.rows, self.width = len(values), max(self.widths)
         self.checkpoints = len(self.paths)
         self.piece_rows = self._chunks[0]["activations"].chunk_rows
         self.stored_format = cast(StoredFormat, values.dtype.name)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each checkpoint's activations; behind it what is read has zeros."""
+        return tuple(int(dataset["activations"].shape[1]) for dataset in self._datasets)
 
     def read_piece(self, number: int, into: Stored) -> None:
         """Read a piece as it is stored into memory of its size, shape (token, checkpoint, d_model).
@@ -65,9 +78,10 @@ class ActivationStores(ActivationSource):
         Raises:
             StoreError: a chunk is damaged.
         """
-        for checkpoint, (path, chunks) in enumerate(zip(self.paths, self._chunks, strict=True)):
+        for checkpoint, (path, chunks, width) in enumerate(zip(self.paths, self._chunks, self.widths, strict=True)):
+            into.values[:, checkpoint, width:] = 0
             with damage_named(path):
-                chunks["activations"].read(number, into.values[:, checkpoint].numpy())
+                chunks["activations"].read(number, into.values[:, checkpoint, :width].numpy())
                 if into.scale is not None:
                     chunks["scale"].read(number, into.scale[:, checkpoint].numpy())
 
@@ -109,7 +123,6 @@ class ActivationStores(ActivationSource):
         arrays = [dataset["activations"] for dataset in self._datasets]
         self._check_same("site", "site", [attributes["site"] for attributes in self.attributes])
         self._check_same("number format", "harvest.dtype", [array.dtype.name for array in arrays])
-        self._check_same("width", "width", [array.shape[1] for array in arrays])
         self._check_same(
             "number of rows a chunk", "length of sequence", [c["activations"].chunk_rows for c in self._chunks]
         )
@@ -137,18 +150,33 @@ class ActivationStores(ActivationSource):
                 )
 
 
+class _Sent(NamedTuple):
+    """A batch that is on its way.
+
+    Attributes:
+        batch: where it is wanted.
+        arrived: what tells the GPU when it is there; None where it is.
+    """
+
+    batch: Stored
+    arrived: torch.cuda.Event | None
+
+
 class ShuffledBatches(Iterator[Stored]):
     """Endless batches in the stored format, shape (token, checkpoint, d_model); made by `shuffled_batches`.
 
     They are made float32 by `normalised`, on the device that trains: until then they are half as large, or less.
 
-    Memory: twice this process's part of a buffer, and a few batches, in the stored format.
+    Memory: twice this process's part of a buffer, and a few batches, in the stored format; those batches on the GPU too
+    where there is one.
 
     Attributes:
         waited_s: seconds that the consumer has waited for batches.
     """
 
-    def __init__(self, source: ActivationSource, order: RowOrder, batch_tokens: int, first_batch: int) -> None:
+    def __init__(
+        self, source: ActivationSource, order: RowOrder, batch_tokens: int, first_batch: int, device: torch.device
+    ) -> None:
         """Begin to read.
 
         Args:
@@ -156,16 +184,23 @@ class ShuffledBatches(Iterator[Stored]):
             order: the stream of rows that batches are cut from.
             batch_tokens: tokens in a global batch.
             first_batch: number of the first batch.
+            device: where batches are wanted.
         """
-        self.waited_s = 0.0
+        self.waited_s, self._device = 0.0, device
         closed = threading.Event()
-        batches = _batches(source, order, batch_tokens, first_batch, closed)
+        batches = _sent_batches(source, order, batch_tokens, first_batch, closed, device)
         self._batches = Prefetched(batches, BATCHES_AHEAD, closed)
 
     def __next__(self) -> Stored:
         begin = time.perf_counter()
-        batch = next(self._batches)
+        batch, arrived = next(self._batches)
         self.waited_s += time.perf_counter() - begin
+        if arrived is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(arrived)
+            for tensor in batch:
+                if tensor is not None:
+                    tensor.record_stream(stream)  # else its memory could be filled again before it has been used
         return batch
 
     def close(self) -> None:
@@ -182,11 +217,13 @@ def shuffled_batches(
     buffer_tokens: int = 65_536,
     rank: int = 0,
     processes: int = 1,
+    device: torch.device = CPU,
 ) -> ShuffledBatches:
     """Return batches endlessly, epoch after epoch, in an order that the seed alone decides.
 
     A process gets those rows of a global batch that are of its own pieces: the parts of the processes differ in
-    length, may be empty, and make up the batch that one process alone would get. They are read ahead in threads.
+    length, may be empty, and make up the batch that one process alone would get. They are read ahead in threads, and
+    sent to a GPU while it computes.
 
     Args:
         source: the activations.
@@ -196,6 +233,7 @@ def shuffled_batches(
         buffer_tokens: rows, over all processes, that are shuffled with each other.
         rank: this process.
         processes: processes that share the global batch.
+        device: where batches are wanted.
 
     Raises:
         StoreError: the source holds fewer rows than one batch.
@@ -206,7 +244,7 @@ def shuffled_batches(
             " raise the corpus' train_tokens or lower batch_tokens"
         )
     order = RowOrder(source.rows, source.piece_rows, seed, buffer_tokens, rank, processes)
-    return ShuffledBatches(source, order, batch_tokens, first_batch)
+    return ShuffledBatches(source, order, batch_tokens, first_batch, device)
 
 
 def sampled_blocks(
@@ -234,31 +272,83 @@ def _chunks(path: Path) -> dict[str, PlainShards | LibraryChunks]:
         return {name: open_chunks(path / name) for name in ("activations", "scale") if (path / name).is_dir()}
 
 
+def _sent_batches(
+    source: ActivationSource,
+    order: RowOrder,
+    batch_tokens: int,
+    first_batch: int,
+    closed: threading.Event,
+    device: torch.device,
+) -> Generator[_Sent, None, None]:
+    """Yield this process's parts of the batches on a device, on their way there by a stream of their own."""
+    on_gpu = device.type == "cuda"
+    threads = _threads() if on_gpu else 1
+    with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as cutters:
+        groups = _filled_groups(source, order, first_batch * batch_tokens, closed, readers if threads > 1 else None)
+        stream = torch.cuda.Stream(device) if on_gpu else None
+        with closing(Prefetched(groups, 1, closed)) as filled:
+            batches = _batches(source, filled, batch_tokens, first_batch, cutters if threads > 1 else None, on_gpu)
+            for batch in batches:
+                if stream is None:
+                    yield _Sent(batch, None)
+                else:
+                    with torch.cuda.stream(stream):
+                        sent = batch.on(device)
+                    yield _Sent(sent, stream.record_event())
+
+
 def _batches(
-    source: ActivationSource, order: RowOrder, batch_tokens: int, first_batch: int, closed: threading.Event
-) -> Generator[Stored, None, None]:
+    source: ActivationSource,
+    groups: Iterator[tuple[Group, Stored]],
+    batch_tokens: int,
+    first_batch: int,
+    pool: Executor | None,
+    pinned: bool,
+) -> Iterator[Stored]:
     """Yield this process's parts of the batches; the next group is read in a thread while these are cut from one."""
-    parts, start = [], first_batch * batch_tokens
-    with closing(Prefetched(_filled_groups(source, order, start, closed), 1, closed)) as groups:
-        for group, buffer in groups:
-            while start + batch_tokens <= group.stop:
-                parts.append(_cut(group, buffer, start, start + batch_tokens))
-                batch = join(parts)
-                yield batch.pinned() if torch.cuda.is_available() else batch
-                parts, start = [], start + batch_tokens
-            parts.append(_cut(group, buffer, start, group.stop))
+    start, stop = first_batch * batch_tokens, (first_batch + 1) * batch_tokens
+    room, filled = None, 0
+    for group, buffer in groups:
+        while start < group.stop:
+            if room is None:
+                shape = batch_tokens, source.checkpoints, source.width
+                room, filled = empty_stored(*shape, source.stored_format, pinned), 0
+            end = min(stop, group.stop)
+            rows = _rows_between(group, start, end)
+            _copy(buffer, rows, room.tokens(filled, filled + len(rows)), pool)
+            start, filled = end, filled + len(rows)
+            if start == stop:
+                yield room.tokens(0, filled)
+                room, stop = None, stop + batch_tokens
 
 
-def _cut(group: Group, buffer: Stored, start: int, stop: int) -> Stored:
+def _rows_between(group: Group, start: int, stop: int) -> Int[np.ndarray, " row"]:
     """Return this process's rows of a group that are at the places `start` to `stop` of the stream."""
     first, last = np.searchsorted(group.places, (start, stop))
-    return pick(buffer, group.rows[first:last])
+    return group.rows[first:last]
+
+
+def _copy(buffer: Stored, rows: Int[np.ndarray, " row"], into: Stored, pool: Executor | None) -> None:
+    """Copy rows of a buffer, the threads of a pool as many each."""
+    if pool is None:
+        pick(buffer, rows, into)
+        return
+    starts = range(0, len(rows), max(1, -(-len(rows) // MOST_THREADS)))
+    parts = zip(starts, [*starts[1:], len(rows)], strict=True)
+    for _ in pool.map(lambda part: pick(buffer, rows[slice(*part)], into.tokens(*part)), parts):
+        pass
 
 
 def _filled_groups(
-    source: ActivationSource, order: RowOrder, start: int, closed: threading.Event
+    source: ActivationSource, order: RowOrder, start: int, closed: threading.Event, pool: Executor | None
 ) -> Generator[tuple[Group, Stored], None, None]:
     """Yield groups and their rows, which stay there until the next but one is asked for."""
     rooms = [empty_stored(order.largest_part, source.checkpoints, source.width, source.stored_format) for _ in range(2)]
     for number, group in enumerate(order.groups(start)):
-        yield group, source.read_pieces(group.pieces.tolist(), rooms[number % 2], closed)
+        yield group, source.read_pieces(group.pieces.tolist(), rooms[number % 2], closed, pool)
+
+
+def _threads() -> int:
+    """Return how many threads may read: half of this process's share of the processors that its job has."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # which `accelerate launch` sets
+    return max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) // (2 * here)))

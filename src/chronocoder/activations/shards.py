@@ -7,16 +7,21 @@ a mebibyte and verifying its checksum takes. Format: Zarr v3 specification, code
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import zarr
+from jaxtyping import Int
+
+from chronocoder.activations.checksums import checksum
 
 _CHECKSUM_BYTES = 4
 _LITTLE_ENDIAN = {"name": "bytes", "configuration": {"endian": "little"}}
 _CHECKSUM = {"name": "crc32c"}
+_ROOM = threading.local()
 _PLAIN_CHUNKS = [[_LITTLE_ENDIAN, _CHECKSUM], [{"name": "bytes"}, _CHECKSUM]]
 
 
@@ -42,6 +47,7 @@ class PlainShards:
         self._chunks_per_shard = int(shard[0]) // self.chunk_rows
         self._path = path
         self._name_after_shard = "/0" * (len(shard) - 1)
+        self._places: dict[int, np.ndarray] = {}
 
     def read(self, number: int, into: np.ndarray) -> None:
         """Read a chunk, or its first rows, into memory and verify its checksum.
@@ -57,25 +63,26 @@ class PlainShards:
         path = self._path / f"c/{shard}{self._name_after_shard}"
         file = _open(path)
         try:
-            offset, size = self._place(file, path, slot)
-            content = np.empty(size, np.uint8)
+            if shard not in self._places:
+                self._places[shard] = self._read_places(file, path)
+            offset, size = self._places[shard][slot].tolist()
+            content = _room(size)
             complete = os.preadv(file, [content.data], offset) == size
         finally:
             os.close(file)
-        values, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:].tobytes()
-        if not complete or checksum != _as_bytes(google_crc32c.value(values)):
+        values, expected = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:].tobytes()
+        if not complete or expected != _as_bytes(checksum(values)):
             raise ValueError(f"{path}: the checksum of chunk {slot} does not match")
         into[:] = values.view(into.dtype).reshape(-1, *into.shape[1:])[: len(into)]
 
-    def _place(self, file: int, path: Path, slot: int) -> tuple[int, int]:
-        """Return offset and size in bytes of a chunk, from the index at the end of its shard."""
+    def _read_places(self, file: int, path: Path) -> Int[np.ndarray, "chunk 2"]:
+        """Return offsets and sizes in bytes of a shard's chunks, from the index at its end."""
         size = 16 * self._chunks_per_shard
         start = max(0, os.fstat(file).st_size - size - _CHECKSUM_BYTES)
         index = os.pread(file, size + _CHECKSUM_BYTES, start)
         if _as_bytes(google_crc32c.value(index[:size])) != index[size:]:
             raise ValueError(f"{path}: the checksum of the index does not match")
-        offset, length = np.frombuffer(index[:size], dtype="<u8").reshape(-1, 2)[slot].tolist()
-        return offset, length
+        return np.frombuffer(index[:size], dtype="<u8").reshape(-1, 2)
 
 
 class LibraryChunks:
@@ -106,6 +113,14 @@ def open_chunks(path: Path) -> PlainShards | LibraryChunks:
     return PlainShards(path) if _plain_chunk(codecs) else LibraryChunks(path)
 
 
+def _room(size: int) -> np.ndarray:
+    """Return the thread's memory for a chunk, used again and again: the pages of new memory cost more than the read."""
+    if getattr(_ROOM, "bytes", None) is None or len(_ROOM.bytes) < size:
+        _ROOM.bytes = np.empty(size, np.uint8)
+    room: np.ndarray = _ROOM.bytes[:size]
+    return room
+
+
 def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDONLY)
@@ -126,5 +141,5 @@ def _plain_chunk(codecs: list[dict[str, Any]]) -> list[int] | None:
     return shards["chunk_shape"] if plain else None
 
 
-def _as_bytes(checksum: int) -> bytes:
-    return checksum.to_bytes(_CHECKSUM_BYTES, "little")
+def _as_bytes(number: int) -> bytes:
+    return number.to_bytes(_CHECKSUM_BYTES, "little")

@@ -3,6 +3,7 @@
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from chronocoder.activations.harvest import read_sequences
 from chronocoder.activations.pieces import sequences_per_piece
 from chronocoder.suites.sites import Site
 
+PARTS_AT_ONCE = 4
+"""Of what is read together, that a thread reads one after another."""
+
 
 class ActivationSource(ABC):
     """The same tokens' activations at several checkpoints, read piece by piece.
@@ -18,11 +22,12 @@ class ActivationSource(ABC):
     Attributes:
         name: what errors call it.
         rows: tokens, one row each.
-        width: width of an activation, d_model.
+        width: width of an activation, d_model: the largest one, where those of checkpoints differ.
         checkpoints: how many.
         piece_rows: rows of each piece but the last, which holds the rest.
         stored_format: number format of what is read.
         pieces_at_once: how many are best read together.
+        in_threads: whether several threads may read at once.
     """
 
     name: str
@@ -32,6 +37,12 @@ class ActivationSource(ABC):
     piece_rows: int
     stored_format: StoredFormat
     pieces_at_once: int = 1
+    in_threads: bool = False
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each checkpoint's activations; behind it what is read has zeros."""
+        return (self.width,) * self.checkpoints
 
     @abstractmethod
     def read_piece(self, number: int, into: Stored) -> None:
@@ -48,16 +59,38 @@ class ActivationSource(ABC):
             self.read_piece(number, into.tokens(filled, filled + self.size(number)))
             filled += self.size(number)
 
-    def read_pieces(self, numbers: Sequence[int], into: Stored, closed: threading.Event | None = None) -> Stored:
-        """Read any number of pieces, unless `closed` is set meanwhile; return the part of the memory that they fill."""
-        filled = 0
+    def read_pieces(
+        self,
+        numbers: Sequence[int],
+        into: Stored,
+        closed: threading.Event | None = None,
+        pool: Executor | None = None,
+    ) -> Stored:
+        """Read any number of pieces, unless `closed` is set meanwhile; return the part of the memory that they fill.
+
+        Args:
+            numbers: the pieces.
+            into: memory for them.
+            closed: says that they are no longer wanted.
+            pool: of threads that read, where the source may be read `in_threads`.
+        """
+        filled, parts = 0, []
         for first in range(0, len(numbers), self.pieces_at_once):
-            if closed is not None and closed.is_set():
-                break
             together = numbers[first : first + self.pieces_at_once]
             size = sum(self.size(number) for number in together)
-            self.read_together(together, into.tokens(filled, filled + size))
+            parts.append((together, into.tokens(filled, filled + size)))
             filled += size
+
+        def read(some: Sequence[tuple[Sequence[int], Stored]]) -> None:
+            for together, room in some:
+                if closed is None or not closed.is_set():
+                    self.read_together(together, room)
+
+        if pool is None or not self.in_threads:
+            read(parts)
+        else:
+            runs = [parts[first : first + PARTS_AT_ONCE] for first in range(0, len(parts), PARTS_AT_ONCE)]
+            list(pool.map(read, runs))  # which raises what one of them has raised
         return into.tokens(0, filled)
 
 
@@ -70,7 +103,7 @@ class StreamedActivations(ActivationSource):
     Attributes:
         name: site and checkpoints.
         rows: tokens, without the first of each sequence.
-        width: width of an activation, d_model.
+        width: width of an activation, d_model: the largest one.
         checkpoints: how many.
         piece_rows: rows of each piece but the last.
         stored_format: number format that values are rounded to.
@@ -92,11 +125,16 @@ class StreamedActivations(ActivationSource):
         self._sequences = sequences_per_piece(token_ids.shape[1])
         self.name = f"{sites[0].name} of {', '.join(site.model.name_or_path for site in sites)}"
         self.rows = len(token_ids) * self._tokens_a_sequence
-        self.width = int(sites[0].model.config.hidden_size)
+        self.width = max(site.width for site in sites)
         self.checkpoints = len(self._sites)
         self.piece_rows = self._sequences * self._tokens_a_sequence
         self.stored_format: StoredFormat = stored_format
         self.pieces_at_once = max(1, batch_size // self._sequences)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each checkpoint's activations; behind it what is read has zeros."""
+        return tuple(site.width for site in self._sites)
 
     def read_piece(self, number: int, into: Stored) -> None:
         """Run every model on a piece's sequences; errors as `read_together`."""
@@ -114,6 +152,7 @@ class StreamedActivations(ActivationSource):
         for checkpoint, site in enumerate(self._sites):
             rows = read_sequences(site, self._token_ids, sequences)
             stored = narrow(rows.activations, self.stored_format, f"{site.model.name_or_path}, site {site.name}")
-            into.values[:, checkpoint] = stored.values
+            into.values[:, checkpoint, : site.width] = stored.values
+            into.values[:, checkpoint, site.width :] = 0
             if into.scale is not None and stored.scale is not None:
                 into.scale[:, checkpoint] = stored.scale

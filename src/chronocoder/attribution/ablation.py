@@ -19,7 +19,14 @@ from chronocoder.attribution.choices import (
 )
 from chronocoder.attribution.effects import Prompts, logits, metric
 from chronocoder.attribution.estimators import ESTIMATORS
-from chronocoder.attribution.exact import changed_alone, changed_at_positions, changed_logits, effect_of, past_for
+from chronocoder.attribution.exact import (
+    at_once_on,
+    changed_alone,
+    changed_at_positions,
+    changed_logits,
+    effect_of,
+    past_for,
+)
 from chronocoder.attribution.measures import CONTROL, TOP, mean_interval, share
 from chronocoder.attribution.prompts import Place, add_to_examples, bounded, joined, read_prompts
 from chronocoder.attribution.sampling import Units, average, bootstrap_draws, resampled_means, unit_sums, units_of
@@ -69,7 +76,8 @@ def measure_ablations(
         with the top features as draw 0, `position_effects` (checkpoint, top_feature, example, position), with dimension
         `member` before `position` where the metric compares sentences;
         `swapped_effects` (writer, reader, example, row), of which the first rows are of the features and the others of
-        random directions in place of the top features, one draw after the other;
+        random directions in place of the top features, one draw after the other; NaN between checkpoints of different
+        widths;
         `own_code` (checkpoint, feature), whether the own code has been written.
 
     Raises:
@@ -92,7 +100,8 @@ def measure_ablations(
         measure_writing(writers, sites, batch, settings, exact_effects, found["swapped_effects"].values)
     whole = found.map(lambda values: values.copy(data=joined(values.values)))
     for name, values in whole.data_vars.items():
-        if not np.isfinite(values).all():
+        measured = values.values[writers.comparable] if name == "swapped_effects" else values.values
+        if not np.isfinite(measured).all():
             raise NonFiniteError(f"{name} of the ablations are not finite; a checkpoint is damaged, or it overflows")
     return whole.assign(own_code=(("checkpoint", "feature"), writers.own[:, : len(chosen.features)]))
 
@@ -190,7 +199,8 @@ def _ablate_alone(place: Place, chosen: Chosen, clean: Outcome, found: xr.Datase
     site, everything, sequences, number, settings, past = place
     prompts = everything.restricted(_index(chosen.features, everything))
     effects = found["effects"].sel(estimator=EXACT).values[number], found["log_probability_changes"].values[number]
-    for rows in changed_alone(prompts, settings.batch_size, from_start=past is None):
+    at_once = at_once_on(site, prompts, settings.batch_size, whole=True)
+    for rows in changed_alone(prompts, at_once, from_start=past is None):
         outcome = prompts.readout.of(rows.examples).outcome(changed_logits(site, prompts, rows, past))
         at = sequences.examples[rows.examples.cpu().numpy()], rows.features.cpu().numpy()
         for values, before, after in zip(effects, clean, outcome, strict=True):
@@ -205,7 +215,8 @@ def _measure_positions(place: Place, chosen: Chosen, clean: Outcome, found: xr.D
     prompts = everything.restricted(_index(chosen.top, everything))
     effects = found["position_effects"].values[number]
     of_members = effects if effects.ndim == 4 else effects[:, :, None]
-    for rows in changed_at_positions(prompts, settings.batch_size, from_start=past is None):
+    at_once = at_once_on(site, prompts, settings.batch_size, whole=prompts.readout.answer_ids is None)
+    for rows in changed_at_positions(prompts, at_once, from_start=past is None):
         effect = effect_of(site, prompts, rows, past, clean.terms)
         own = sequences.some(rows.examples.cpu().numpy())
         at = rows.features.cpu().numpy(), own.examples, own.members, rows.positions.cpu().numpy()

@@ -2,9 +2,9 @@
 
 A causal model keeps what is before the first position that a feature changes, s, as it is. The clean pass keeps the
 keys and values of the blocks after the site, and a row (example, feature) is run from s on. Rows are sorted by s and
-run in batches of about as many tokens. A batch begins at its first row's s: rows that could begin later recompute a
-few clean positions, which is what padding would cost. Where a model keeps no past, every row begins at the first
-position.
+run in batches of about as many tokens, of more on a GPU. A batch begins at its first row's s: rows that could begin
+later recompute a few clean positions, which is what padding would cost. Where a model keeps no past, every row begins
+at the first position.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache
 
 from chronocoder.attribution.effects import Effects, Prompts, error_change, metric, terms
 from chronocoder.config import AttributionSettings
-from chronocoder.plan.sizes import EXACT_ROWS
+from chronocoder.plan.sizes import EXACT_ROWS, exact_sequences
 from chronocoder.suites.sites import Site
 from chronocoder.suites.suffix import empty_past, past_of
 
@@ -64,7 +64,8 @@ def _alone(
     x, past = prompts.state.activation, past_for(site)
     clean = terms(site, prompts, x[None], past)[0]
     features = x.new_zeros(len(x), len(prompts.weight), dtype=torch.float32)
-    for rows in changed_alone(prompts, settings.batch_size, from_start=past is None):
+    at_once = at_once_on(site, prompts, settings.batch_size, whole=prompts.readout.answer_ids is None)
+    for rows in changed_alone(prompts, at_once, from_start=past is None):
         features[rows.examples, rows.features] = effect_of(site, prompts, rows, past, clean)
     return features, clean.sum(dim=-1)
 
@@ -84,6 +85,21 @@ def effect_of(
     readout = prompts.readout.of(rows.examples)
     changed = readout.terms(changed_logits(site, prompts, rows, past, readout.answer_ids))
     return (changed - clean[rows.examples, -changed.shape[1] :]).sum(dim=-1)
+
+
+def at_once_on(site: Site, prompts: Prompts, batch_size: int, whole: bool) -> int:
+    """Return the sequences whose tokens a pass has: on a GPU as many as keep it busy.
+
+    Args:
+        site: in the checkpoint's model.
+        prompts: the sequences.
+        batch_size: sequences of a batch.
+        whole: whether the logits of the whole vocabulary are wanted.
+    """
+    if prompts.change.device.type == "cpu":
+        return batch_size
+    positions = prompts.readout.positions if whole else 0
+    return exact_sequences(batch_size, prompts.token_ids.shape[1], positions, site.model.config.vocab_size)
 
 
 def past_for(site: Site) -> Cache | None:

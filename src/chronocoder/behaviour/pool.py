@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from chronocoder.errors import NonFiniteError
 from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE
+from chronocoder.suites.logits import chosen_positions_only
 from chronocoder.suites.precision import logits_in_float32, overflow_remedy
-from chronocoder.suites.sites import chosen_positions_only
 from chronocoder.tasks.readout import terms_of
 from chronocoder.tasks.rows import by_member, reads_prefixes, rows_of
 

@@ -14,6 +14,7 @@ from chronocoder.config.sources import NurserySource, Source
 from chronocoder.config.tasks import Task
 from chronocoder.labels import is_foreign, is_identity
 from chronocoder.settings import Name, Settings, Site
+from chronocoder.site_names import parse_site
 
 Comparisons = Annotated[
     dict[Name, Comparison],
@@ -28,7 +29,10 @@ class Suite(Settings):
     source: Source = Field(description="Where the checkpoints come from.")
     corpus: Corpus = Field(description="Where the text for the activations comes from.")
     loading: LoadingSettings = Field(default_factory=LoadingSettings, description="How models are loaded.")
-    site: Site = Field(description="Where activations are read: `residual.N`, `mlp_out.N` or `attention_out.N`.")
+    site: Site = Field(
+        description="Where activations are read: `embedding`, `residual.N`, `final`, `attention_out.N`, `mlp_in.N`,"
+        " `mlp_out.N` or `head_out.N.H`."
+    )
     tasks: dict[Name, Task] = Field(min_length=1, description="Sets of minimal pairs, by name.")
     comparisons: Comparisons = Field(
         description="Crosscoder inputs, by name; none where the suite only supplies checkpoints to others. `auto`: all"
@@ -231,11 +235,7 @@ class Suite(Settings):
     def _check_nursery(self) -> None:
         if self.source.kind == "nursery":
             for where in sorted({self.site, *self.sites}):
-                if int(where.split(".")[1]) >= self.source.blocks:
-                    raise ValueError(
-                        f"site '{where}' is outside the model: it has blocks 0 to {self.source.blocks - 1};"
-                        " choose one of them"
-                    )
+                self._check_inside_nursery(where, self.source)
             self._check_languages(self.source.languages)
             return
         users = [f"tasks.{name}" for name, task in self.tasks.items() if task.kind == "nursery"]
@@ -245,6 +245,15 @@ class Suite(Settings):
                 f"{users[0]}: kind 'nursery' needs a source of kind 'nursery', not '{self.source.kind}';"
                 " give a file instead"
             )
+
+    def _check_inside_nursery(self, where: str, nursery: NurserySource) -> None:
+        site = parse_site(where)
+        inner = {"blocks": (site.block(nursery.blocks), nursery.blocks), "heads": (site.head or 0, nursery.heads)}
+        for things, (number, count) in inner.items():
+            if number >= count:
+                raise ValueError(
+                    f"site '{where}' is outside the model: it has {things} 0 to {count - 1}; choose one of them"
+                )
 
     def _check_languages(self, languages: list[str]) -> None:
         for name, task in self.tasks.items():

@@ -269,6 +269,11 @@ class ClamsTask(FileTask):
         return self.path is None
 
     @property
+    def file_address(self) -> str:
+        """Where a published set is fetched from."""
+        return f"{self.address.rstrip('/')}/{self.name}"
+
+    @property
     def place(self) -> Path:
         """The file, or where it lies below `address`."""
         return Path(self.path or self.name or "")

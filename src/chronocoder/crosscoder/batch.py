@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chronocoder.crosscoder.codes import Codes, DenseCodes, SparseCodes
+from chronocoder.crosscoder.jump import jump
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.crosscoder.sparse import ActiveLatents, dense_preactivations, sparse_encode
 from chronocoder.crosscoder.team import Team
@@ -21,13 +22,22 @@ class TrainingBatch:
         step: training step, from 0.
         tokens: tokens of the batch over all processes.
         team: the processes.
+        smallest: the smallest weighted activation that was kept of the last batch, where the variant keeps the largest
+            of a batch; its own as soon as that is known. How long the search takes depends on it, and nothing else.
     """
 
     def __init__(
-        self, crosscoder: Crosscoder, x: Float[Tensor, "token n"], step: int, tokens: int, team: Team | None = None
+        self,
+        crosscoder: Crosscoder,
+        x: Float[Tensor, "token n"],
+        step: int,
+        tokens: int,
+        team: Team | None = None,
+        smallest: Tensor | None = None,
     ) -> None:
         self.crosscoder, self.x, self.step, self.tokens = crosscoder, x, step, tokens
         self.team = team or Team()
+        self.smallest = self.threshold if smallest is None else smallest
         self._values: Tensor | None = None
 
     @cached_property
@@ -66,10 +76,15 @@ class TrainingBatch:
         """Return codes that are held as a matrix."""
         return DenseCodes(codes)
 
+    def above(self, threshold: Float[Tensor, " feature"], bandwidth: float) -> tuple[Codes, Float[Tensor, ""]]:
+        """Return the activations whose weight reaches a threshold as codes, and their number."""
+        codes, number = jump(self.preactivations(), self.norms.detach(), threshold, bandwidth)
+        return self.dense(codes), number
+
     def largest_of_batch(self, count: int) -> tuple[Codes, Float[Tensor, ""]]:
         """Return the `count` largest weighted activations of the whole batch as codes, and the smallest of them."""
-        entries, smallest = self.team.keep_largest(self.values(), self.norms, count, self.threshold)
-        return self.at(entries), smallest
+        entries, self.smallest = self.team.keep_largest(self.values(), self.norms, count, self.smallest)
+        return self.at(entries), self.smallest
 
     def largest_of_token(self, count: int) -> Codes:
         """Return the `count` largest weighted activations of each token, over all latents, as codes."""

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from chronocoder.crosscoder.products import half_product
 from chronocoder.crosscoder.sparse import ActiveLatents, sparse_decode
 
 
@@ -35,7 +36,8 @@ class DenseCodes:
 
     def decode(self, rows: Float[Tensor, "feature n"]) -> Float[Tensor, "token n"]:
         """Return the sum of the decoder rows weighted by the activations, with gradients."""
-        return self.values @ rows
+        halved = torch.is_autocast_enabled(rows.device.type)
+        return half_product(self.values, rows) if halved else self.values @ rows
 
     def active(self) -> Bool[Tensor, " feature"]:
         """Return which latents are active on any token."""

@@ -1,9 +1,10 @@
 """The crosscoder: one dictionary for the activations of several checkpoints (Lindsey et al. 2024; arXiv 2509.05291)."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,10 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
+from chronocoder.crosscoder.products import half_product
 from chronocoder.errors import StoreError
 from chronocoder.stores import whole_directory
 from chronocoder.variants import Variant
@@ -32,13 +36,14 @@ class CrosscoderConfig:
         variant: name of the variant.
         checkpoints: their labels, in order of training; index m of the weights.
         site: where the activations are read.
-        d_model: width of an activation.
+        d_model: width of an activation: the largest one, where those of checkpoints differ.
         settings: the variant.
         seed: seed of initialisation and data order.
         commits: what identifies each checkpoint's weights.
         folded: whether the weights take raw activations.
         first_token: what became of the first token of each sequence, in normalisation, training, evaluation and
             attribution: `left_out`.
+        unequal_widths: width at each checkpoint, where they differ; behind it weights and activations have zeros.
     """
 
     suite: str
@@ -52,6 +57,18 @@ class CrosscoderConfig:
     commits: tuple[str, ...]
     folded: bool
     first_token: str = "left_out"
+    unequal_widths: tuple[int, ...] = ()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of an activation at each checkpoint."""
+        return self.unequal_widths or (self.d_model,) * len(self.checkpoints)
+
+
+def side_by_side(activations: Sequence[Float[Tensor, "*batch width"]]) -> Float[Tensor, "*batch checkpoint d_model"]:
+    """Return the activations of all checkpoints together, with zeros behind those that are narrower than others."""
+    width = max(activation.shape[-1] for activation in activations)
+    return torch.stack([pad(activation, (0, width - activation.shape[-1])) for activation in activations], dim=-2)
 
 
 class Crosscoder(nn.Module):
@@ -116,6 +133,8 @@ class Crosscoder(nn.Module):
         for first in range(0, settings.dictionary_size, ROWS_AT_ONCE):
             count = min(ROWS_AT_ONCE, settings.dictionary_size - first)
             rows = torch.randn(count, *self.decoder_rows.shape[1:], generator=generator)
+            for checkpoint, width in enumerate(self.config.widths):
+                rows[:, checkpoint, width:] = 0  # and no gradient ever changes it
             yield first, rows * (settings.decoder_norm / rows.norm(dim=-1, keepdim=True))
 
     @property
@@ -145,7 +164,7 @@ class Crosscoder(nn.Module):
     @property
     def decoder_norms(self) -> Float[Tensor, "checkpoint feature"]:
         """Norms of the decoder rows in normalised units: folding does not change them."""
-        norms: Tensor = self.decoder_rows.norm(dim=-1).T
+        norms: Tensor = _Norms.apply(self.decoder_rows).T  # type: ignore[no-untyped-call]
         return norms * self.scale[:, None] if self.config.folded else norms
 
     @property
@@ -158,7 +177,7 @@ class Crosscoder(nn.Module):
         """Return sum_m W_enc^m x^m + b_enc of activations that lie side by side, n = checkpoints times d_model."""
         rows = self.encoder_rows.flatten(1)
         if torch.is_autocast_enabled(x.device.type):  # the bias is added in float32, or values of one latent tie
-            return (x @ rows.T).float() + self.b_enc
+            return half_product(x, rows.T).add_(self.b_enc)
         return torch.addmm(self.b_enc, x, rows.T)
 
     def encode(self, x: Float[Tensor, "token checkpoint d_model"]) -> Float[Tensor, "token feature"]:
@@ -204,6 +223,23 @@ class Crosscoder(nn.Module):
             (partial / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
+class _Norms(torch.autograd.Function):
+    """Norms along the last dimension, whose gradient takes one pass over the rows where PyTorch's takes several."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:
+        norms: Tensor = rows.norm(dim=-1)
+        context.save_for_backward(rows, norms)
+        return norms
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        rows, norms = context.saved_tensors
+        gradient: Tensor = rows * (gradients[0] / norms).masked_fill_(norms == 0, 0)[..., None]
+        return gradient
+
+
 def load_crosscoder(path: Path, device: torch.device | str = "cpu") -> Crosscoder:
     """Read a saved crosscoder, for inference.
 
@@ -214,6 +250,7 @@ def load_crosscoder(path: Path, device: torch.device | str = "cpu") -> Crosscode
         document = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
         settings = TypeAdapter(Variant).validate_python(document.pop("settings"))
         checkpoints, commits = (tuple(document.pop(key)) for key in ("checkpoints", "commits"))
+        document["unequal_widths"] = tuple(document.get("unequal_widths", ()))
         config = CrosscoderConfig(**document, checkpoints=checkpoints, commits=commits, settings=settings)
         crosscoder = Crosscoder(config)
         weights = load_file(path / WEIGHTS_FILE)

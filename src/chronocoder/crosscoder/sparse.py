@@ -8,7 +8,8 @@ gradient of the code is the dot product of two rows for each active entry (kerne
 import logging
 import warnings
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -19,13 +20,26 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from chronocoder.crosscoder.awaited import Awaited
+
 GATHERED = 1 << 22  # numbers that the plain kernels copy at a time
 TOKENS_AT_A_TIME = 256  # keeps the scores of a block of tokens in the processor's cache
+TOKENS_ON_GPU = 4096
+GROUP = 32  # columns of which a GPU looks for the largest number first
 GUESS_SLACK = 0.8  # by how much the answer may fall below its guess and still be found among the candidates
 _log = logging.getLogger(__name__)
 
 
-class ActiveLatents(NamedTuple):
+class ByFeature(NamedTuple):
+    """The active entries sorted by feature: where each feature's begin, the token of each, and its former place."""
+
+    offsets: Int[Tensor, " feature_plus_one"]
+    tokens: Int[Tensor, " active"]
+    order: Int[Tensor, " active"]
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveLatents:
     """Where a batch's codes are not zero, sorted by token.
 
     Attributes:
@@ -36,10 +50,21 @@ class ActiveLatents(NamedTuple):
     offsets: Int[Tensor, " token_plus_one"]
     features: Int[Tensor, " active"]
 
-    @property
+    @cached_property
     def tokens(self) -> Int[Tensor, " active"]:
         """The token of each entry."""
         return _owners(self.offsets, len(self.features))
+
+    @cached_property
+    def _sorted(self) -> tuple[Int[Tensor, " active"], Int[Tensor, " active"], Int[Tensor, " active"]]:
+        features, order = self.features.int().sort(stable=True)  # half the bits take half the time to sort
+        return features, self.tokens[order], order
+
+    def by_feature(self, dictionary_size: int) -> ByFeature:
+        """Return the entries sorted by feature; they are sorted once, for the gradients of all weights."""
+        features, tokens, order = self._sorted
+        starts = torch.arange(dictionary_size + 1, device=features.device, dtype=torch.int32)
+        return ByFeature(torch.searchsorted(features, starts), tokens, order)
 
 
 class Kept(NamedTuple):
@@ -54,6 +79,18 @@ class Kept(NamedTuple):
     smallest: Float[Tensor, ""]
 
 
+class Largest(NamedTuple):
+    """The largest numbers of each row.
+
+    Attributes:
+        values: shape (row, k).
+        indices: their columns, int64, shape (row, k).
+    """
+
+    values: Float[Tensor, "row k"]
+    indices: Int[Tensor, "row k"]
+
+
 class Backend(NamedTuple):
     """The kernels for one kind of device; none of them is differentiable.
 
@@ -64,12 +101,17 @@ class Backend(NamedTuple):
         dot_rows: (left (token, n), right (feature, n), active) to the dot products of left's row of the token with
             right's row of the feature, shape (active,), of at least single precision.
         nonzero: (mask, any shape) to the positions in the flattened mask that are true, ascending, shape (true,).
+        at_least: (digits (value,), base) to how many of those below `base` are at least 0, 1, ..., shape (base,).
+        largest: (preactivations (token, feature), norms (feature,), k) to the k largest products of each token, in no
+            order, shapes (token, k).
     """
 
     linear: Callable[[Tensor, Tensor, Tensor], Tensor]
     sum_rows: Callable[[Tensor, Tensor, Tensor, Tensor, torch.dtype], Tensor]
     dot_rows: Callable[[Tensor, Tensor, ActiveLatents], Tensor]
     nonzero: Callable[[Tensor], Tensor]
+    at_least: Callable[[Tensor, int], Tensor]
+    largest: Callable[[Tensor, Tensor, int], Largest]
 
 
 AddUp = Callable[[Int[Tensor, "..."]], Int[Tensor, "..."]]
@@ -89,13 +131,10 @@ def active_topk(
     preactivations: Float[Tensor, "token feature"], norms: Float[Tensor, " feature"], k: int
 ) -> ActiveLatents:
     """Return the k largest of each token's preactivation times norm, as far as they are positive; in no order."""
-    blocks = []
-    for block in preactivations.split(TOKENS_AT_A_TIME):
-        blocks.append(torch.topk(block * norms, k, dim=1, sorted=False))
-    kept = torch.cat([block.values for block in blocks]) > 0
-    features = torch.cat([block.indices for block in blocks])
+    largest = backend_for(preactivations).largest(preactivations, norms, k)
+    kept = largest.values > 0
     offsets = functional.pad(kept.sum(dim=1).cumsum(dim=0), (1, 0))
-    return ActiveLatents(offsets, features[kept])
+    return ActiveLatents(offsets, largest.indices[kept])
 
 
 @torch.no_grad()
@@ -111,14 +150,15 @@ def keep_largest(
     All entries that tie with the smallest are kept. The arguments are those of `kth_largest`; what `kth_largest` finds
     among all products this finds among candidates, without ever writing all products down.
     """
-    kernels = backend_for(preactivations)
+    shape = preactivations.shape
     lower = _lower_bound(guess, preactivations.device)
-    places, products = _products_above(preactivations, norms, lower, kernels)
-    if add_up((products >= lower).sum()) < count:
-        places, products = _products_above(preactivations, norms, torch.zeros_like(lower), kernels)
-    smallest = _radix_search(products, count, add_up)
-    places = places[products >= smallest]
-    return Kept(_active_at(places, *preactivations.shape), smallest)
+    places, products = _products_above(preactivations, norms, lower)
+    enough = Awaited(add_up((products >= lower).sum()))
+    smallest, places = _from_the_largest(places, products, count, add_up)
+    if enough.value() < count:
+        candidates = _products_above(preactivations, norms, torch.zeros_like(lower))
+        smallest, places = _from_the_largest(*candidates, count, add_up)
+    return Kept(_active_at(places, *shape), smallest)
 
 
 @torch.no_grad()
@@ -176,7 +216,7 @@ def sparse_encode(
     """
     if x.requires_grad:
         raise ValueError("x requires a gradient, and sparse_encode has none for it; pass x.detach()")
-    values: Tensor = _SparseEncode.apply(x, W_enc, b_enc, *active, preactivations.detach())  # type: ignore[no-untyped-call]
+    values: Tensor = _SparseEncode.apply(x, W_enc, b_enc, active, preactivations.detach())  # type: ignore[no-untyped-call]
     return values
 
 
@@ -187,7 +227,7 @@ def sparse_decode(
 
     Under autocast the rows and the result are of autocast's type; sums are of single precision.
     """
-    decoded: Tensor = _SparseDecode.apply(values, W_dec, *active)  # type: ignore[no-untyped-call]
+    decoded: Tensor = _SparseDecode.apply(values, W_dec, active)  # type: ignore[no-untyped-call]
     return decoded
 
 
@@ -199,60 +239,47 @@ def backend_for(tensor: Tensor) -> Backend:
 class _SparseEncode(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, offsets: Tensor, features: Tensor, preactivations: Tensor
+        ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, active: ActiveLatents, preactivations: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(_computed_in(x), offsets, features)
-        ctx.dictionary_size, ctx.weight_dtype, ctx.bias_dtype = len(W_enc), W_enc.dtype, b_enc.dtype
-        return preactivations[_owners(offsets, len(features)), features]
+        ctx.save_for_backward(_computed_in(x))
+        ctx.active, ctx.dictionary_size = active, len(W_enc)
+        ctx.weight_dtype, ctx.bias_dtype = W_enc.dtype, b_enc.dtype
+        return preactivations[active.tokens, active.features]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, *entries = ctx.saved_tensors
-        by_feature = _sorted_by_feature(ActiveLatents(*entries), ctx.dictionary_size)
+        (x,) = ctx.saved_tensors
+        by_feature = ctx.active.by_feature(ctx.dictionary_size)
         weights = gradient[by_feature.order]
         of_bias = torch.segment_reduce(weights.to(ctx.bias_dtype), "sum", offsets=by_feature.offsets)
-        return None, _sum_by_feature(x, weights, by_feature, ctx.weight_dtype), of_bias, None, None, None
+        return None, _sum_by_feature(x, weights, by_feature, ctx.weight_dtype), of_bias, None, None
 
 
 class _SparseDecode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, W_dec: Tensor, offsets: Tensor, features: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, W_dec: Tensor, active: ActiveLatents) -> Tensor:
         table = _computed_in(W_dec)
-        ctx.save_for_backward(values, table, offsets, features)
-        ctx.weight_dtype = W_dec.dtype
-        return backend_for(table).sum_rows(table, features, values, offsets, table.dtype)
+        ctx.save_for_backward(values, table)
+        ctx.active, ctx.weight_dtype = active, W_dec.dtype
+        return backend_for(table).sum_rows(table, active.features, values, active.offsets, table.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        values, table, *entries = ctx.saved_tensors
-        active, of_values, of_weight = ActiveLatents(*entries), None, None
+        values, table = ctx.saved_tensors
+        active, of_values, of_weight = ctx.active, None, None
         gradient = gradient.contiguous()  # else the sums take a path many times slower
         if ctx.needs_input_grad[0]:
             of_values = backend_for(table).dot_rows(gradient, table, active).to(values.dtype)
         if ctx.needs_input_grad[1]:
-            by_feature = _sorted_by_feature(active, len(table))
+            by_feature = active.by_feature(len(table))
             of_weight = _sum_by_feature(gradient, values[by_feature.order], by_feature, ctx.weight_dtype)
-        return of_values, of_weight, None, None
-
-
-class _ByFeature(NamedTuple):
-    """The active entries sorted by feature: where each feature's begin, the token of each, and its former place."""
-
-    offsets: Int[Tensor, " feature_plus_one"]
-    tokens: Int[Tensor, " active"]
-    order: Int[Tensor, " active"]
-
-
-def _sorted_by_feature(active: ActiveLatents, dictionary_size: int) -> _ByFeature:
-    features, order = active.features.int().sort(stable=True)  # half the bits take half the time to sort
-    starts = torch.arange(dictionary_size + 1, device=features.device, dtype=torch.int32)
-    return _ByFeature(torch.searchsorted(features, starts), active.tokens[order], order)
+        return of_values, of_weight, None
 
 
 def _sum_by_feature(
-    table: Float[Tensor, "token n"], weights: Float[Tensor, " active"], by_feature: _ByFeature, dtype: torch.dtype
+    table: Float[Tensor, "token n"], weights: Float[Tensor, " active"], by_feature: ByFeature, dtype: torch.dtype
 ) -> Float[Tensor, "feature n"]:
     return backend_for(table).sum_rows(table, by_feature.tokens, weights, by_feature.offsets, dtype)
 
@@ -286,15 +313,23 @@ def _lower_bound(guess: Tensor | None, device: torch.device) -> Float[Tensor, ""
 
 
 def _products_above(
-    preactivations: Tensor, norms: Tensor, lower: Tensor, kernels: Backend
+    preactivations: Tensor, norms: Tensor, lower: Tensor
 ) -> tuple[Int[Tensor, " candidate"], Float[Tensor, " candidate"]]:
-    """Return where preactivation times norm is at least `lower` and positive, perhaps a few more, and the products."""
+    """Return where preactivation times norm is at least `lower`, perhaps a few more, and the products, from 0."""
     wide = torch.promote_types(preactivations.dtype, torch.float32)
     norms = norms.to(wide)
-    places = kernels.nonzero(preactivations > lower * 0.999 / norms)  # less, because the quotient is rounded
-    products = preactivations.flatten()[places].to(wide) * norms[places % len(norms)]
-    positive = products > 0  # a product of tiny numbers may be zero
-    return places[positive], products[positive]
+    mask = preactivations > lower * 0.999 / norms  # less, because the quotient is rounded
+    places = backend_for(preactivations).nonzero(mask)
+    return places, preactivations.flatten()[places].to(wide) * norms[places % len(norms)]
+
+
+def _from_the_largest(
+    places: Int[Tensor, " candidate"], products: Float[Tensor, " candidate"], count: int, add_up: AddUp
+) -> tuple[Float[Tensor, ""], Int[Tensor, " active"]]:
+    """Return the `count`-th largest product over all processes, and the places of those that are as large."""
+    smallest = _radix_search(products, count, add_up)
+    kept = backend_for(products).nonzero((products >= smallest) & (products > 0))
+    return smallest, places[kept]
 
 
 def _radix_search(positive: Float[Tensor, " value"], count: int, add_up: AddUp) -> Float[Tensor, ""]:
@@ -309,24 +344,54 @@ def _radix_search(positive: Float[Tensor, " value"], count: int, add_up: AddUp) 
     if positive.dtype == torch.float64:
         raise ValueError("values of torch.float64 have no exact threshold here; pass values.float()")
     bits = positive.float().view(torch.int32)
-    high, rank = _digit_at(bits >> 16, 1 << 15, torch.tensor(count, device=bits.device), add_up)
-    low, _ = _digit_at((bits & 0xFFFF)[bits >> 16 == high], 1 << 16, rank, add_up)
+    high, rank = _digit_at(bits >> 16, 1 << 15, torch.full((), count, device=bits.device), add_up)
+    low, _ = _digit_at(torch.where(bits >> 16 == high, bits & 0xFFFF, 1 << 16), 1 << 16, rank, add_up)
     return torch.where(low < 0, 0, high << 16 | low).int().view(torch.float32)
 
 
 def _digit_at(
     digits: Int[Tensor, " value"], base: int, rank: Int[Tensor, ""], add_up: AddUp
 ) -> tuple[Int[Tensor, ""], Int[Tensor, ""]]:
-    """Return the rank-th largest digit over all processes, or -1, and the rank among the values that have it."""
-    counts = add_up(torch.bincount(digits, minlength=base))
-    at_least = counts.flip(0).cumsum(0).flip(0)
+    """Return the rank-th largest digit below `base` over all processes, or -1, and the rank among its equals."""
+    at_least = add_up(backend_for(digits).at_least(digits, base))
     digit = (at_least >= rank).sum() - 1
     above = torch.cat([at_least[1:], at_least.new_zeros(1)])
     return digit, rank - above[digit.clamp(min=0)]
 
 
+def _plain_at_least(digits: Int[Tensor, " value"], base: int) -> Int[Tensor, " digit"]:
+    return torch.bincount(digits, minlength=base + 1)[:base].flip(0).cumsum(0).flip(0)
+
+
+def _at_least_by_sorting(digits: Int[Tensor, " value"], base: int) -> Int[Tensor, " digit"]:
+    """Count without waiting for the GPU, as `bincount` does, and without adding up where all threads do."""
+    ends = torch.searchsorted(digits.sort().values, torch.arange(base + 1, dtype=digits.dtype, device=digits.device))
+    return ends[base] - ends[:base]
+
+
 def _plain_nonzero(mask: Bool[Tensor, "..."]) -> Int[Tensor, " true"]:
     return mask.flatten().nonzero()[:, 0]
+
+
+def _plain_largest(preactivations: Tensor, norms: Tensor, k: int) -> Largest:
+    blocks = [torch.topk(block * norms, k, dim=1, sorted=False) for block in preactivations.split(TOKENS_AT_A_TIME)]
+    return Largest(torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks]))
+
+
+def _largest_by_groups(preactivations: Tensor, norms: Tensor, k: int) -> Largest:
+    """Find the k groups of columns with the largest maxima: the k largest numbers of the row are among theirs."""
+    blocks = [_of_groups(block * norms, k) for block in preactivations.split(TOKENS_ON_GPU)]
+    return Largest(torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks]))
+
+
+def _of_groups(scores: Float[Tensor, "token feature"], k: int) -> Largest:
+    if scores.shape[1] % GROUP or scores.shape[1] < 2 * GROUP * k:
+        return Largest(*scores.topk(k, dim=1, sorted=False))
+    groups = scores.unflatten(1, (GROUP, -1))  # columns far apart make a group, so that neighbours are read together
+    best = groups.amax(dim=1).topk(k, dim=1, sorted=False).indices
+    candidates = groups.gather(2, best[:, None].expand(-1, GROUP, -1)).flatten(1)
+    found = candidates.topk(k, dim=1, sorted=False)
+    return Largest(found.values, found.indices // k * groups.shape[2] + best.gather(1, found.indices % k))
 
 
 def _plain_sum_rows(table: Tensor, indices: Tensor, weights: Tensor, offsets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -371,7 +436,9 @@ def _cpu_dot_rows(left: Tensor, right: Tensor, active: ActiveLatents) -> Tensor:
     zeros = torch.zeros(len(active.features), dtype=wide)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        pattern = torch.sparse_csr_tensor(*active, zeros, (len(left), len(right)), check_invariants=False)
+        pattern = torch.sparse_csr_tensor(
+            active.offsets, active.features, zeros, (len(left), len(right)), check_invariants=False
+        )
     dots: Tensor = torch.sparse.sampled_addmm(pattern, left.to(wide), right.to(wide).t()).values()
     return dots
 
@@ -382,12 +449,12 @@ def _cpu_nonzero(mask: Bool[Tensor, "..."]) -> Int[Tensor, " true"]:
 
 @cache
 def _plain_backend() -> Backend:
-    return Backend(functional.linear, _plain_sum_rows, _plain_dot_rows, _plain_nonzero)
+    return Backend(functional.linear, _plain_sum_rows, _plain_dot_rows, _plain_nonzero, _plain_at_least, _plain_largest)
 
 
 @cache
 def _cpu_backend() -> Backend:
-    return Backend(_cpu_linear, _cpu_sum_rows, _cpu_dot_rows, _cpu_nonzero)
+    return Backend(_cpu_linear, _cpu_sum_rows, _cpu_dot_rows, _cpu_nonzero, _plain_at_least, _plain_largest)
 
 
 @cache
@@ -397,7 +464,8 @@ def _cuda_backend() -> Backend:
         return _plain_backend()
     from chronocoder.crosscoder import triton_kernels  # not on every machine
 
-    return Backend(functional.linear, triton_kernels.sum_rows, triton_kernels.dot_rows, _plain_nonzero)
+    kernels = triton_kernels.sum_rows, triton_kernels.dot_rows
+    return Backend(functional.linear, *kernels, _plain_nonzero, _at_least_by_sorting, _largest_by_groups)
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"cpu": _cpu_backend, "cuda": _cuda_backend}

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from chronocoder.activations.formats import Stored, normalised
 from chronocoder.activations.loader import sampled_blocks, shuffled_batches
 from chronocoder.activations.sources import ActivationSource
+from chronocoder.crosscoder.awaited import Awaited
 from chronocoder.crosscoder.batch import TrainingBatch
 from chronocoder.crosscoder.history import Losses, history_dataset
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
@@ -51,7 +52,7 @@ class ActivationStatistics(NamedTuple):
     """What the normalisation and the decoder's bias begin with.
 
     Attributes:
-        scale: s_m = sqrt(d) / mean_b ||a_b^m||, shape (checkpoint,).
+        scale: s_m = sqrt(d_m) / mean_b ||a_b^m||, d_m the width at checkpoint m, shape (checkpoint,).
         mean: mean of the scaled activations, shape (checkpoint, d_model).
     """
 
@@ -70,7 +71,7 @@ def measure_activations(
         sums[:, 1] += block.norm(dim=-1).sum(dim=0, dtype=torch.float64)
         sums[:, 2:] += block.sum(dim=0, dtype=torch.float64)
     sums = team.add_all(sums)
-    scale = source.width**0.5 * sums[:, 0] / sums[:, 1]
+    scale = torch.tensor(source.widths, dtype=sums.dtype, device=sums.device).sqrt() * sums[:, 0] / sums[:, 1]
     mean = scale[:, None] * sums[:, 2:] / sums[:, :1]
     return ActivationStatistics(scale.float(), mean.float())
 
@@ -139,6 +140,7 @@ class Trainer:
         self._finish_gradients = team.sum_gradients(self._parameters)
         self._silent_tokens = torch.zeros(len(features), dtype=torch.int64, device=accelerator.device)
         self._scale = torch.ones(source.checkpoints, device=accelerator.device)
+        self._smallest: Tensor | None = None
         self.step, self.records = 0, list[Record]()
 
     def begin(self) -> None:
@@ -164,6 +166,7 @@ class Trainer:
             buffer_tokens=settings.shuffle_tokens,
             rank=team.rank,
             processes=team.processes,
+            device=self._accelerator.device,
         )
         left = range(self.step, settings.steps)
         with closing(batches), tqdm(left, desc="train", mininterval=2, disable=not team.leads) as steps:
@@ -188,18 +191,18 @@ class Trainer:
     def train_step(self, local: Stored, rescue_path: Path) -> None:
         """Change the weights by one batch, of which this process has a part, in raw units."""
         x = self._team.share_tokens(normalised(local, self._scale).flatten(1))
-        batch = TrainingBatch(self.crosscoder, x, self.step, self._settings.batch_tokens, self._team)
-        loss, threshold, record = self._losses(batch)
         self._optimizer.zero_grad()
+        batch = TrainingBatch(self.crosscoder, x, self.step, self._settings.batch_tokens, self._team, self._smallest)
+        loss, threshold, record = self._losses(batch)
+        self._smallest = batch.smallest
         self._accelerator.backward(loss)
         self._finish_gradients()
-        if not isfinite(self._clip_gradients()):  # a loss that is not finite makes it so too, on every process at once
+        rate = self._settings.learning_rate * _learning_rate_factor(self._settings, self.step)
+        self._optimizer.param_groups[0]["lr"] = rate
+        if not isfinite(self._update()):  # a loss that is not finite makes it so too, on every process at once
             self._rescue(rescue_path)
         if threshold is not None:
             self.crosscoder.threshold.copy_(threshold)
-        rate = self._settings.learning_rate * _learning_rate_factor(self._settings, self.step)
-        self._optimizer.param_groups[0]["lr"] = rate
-        self._optimizer.step()
         if record is not None:
             self.records.append({"step": self.step, "learning_rate": rate, **record})
         self.step += 1
@@ -210,10 +213,11 @@ class Trainer:
         halved = self._settings.precision == "bfloat16"  # not Accelerate's: a process could never change it again
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=halved):
             selection = self._settings.train(batch)
+            dead = self._update_dead(selection)
+            number = Awaited(self._team.add_shards(dead.sum()))  # known by the time that it is asked for
             decoded = selection.codes.decode(crosscoder.decoder_rows.flatten(1))
             error = batch.x - self._team.add_shards(decoded) - crosscoder.b_dec.flatten()
-            dead = self._update_dead(selection)
-            auxiliary = auxiliary_loss(batch, error.detach(), dead)
+            auxiliary = auxiliary_loss(batch, error.detach(), dead, number)
         penalty = batch.x.new_zeros(()) if selection.penalty is None else selection.penalty
         losses = Losses(error, penalty, auxiliary)
         loss = losses.total(batch)
@@ -227,15 +231,28 @@ class Trainer:
         return self._silent_tokens >= self._settings.dead_after
 
     @torch.no_grad()
-    def _clip_gradients(self) -> float:
-        """Clip the gradients to a norm over all shards, and return the norm they had."""
+    def _update(self) -> float:
+        """Clip the gradients to a norm over all shards and change the weights; return the norm that they had.
+
+        Gradients that are not finite change nothing. On a GPU the optimiser itself clips them or leaves them out: it is
+        under way before the norm is known here.
+        """
         gradients = {name: value.grad for name, value in self.crosscoder.named_parameters() if value.grad is not None}
         squares = {name: value.norm().square() for name, value in gradients.items()}
         shared = squares.pop("b_dec")
-        norm = float(torch.sqrt(self._team.add_shards(torch.stack(list(squares.values())).sum()) + shared))
-        if norm > self._settings.gradient_norm:
-            torch._foreach_mul_(list(gradients.values()), self._settings.gradient_norm / norm)
-        return norm
+        norm = torch.sqrt(self._team.add_shards(torch.stack(list(squares.values())).sum()) + shared)
+        if norm.is_cuda:
+            known = Awaited(norm)
+            divisor = (norm / self._settings.gradient_norm).clamp(min=1)
+            vars(self._optimizer).update(grad_scale=divisor, found_inf=norm.isfinite().logical_not().float())
+            self._optimizer.step()
+            return known.value()
+        value = float(norm)
+        if value > self._settings.gradient_norm:
+            torch._foreach_mul_(list(gradients.values()), self._settings.gradient_norm / value)
+        if isfinite(value):
+            self._optimizer.step()
+        return value
 
     def _received(self, stop: StopRequest) -> int:
         """Return the signal that this process has received, or SIGTERM where another one has received any."""
@@ -266,21 +283,27 @@ class Trainer:
 
 
 def auxiliary_loss(
-    batch: TrainingBatch, residual: Float[Tensor, "token n"], dead: Bool[Tensor, " feature"]
+    batch: TrainingBatch, residual: Float[Tensor, "token n"], dead: Bool[Tensor, " feature"], number: Awaited
 ) -> Float[Tensor, ""]:
     """Return the loss by which dead latents learn the residual x - x_hat (Gao et al. 2406.04093, appendix A.2).
 
     The largest `auxiliary_k` preactivations of dead latents guess the residual; the loss is the squared error of the
     guess, summed over tokens, checkpoints and width as the main loss is. Negative ones count a hundredth: a dead latent
     of `l1`, and any that is negative on every token, would else never have a gradient again.
+
+    Args:
+        batch: the batch.
+        residual: x - x_hat.
+        dead: of the latents that this process holds, those that are dead.
+        number: of all dead latents.
     """
     settings, team = batch.crosscoder.config.settings, batch.team
-    if not settings.auxiliary_coefficient or int(team.add_shards(dead.sum())) == 0:
+    if not settings.auxiliary_coefficient or number.value() == 0:
         return residual.new_zeros(())
     places = dead.nonzero().flatten()
     of_dead = batch.values()[:, places]
     entries = active_where(of_dead >= team.kth_of_token(of_dead, settings.auxiliary_k))
-    codes = batch.at(entries._replace(features=places[entries.features]))
+    codes = batch.at(replace(entries, features=places[entries.features]))
     leaking = replace(codes, values=leaky_relu(codes.values, NEGATIVE_SLOPE))
     guess = team.add_shards(leaking.decode(batch.crosscoder.decoder_rows.flatten(1)))
     return (residual - guess).pow(2).sum()

@@ -14,8 +14,8 @@ from torch import Tensor
 from chronocoder.crosscoder.sparse import ActiveLatents
 
 PIECE = 128  # entries that one program adds up: a feature of every token must not hold up all others
-ENTRIES = 8  # entries that a program reads at once
-WIDTH = 512  # numbers of a row that a program reads at once, at most
+ENTRIES = 4  # entries that a program reads at once; with 8 of 512 numbers the sums take five times as long (H200)
+WIDTH = 1024  # numbers of a row that a program reads at once, at most
 
 
 class _Pieces(NamedTuple):

@@ -168,7 +168,7 @@ class Measuring(NamedTuple):
         Twice all that where features are patched towards another prefix, which is read too.
         """
         tokens = self.prompts.number * self.prompts.length
-        before = blocks_flops(self.shape, tokens, self.prompts.length, blocks_up_to(self.site))
+        before = blocks_flops(self.shape, tokens, self.prompts.length, blocks_up_to(self.site, self.shape.blocks))
         once = self.crosscoder.checkpoints * before + tokens * self.crosscoder.product_flops()
         return once * (2 if self.settings.intervention in ("counterfactual", "resample") else 1)
 
@@ -291,7 +291,7 @@ def cross_entropy_flops(shape: ModelShape, crosscoder: CrosscoderShape, text: Pr
     """
     sequences, length, _ = text
     tokens = sequences * length
-    before = blocks_flops(shape, tokens, length, blocks_up_to(site))
+    before = blocks_flops(shape, tokens, length, blocks_up_to(site, shape.blocks))
     after = blocks_flops(shape, tokens, length, blocks_after(site, shape.blocks)) + logits_flops(shape, tokens)
     spliced = 2 * tokens * crosscoder.product_flops() + own_codes_flops(crosscoder, tokens)
     return crosscoder.checkpoints * (before + 5 * after) + spliced

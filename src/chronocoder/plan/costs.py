@@ -26,6 +26,7 @@ from chronocoder.plan.memory import (
     LIGHT_PROCESS_BYTES,
     PROCESS_BYTES,
     Memory,
+    ahead_bytes,
     loader_bytes,
     model_bytes,
     on,
@@ -119,9 +120,9 @@ def _corpus(place: Place) -> Cost:
 def _harvest(place: Place) -> Cost:
     """Run the model up to the site, on both splits or, where training streams, of validation alone."""
     corpus, shape, dtype = place.suite.corpus, place.shape, place.experiment.harvest.dtype
-    length, blocks = corpus.sequence_length, blocks_up_to(place.job.site)
+    length, blocks = corpus.sequence_length, blocks_up_to(place.job.site, place.shape.blocks)
     flops = sum(blocks_flops(shape, sequences_of(corpus, split) * length, length, blocks) for split in place.splits)
-    written = sum(activation_store_bytes(corpus, split, shape, dtype) for split in place.splits)
+    written = sum(activation_store_bytes(corpus, split, shape, place.job.site, dtype) for split in place.splits)
     held = place.held(1) + pass_bytes(shape, place.experiment.harvest.batch_size * length)
     text = text_bytes(corpus, place.splits)
     memory = on(place.accelerated, held, text, text + place.loading(1))
@@ -153,9 +154,10 @@ def _compare(place: Place) -> Cost:
     suite, shape = place.suite, place.shape
     length, checkpoints = suite.corpus.sequence_length, len(suite.studied)
     tokens = min(place.experiment.similarity.tokens, rows_of(suite.corpus, "validation"))
-    once = sum(blocks_flops(shape, tokens, length, blocks_up_to(site)) for site in suite.sites)
+    once = sum(blocks_flops(shape, tokens, length, blocks_up_to(site, shape.blocks)) for site in suite.sites)
     work = Work(disk_bytes=checkpoints * shape.checkpoint_bytes).adding(checkpoints * once, shape.loaded.products())
-    samples = checkpoints * tokens * shape.d_model * (4 * len(suite.sites) + 8)  # in float32, and one site's in float64
+    widths = [shape.width_at(site) for site in suite.sites] or [0]
+    samples = checkpoints * tokens * (4 * sum(widths) + 8 * max(widths))  # in float32, and one site's in float64
     models = min(2, checkpoints)  # one is held until the next is loaded
     held = place.held(models) + pass_bytes(shape, min(tokens, COMPARED_SEQUENCES * length))
     return Cost(work, on(place.accelerated, held, samples, samples + place.loading(models)))
@@ -176,14 +178,14 @@ def _scan(place: Place) -> Cost:
     )
     length = suite.corpus.sequence_length
     tokens = min(scan.tokens, rows_of(suite.corpus, "validation"))
-    sampled = sum(blocks_flops(shape, tokens, length, blocks_up_to(site)) for site in suite.sites)
+    sampled = sum(blocks_flops(shape, tokens, length, blocks_up_to(site, shape.blocks)) for site in suite.sites)
     entries = scan_entries(suite)
     work = Work(pairs + sampled, disk_bytes=shape.checkpoint_bytes + 2.0 * len(suite.sites) * entries)
     most = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE / shape.vocabulary_size)
     scored_part = max(max(1, texts.scored) / texts.length for texts in of_suite.texts)
     passing = pass_bytes(shape, most) + 4.0 * most * scored_part * shape.vocabulary_size
     samples = tokens * shape.d_model * (4 * len(suite.sites) + 8) + 16.0 * entries * len(suite.sites)
-    return Cost(work, on(place.accelerated, model_bytes(shape) + passing, samples, samples + place.loading(1)))
+    return Cost(work, on(place.accelerated, place.held(1) + passing, samples, samples + place.loading(1)))
 
 
 def _collect_scan(place: Place) -> Cost:
@@ -204,7 +206,7 @@ def _train(place: Place) -> Cost:
     rows = settings.steps * settings.batch_tokens + min(settings.normalisation_tokens, rows_of(corpus, "train"))
     models, moved, text = 0.0, place.rows_bytes(rows), 0.0
     if place.streams:
-        length, blocks = corpus.sequence_length, blocks_up_to(place.site)
+        length, blocks = corpus.sequence_length, blocks_up_to(place.site, place.shape.blocks)
         models = streaming_flops(settings, place.shape, crosscoder.checkpoints, length, blocks)
         moved = training.processes * crosscoder.checkpoints * place.shape.checkpoint_bytes
         text = text_bytes(corpus, ["train"])
@@ -213,7 +215,9 @@ def _train(place: Place) -> Cost:
     pass_tokens = experiment.harvest.batch_size * corpus.sequence_length
     work = Work(0 if low else products, products if low else 0, moved, training.processes)
     work = work.adding(models, place.shape.loaded.products())
-    memory = training_memory(settings, training, place.shape, crosscoder, loader, pass_tokens, place.accelerated)
+    ahead = ahead_bytes(settings, training, crosscoder, row_bytes)
+    sizes = place.shape, crosscoder, loader, pass_tokens
+    memory = training_memory(settings, training, *sizes, place.accelerated, ahead)
     return Cost(work, memory)
 
 

@@ -72,7 +72,9 @@ def token_bytes(width: int, number_format: str) -> int:
     return width * NUMBER_BYTES[number_format] + (4 if number_format == "int8" else 0)
 
 
-def activation_store_bytes(corpus: CorpusSettings, split: str, shape: ModelShape, number_format: str) -> float:
+def activation_store_bytes(
+    corpus: CorpusSettings, split: str, shape: ModelShape, site: str, number_format: str
+) -> float:
     """Return the bytes of a store of activations.
 
     Activations are not compressed and lie in whole chunks, R rows rounded up: R x `token_bytes`. Compressed token ids
@@ -81,7 +83,7 @@ def activation_store_bytes(corpus: CorpusSettings, split: str, shape: ModelShape
     rows, piece = rows_of(corpus, split), piece_rows_of(corpus)
     written = -(-rows // piece) * piece
     columns = log2(shape.vocabulary_size) / 8 + 0.25
-    return written * token_bytes(shape.d_model, number_format) + rows * columns + STORE_BYTES / 2
+    return written * token_bytes(shape.width_at(site), number_format) + rows * columns + STORE_BYTES / 2
 
 
 def corpus_bytes(corpus: CorpusSettings, split: str, vocabulary_size: int) -> float:
@@ -192,15 +194,15 @@ def _checkpoints(suite: str, experiment: Experiment, shape: ModelShape, jobs: li
 
 def _activations(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job]) -> list[Stored]:
     """Return the stores of both splits, or of validation alone where training streams."""
-    count = sum(job.rule == "harvest_activations" for job in jobs)
+    sites = [job.site for job in jobs if job.rule == "harvest_activations"]
     corpus, number_format = experiment.suites[suite].corpus, experiment.harvest.dtype
     splits = ["validation"] if experiment.training.activations == "streaming" else ["train", "validation"]
     return [
         Stored(
             suite,
             f"activations, {split}",
-            count,
-            count * activation_store_bytes(corpus, split, shape, number_format),
+            len(sites),
+            sum(activation_store_bytes(corpus, split, shape, site, number_format) for site in sites),
         )
         for split in splits
     ]

@@ -30,6 +30,7 @@ from chronocoder.plan.sizes import (
     blocks_after,
     chosen_features,
     control_directions,
+    exact_sequences,
     random_in_place,
     top_features,
 )
@@ -94,8 +95,9 @@ def ablation_cost(place: Place) -> Cost:
     tasks = place.examples
     measured = place.measurings
     flops, reading = sum(ablation_flops(task, ablation) for task in measured), sum(task.reading for task in measured)
-    rows = EXACT_ROWS * settings.batch_size if any(texts.number == 1 for texts in place.texts) else 0
-    exact = _exact_bytes(place) + 8.0 * rows * place.shape.vocabulary_size
+    sequences = _exact_sequences(place, whole=True)
+    rows = EXACT_ROWS * sequences if any(texts.number == 1 for texts in place.texts) else 0
+    exact = max(_exact_bytes(place, sequences) + 8.0 * rows * place.shape.vocabulary_size, _exact_bytes(place))
     passing = max(_resumed_bytes(place, settings.batch_size, gradient=True), exact)
     sets = len(ablation.set_sizes) * (1 + ablation.random_sets)
     chosen, top = chosen_features(ablation, crosscoder), top_features(ablation, crosscoder)
@@ -152,13 +154,23 @@ def _resumed_bytes(place: Place, sequences: int, gradient: bool = False) -> floa
     return pass_bytes(place.shape, sequences * place.length) * blocks + logits
 
 
-def _exact_bytes(place: Place) -> float:
+def _exact_bytes(place: Place, sequences: int | None = None) -> float:
     """Return the bytes of a batch of exact effects: a pass, keys and values of its rows in one block, scored logits."""
-    sequences = place.experiment.attribution.batch_size
+    sequences = sequences or _exact_sequences(place)
     tokens, rows = sequences * place.length, EXACT_ROWS * sequences
     past = 2.0 * place.shape.loaded.number_bytes * rows * place.length * place.shape.key_value_width
     scored = min(tokens, rows * max(texts.scored for texts in place.texts))
     return pass_bytes(place.shape, tokens) + past + _logits_bytes(place, scored)
+
+
+def _exact_sequences(place: Place, whole: bool = False) -> int:
+    """Return the sequences whose tokens a pass of exact effects has at most; `whole`: with logits of all tokens."""
+    batch_size = place.experiment.attribution.batch_size
+    if not place.accelerated:
+        return batch_size
+    scored = {texts.scored or float(whole) for texts in place.texts}
+    vocabulary = place.shape.vocabulary_size
+    return max(exact_sequences(batch_size, place.length, positions, vocabulary) for positions in scored)
 
 
 def _logits_bytes(place: Place, positions: float) -> float:

@@ -42,7 +42,7 @@ def loader_bytes(
 ) -> float:
     """Return the bytes of a process's loader: two groups of rows, the batches ahead, and the one in use in float32.
 
-    (2 x rows + `BATCHES_AHEAD` x batch) x M x `row_bytes` + batch x M x 4 d. A group is as many whole pieces as
+    2 x rows x M x `row_bytes` + `ahead_bytes` + batch x M x 4 d. A group is as many whole pieces as
     `shuffle_tokens` has room for, at least one a process; the processes share groups and batches.
 
     Args:
@@ -55,8 +55,15 @@ def loader_bytes(
     rows, piece = rows_of(corpus, "train"), piece_rows_of(corpus)
     order = RowOrder(rows, piece, 0, settings.shuffle_tokens, rank=0, processes=training.processes)
     batch = settings.batch_tokens / training.processes
-    stored = (2 * order.largest_part + BATCHES_AHEAD * batch) * row_bytes
-    return crosscoder.checkpoints * (stored + batch * 4 * crosscoder.d_model)
+    held = crosscoder.checkpoints * (2 * order.largest_part * row_bytes + batch * 4 * crosscoder.d_model)
+    return held + ahead_bytes(settings, training, crosscoder, row_bytes)
+
+
+def ahead_bytes(
+    settings: CrosscoderSettings, training: TrainingSettings, crosscoder: CrosscoderShape, row_bytes: int
+) -> float:
+    """Return the bytes of the batches that a process holds ahead, on an accelerator too where there is one."""
+    return BATCHES_AHEAD * settings.batch_tokens / training.processes * crosscoder.checkpoints * row_bytes
 
 
 def step_bytes(settings: CrosscoderSettings, training: TrainingSettings, crosscoder: CrosscoderShape) -> float:
@@ -93,6 +100,7 @@ def training_memory(
     loader: float,
     pass_tokens: int,
     accelerated: bool,
+    ahead: float = 0.0,
 ) -> Memory:
     """Return the peak of a training process.
 
@@ -108,6 +116,7 @@ def training_memory(
         loader: bytes of the loader, and of the text where activations are streamed.
         pass_tokens: tokens of a forward pass, where activations are streamed.
         accelerated: whether there is an accelerator.
+        ahead: bytes of the batches that wait on it.
     """
     models = loading = 0.0
     if training.activations == "streaming":
@@ -118,7 +127,7 @@ def training_memory(
     if not accelerated:
         return on(False, models + max(step + loader, folded + 4 * crosscoder.parameters), loading=loading)
     state = crosscoder.state_bytes / training.dictionary_shards if settings.steps > training.save_every else 0.0
-    return on(True, models + max(step, folded), max(loader + state, 12.0 * crosscoder.parameters), loading)
+    return on(True, models + max(step + ahead, folded), max(loader + state, 12.0 * crosscoder.parameters), loading)
 
 
 def model_bytes(shape: ModelShape) -> float:

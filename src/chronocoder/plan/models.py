@@ -11,6 +11,7 @@ from huggingface_hub import hf_hub_download
 
 from chronocoder.config import NONE, Experiment, LocalSource, NurserySource, Suite
 from chronocoder.errors import ConfigError
+from chronocoder.site_names import parse_site
 from chronocoder.suites.families import HubPlace
 from chronocoder.suites.hub import hub_errors, hub_token
 
@@ -85,6 +86,7 @@ class ModelShape:
         tied: whether the input and output embeddings are one matrix.
         stored_bytes: bytes of a number in the checkpoint's files.
         loaded: how the models are loaded.
+        head_width: width of a head.
     """
 
     d_model: int
@@ -97,6 +99,11 @@ class ModelShape:
     tied: bool
     stored_bytes: int
     loaded: Loaded = LOADED_IN_FLOAT32
+    head_width: int = 1
+
+    def width_at(self, site: str) -> int:
+        """Return the width of an activation at a site: that of the stream, or of a head."""
+        return self.d_model if parse_site(site).head is None else self.head_width
 
     @property
     def block_parameters(self) -> int:
@@ -205,14 +212,27 @@ def crosscoder_shape(
     experiment: Experiment, suite: str, comparison: str, variant: str, model: ModelShape
 ) -> CrosscoderShape:
     """Return the sizes of the crosscoders of a comparison and a variant."""
-    checkpoints = experiment.suites[suite].comparisons[comparison].checkpoints
-    return CrosscoderShape(len(checkpoints), model.d_model, experiment.variants[variant].dictionary_size)
+    settings = experiment.suites[suite]
+    width = model.width_at(settings.site_of(comparison))
+    checkpoints = settings.comparisons[comparison].checkpoints
+    return CrosscoderShape(len(checkpoints), width, experiment.variants[variant].dictionary_size)
 
 
 def nursery_shape(source: NurserySource) -> ModelShape:
     """Return the shape of the GPT-NeoX that a nursery trains, in float32."""
     d = source.hidden_size
-    return ModelShape(d, source.blocks, d, d, 4 * d, source.vocabulary_size, gated=False, tied=False, stored_bytes=4)
+    return ModelShape(
+        d_model=d,
+        blocks=source.blocks,
+        attention_width=d,
+        key_value_width=d,
+        intermediate_size=4 * d,
+        vocabulary_size=source.vocabulary_size,
+        gated=False,
+        tied=False,
+        stored_bytes=4,
+        head_width=d // source.heads,
+    )
 
 
 def parse_shape(values: Any, where: str) -> ModelShape:
@@ -249,6 +269,7 @@ def parse_shape(values: Any, where: str) -> ModelShape:
         tied=values.get("tie_word_embeddings", True),
         stored_bytes=BYTES[saved],
         loaded=Loaded(saved),
+        head_width=head,
     )
 
 

@@ -129,4 +129,4 @@ class Place(NamedTuple):
 
     def rows_bytes(self, rows: float) -> float:
         """Return the bytes of stored activations of a comparison's checkpoints."""
-        return rows * self.crosscoder.checkpoints * token_bytes(self.shape.d_model, self.experiment.harvest.dtype)
+        return rows * self.crosscoder.checkpoints * token_bytes(self.crosscoder.d_model, self.experiment.harvest.dtype)

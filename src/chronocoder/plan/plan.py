@@ -155,7 +155,7 @@ def make_plan(
     """
     experiment = experiment.with_dearest_choice()
     for name, suite in experiment.suites.items():
-        check_sites(name, suite, shapes[name].blocks)
+        check_sites(name, suite, shapes[name])
     jobs = jobs_of(experiment)
     costs = {
         job: cost_of(Place(experiment, shapes[job.suite], job, hardware.accelerated, measured))

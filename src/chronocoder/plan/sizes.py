@@ -1,6 +1,7 @@
 """Numbers of tokens, rows and examples that a configuration asks for."""
 
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ from chronocoder.config import (
     Task,
 )
 from chronocoder.errors import ConfigError, TaskError
-from chronocoder.plan.models import CrosscoderShape
+from chronocoder.plan.models import CrosscoderShape, ModelShape
+from chronocoder.site_names import parse_site
 from chronocoder.tasks.sources import read_source
 
 PREFIX_TOKENS = 9
@@ -32,6 +34,9 @@ TOKENS_AT_ONCE = 2048
 """Tokens in a forward pass that scores pairs, padding included."""
 KERNEL_TOKENS = 256
 """Tokens of a block whose inner products a scan keeps."""
+
+PASS_TOKENS = 8192
+"""Tokens in a pass of exact effects on a GPU, where a batch has fewer: so many keep it busy."""
 
 EXACT_ROWS = 8
 """Rows of a batch of exact effects at most, in units of its sequences: each has the keys and values of its past."""
@@ -70,6 +75,21 @@ def expected_texts(task: Task) -> TaskTexts:
         return EXPECTED_TEXTS[task.metric]
     parted = isinstance(task, NurseryTask | PairsTask) or (isinstance(task, TableTask) and task.columns.good is None)
     return EXPECTED_TEXTS["next_token" if parted else "sentence"]
+
+
+def exact_sequences(batch_size: int, length: float, positions: float, vocabulary: int) -> int:
+    """Return the sequences whose tokens a pass of exact effects has on a GPU: more than a batch, where these are few.
+
+    Args:
+        batch_size: sequences of a batch.
+        length: tokens of each.
+        positions: of each row, those whose logits of the whole vocabulary are wanted.
+        vocabulary: its tokens.
+    """
+    most = PASS_TOKENS / length
+    if positions:
+        most = min(most, LOGITS_AT_ONCE / (vocabulary * min(EXACT_ROWS * positions, length)))
+    return max(batch_size, int(most))
 
 
 def sequences_of(corpus: CorpusSettings, split: str) -> int:
@@ -137,31 +157,27 @@ def chosen_features(ablation: AblationSettings, crosscoder: CrosscoderShape) -> 
     return min(2 * top_features(ablation, crosscoder), crosscoder.latents)
 
 
-def block_of(site: str) -> int:
-    """Return the 0-based block that a site belongs to."""
-    return int(site.partition(".")[2])
-
-
-def blocks_up_to(site: str) -> int:
-    """Return the blocks that are run to read a site; a site inside a block counts as its whole block."""
-    return block_of(site) + 1
+def blocks_up_to(site: str, blocks: int) -> int:
+    """Return the blocks that are run to read a site, of so many; a site inside a block counts as its whole block."""
+    return parse_site(site).block(blocks) + 1
 
 
 def blocks_after(site: str, blocks: int) -> int:
-    """Return the blocks that are run to go on from a site: its own block too where it is inside one."""
-    return blocks - block_of(site) - (1 if site.startswith("residual.") else 0)
+    """Return the blocks that are run to go on from a site, of so many: its own block too where it is inside one."""
+    parsed = parse_site(site)
+    return blocks - parsed.block(blocks) - (1 if parsed.is_stream else 0)
 
 
-def check_sites(name: str, suite: Suite, blocks: int) -> None:
+def check_sites(name: str, suite: Suite, shape: ModelShape) -> None:
     """Check that every site of a suite is inside its models.
 
     Args:
         name: the suite's.
         suite: the suite.
-        blocks: of its models.
+        shape: of its models.
 
     Raises:
-        ConfigError: names each site that is not, and the blocks there are.
+        ConfigError: names each site that is not, and the blocks or heads there are.
     """
     sites = {f"suites.{name}.site": suite.site}
     for comparison, settings in suite.comparisons.items():
@@ -169,10 +185,15 @@ def check_sites(name: str, suite: Suite, blocks: int) -> None:
             sites[f"suites.{name}.comparisons.{comparison}.site"] = settings.site
     if suite.auto is not None and suite.auto.site is not None:
         sites[f"suites.{name}.auto.site"] = suite.auto.site
-    outside = [f"{key} '{site}'" for key, site in sites.items() if block_of(site) >= blocks]
-    if outside:
+    blocks, heads = shape.blocks, shape.attention_width // shape.head_width
+    _check_inside(sites, "blocks", blocks, lambda site: parse_site(site).block(blocks))
+    _check_inside(sites, "heads", heads, lambda site: parse_site(site).head or 0)
+
+
+def _check_inside(sites: Mapping[str, str], things: str, count: int, number: Callable[[str], int]) -> None:
+    if outside := [f"{key} '{site}'" for key, site in sites.items() if number(site) >= count]:
         raise ConfigError(
-            f"{', '.join(outside)}: outside the model, which has blocks 0 to {blocks - 1}; choose one of them"
+            f"{', '.join(outside)}: outside the model, which has {things} 0 to {count - 1}; choose one of them"
         )
 
 

@@ -1,10 +1,11 @@
 """Reading and replacing activations at a site of any decoder-only transformer.
 
 Blocks are found by the model's structure: they are the list of modules of one class that holds the most parameters.
+Attention and MLP are found by `chronocoder.suites.inner_sites`.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -17,11 +18,14 @@ from transformers.cache_utils import Cache
 
 from chronocoder.devices import FLOAT32, computing
 from chronocoder.errors import NonFiniteError, SiteError
+from chronocoder.site_names import parse_site
+from chronocoder.suites.inner_sites import Parts, find_parts
+from chronocoder.suites.logits import answers_only, last_positions_only
 from chronocoder.suites.patching import replaced_attribute
-from chronocoder.suites.precision import logits_in_float32, overflow_remedy
+from chronocoder.suites.places import Place, first_input
+from chronocoder.suites.precision import logits_in_float32
 from chronocoder.suites.suffix import empty_past, past_of
 
-INNER_NAMES = {"mlp_out": ("mlp", "feed_forward", "ffn"), "attention_out": ("attn", "attention")}
 _log = logging.getLogger(__name__)
 
 
@@ -29,13 +33,13 @@ class SiteState(NamedTuple):
     """The clean pass of a batch up to a site.
 
     Attributes:
-        activation: what the site puts out, shape (batch, position, d_model).
-        entry: what enters the block that is run again when a computation resumes here; for a residual site the
-            activation itself.
+        activation: what is at the site, shape (batch, position, d_model).
+        entry: what enters the block that is run again when a computation resumes here; for a site that is the stream
+            the activation itself.
     """
 
     activation: Float[Tensor, "batch position d_model"]
-    entry: Float[Tensor, "batch position d_model"]
+    entry: Float[Tensor, "batch position n"]
 
 
 class _SiteRead(Exception):  # noqa: N818
@@ -50,10 +54,11 @@ class Site:
         model: the model.
         name: for instance `residual.2`.
         blocks: its transformer blocks.
-        index: the block that the site belongs to, from 0.
-        module: the module whose output the activation is.
+        index: the block that the site belongs to, from 0; -1 for what enters the first one.
+        place: where the activation passes.
         block_returns_tuple: whether the blocks put out a tuple, the hidden state first.
         trimmable: modules of the last block that need the last position only, where only its logits are wanted.
+        width: width of the activation.
         keeps_past: whether `resume` can go on from any position, with keys and values kept of those before it.
         precision: of the products of `resume`, as `computing` takes it, where weights are in float32; logits are in it
             in any case.
@@ -63,16 +68,17 @@ class Site:
     name: str
     blocks: nn.ModuleList
     index: int
-    module: nn.Module
+    place: Place
     block_returns_tuple: bool
     trimmable: tuple[nn.Module, ...]
+    width: int = 0
     keeps_past: bool = False
     precision: str = FLOAT32
 
     @property
     def is_residual(self) -> bool:
-        """Whether the activation is the whole residual stream after a block."""
-        return self.module is self.blocks[self.index]
+        """Whether the activation is the whole residual stream, before or after a block."""
+        return parse_site(self.name).is_stream
 
     @property
     def skipped(self) -> list[nn.Module]:
@@ -85,16 +91,16 @@ class Site:
         seen: dict[str, Tensor] = {}
 
         def keep_entry(_module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            seen["entry"] = _hidden(arguments, keywords)
+            seen["entry"] = first_input(arguments, keywords)
 
-        def keep_activation(_module: nn.Module, _arguments: Any, output: Any) -> None:
-            seen["activation"] = _first(output)
+        def keep_activation(tensor: Tensor) -> Tensor:
+            seen["activation"] = self.place.activation(tensor).reshape(*token_ids.shape, -1)
             raise _SiteRead
 
-        block = self.blocks[self.index]
+        block = self.blocks[max(self.index, 0)]
         with ExitStack() as hooks:
             hooks.callback(block.register_forward_pre_hook(keep_entry, with_kwargs=True).remove)
-            hooks.callback(self.module.register_forward_hook(keep_activation).remove)
+            hooks.enter_context(self.place.edited(keep_activation))
             with suppress(_SiteRead):
                 self.model(input_ids=token_ids)
         activation = seen["activation"].to(self.model.device)  # where a model is spread, that of its embedding
@@ -114,7 +120,7 @@ class Site:
         Args:
             token_ids: the input, needed for its shape and for models that look at it again.
             activation: the replacement.
-            entry: `SiteState.entry` of the clean pass; needed unless the site is residual.
+            entry: `SiteState.entry` of the clean pass; needed unless the site is the stream.
             last: give the logits of so many of the last positions only; None: of all.
             answers: give the logits of these tokens only, shape (batch, position, answer).
             past: where only the positions from some place on are given, what `past_of` returns for those before it; or
@@ -122,14 +128,14 @@ class Site:
         """
         start = activation if self.is_residual else entry
         with ExitStack() as patches:
-            for place, block in enumerate(reversed(self.skipped)):
-                patches.enter_context(self._skip(block, None if place else start))
-            if not self.is_residual:
-                patches.enter_context(_replaced_output(self.module, activation))
+            for distance, block in enumerate(reversed(self.skipped)):
+                patches.enter_context(self._skip(block, None if distance else start))
+            if not (self.is_residual and self.skipped):
+                patches.enter_context(self.place.replaced(activation))
             if last is not None:
                 patches.enter_context(last_positions_only(self.model, last, self.trimmable if last == 1 else ()))
             if answers is not None:
-                patches.enter_context(_answers_only(self.model.get_output_embeddings(), answers))
+                patches.enter_context(answers_only(self.model.get_output_embeddings(), answers))
             else:
                 patches.enter_context(logits_in_float32(self.model.get_output_embeddings()))
             patches.enter_context(computing(self.precision, token_ids.device))
@@ -140,7 +146,7 @@ class Site:
     @contextmanager
     def _skip(self, block: nn.Module, replacement: Tensor | None) -> Iterator[None]:
         def forward(*arguments: Any, **keywords: Any) -> Any:
-            hidden = _hidden(arguments, keywords) if replacement is None else replacement
+            hidden = first_input(arguments, keywords) if replacement is None else replacement
             return (hidden,) if self.block_returns_tuple else hidden
 
         with replaced_attribute(block, "forward", forward):
@@ -152,22 +158,28 @@ def resolve_site(model: PreTrainedModel, name: str) -> Site:
 
     Args:
         model: any decoder-only transformer of the transformers library.
-        name: `residual.N`, `mlp_out.N` or `attention_out.N`, N the 0-based block.
+        name: `embedding`, the stream that enters the first block; `residual.N`, the stream after block N, from 0;
+            `final`, the stream after the last block, before the norm; `attention_out.N` and `mlp_out.N`, what attention
+            and MLP add to the stream; `mlp_in.N`, what enters the MLP, after its norm; `head_out.N.H`, what head H of
+            attention puts out, before the output projection.
 
     Raises:
-        SiteError: the block does not exist, or its parts cannot be told from what they add to the residual stream.
+        SiteError: the block or the head does not exist, or attention and MLP cannot be told from what they add to the
+            residual stream.
         NonFiniteError: the model is damaged.
     """
-    blocks = find_blocks(model)
-    index = int(name.partition(".")[2])
+    blocks, parsed = find_blocks(model), parse_site(name)
+    index = parsed.block(len(blocks))
     if index >= len(blocks):
         raise SiteError(
             f"site '{name}' is outside the model: {type(model).__name__} has blocks 0 to {len(blocks) - 1};"
             " choose one of them"
         )
-    module = _find_module(model, name, blocks[index])
-    site = Site(model, name, blocks, index, module, _returns_tuple(model, blocks[index]), _trimmable(model, blocks))
-    return replace(site, keeps_past=_keeps_past(site))
+    block = blocks[max(index, 0)]
+    place = _stream_place(block, index) if parsed.is_stream else _inner_place(model, block, name)
+    site = Site(model, name, blocks, index, place, _returns_tuple(model, block), _trimmable(model, blocks))
+    width = site.read(_probe(model)).activation.shape[-1]
+    return replace(site, width=width, keeps_past=_keeps_past(site))
 
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:
@@ -186,79 +198,44 @@ def find_blocks(model: nn.Module) -> nn.ModuleList:
     return max(lists, key=lambda module: sum(parameter.numel() for parameter in module.parameters()))
 
 
-@contextmanager
-def last_positions_only(model: PreTrainedModel, count: int, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Make a model compute logits of the last positions only: the output embedding is the widest product.
-
-    Args:
-        model: the model.
-        count: how many positions.
-        modules: further ones that are to see the last positions only.
-    """
-
-    def trim(_module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
-        last = _hidden(arguments, keywords)[:, -count:].contiguous()  # or each sequence becomes a product of its own
-        return ((last, *arguments[1:]), keywords) if arguments else ((), {**keywords, "hidden_states": last})
-
-    with ExitStack() as hooks:
-        for module in (model.get_output_embeddings(), *modules):
-            hooks.callback(module.register_forward_pre_hook(trim, with_kwargs=True).remove)
-        yield
+def _stream_place(block: nn.Module, index: int) -> Place:
+    return Place(block, "input" if index < 0 else "output")
 
 
-@contextmanager
-def chosen_positions_only(
-    model: PreTrainedModel, rows: Int[Tensor, " place"], positions: Int[Tensor, " place"]
-) -> Iterator[None]:
-    """Make a model compute logits of some positions of some rows only, as those of one sequence: (1, place, token)."""
-
-    def choose(_module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
-        hidden = _hidden(arguments, keywords)
-        return ((hidden[rows.to(hidden.device), positions.to(hidden.device)][None],), {})
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(choose, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _answers_only(output_embedding: nn.Module, answers: Int[Tensor, "batch answer"]) -> Iterator[None]:
-    """Make an output embedding compute the logits of a few tokens; what a model does to logits later still applies.
-
-    They are of float32 at least, whatever the weights are: a difference of two logits in half precision has few digits.
-    """
-    weight: Tensor = output_embedding.get_parameter("weight")
-    bias: Tensor | None = getattr(output_embedding, "bias", None)
-    answers = answers.to(weight.device)
-    rows = weight[answers].to(torch.promote_types(weight.dtype, torch.float32))
-
-    def forward(hidden: Tensor) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits = hidden.to(rows) @ rows.transpose(1, 2)
-            return logits if bias is None else logits + bias[answers][:, None]
-
-    with replaced_attribute(output_embedding, "forward", forward):
-        yield
-
-
-def _find_module(model: PreTrainedModel, site: str, block: nn.Module) -> nn.Module:
-    """Return the module whose output a site is, in its block."""
-    kind = site.partition(".")[0]
-    if kind == "residual":
-        return block
-    found = {part: _inner_module(block, part) for part in INNER_NAMES}
-    modules = {part: module for part, module in found.items() if module is not None}
-    if len(modules) < len(found):
-        children = ", ".join(name for name, _ in block.named_children())
-        raise SiteError(f"site '{site}': {type(block).__name__} has no such part, only {children}; use a residual site")
-    if not _adds_up(model, block, list(modules.values())):
+def _inner_place(model: PreTrainedModel, block: nn.Module, name: str) -> Place:
+    parsed, parts = parse_site(name), find_parts(model, block)
+    found = None if parts is None else _place_in(parts, model, name)
+    if found is None:
         raise SiteError(
-            f"site '{site}': what attention and MLP of {type(block).__name__} put out does not add up to what the block"
-            " adds to the residual stream; use a residual site"
+            f"site '{name}': what {type(block).__name__} adds to the residual stream is not the sum of one attention"
+            f" and one MLP with a single input; use embedding, residual.{parsed.number} or final"
         )
-    return modules[kind]
+    return found
+
+
+def _place_in(parts: Parts, model: PreTrainedModel, name: str) -> Place | None:
+    kind, _, head = parse_site(name)
+    if head is not None:
+        return _head_place(parts, model, name, head)
+    return {"attention_out": parts.attention, "mlp_out": parts.mlp, "mlp_in": parts.mlp_in}[kind]
+
+
+def _head_place(parts: Parts, model: PreTrainedModel, name: str, head: int) -> Place:
+    """Return a head's columns of what enters the output projection, where heads lie side by side in order."""
+    heads = int(model.config.get_text_config().num_attention_heads)
+    width, rest = divmod(parts.heads_width, heads)
+    if rest:
+        raise SiteError(
+            f"site '{name}': the output projection of {type(model).__name__} takes {parts.heads_width} columns, which"
+            f" are not {heads} heads of one width; use attention_out"
+        )
+    if head >= heads:
+        raise SiteError(f"site '{name}': {type(model).__name__} has heads 0 to {heads - 1}; choose one of them")
+    return replace(parts.projection, columns=(head * width, (head + 1) * width))
+
+
+def _probe(model: PreTrainedModel) -> Int[Tensor, "batch position"]:
+    return torch.arange(8, device=model.device).view(2, 4)
 
 
 @torch.no_grad()
@@ -269,24 +246,18 @@ def _trimmable(model: PreTrainedModel, blocks: nn.ModuleList) -> tuple[nn.Module
     to which a single position is broadcast: the other positions become wrong, and nothing reads them. Models that do
     something else are told by their logits.
     """
-    token_ids = torch.arange(8, device=model.device).view(2, 4)
-    projections: list[nn.Module] = []
-    attention, mlp = (_inner_module(blocks[-1], part) for part in ("attention_out", "mlp_out"))
-    with ExitStack() as hooks:
-        for module in attention.modules() if attention is not None else ():
-            if getattr(module, "weight", torch.empty(0)).dim() == 2:
-                hooks.callback(module.register_forward_hook(lambda called, *_: projections.append(called)).remove)
+    parts, token_ids = None, _probe(model)
+    with suppress(NonFiniteError):  # residual sites of a damaged model say so when they are read
+        parts = find_parts(model, blocks[-1])
+    if parts is not None:
+        mlp = (parts.mlp_in.module,) if parts.mlp_in is not None else ()
         expected = model(input_ids=token_ids).logits[:, -1:]
-    modules = tuple(module for module in (*projections[-1:], mlp) if module is not None)
-    try:
-        with last_positions_only(model, 1, modules):
-            found = model(input_ids=token_ids).logits
-        same = _are_close(found, expected, model.dtype)
-    except RuntimeError:  # a single position does not fit in
-        same = False
-    if not same:
-        _log.info("%s: its last block has to be evaluated at all positions", type(model).__name__)
-    return modules if same else ()
+        for modules in ((parts.projection.module, *mlp), (parts.projection.module,)):
+            with suppress(RuntimeError), last_positions_only(model, 1, modules):  # a single position may not fit in
+                if _are_close(model(input_ids=token_ids).logits, expected, model.dtype):
+                    return modules
+    _log.info("%s: its last block has to be evaluated at all positions", type(model).__name__)
+    return ()
 
 
 @torch.no_grad()
@@ -295,7 +266,7 @@ def _keeps_past(site: Site) -> bool:
 
     Tried on two examples, of which each gets the other's activation from the second or from the last position on.
     """
-    token_ids = torch.arange(8, device=site.model.device).view(2, 4)
+    token_ids = _probe(site.model)
     activation, entry = site.read(token_ids)
     rows, past = torch.tensor([1, 0, 1], device=token_ids.device), empty_past()
     try:
@@ -323,41 +294,6 @@ def _are_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     return torch.allclose(found, expected, rtol=relative, atol=tolerance * float(expected.abs().max()))
 
 
-def _inner_module(block: nn.Module, kind: str) -> nn.Module | None:
-    for child_name, child in block.named_children():
-        words = (child_name + " " + type(child).__name__).lower()
-        if any(part in words for part in INNER_NAMES[kind]) and "norm" not in words and "dropout" not in words:
-            return child
-    return None
-
-
-@torch.no_grad()
-def _adds_up(model: PreTrainedModel, block: nn.Module, parts: list[nn.Module]) -> bool:
-    """Say whether the block's output is its input plus the outputs of its parts: some add the residual themselves."""
-    seen: dict[nn.Module, Tensor] = {}
-    entry: list[Tensor] = []
-
-    def keep(module: nn.Module, _arguments: Any, output: Any) -> None:
-        seen[module] = _first(output).to(model.device)
-
-    with ExitStack() as hooks:
-        hooks.callback(
-            block.register_forward_pre_hook(
-                lambda _module, arguments, keywords: entry.append(_hidden(arguments, keywords).to(model.device)),
-                with_kwargs=True,
-            ).remove
-        )
-        for module in (block, *parts):
-            hooks.callback(module.register_forward_hook(keep).remove)
-        model(input_ids=torch.arange(3, device=model.device)[None])
-    total = entry[0] + sum(seen[part] for part in parts)
-    if not torch.isfinite(total).all():
-        raise NonFiniteError(f"{model.name_or_path}: non-finite activations; {overflow_remedy(model)}")
-    rounding = torch.finfo(model.dtype).eps  # of each term of the sum
-    relative, absolute = max(1e-3, 4 * rounding), max(1e-4, 4 * rounding)
-    return torch.allclose(total, seen[block], rtol=relative, atol=absolute * float(total.abs().max()))
-
-
 def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:
     seen: list[bool] = []
     handle = block.register_forward_hook(lambda _module, _input, output: seen.append(isinstance(output, tuple)))
@@ -367,26 +303,3 @@ def _returns_tuple(model: PreTrainedModel, block: nn.Module) -> bool:
     finally:
         handle.remove()
     return seen[0]
-
-
-@contextmanager
-def _replaced_output(module: nn.Module, replacement: Tensor) -> Iterator[None]:
-    def replace(_module: nn.Module, _arguments: Any, output: Any) -> Any:
-        own = replacement.to(_first(output).device)
-        return (own, *output[1:]) if isinstance(output, tuple) else own
-
-    handle = module.register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _hidden(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor:
-    hidden: Tensor = arguments[0] if arguments else keywords["hidden_states"]
-    return hidden
-
-
-def _first(output: Any) -> Tensor:
-    tensor: Tensor = output[0] if isinstance(output, tuple) else output
-    return tensor

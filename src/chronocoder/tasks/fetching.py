@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import NamedTuple
-from urllib.error import URLError
 from urllib.request import urlopen
 
 from chronocoder.config import ClamsTask, TableSource, Task
@@ -40,9 +39,8 @@ def fetch_pairs(task: Task, lock: Path, folder: Path) -> Fetched:
         commit = locked_commit(lock, str(task.dataset), task.revision, "dataset")
         return Fetched(task.model_copy(update={"revision": commit}), commit)
     if isinstance(task, ClamsTask) and task.needs_network:
-        address = f"{task.address.rstrip('/')}/{task.name}"
-        content = _download(address)
-        digest = locked_digest(lock, address, content)
+        content = _download(task.file_address)
+        digest = locked_digest(lock, task.file_address, content)
         path = folder / str(task.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -54,7 +52,7 @@ def _download(address: str) -> bytes:
     try:
         with urlopen(address, timeout=_SECONDS) as answer:
             content: bytes = answer.read()
-    except (URLError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise TaskError(
             f"{address}: cannot be fetched ({error}); run scripts/fetch.py with your configuration where there is a"
             " network, name another address, or give the task a path to a copy"

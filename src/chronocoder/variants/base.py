@@ -80,6 +80,12 @@ class Batch(Protocol):
     def dense(self, codes: Float[Tensor, "token feature"]) -> Codes:
         """Return codes that are held as a matrix."""
 
+    def above(self, threshold: Float[Tensor, " feature"], bandwidth: float) -> tuple[Codes, Float[Tensor, ""]]:
+        """Return the activations whose weight reaches a threshold as codes, and their number.
+
+        The threshold's gradients are pseudo-derivatives: a rectangle of that width around it.
+        """
+
     def largest_of_batch(self, count: int) -> tuple[Codes, Float[Tensor, ""]]:
         """Return the `count` largest weighted activations of the whole batch as codes, and the smallest of them."""
 

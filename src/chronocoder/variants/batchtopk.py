@@ -18,7 +18,7 @@ class BatchTopK(GivenK):
     """
 
     # The first batch has no threshold to go by, so that every positive entry is a candidate, with its place.
-    cost: ClassVar[StepCost] = StepCost(sparse=True, matrices=5.2, rows=2)
+    cost: ClassVar[StepCost] = StepCost(sparse=True, matrices=3, rows=2)
 
     sparsity: Literal["batchtopk"] = Field(description="The k B largest weighted activations of a batch of B tokens.")
     k: PositiveInt = Field(description="Mean number of active latents a token.")

@@ -31,17 +31,7 @@ class JumpReLU(CrosscoderSettings):
     bandwidth: PositiveFloat = Field(1.0, description="Width of the rectangle in which thresholds get a gradient.")
 
     def train(self, batch: Batch) -> Selection:
-        """Keep what reaches the thresholds.
-
-        `moved` is zero, and has the thresholds' gradient: it carries the pseudo-derivatives.
-        """
-        preactivations = batch.preactivations()
-        norms, threshold = batch.norms.detach(), batch.log_threshold.exp()
-        weighted = preactivations.detach() * norms
-        active = weighted >= threshold
-        moved = (threshold - threshold.detach()) / self.bandwidth
-        near = (weighted - threshold.detach()).abs() < self.bandwidth / 2
-        codes = preactivations * active - near * (moved * threshold.detach() / norms.clamp(min=1e-12))
-        number = active.sum() - (near.sum(dim=0) * moved).sum()
+        """Keep what reaches the thresholds."""
+        codes, number = batch.above(batch.log_threshold.exp(), self.bandwidth)
         coefficient = self.l0_coefficient * linear_warmup(batch.step, self.l0_warmup_fraction, self.steps)
-        return Selection(batch.dense(codes), coefficient * number)
+        return Selection(codes, coefficient * number)

@@ -1,0 +1,59 @@
+"""Codes above learnt thresholds, whose thresholds learn by pseudo-derivatives (Rajamanoharan et al. 2407.14435)."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Jumped(NamedTuple):
+    """What thresholds let pass.
+
+    Attributes:
+        codes: the preactivations that reach their threshold, else 0; shape (token, feature).
+        number: how many do, over all tokens.
+    """
+
+    codes: Float[Tensor, "token feature"]
+    number: Float[Tensor, ""]
+
+
+def jump(
+    preactivations: Float[Tensor, "token feature"],
+    norms: Float[Tensor, " feature"],
+    threshold: Float[Tensor, " feature"],
+    bandwidth: float,
+) -> Jumped:
+    """Keep preactivations that, times the norm, reach the threshold; the norms have no gradient.
+
+    The thresholds' gradient is the paper's (its equations 11 and 12): that of a rectangle of width `bandwidth` around
+    the threshold, in the units of preactivation times norm.
+    """
+    return Jumped(*_Jump.apply(preactivations, norms, threshold, bandwidth))  # type: ignore[no-untyped-call]
+
+
+class _Jump(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any, preactivations: Tensor, norms: Tensor, threshold: Tensor, bandwidth: float
+    ) -> tuple[Tensor, Tensor]:
+        above = torch.addcmul(-threshold, preactivations, norms)
+        active = above >= 0
+        near = above.abs_() < bandwidth / 2
+        codes = preactivations * active
+        counts = near.half().sum(dim=0, dtype=torch.float32) if near.is_cuda else near.sum(dim=0)
+        number = torch.linalg.vector_norm(codes, 0) if codes.is_cuda else active.sum().float()
+        # A GPU would convert a mask to int64 before it adds it up; codes are zero where they are not active alone.
+        context.save_for_backward(active, near, threshold / norms.clamp(min=1e-12), counts)
+        context.bandwidth = bandwidth
+        return codes, number
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        active, near, least, counts = context.saved_tensors
+        of_codes, of_number = gradients
+        of_jumps = (of_codes * near).sum(dim=0) * least + of_number * counts
+        return of_codes * active, None, -of_jumps / context.bandwidth, None
