@@ -147,7 +147,7 @@ def test_sources_survive_json(values: dict[str, Any]) -> None:
             {"family": "phythia", "size": "1b"},
             "family 'phythia' is not known; choose from amber, bloom, olmo, .*pythia",
         ),
-        ({"family": "pythia"}, "family 'pythia' has several sizes; set size to one of 14m, 31m"),
+        ({"family": "pythia"}, "family 'pythia' needs a size; set size to one of 14m, 31m"),
         ({"family": "pythia", "size": "2b"}, "size '2b' is not known of family 'pythia'; choose from 14m"),
         (
             {"family": "pythia", "size": "1b", "checkpoints": ["step1500"]},
@@ -172,8 +172,9 @@ def test_sources_survive_json(values: dict[str, Any]) -> None:
         ),
         (
             {"family": "pythia", "size": "1b", "checkpoints": {"from": "step3", "log": 3}},
-            "checkpoint 'step3' is not known; the nearest are step2, step4, step1",
+            "checkpoint 'step3' is not known of EleutherAI/pythia-1b; the nearest are step2, step4, step1",
         ),
+        ({"repository": "a/b", "checkpoints": {"main": -5}}, "Input should be greater than or equal to 0"),
         ({"family": "pythia", "size": "1b", "checkpoints": {"evry": 2}}, r"evry\n.*Extra inputs are not permitted"),
         (
             {"family": "pythia", "size": "1b", "checkpoints": {"from": 5, "to": 6}},
@@ -196,6 +197,17 @@ def test_patterns_pick_of_known_checkpoints() -> None:
     bounded = Selection.model_validate({"every": 5, "from": "step64", "to": 1000 * 2**21, "include": ["step143000"]})
     assert bounded.choose(known) == ["step64", "step1000", "step143000"]
     assert Selection().choose(known) == names
+
+
+def test_patterns_take_every_name_that_lists_take() -> None:
+    last = source(kind="hub", family="pythia", size="1b", checkpoints={"every": 60, "include": ["main"]})
+    assert list(last.tokens_seen) == ["step0", "step50000", "step110000", "main"]
+    assert last.located("main") == HubPlace("EleutherAI/pythia-1b", "main")
+    assert list(last.tokens_seen.values()) == sorted(last.tokens_seen.values())
+    choice = {"log": 3, "from": "tokens4B", "to": "step16000-tokens33B"}
+    olmo = source(kind="hub", family="olmo", size="1b-0724", checkpoints=choice)
+    assert list(olmo.tokens_seen) == ["tokens4B", "step6000-tokens12B", "step16000-tokens33B"]
+    assert olmo.located("tokens4B").revision == "step2000-tokens4B"
 
 
 def test_spread_in_log_is_as_even_as_the_best_of_all_choices() -> None:
@@ -267,6 +279,16 @@ def test_run_that_the_trainer_itself_saves_is_recognised(tmp_path: Path, tokeniz
     assert load_model(Path(found.saved["checkpoint-4"].path)).config.num_hidden_layers == 3
 
 
+def test_checkpoint_that_is_being_saved_is_no_obstacle_to_those_listed(tmp_path: Path) -> None:
+    run = saved_run(tmp_path / "mine", {500: 7, 1000: 14})
+    (run / "checkpoint-1500").mkdir()
+    listed = source(kind="local", path=str(run), checkpoints=["checkpoint-500", "checkpoint-1000"])
+    assert listed.tokens_seen == {"checkpoint-500": 7, "checkpoint-1000": 14}
+    message = r"checkpoint-1500: no config\.json there; wait if it is being saved, .* list those to take in source\.check"
+    with pytest.raises(ValidationError, match=message):
+        source(kind="local", path=str(run))
+
+
 def test_run_of_step_directories_takes_its_tokens_from_the_step(tmp_path: Path) -> None:
     run = saved_run(tmp_path / "mine", {0: None, 8: None, 16: None}, prefix="step")
     assert source(kind="local", path=str(run), tokens_per_step=100).tokens_seen == {
@@ -284,7 +306,7 @@ def test_error_of_a_run_names_the_file_and_the_remedy(tmp_path: Path) -> None:
         ((run / "checkpoint-500/trainer_state.json").unlink, r"checkpoint-500: no trainer_state\.json there")
     )
     messages.append(
-        ((run / "checkpoint-500/config.json").unlink, r"checkpoint-500: no config\.json there; delete what")
+        ((run / "checkpoint-500/config.json").unlink, r"checkpoint-500: no config\.json there; wait if it is being")
     )
     for change, message in messages:
         change()

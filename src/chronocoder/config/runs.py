@@ -24,29 +24,42 @@ class SavedCheckpoint(NamedTuple):
     tokens_seen: int
 
 
-def saved_checkpoints(run: str, tokens_per_step: int | None) -> dict[str, SavedCheckpoint]:
-    """Return the checkpoints in the directory of a run by their directories' names, in order of their steps.
+def steps_of(run: str) -> dict[str, int]:
+    """Return the steps of the checkpoints in the directory of a run by their directories' names, in order.
 
     Directories named `checkpoint-500`, as transformers' Trainer does, `step500` and the like are taken for checkpoints.
 
-    Args:
-        run: the directory.
-        tokens_per_step: tokens of a step; None: as the Trainer's state records.
-
     Raises:
-        ValueError: there is none, one is no Hugging Face directory, or tokens are not recorded.
+        ValueError: there is none.
     """
     found = {path: match for path in sorted(Path(run).glob("*/")) if (match := _STEP_DIRECTORY.fullmatch(path.name))}
     if not found:
         what = "holds no directory" if Path(run).is_dir() else "is no directory: there is none"
         raise ValueError(f"path '{run}' {what} named checkpoint-N or stepN; correct it, or list the checkpoints")
-    for path in found:
+    return {name: step for step, name in sorted((int(match[1]), path.name) for path, match in found.items())}
+
+
+def saved_checkpoints(run: str, steps: Mapping[str, int], tokens_per_step: int | None) -> dict[str, SavedCheckpoint]:
+    """Return checkpoints in the directory of a run by their directories' names.
+
+    Args:
+        run: the directory.
+        steps: their steps, by name; others are not looked at.
+        tokens_per_step: tokens of a step; None: as the Trainer's state records.
+
+    Raises:
+        ValueError: one is no Hugging Face directory, or its tokens are not recorded.
+    """
+    paths = {name: Path(run) / name for name in steps}
+    for path in paths.values():
         if not (path / "config.json").is_file():
             raise ValueError(
-                f"{path}: no config.json there; delete what is no whole checkpoint, or list the checkpoints"
+                f"{path}: no config.json there; wait if it is being saved, delete it if it is no whole checkpoint, or"
+                " list those to take in source.checkpoints"
             )
-    steps = sorted((int(match[1]), path) for path, match in found.items())
-    return {path.name: SavedCheckpoint(str(path), _tokens(path, step, tokens_per_step)) for step, path in steps}
+    return {
+        name: SavedCheckpoint(str(path), _tokens(path, steps[name], tokens_per_step)) for name, path in paths.items()
+    }
 
 
 def tokenizer_directory(run: str, checkpoints: Mapping[str, SavedCheckpoint]) -> str:
@@ -69,7 +82,9 @@ def _tokens(checkpoint: Path, step: int, tokens_per_step: int | None) -> int:
         return step * (tokens_per_step or 0)
     state = checkpoint / _STATE_FILE
     if not state.is_file():
-        raise ValueError(f"{checkpoint}: no {_STATE_FILE} there that records its tokens; {_REMEDY}")
+        raise ValueError(
+            f"{checkpoint}: no {_STATE_FILE} there that records its tokens; wait if it is being saved, or {_REMEDY}"
+        )
     try:
         tokens = json.loads(state.read_text(encoding="utf-8")).get("num_input_tokens_seen", 0)
     except (ValueError, AttributeError):

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from math import log
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 
 from chronocoder.nearest import nearest_names
 from chronocoder.settings import Name, Settings
@@ -34,6 +34,11 @@ class Selection(Settings):
             raise ValueError(f"has both every {self.every} and log {self.log}; keep one of them")
         return self
 
+    @property
+    def names(self) -> list[str]:
+        """The checkpoints that it names."""
+        return [name for name in (self.first, self.last, *self.include) if isinstance(name, str)]
+
     def choose(self, known: Mapping[str, int]) -> list[str]:
         """Return the names of the checkpoints that the pattern picks.
 
@@ -43,8 +48,8 @@ class Selection(Settings):
         Raises:
             ValueError: a checkpoint is not known, or none lies between `from` and `to`.
         """
-        if unknown := [name for name in (self.first, self.last, *self.include) if _unknown(name, known)]:
-            nearest = ", ".join(nearest_names(str(unknown[0]), known))
+        if unknown := [name for name in self.names if name not in known]:
+            nearest = ", ".join(nearest_names(unknown[0], known))
             raise ValueError(f"checkpoint '{unknown[0]}' is not known; the nearest are {nearest}")
         start, end = (known[bound] if isinstance(bound, str) else bound for bound in (self.first, self.last))
         between = {
@@ -95,10 +100,6 @@ def kind_of_choice(value: Any) -> str:
     return "names" if isinstance(value, list) else ALL
 
 
-def _unknown(name: str | int | None, known: Mapping[str, int]) -> bool:
-    return isinstance(name, str) and name not in known
-
-
 _PATTERN_KEYS = [field.alias or name for name, field in Selection.model_fields.items()]
 _SAME_WORD = 0.8
 """Similarity from which on a key is one of them, mistyped or not, and no checkpoint's name."""
@@ -109,7 +110,7 @@ Choice = (
 """All checkpoints that there are, a list of them, or a pattern."""
 
 ChoiceOrTokens = Annotated[
-    Choice | Annotated[dict[Name, int], Tag("given"), Field(min_length=1)], Discriminator(kind_of_choice)
+    Choice | Annotated[dict[Name, NonNegativeInt], Tag("given"), Field(min_length=1)], Discriminator(kind_of_choice)
 ]
 """A choice of the checkpoints of a known family, or checkpoints given with their tokens."""
 

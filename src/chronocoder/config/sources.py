@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
 
-from chronocoder.config.runs import SavedCheckpoint, saved_checkpoints, tokenizer_directory
-from chronocoder.config.selection import ALL, Choice, ChoiceOrTokens, chosen_of, kind_of_choice
+from chronocoder.config.runs import SavedCheckpoint, saved_checkpoints, steps_of, tokenizer_directory
+from chronocoder.config.selection import ALL, Choice, ChoiceOrTokens, Selection, chosen_of, kind_of_choice
 from chronocoder.nearest import nearest_names
 from chronocoder.settings import Name, Settings
 from chronocoder.suites.families import HubPlace, KnownCheckpoint, Run, load_family
@@ -119,11 +119,13 @@ class LocalSource(Settings):
         """The checkpoints by name, in the order given or of training."""
         if isinstance(self.checkpoints, dict):
             return {name: SavedCheckpoint(one.path, one.tokens_seen) for name, one in self.checkpoints.items()}
-        there = saved_checkpoints(str(self.path), self.tokens_per_step)
-        chosen = chosen_of(self.checkpoints, {name: one.tokens_seen for name, one in there.items()})
-        if unknown := [name for name in chosen if name not in there]:
-            nearest = ", ".join(nearest_names(unknown[0], there))
+        steps = steps_of(str(self.path))
+        listed = self.checkpoints if isinstance(self.checkpoints, list) else list(steps)
+        if unknown := [name for name in listed if name not in steps]:
+            nearest = ", ".join(nearest_names(unknown[0], steps))
             raise ValueError(f"checkpoint '{unknown[0]}' is not in {self.path}; the nearest are {nearest}")
+        there = saved_checkpoints(str(self.path), {name: steps[name] for name in listed}, self.tokens_per_step)
+        chosen = chosen_of(self.checkpoints, {name: one.tokens_seen for name, one in there.items()})
         return {name: there[name] for name in chosen}
 
     @cached_property
@@ -183,7 +185,7 @@ class HubSource(Settings):
             )
         if self.family is not None and self.size is None:
             sizes = ", ".join(load_family(self.family).sizes)
-            raise ValueError(f"family '{self.family}' has several sizes; set size to one of {sizes}")
+            raise ValueError(f"family '{self.family}' needs a size; set size to one of {sizes}")
         _ = self.tokens_seen
         return self
 
@@ -215,7 +217,8 @@ class HubSource(Settings):
             given = self.checkpoints.items()
             return {name: KnownCheckpoint(HubPlace(repository, name), tokens) for name, tokens in given}
         assert self.run is not None, "a choice is of a family"
-        known = {name: checkpoint.tokens_seen for name, checkpoint in self.run.known.items()}
+        written = self.checkpoints.names if isinstance(self.checkpoints, Selection) else []
+        known = {name: checkpoint.tokens_seen for name, checkpoint in self.run.called(written).items()}
         return {name: self.run.find(name) for name in chosen_of(self.checkpoints, known)}
 
 

@@ -4,7 +4,7 @@ A file says what the public record says; that a revision is really there only th
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -124,6 +124,16 @@ class Run(Settings):
             return self.known[ending[0]]
         among = ending or nearest_names(name, self.known)
         raise ValueError(f"checkpoint '{name}' is not known of {self.repository}; the nearest are {', '.join(among)}")
+
+    def called(self, names: Iterable[str]) -> dict[str, KnownCheckpoint]:
+        """Return the known checkpoints, under these of the names that `find` takes where they are given.
+
+        Raises:
+            ValueError: one of the names is not known.
+        """
+        given = {self.find(name).tokens_seen: name for name in names}
+        known = (given.get(checkpoint.tokens_seen, name) for name, checkpoint in self.known.items())
+        return {name: self.find(name) for name in known}
 
     def _main(self, main: Final) -> KnownCheckpoint:
         return KnownCheckpoint(HubPlace(main.repository or self.repository, MAIN), main.tokens_seen)
