@@ -94,6 +94,7 @@ def main() -> None:
         seed=arguments.seed,
         commits=origin.commits,
         folded=False,
+        unequal_widths=source.widths if len(set(source.widths)) > 1 else (),
     )
     states = StateDirectory(arguments.crosscoder.with_name("training_state"), identity_of(config, origin))
     rescue = arguments.crosscoder.with_name("last_good_crosscoder")

@@ -15,7 +15,8 @@ import xarray as xr
 
 from chronocoder.attribution.seeds import decoder_rows, match_features
 from chronocoder.attribution.surface import SurfaceFeature, find_surface_features, follow
-from chronocoder.config import load_experiment
+from chronocoder.behaviour.choice import choose, curves_of
+from chronocoder.config import ChoiceSettings, load_experiment
 from chronocoder.crosscoder.model import load_crosscoder
 from chronocoder.plan.hardware import hardware_named
 from chronocoder.plan.measured import NOTHING, measured_of
@@ -197,6 +198,24 @@ def test_plan_knows_how_many_features_change(monkeypatch: pytest.MonkeyPatch) ->
             assert effects.estimator == "exact" and (relie["estimator"] == "exact").all()
             within = 0.25 if measured.l0 else 0.7  # before, the lengths of prefixes are assumed
             assert effects.rows == pytest.approx(float(rows), rel=within), (effects, float(rows))
+
+
+def test_choice_brackets_the_turn_from_nearest_noun_to_subject() -> None:
+    """From the surface phase, in which agreement across a phrase is wrong, to where it is right, on other pairs too."""
+    scores = [load_store(path) for path in sorted(RESULTS.glob("behaviour/*.zarr"))]
+    settings = ChoiceSettings()
+    curves = curves_of(scores, load_store(RESULTS / "similarity.zarr"), "residual.2")
+    choice = choose(curves, settings, {}, "residual.2")
+    before, after = choice.comparisons["change1"].checkpoints
+    order = curves.revisions
+    assert before in SURFACE_PHASE and order.index(after) >= order.index("step128")
+    moves = {move.task: move for move in choice.steps["change1"][0].moves}
+    for task in CONFLICTING:
+        assert max(moves[task].before) < 0.4 and min(moves[task].after) > 0.7 and moves[task].confirmed.low > 0.3
+    onset = choice.comparisons["change2"].checkpoints
+    assert onset[1] == before and choice.comparisons["course1"].checkpoints == [onset[0], before, after]
+    falls = {move.task: move.confirmed.high for move in choice.steps["change2"][0].moves if move.change < 0}
+    assert set(CONFLICTING) <= set(falls) and max(falls.values()) < 0
 
 
 def test_documented_split_is_read_from_the_stores(monkeypatch: pytest.MonkeyPatch) -> None:

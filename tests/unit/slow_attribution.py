@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from tiny import tiny_crosscoder, tiny_model
 
-from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.crosscoder.model import Crosscoder, side_by_side
 from chronocoder.suites.sites import Site, resolve_site
 from chronocoder.tasks.tokenise import MEMBERS
 
@@ -46,7 +46,7 @@ def _ids(task: xr.Dataset, name: str, example: int, member: str) -> torch.Tensor
 
 
 def _read(crosscoder: Crosscoder, sites: Sequence[Site], ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.stack([site.read(ids).activation[0] for site in sites], dim=1)
+    x = side_by_side([site.read(ids).activation[0] for site in sites])
     codes = crosscoder.encode(x)
     codes[0] = 0
     return x, codes
@@ -97,8 +97,8 @@ def slow_logits(
         changed[positions, feature] = target[positions, feature]
     end_error = target_error if error_too else error
     end_error[0] = error[0]
-    activation = (crosscoder.decode(changed)[:, checkpoint] + end_error)[None]
     site = sites[checkpoint]
+    activation = (crosscoder.decode(changed)[:, checkpoint] + end_error)[None, :, : site.width]
     with site.place.replaced(activation):  # by a hook in the whole pass; tested against others in test_architectures.py
         logits: torch.Tensor = site.model(input_ids=ids).logits[0]
     return logits

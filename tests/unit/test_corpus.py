@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 
 from chronocoder.config import Corpus, CorpusSettings
 from chronocoder.errors import CorpusError
-from chronocoder.stores import load_store
+from chronocoder.stores import load_store, write_blocks
 from chronocoder.suites.corpora import build as building
 from chronocoder.suites.corpora import documents as reading
 from chronocoder.suites.corpora import encoding, state
@@ -545,6 +545,22 @@ def test_what_is_written_is_not_tokenised_again(
             build("cut", **mixture)
     build("cut", **mixture)
     assert once <= sum(counts) <= once + 10
+
+
+def test_stores_are_written_again_without_tokenising(
+    mixture: dict[str, Any], build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, written = build("whole", **mixture), []
+
+    def once(*arguments: Any) -> None:
+        written.append(write_blocks(*arguments) if not written else iter(()).__next__())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(building, "write_blocks", once)
+        with pytest.raises(StopIteration):
+            build("cut", **mixture)
+    monkeypatch.setattr(encoding, "encode_texts", lambda *_: pytest.fail("something was tokenised again"))
+    assert_same(whole, build("cut", **mixture))
 
 
 def test_the_number_of_processes_makes_no_difference(mixture: dict[str, Any], build: Build) -> None:

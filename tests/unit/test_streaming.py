@@ -14,7 +14,7 @@ from chronocoder.activations.origin import origin_of, stream_checkpoints, text_d
 from chronocoder.config import HarvestSettings
 from chronocoder.crosscoder.state import StateDirectory
 from chronocoder.crosscoder.training import train_crosscoder
-from chronocoder.suites.checkpoints import checkpoint_commit, load_model
+from chronocoder.suites.checkpoints import checkpoint_commit, load_model, loading_facts
 from chronocoder.suites.sites import resolve_site
 from chronocoder.variants import VARIANTS
 
@@ -31,7 +31,7 @@ def test_both_modes_train_the_same_crosscoder(tmp_path: Path, variant: str, dtyp
         facts = {"suite": "tiny", "revision": revision, "site": "residual.1", "commit": checkpoint_commit(path)}
         stores.append(tmp_path / f"{revision}.zarr")
         site = resolve_site(load_model(path), "residual.1")
-        attributes = {**facts, "tokens_digest": text_digest(corpus)}
+        attributes = {**facts, **loading_facts(site.model), "tokens_digest": text_digest(corpus)}
         harvest(site, corpus, settings, stores[-1], attributes)
     cached = ActivationStores(stores)
     streamed, origin = stream_checkpoints("tiny", checkpoints, "residual.1", corpus, settings)

@@ -40,7 +40,7 @@ class ActivationStores(ActivationSource):
         attributes: the provenance of each.
         name: the first path.
         rows: tokens in each.
-        width: width of an activation, d_model.
+        width: width of an activation, d_model: the largest one.
         checkpoints: how many stores.
         piece_rows: rows of a chunk, which is what is read at once.
         stored_format: number format of the stores.
@@ -53,8 +53,7 @@ class ActivationStores(ActivationSource):
         """Open the stores and check that they fit each other.
 
         Raises:
-            StoreError: a store is damaged, or differs from the first in its tokens, its site, its width or its number
-                format.
+            StoreError: a store is damaged, or differs from the first in its tokens, its site or its number format.
         """
         self.paths = list(paths)
         self.name = str(self.paths[0])
@@ -63,10 +62,15 @@ class ActivationStores(ActivationSource):
         self._chunks = [_chunks(path) for path in self.paths]
         self._check_agreement()
         values = self._datasets[0]["activations"]
-        self.rows, self.width = values.shape
+        self.rows, self.width = len(values), max(self.widths)
         self.checkpoints = len(self.paths)
         self.piece_rows = self._chunks[0]["activations"].chunk_rows
         self.stored_format = cast(StoredFormat, values.dtype.name)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each checkpoint's activations; behind it what is read has zeros."""
+        return tuple(int(dataset["activations"].shape[1]) for dataset in self._datasets)
 
     def read_piece(self, number: int, into: Stored) -> None:
         """Read a piece as it is stored into memory of its size, shape (token, checkpoint, d_model).
@@ -74,9 +78,10 @@ class ActivationStores(ActivationSource):
         Raises:
             StoreError: a chunk is damaged.
         """
-        for checkpoint, (path, chunks) in enumerate(zip(self.paths, self._chunks, strict=True)):
+        for checkpoint, (path, chunks, width) in enumerate(zip(self.paths, self._chunks, self.widths, strict=True)):
+            into.values[:, checkpoint, width:] = 0
             with damage_named(path):
-                chunks["activations"].read(number, into.values[:, checkpoint].numpy())
+                chunks["activations"].read(number, into.values[:, checkpoint, :width].numpy())
                 if into.scale is not None:
                     chunks["scale"].read(number, into.scale[:, checkpoint].numpy())
 
@@ -118,7 +123,6 @@ class ActivationStores(ActivationSource):
         arrays = [dataset["activations"] for dataset in self._datasets]
         self._check_same("site", "site", [attributes["site"] for attributes in self.attributes])
         self._check_same("number format", "harvest.dtype", [array.dtype.name for array in arrays])
-        self._check_same("width", "width", [array.shape[1] for array in arrays])
         self._check_same(
             "number of rows a chunk", "length of sequence", [c["activations"].chunk_rows for c in self._chunks]
         )

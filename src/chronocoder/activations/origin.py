@@ -1,7 +1,7 @@
 """What activations are of: read from their stores, or from the models that compute them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,25 +76,15 @@ def stream_checkpoints(
 
     Raises:
         ConfigError: a model cannot be loaded so, or the text has tokens that it does not know.
-        StoreError: a checkpoint cannot be read, or models are of several widths.
+        StoreError: a checkpoint cannot be read.
         SiteError: a model has no such site.
     """
     token_ids = corpus["token_ids"].values
     sites = [resolve_site(load_model(path, loading, [corpus]), site) for path in checkpoints.values()]
-    _check_widths(checkpoints, [one.width for one in sites])
     commits = tuple(checkpoint_commit(path) for path in checkpoints.values())
     loaded = tuple(tuple(loading_facts(one.model).values()) for one in sites)
     origin = Origin(suite, site, tuple(checkpoints), commits, text_digest(corpus), settings.dtype, loaded)
     return StreamedActivations(sites, token_ids, settings.dtype, settings.batch_size), origin
-
-
-def _check_widths(checkpoints: Mapping[str, Path], widths: Sequence[int]) -> None:
-    for path, width in zip(checkpoints.values(), widths, strict=True):
-        if width != widths[0]:
-            raise StoreError(
-                f"{path}: width {width} differs from {widths[0]} of {next(iter(checkpoints.values()))}; give models of"
-                " one width"
-            )
 
 
 def text_digest(corpus: xr.Dataset) -> str:

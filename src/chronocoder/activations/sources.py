@@ -22,7 +22,7 @@ class ActivationSource(ABC):
     Attributes:
         name: what errors call it.
         rows: tokens, one row each.
-        width: width of an activation, d_model.
+        width: width of an activation, d_model: the largest one, where those of checkpoints differ.
         checkpoints: how many.
         piece_rows: rows of each piece but the last, which holds the rest.
         stored_format: number format of what is read.
@@ -38,6 +38,11 @@ class ActivationSource(ABC):
     stored_format: StoredFormat
     pieces_at_once: int = 1
     in_threads: bool = False
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each checkpoint's activations; behind it what is read has zeros."""
+        return (self.width,) * self.checkpoints
 
     @abstractmethod
     def read_piece(self, number: int, into: Stored) -> None:
@@ -98,7 +103,7 @@ class StreamedActivations(ActivationSource):
     Attributes:
         name: site and checkpoints.
         rows: tokens, without the first of each sequence.
-        width: width of an activation, d_model.
+        width: width of an activation, d_model: the largest one.
         checkpoints: how many.
         piece_rows: rows of each piece but the last.
         stored_format: number format that values are rounded to.
@@ -120,11 +125,16 @@ class StreamedActivations(ActivationSource):
         self._sequences = sequences_per_piece(token_ids.shape[1])
         self.name = f"{sites[0].name} of {', '.join(site.model.name_or_path for site in sites)}"
         self.rows = len(token_ids) * self._tokens_a_sequence
-        self.width = sites[0].width
+        self.width = max(site.width for site in sites)
         self.checkpoints = len(self._sites)
         self.piece_rows = self._sequences * self._tokens_a_sequence
         self.stored_format: StoredFormat = stored_format
         self.pieces_at_once = max(1, batch_size // self._sequences)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of each checkpoint's activations; behind it what is read has zeros."""
+        return tuple(site.width for site in self._sites)
 
     def read_piece(self, number: int, into: Stored) -> None:
         """Run every model on a piece's sequences; errors as `read_together`."""
@@ -142,6 +152,7 @@ class StreamedActivations(ActivationSource):
         for checkpoint, site in enumerate(self._sites):
             rows = read_sequences(site, self._token_ids, sequences)
             stored = narrow(rows.activations, self.stored_format, f"{site.model.name_or_path}, site {site.name}")
-            into.values[:, checkpoint] = stored.values
+            into.values[:, checkpoint, : site.width] = stored.values
+            into.values[:, checkpoint, site.width :] = 0
             if into.scale is not None and stored.scale is not None:
                 into.scale[:, checkpoint] = stored.scale

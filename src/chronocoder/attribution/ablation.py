@@ -76,7 +76,8 @@ def measure_ablations(
         with the top features as draw 0, `position_effects` (checkpoint, top_feature, example, position), with dimension
         `member` before `position` where the metric compares sentences;
         `swapped_effects` (writer, reader, example, row), of which the first rows are of the features and the others of
-        random directions in place of the top features, one draw after the other;
+        random directions in place of the top features, one draw after the other; NaN between checkpoints of different
+        widths;
         `own_code` (checkpoint, feature), whether the own code has been written.
 
     Raises:
@@ -99,7 +100,8 @@ def measure_ablations(
         measure_writing(writers, sites, batch, settings, exact_effects, found["swapped_effects"].values)
     whole = found.map(lambda values: values.copy(data=joined(values.values)))
     for name, values in whole.data_vars.items():
-        if not np.isfinite(values).all():
+        measured = values.values[writers.comparable] if name == "swapped_effects" else values.values
+        if not np.isfinite(measured).all():
             raise NonFiniteError(f"{name} of the ablations are not finite; a checkpoint is damaged, or it overflows")
     return whole.assign(own_code=(("checkpoint", "feature"), writers.own[:, : len(chosen.features)]))
 

@@ -59,7 +59,7 @@ class RandomDirections(NamedTuple):
             checkpoint: its number.
         """
         features = torch.from_numpy(self.features.ravel()).to(everything.change.device)
-        weight = self.rows[:, :, checkpoint].flatten(0, 1)
+        weight = self.rows[:, :, checkpoint, : everything.weight.shape[1]].flatten(0, 1)
         return everything._replace(change=everything.change[..., features], weight=weight, controls=len(features))
 
 

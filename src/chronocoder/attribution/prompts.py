@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache
 from chronocoder.attribution.effects import Prompts
 from chronocoder.attribution.interventions import MEAN, NEEDED, OTHER_PREFIX, ZERO, check_prepared
 from chronocoder.config import AttributionSettings
-from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
+from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig, side_by_side
 from chronocoder.errors import NonFiniteError, StoreError
 from chronocoder.suites.precision import overflow_remedy
 from chronocoder.suites.sites import Site, SiteState
@@ -87,7 +87,7 @@ def check_models(config: CrosscoderConfig, sites: Sequence[Site]) -> None:
     Raises:
         StoreError: they are not; the message names what differs.
     """
-    _check_equal("widths", [config.d_model] * len(config.checkpoints), [site.width for site in sites])
+    _check_equal("widths", config.widths, [site.width for site in sites])
     _check_equal("sites", [config.site] * len(sites), [site.name for site in sites])
 
 
@@ -158,8 +158,10 @@ def _read_batch(
     change = target_codes - codes
     change[:, 0] = 0
     prompts = []
-    for state, target, weight in zip(states, targets, crosscoder.W_dec, strict=True):
-        end = target.to(state.activation).expand_as(state.activation).clone()
+    for state, target, rows_of_checkpoint in zip(states, targets, crosscoder.W_dec, strict=True):
+        width = state.activation.shape[-1]
+        weight = rows_of_checkpoint[:, :width]
+        end = target[..., :width].to(state.activation).expand_as(state.activation).clone()
         end[:, 0] = state.activation[:, 0]
         prompts.append(Prompts(examples, ids, readout, state, end, change, weight))
     mean_length = rows_of(task).lengths.sum() / task.sizes["example"]
@@ -185,7 +187,7 @@ def _encode(
     crosscoder: Crosscoder, sites: Sequence[Site], ids: Tensor
 ) -> tuple[list[SiteState], Float[Tensor, "batch position feature"]]:
     states = [site.read(ids) for site in sites]
-    x = torch.stack([state.activation.to(crosscoder.b_dec) for state in states], dim=2)
+    x = side_by_side([state.activation.to(crosscoder.b_dec) for state in states])
     for revision, of_checkpoint, site in zip(crosscoder.config.checkpoints, x.unbind(2), sites, strict=True):
         if not torch.isfinite(of_checkpoint).all():
             raise NonFiniteError(f"activations at checkpoint {revision} are not finite: {overflow_remedy(site.model)}")

@@ -10,6 +10,8 @@ share out (Shapley 1953):
 
 The code is that of the crosscoder, which all checkpoints share. Where a writer's activations do not support it, its own
 code is taken in its place, in all effects of this writer.
+
+Nothing is written from one checkpoint to another of another width.
 """
 
 from collections.abc import Callable, Sequence
@@ -76,6 +78,13 @@ class Writers:
         own = np.zeros(shape, dtype=bool) if own_codes is None else ~own_codes.supported[:, features]
         return cls(crosscoder, own_codes, features, len(chosen.features), rows, own)
 
+    @property
+    def comparable(self) -> Bool[np.ndarray, "writer reader"]:
+        """Which checkpoints are as wide as which others."""
+        widths = np.array(self.crosscoder.config.widths)
+        same: np.ndarray = widths[:, None] == widths
+        return same
+
     @torch.no_grad()
     def changes(self, batch: PromptBatch, intervention: str) -> Float[Tensor, "checkpoint batch position row"]:
         """Return what the intervention adds to the code by which each checkpoint writes each row."""
@@ -98,7 +107,7 @@ class Writers:
             writers: numbers of the checkpoints that write, shape (swap,).
             rows: places of what they write, shape (swap,).
         """
-        weight = self.rows[writers, rows] / self.crosscoder.scale[reader]
+        weight = self.rows[writers, rows, : prompts.weight.shape[1]] / self.crosscoder.scale[reader]
         return prompts._replace(change=changes[writers, :, :, rows].movedim(0, -1), weight=weight, controls=0)
 
 
@@ -118,7 +127,7 @@ def measure_writing(
         batch: the examples.
         settings: intervention and batch size.
         known: exact effects of the chosen features, those of the batch among them: v(r, r) where the code is supported.
-        swapped: v, filled in for the batch.
+        swapped: v, filled in for the batch; NaN where the writer is not as wide as the reader.
     """
     if len(sites) == 1:
         return
@@ -128,7 +137,9 @@ def measure_writing(
         examples = batch.rows.examples
         of_known = np.ix_(examples, np.flatnonzero(is_known[reader]))
         swapped[reader, reader][of_known] = known[reader][of_known]
-        skipped = np.zeros_like(is_known)
+        others = ~writers.comparable[:, reader]
+        swapped[np.ix_(np.flatnonzero(others), np.array([reader]), examples)] = np.nan
+        skipped = np.repeat(others[:, None], is_known.shape[1], axis=1)
         skipped[reader] = is_known[reader]
         of, rows = np.nonzero(~skipped)
         places = (torch.from_numpy(of).to(changes.device), torch.from_numpy(rows).to(changes.device))
@@ -139,7 +150,7 @@ def measure_writing(
 def summarise_writing(
     effects: xr.DataArray, top: xr.DataArray, units: Units, draws: np.ndarray, settings: AttributionSettings
 ) -> dict[str, xr.DataArray]:
-    """Split the change of effects from each checkpoint to each later one; nothing for a single checkpoint.
+    """Split the change of effects from each checkpoint to each later one of its width; nothing where there is none.
 
     Args:
         effects: v, dims (writer, reader, example, row).
@@ -157,7 +168,8 @@ def summarise_writing(
         `_low` and `_high`. With `random_` in front (pair, control, top_feature), of random directions in place of each
         top feature, one draw a control; not without draws.
     """
-    pairs = list(combinations(range(effects.sizes["reader"]), 2))
+    known = effects.notnull().all(["example", "row"]).transpose("writer", "reader").values
+    pairs = [pair for pair in combinations(range(effects.sizes["reader"]), 2) if known[pair]]
     if not pairs:
         return {}
     sums = unit_sums(_split(effects, pairs), units)

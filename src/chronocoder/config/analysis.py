@@ -135,7 +135,7 @@ class AttributionSettings(Settings):
     batch_size: PositiveInt = Field(
         64,
         description="Sequences in one pass from the site on: examples times points or groups; for exact changes, the"
-        " tokens of so many prefixes.",
+        " tokens of so many prefixes, on a GPU 8192 if these are fewer.",
     )
     bootstrap_samples: PositiveInt = Field(1000, description="Resamples of the prefixes behind an interval.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")

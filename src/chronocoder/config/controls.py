@@ -11,9 +11,8 @@ SHARED = {
     "language": "language",
     "vocabulary_size": "vocabulary_size",
     "text_seed": "tokenizer_seed",
-    "hidden_size": "hidden_size",
 }
-"""What two nurseries have to agree in so that both read one text and fit one crosscoder: attribute, and key to set."""
+"""What two nurseries have to agree in so that both read one text: attribute, and key to set."""
 
 
 def check_foreign_checkpoints(suites: Mapping[str, Suite]) -> None:
@@ -122,17 +121,17 @@ def _check_pretraining_seeds(key: str, checkpoints: Sequence[str], suite: str, s
 
 
 def _check_seeds_differ(key: str, names: Sequence[str], suites: Mapping[str, Suite]) -> None:
-    of_run: dict[tuple[str, int | str], str] = {}
+    of_run: dict[tuple[str, int | str, int], str] = {}
     for name in names:
         source = suites[name].source
         if isinstance(source, NurserySource):
-            run: tuple[str, int | str] = "seed", source.seed
+            run: tuple[str, int | str, int] = "seed", source.seed, source.hidden_size
         elif isinstance(source, HubSource) and source.run is not None:
-            run = "pretraining_seed", source.run.repository
+            run = "pretraining_seed", source.run.repository, 0
         else:
             continue
         if run in of_run:
-            setting, found = run
+            setting, found, _ = run
             shown = "source.seed" if setting == "seed" else "source's run"
             raise ValueError(
                 f"{key}: {shown} is {found} in suite '{of_run[run]}' and in suite '{name}', which makes them the same"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chronocoder.activations.origin import Origin
 from chronocoder.config import EvaluationSettings
-from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
+from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig, side_by_side
 from chronocoder.crosscoder.own_codes import OwnErrors, OwnMaps, reconstruct_from_own
 from chronocoder.crosscoder.statistics import (
     FREQUENCY_EDGES,
@@ -140,10 +140,11 @@ def measure_cross_entropy(
     for ids, is_odd in zip(used.split(settings.batch_size), odd.split(settings.batch_size), strict=True):
         sums = torch.empty(REPLACEMENTS, len(sites), len(ids), dtype=torch.float64)
         states = [site.read(ids) for site in sites]
-        x = torch.stack([state.activation.to(crosscoder.b_dec) for state in states], dim=2)
+        x = side_by_side([state.activation.to(crosscoder.b_dec) for state in states])
         for kind, activations in enumerate(_replacements(crosscoder, maps, x, is_odd)):
             for number, (site, state) in enumerate(zip(sites, states, strict=True)):
-                logits = site.resume(ids, activations[:, :, number].to(state.activation), state.entry, last=None)
+                activation = activations[:, :, number, : site.width].to(state.activation)
+                logits = site.resume(ids, activation, state.entry, last=None)
                 sums[kind, number] = _summed_cross_entropy(logits, ids)
         batches.append(sums)
     of_sequences = (torch.cat(batches, dim=2) / (used.shape[1] - 2)).numpy()

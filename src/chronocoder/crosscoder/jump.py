@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -43,9 +43,12 @@ class _Jump(torch.autograd.Function):
         active = above >= 0
         near = above.abs_() < bandwidth / 2
         codes = preactivations * active
-        context.save_for_backward(active, near, threshold / norms.clamp(min=1e-12), _sums(near))
+        counts = near.half().sum(dim=0, dtype=torch.float32) if near.is_cuda else near.sum(dim=0)
+        number = torch.linalg.vector_norm(codes, 0) if codes.is_cuda else active.sum().float()
+        # A GPU would convert a mask to int64 before it adds it up; codes are zero where they are not active alone.
+        context.save_for_backward(active, near, threshold / norms.clamp(min=1e-12), counts)
         context.bandwidth = bandwidth
-        return codes, _sums(active).sum()
+        return codes, number
 
     @staticmethod
     @once_differentiable
@@ -54,8 +57,3 @@ class _Jump(torch.autograd.Function):
         of_codes, of_number = gradients
         of_jumps = (of_codes * near).sum(dim=0) * least + of_number * counts
         return of_codes * active, None, -of_jumps / context.bandwidth, None
-
-
-def _sums(mask: Bool[Tensor, "token feature"]) -> Float[Tensor, " feature"]:
-    """Count by feature; a GPU would convert a mask to int64 before it adds it up."""
-    return mask.half().sum(dim=0, dtype=torch.float32) if mask.is_cuda else mask.sum(dim=0).float()

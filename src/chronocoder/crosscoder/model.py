@@ -1,7 +1,7 @@
 """The crosscoder: one dictionary for the activations of several checkpoints (Lindsey et al. 2024; arXiv 2509.05291)."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
 from chronocoder.crosscoder.products import half_product
 from chronocoder.errors import StoreError
@@ -35,13 +36,14 @@ class CrosscoderConfig:
         variant: name of the variant.
         checkpoints: their labels, in order of training; index m of the weights.
         site: where the activations are read.
-        d_model: width of an activation.
+        d_model: width of an activation: the largest one, where those of checkpoints differ.
         settings: the variant.
         seed: seed of initialisation and data order.
         commits: what identifies each checkpoint's weights.
         folded: whether the weights take raw activations.
         first_token: what became of the first token of each sequence, in normalisation, training, evaluation and
             attribution: `left_out`.
+        unequal_widths: width at each checkpoint, where they differ; behind it weights and activations have zeros.
     """
 
     suite: str
@@ -55,6 +57,18 @@ class CrosscoderConfig:
     commits: tuple[str, ...]
     folded: bool
     first_token: str = "left_out"
+    unequal_widths: tuple[int, ...] = ()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of an activation at each checkpoint."""
+        return self.unequal_widths or (self.d_model,) * len(self.checkpoints)
+
+
+def side_by_side(activations: Sequence[Float[Tensor, "*batch width"]]) -> Float[Tensor, "*batch checkpoint d_model"]:
+    """Return the activations of all checkpoints together, with zeros behind those that are narrower than others."""
+    width = max(activation.shape[-1] for activation in activations)
+    return torch.stack([pad(activation, (0, width - activation.shape[-1])) for activation in activations], dim=-2)
 
 
 class Crosscoder(nn.Module):
@@ -119,6 +133,8 @@ class Crosscoder(nn.Module):
         for first in range(0, settings.dictionary_size, ROWS_AT_ONCE):
             count = min(ROWS_AT_ONCE, settings.dictionary_size - first)
             rows = torch.randn(count, *self.decoder_rows.shape[1:], generator=generator)
+            for checkpoint, width in enumerate(self.config.widths):
+                rows[:, checkpoint, width:] = 0  # and no gradient ever changes it
             yield first, rows * (settings.decoder_norm / rows.norm(dim=-1, keepdim=True))
 
     @property
@@ -234,6 +250,7 @@ def load_crosscoder(path: Path, device: torch.device | str = "cpu") -> Crosscode
         document = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
         settings = TypeAdapter(Variant).validate_python(document.pop("settings"))
         checkpoints, commits = (tuple(document.pop(key)) for key in ("checkpoints", "commits"))
+        document["unequal_widths"] = tuple(document.get("unequal_widths", ()))
         config = CrosscoderConfig(**document, checkpoints=checkpoints, commits=commits, settings=settings)
         crosscoder = Crosscoder(config)
         weights = load_file(path / WEIGHTS_FILE)

@@ -100,9 +100,10 @@ class OwnCodes:
         self, crosscoder: Crosscoder, activation: Float[Tensor, "token d_model"], known: int
     ) -> Float[Tensor, "token feature"]:
         """Return the own code of a checkpoint's activations."""
-        predicted = torch.addmm(self.offset[known], activation, self.weights[known])
+        width = activation.shape[1]
+        predicted = torch.addmm(self.offset[known], activation, self.weights[known, :width])
         completed = predicted.unflatten(1, crosscoder.b_dec.shape)
-        completed[:, known] = activation
+        completed[:, known, :width] = activation
         return crosscoder.encode(completed)
 
 

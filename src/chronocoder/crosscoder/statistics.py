@@ -152,6 +152,8 @@ class LatentScaling:
     Attributes:
         error: target x^m - x_hat^m + f d^m: what is left if this latent is taken out. Shape (checkpoint, feature).
         reconstruction: target x_hat^m - b_dec^m - f d^m: what the other latents supply. Shape (checkpoint, feature).
+
+    Both are NaN at a checkpoint that is not as wide as the one the direction is taken from.
     """
 
     error: Float[Tensor, "checkpoint feature"]
@@ -167,6 +169,8 @@ def latent_scaling(crosscoder: Crosscoder, statistics: Statistics) -> LatentScal
     length = direction.pow(2).sum(dim=-1)
     supplied = statistics.decoded.view_as(rows) / statistics.power.float()[:, None, None] - rows
     left = refitted_rows(crosscoder, statistics)
+    widths = torch.tensor(crosscoder.config.widths, device=rows.device)
+    length = length.where(widths[:, None] == widths[longest], torch.nan)
     error, reconstruction = (torch.einsum("fmd,fd->mf", target, direction) / length for target in (left, supplied))
     return LatentScaling(error, reconstruction)
 

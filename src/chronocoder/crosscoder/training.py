@@ -52,7 +52,7 @@ class ActivationStatistics(NamedTuple):
     """What the normalisation and the decoder's bias begin with.
 
     Attributes:
-        scale: s_m = sqrt(d) / mean_b ||a_b^m||, shape (checkpoint,).
+        scale: s_m = sqrt(d_m) / mean_b ||a_b^m||, d_m the width at checkpoint m, shape (checkpoint,).
         mean: mean of the scaled activations, shape (checkpoint, d_model).
     """
 
@@ -71,7 +71,7 @@ def measure_activations(
         sums[:, 1] += block.norm(dim=-1).sum(dim=0, dtype=torch.float64)
         sums[:, 2:] += block.sum(dim=0, dtype=torch.float64)
     sums = team.add_all(sums)
-    scale = source.width**0.5 * sums[:, 0] / sums[:, 1]
+    scale = torch.tensor(source.widths, dtype=sums.dtype, device=sums.device).sqrt() * sums[:, 0] / sums[:, 1]
     mean = scale[:, None] * sums[:, 2:] / sums[:, :1]
     return ActivationStatistics(scale.float(), mean.float())
 

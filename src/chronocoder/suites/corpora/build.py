@@ -140,11 +140,7 @@ class _Filler:
 
 
 def _fill(filler: _Filler, part: Part, start: int, encoder: Encoder) -> None:
-    """Read a source, from a document on, until it has filled all its places.
-
-    Raises:
-        CorpusError: it ends before that.
-    """
+    """Read a source, from a document on, until it ends or has filled all its places."""
     read = batches(part.read(), start, filler.wants)
     tokenised = encoder.encode(read) if part.is_text else ((batch, _contents(batch)) for batch in read)
     saved = filler.tokens
