@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("config", type=Path, help="the configuration")
     experiment = load_experiment(parser.parse_args().config)
     layout = Layout(experiment.results)
-    for suite in [name for name, settings in experiment.suites.items() if settings.examined]:
+    for suite in [name for name, settings in experiment.suites.items() if settings.reported]:
         controls = [load_store(path) for path in _identity_stores(experiment, suite, layout)]
         report = Path(layout.report.format(suite=suite)).resolve()
         sys.stdout.write(f"{identity_sentence(controls)}\nReport of {suite}: {report}\n")

@@ -257,6 +257,14 @@ def test_among_tied_checkpoints_those_count_where_activations_change_fastest() -
     assert choose_places(moved, without, ChoiceSettings(), lambda _: 0.01).pairs == [(4, 5)]
 
 
+def test_no_step_is_lost_to_a_tie() -> None:
+    """However uncertain lengths are, something changes between all corners."""
+    moved = distances(np.array([[0.5] * 4 + [0.9] * 4 + [0.75] * 4]), 0.1)
+    rate = rate_of_change(None, [2**place for place in range(12)])
+    for pair in choose_places(moved, rate, ChoiceSettings(), lambda _: 5.0).pairs:
+        assert moved[pair] > 0
+
+
 def test_rate_of_change_is_per_doubling() -> None:
     rate = rate_of_change(np.array([[1, 0.5, 0.2], [0.5, 1, 0.4], [0.2, 0.4, 1]]), [0, 100, 400])
     np.testing.assert_allclose(rate, [[0, 0.5, 0.8 / 3], [0.5, 0, 0.3], [0.8 / 3, 0.3, 0]])

@@ -4,8 +4,8 @@ import argparse
 
 import pytest
 
-from chronocoder.command_line import add_flags, from_flags, run_script
-from chronocoder.config import AblationSettings, AttributionSettings
+from chronocoder.command_line import add_flags, add_loading, from_flags, loading_from, run_script
+from chronocoder.config import AblationSettings, AttributionSettings, LoadingSettings
 from chronocoder.errors import ConfigError
 from chronocoder.settings import Settings
 from chronocoder.variants import VARIANTS
@@ -61,3 +61,31 @@ def test_a_wrong_flag_is_one_message_and_no_traceback(caplog: pytest.LogCaptureF
         run_script(main)
     assert caplog.messages == ["--batch-size: Input should be greater than 0 (found '-1')"]
     assert caplog.records[0].exc_info is None
+
+
+def loading(*flags: str) -> LoadingSettings:
+    parser = argparse.ArgumentParser()
+    add_loading(parser)
+    return loading_from(parser.parse_args(flags))
+
+
+def test_loading_comes_in_two_parts_of_which_one_changes_results() -> None:
+    settings = LoadingSettings(dtype="bfloat16", attention="eager", device_map="auto", gpus=2)
+    found = loading("--loading", settings.deciding, "--device-map", settings.device_map)
+    assert found == settings.model_copy(update={"gpus": 1})
+    assert settings.deciding == settings.model_copy(update={"device_map": "none", "gpus": 1}).deciding
+    assert loading() == LoadingSettings()
+
+
+WRONG_LOADING = [
+    (["--loading", '{"dtype": "int4"}'], r"--loading: dtype: Input should be 'auto', .* \(found 'int4'\)"),
+    (["--loading", "half"], "--loading: half is no JSON object; correct it"),
+    (["--loading", '{"dtype"'], r"--loading: \{\"dtype\" is no JSON"),
+    (["--device-map", "some"], "--loading: device_map: Input should be 'none' or 'auto'"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), WRONG_LOADING)
+def test_wrong_loading_is_named(flags: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        loading(*flags)

@@ -113,6 +113,16 @@ WRONG = [
         {"study": ["step9"]},
         r"scan\.study: checkpoint 'step9' does not exist in the suite; choose from step0, ",
     ),
+    (
+        "suites.nursery.loading",
+        {"dtype": "int8"},
+        r"suites\.nursery\.loading\.dtype: Input should be 'auto', 'float32', 'bfloat16' or 'float16' \(found 'int8'\)",
+    ),
+    (
+        "suites.nursery.loading",
+        {"gpus": 2},
+        r"loading: gpus 2: a model is loaded on one of them; set device_map to auto",
+    ),
     ("suites.nursery.site", "residual.4", r"site 'residual\.4' is outside the model: it has blocks 0 to 3"),
     ("suites.nursery.site", "head_out.1.4", r"site 'head_out\.1\.4' is outside the model: it has heads 0 to 3"),
     ("suites.nursery.site", "block.1", r"suites\.nursery\.site: String should match pattern"),
@@ -165,6 +175,19 @@ def test_message_names_key_and_remedy(path: str, value: Any, message: str) -> No
     with pytest.raises(ConfigError, match=message) as caught:
         parse_experiment(changed(path, value), "config.yaml")
     assert str(caught.value).startswith("config.yaml: 1 wrong:")
+
+
+@pytest.mark.parametrize("key", ["attribution_jobs", "training"])
+def test_models_that_are_spread_over_gpus_have_one_process(key: str) -> None:
+    config = changed("suites.nursery.loading", {"device_map": "auto", "gpus": 2})
+    parse_experiment(config, "config.yaml")
+    config[key] = {"processes": 2} | ({"activations": "streaming"} if key == "training" else {})
+    message = (
+        rf"{key}\.processes 2: each process would spread its models over the same GPUs, as suites\.nursery\.loading"
+        rf"\.device_map auto says; set {key}\.processes to 1, or device_map to none"
+    )
+    with pytest.raises(ConfigError, match=message):
+        parse_experiment(config, "config.yaml")
 
 
 def with_twin(pair: dict[str, Any] | None = None, **source: Any) -> dict[str, Any]:
@@ -451,7 +474,8 @@ def test_settings_survive_the_command_line(settings: Settings) -> None:
 
 
 def test_building_the_dag_imports_nothing_heavy() -> None:
-    code = "import sys, chronocoder.config, chronocoder.command_line, chronocoder.layout; print(*sys.modules)"
+    names = ["config", "command_line", "layout", "behaviour.comparisons"]
+    code = f"import sys, {', '.join(f'chronocoder.{name}' for name in names)}; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "xarray", "numpy"} & set(modules)
 

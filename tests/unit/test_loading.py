@@ -271,9 +271,9 @@ def test_overflow_in_float16_is_named_with_its_remedy(name: str, task: xr.Datase
     with pytest.raises(NonFiniteError, match=f"site {name}: non-finite activation in sequence 0; {remedy}"):
         next(read_activations(sites[0], IDS.numpy(), 2))
     crosscoder = folded_crosscoder(1, name)
-    with pytest.raises(NonFiniteError, match=f"activations at checkpoint step0 are not finite: {remedy}"):
+    with pytest.raises(NonFiniteError, match=f"activations at checkpoint step0 are not finite; {remedy}"):
         measure_effects(crosscoder, sites, task, AttributionSettings())
-    with pytest.raises(NonFiniteError, match=f"differences of right and wrong are not finite: {remedy}"):
+    with pytest.raises(NonFiniteError, match=f"differences of right and wrong are not finite; {remedy}"):
         Pool.of([task]).differences(sites[0].model)
 
 
@@ -281,10 +281,10 @@ def test_overflow_after_the_site_is_named(task: xr.Dataset) -> None:
     sites = half_sites("float16")
     for site in sites:
         site.model.get_output_embeddings().weight.fill_(torch.inf)
-    with pytest.raises(NonFiniteError, match="at checkpoint step0 are not finite: float16 overflows above 65504"):
+    with pytest.raises(NonFiniteError, match="at checkpoint step0 are not finite; float16 overflows above 65504"):
         measure_effects(folded_crosscoder(1), sites, task, AttributionSettings(smallest_effect=0))
     ids, maps = np.full((2, 6), 5), _maps()
-    with pytest.raises(NonFiniteError, match="cross-entropies at checkpoint step0 are not finite: float16 overflows"):
+    with pytest.raises(NonFiniteError, match="cross-entropies at checkpoint step0 are not finite; float16 overflows"):
         measure_cross_entropy(tiny_crosscoder("l1"), maps, sites, ids, EvaluationSettings())
 
 

@@ -615,6 +615,14 @@ def test_a_choice_costs_what_its_budget_allows() -> None:
     assert plan_document(plans[0])["choices"] and not plan_document(plans[1])["choices"]
 
 
+def test_a_choice_is_timed_by_its_fits() -> None:
+    experiment = changed(suites__nursery__auto={"resamples": 4000})
+    shape = shape_of("nursery", experiment.suites["nursery"])
+    cost = cost_of(Place(experiment, shape, Job("choose_comparisons", "nursery"), accelerated=False))
+    assert cost.work.cpu_s == pytest.approx(1.1e-8 * 9 * 4000 * 17**2)
+    assert cost.memory.host - 8 * 9 * 4000 * 17 == pytest.approx(170e6)
+
+
 def test_a_scan_lets_fewer_checkpoints_be_scored() -> None:
     shapes = {"nursery": shape_of("nursery", changed().suites["nursery"])}
     whole, scanned = (

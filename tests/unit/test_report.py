@@ -36,6 +36,7 @@ from chronocoder.attribution.surface import SurfaceFeature
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.ablations import ablation_data
+from chronocoder.report.choice import choice_rows
 from chronocoder.report.compact import Vocabulary
 from chronocoder.report.contrast_figures import contrast_panels, draw_contrast, effect_scale, random_level
 from chronocoder.report.contrasts import ContrastFeatures, contrast_data, find_all_features, find_contrast_features
@@ -52,7 +53,7 @@ from chronocoder.report.summary import summarise
 from chronocoder.report.text import listed, peak_words, short_count, signed
 from chronocoder.report.trust import measurable_note, trust_finding, trust_line, trust_rows, trust_sentences
 from chronocoder.report.writing import draw_written_shares, writing_data, writing_sentence
-from chronocoder.stores import write_store
+from chronocoder.stores import strings, write_store
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "write_report.py"
 
@@ -680,6 +681,30 @@ def test_controls_and_single_checkpoints_are_not_marked() -> None:
         "only": {"checkpoints": ["step1"]},
     }
     assert examined_comparisons(document) == {"pair": ["step0", "step1"]}
+
+
+def test_page_without_crosscoders_says_what_was_looked_at(inputs: ReportInputs) -> None:
+    """On a scan alone, or where nothing was chosen: abilities and similarities, and no part that is about features."""
+    page = render_page(replace(inputs, runs=[], seed_matches=[], comparisons={}))
+    assert embedded(page)["runs"] == [] and 'id="ability"' in page and 'id="similarity"' in page
+    assert not re.search(r'id="(quality|shares|controls|glossary)"', page) and "crosscoders</dt>" not in page
+
+
+def test_choice_and_scan_are_shown(inputs: ReportInputs) -> None:
+    words = {name: strings([text]) for name, text in (("change_task", "near"), ("last_before", "s1"))}
+    words |= {f"first_after{end}": strings([text]) for end, text in (("", "s2"), ("_low", "s1"), ("_high", "s2"))}
+    ends = {"choosing": 0.31, "confirming": -0.25, "confirming_low": -0.4, "confirming_high": 0.01, "by_chance": 0.12}
+    variables = {name: ("change", values) for name, values in words.items()}
+    variables |= {f"change_{name}": ("change", [value]) for name, value in ends.items()}
+    choice = xr.Dataset({**variables, "q_value": ("task", [0.004])}, {"task": strings(["near"])})
+    choice.attrs |= {"summary": "1 of 2 tasks changes.", "config_digest": "", "created": "", "settings": ""}
+    choice.attrs["package_versions"] = {}
+    [row] = choice_rows(choice)
+    assert row == ("near", "0.004", "s1 → s2", "s1 to s2", "+0.31", "−0.25 (−0.40 to +0.010)", "0.12")
+    scan = inputs.behaviour.merge(inputs.similarity[["linear_cka"]]).assign_attrs(inputs.behaviour.attrs)
+    page = render_page(replace(inputs, choice=choice, reasons={"pair": "It <rises>."}, scan=scan))
+    assert "1 of 2 tasks changes." in page and "It &lt;rises&gt;." in page and "A look at every checkpoint" in page
+    assert list(embedded(page)["figures"]["scanSimilarity"]) == ["Linear CKA"]
 
 
 def test_script_writes_the_page_whole_and_without_torch(inputs: ReportInputs, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def experiment() -> dict[str, Any]:
     """Return a small nursery that learns which determiner goes with a noun, and chooses one pair to compare."""
     config = copy.deepcopy(NURSERY)
     small = config["suites"]["small"]
-    small["source"] = {"kind": "nursery", "steps": [0, 10, 20, 60], "hidden_size": 64, "blocks": 2, "heads": 2}
+    small["source"] = {"kind": "nursery", "steps": [0, 10, 60], "hidden_size": 64, "blocks": 2, "heads": 2}
     small["tasks"] = {"determiner_noun": {"kind": "nursery", "pairs": 120}}
     small |= {"comparisons": "auto", "contrasts": {}}
     small["auto"] = {"pairs": 1, "triplets": 0, "variants": ["batchtopk"], "resamples": 500}
@@ -108,7 +108,7 @@ def test_a_scan_comes_first_and_only_what_is_compared_is_scored(chosen: Workflow
     """The scan reads all pairs here, so that the choice may be the same and nothing need be trained again."""
     config = chosen.changed("suites.small.scan", {"limit": 120, "tokens": 600})
     scan = copied(chosen, tmp_path / "scan", config)
-    assert scan.planned(config, "scan") == {"scan_checkpoint": 4, "collect_scan": 1, "show_scan": 1, "scan": 1}
+    assert scan.planned(config, "scan") == {"scan_checkpoint": 3, "collect_scan": 1, "show_scan": 1, "scan": 1}
     result = scan.snakemake(REPORT, "scan")
     assert result.returncode == 0, result.stdout
     found = comparisons(scan)["change1"]["checkpoints"]

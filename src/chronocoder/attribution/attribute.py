@@ -76,7 +76,7 @@ def measure_effects(
         for number, revision in enumerate(crosscoder.config.checkpoints if "checkpoint" in values.dims else ()):
             if not np.isfinite(values.isel(checkpoint=number)).all():
                 raise NonFiniteError(
-                    f"{name} at checkpoint {revision} are not finite: {overflow_remedy(sites[number].model)}"
+                    f"{name} at checkpoint {revision} are not finite; {overflow_remedy(sites[number].model)}"
                 )
     return whole.drop_vars(["active", "mass", "tokens"]).assign(
         control_features=(("control", "control_feature"), directions.features),

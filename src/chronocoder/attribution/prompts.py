@@ -190,7 +190,7 @@ def _encode(
     x = side_by_side([state.activation.to(crosscoder.b_dec) for state in states])
     for revision, of_checkpoint, site in zip(crosscoder.config.checkpoints, x.unbind(2), sites, strict=True):
         if not torch.isfinite(of_checkpoint).all():
-            raise NonFiniteError(f"activations at checkpoint {revision} are not finite: {overflow_remedy(site.model)}")
+            raise NonFiniteError(f"activations at checkpoint {revision} are not finite; {overflow_remedy(site.model)}")
     codes = crosscoder.encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])
     codes[:, 0] = 0
     return states, codes

@@ -125,13 +125,14 @@ def _largest_first(moved: PAIRWISE, paths: Iterable[tuple[int, ...]]) -> list[tu
 
 
 def _where_activations_change(moved: PAIRWISE, rate: PAIRWISE, corners: Sequence[int], error: float) -> list[int]:
-    """Move one corner after the other to where activations change fastest, as long as the polygon loses no more."""
+    """Move one corner after the other to where activations change fastest, as long as no more is lost and no step."""
     corners, least = list(corners), length(moved, corners) - error
     for number in range(len(corners)):
         before, after = corners[:number], corners[number + 1 :]
         start, stop = before[-1] + 1 if before else 0, after[0] if after else len(moved)
-        tied = [place for place in range(start, stop) if length(moved, [*before, place, *after]) >= least]
         neighbours = [*before[-1:], *after[:1]]
+        places = [place for place in range(start, stop) if moved[place, neighbours].all()]
+        tied = [place for place in places if length(moved, [*before, place, *after]) >= least]
         corners[number] = max(tied, key=lambda place: rate[place, neighbours].sum())
     return corners
 

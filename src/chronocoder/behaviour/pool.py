@@ -94,7 +94,7 @@ class Pool(NamedTuple):
         if not np.isfinite(found).all():
             raise NonFiniteError(
                 f"{model.name_or_path}: {int((~np.isfinite(found)).sum())} differences of right and wrong are not"
-                f" finite: {overflow_remedy(model)}"
+                f" finite; {overflow_remedy(model)}"
             )
         return np.split(found.astype(np.float32), np.cumsum(self.sizes)[:-1])
 

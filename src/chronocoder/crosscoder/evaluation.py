@@ -151,7 +151,7 @@ def measure_cross_entropy(
     for revision, site, found in zip(crosscoder.config.checkpoints, sites, of_sequences.swapaxes(0, 1), strict=True):
         if not np.isfinite(found).all():
             raise NonFiniteError(
-                f"cross-entropies at checkpoint {revision} are not finite: {overflow_remedy(site.model)}"
+                f"cross-entropies at checkpoint {revision} are not finite; {overflow_remedy(site.model)}"
             )
     change = of_sequences[1] - of_sequences[0]
     error = change.std(axis=1, ddof=1) / np.sqrt(len(used)) if len(used) > 1 else np.full(len(sites), np.nan)

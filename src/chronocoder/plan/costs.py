@@ -53,6 +53,8 @@ PLACE_BYTES = 8
 """Of a sequence's place in a mixture."""
 TOKENS_PER_S = 5e5
 """Tokens that one core tokenises a second, measured."""
+FIT_S = 1.1e-8
+"""Seconds that one core takes for a choice, a task, a resample and two checkpoints, measured."""
 PRETRAINING = "pretrain_"
 LOADING = (
     "harvest_activations",
@@ -197,6 +199,16 @@ def _collect_scan(place: Place) -> Cost:
     return Cost(Work(products, disk_bytes=read), Memory(0.0, PROCESS_BYTES + read + 6.0 * checkpoints * entries))
 
 
+def _choose(place: Place) -> Cost:
+    """Fit steps to resamples of every task's curve, tasks x resamples x T^2, and hold all resamples in float64."""
+    suite, auto = place.suite, place.suite.auto
+    assert auto is not None
+    tasks, checkpoints = len(auto.tasks or suite.tasks), len(suite.tokens_seen)
+    numbers = float(tasks * auto.resamples * checkpoints)
+    seconds = FIT_S * numbers * checkpoints
+    return Cost(Work(cpu_s=seconds), Memory(0.0, LIGHT_PROCESS_BYTES + 8 * numbers))
+
+
 def _train(place: Place) -> Cost:
     """Train on the batches, after measuring the normalisation on a sample."""
     experiment, corpus, crosscoder = place.experiment, place.suite.corpus, place.crosscoder
@@ -269,6 +281,7 @@ COSTS: dict[str, Callable[[Place], Cost]] = {
     "score_task": _score,
     "compare_checkpoints": _compare,
     "scan_checkpoint": _scan,
+    "choose_comparisons": _choose,
     "collect_scan": _collect_scan,
     "train_crosscoder": _train,
     "evaluate_crosscoder": _evaluate,

@@ -55,6 +55,8 @@ def count_by_rule(jobs: list[Job]) -> dict[str, int]:
 def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
     """Yield the jobs of a suite, and those that make what it takes from others; none if it only supplies to others."""
     settings = experiment.suites[suite]
+    if has_to_be_checked(experiment, suite):
+        yield Job("check_checkpoints", suite)
     if settings.scan:
         yield from _jobs_of_scan(experiment, suite)
     if not settings.comparisons:
@@ -63,8 +65,6 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
     scored = settings.studied if settings.reported else []
     for revision in [next(iter(settings.tokens_seen)), *scored]:
         yield from _jobs_of_checkpoint(experiment, suite, revision)
-    if has_to_be_checked(experiment, suite):
-        yield Job("check_checkpoints", suite)
     yield Job("build_corpus", suite)
     for task in settings.tasks:
         yield Job("build_task", suite, task=task)
