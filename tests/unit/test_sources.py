@@ -289,12 +289,18 @@ def test_run_that_the_trainer_itself_saves_is_recognised(tmp_path: Path, tokeniz
     assert load_model(Path(found.saved["checkpoint-4"].path)).config.num_hidden_layers == 3
 
 
+def test_untrained_model_saved_without_a_tokenizer_takes_that_of_the_next_checkpoint(tmp_path: Path) -> None:
+    run = saved_run(tmp_path / "mine", {0: None, 500: 7})
+    (run / "tokenizer.json").rename(run / "checkpoint-500/tokenizer.json")
+    assert source(kind="local", path=str(run)).tokenizer == str(run / "checkpoint-500")
+
+
 def test_checkpoint_that_is_being_saved_is_no_obstacle_to_those_listed(tmp_path: Path) -> None:
     run = saved_run(tmp_path / "mine", {500: 7, 1000: 14})
     (run / "checkpoint-1500").mkdir()
     listed = source(kind="local", path=str(run), checkpoints=["checkpoint-500", "checkpoint-1000"])
     assert listed.tokens_seen == {"checkpoint-500": 7, "checkpoint-1000": 14}
-    message = r"checkpoint-1500: no config\.json there; wait if it is being saved, .* list those to take"
+    message = r"checkpoint-1500: no config\.json there; wait if it is being saved, .* list .* in source\.check"
     with pytest.raises(ValidationError, match=message):
         source(kind="local", path=str(run))
 
@@ -346,7 +352,7 @@ def test_error_of_a_run_names_the_file_and_the_remedy(tmp_path: Path) -> None:
         with pytest.raises(ValidationError, match=message):
             source(kind="local", **values)
     (whole / "tokenizer.json").unlink()
-    with pytest.raises(ValidationError, match=r"neither it nor .*checkpoint-500 holds a tokenizer \(tokenizer\.json, "):
+    with pytest.raises(ValidationError, match=r"nor any of its checkpoints holds a tokenizer \(tokenizer\.json, "):
         source(kind="local", path=str(whole))
 
 

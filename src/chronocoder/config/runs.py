@@ -63,17 +63,17 @@ def saved_checkpoints(run: str, steps: Mapping[str, int], tokens_per_step: int |
 
 
 def tokenizer_directory(run: str, checkpoints: Mapping[str, SavedCheckpoint]) -> str:
-    """Return where the tokenizer of a run lies: in its first checkpoint, or else in the directory of the run itself.
+    """Return where the tokenizer of a run lies: in its first checkpoint that has one, or else beside the checkpoints.
 
     Raises:
-        ValueError: in neither.
+        ValueError: in none of these places.
     """
-    first = next(iter(checkpoints.values())).path
-    for place in (first, run):
+    for place in (*(checkpoint.path for checkpoint in checkpoints.values()), run):
         if any((Path(place) / name).is_file() for name in _TOKENIZER_FILES):
             return place
     raise ValueError(
-        f"path '{run}': neither it nor {first} holds a tokenizer ({', '.join(_TOKENIZER_FILES)}); save one"
+        f"path '{run}': neither it nor any of its checkpoints holds a tokenizer ({', '.join(_TOKENIZER_FILES)});"
+        f" save it with tokenizer.save_pretrained('{run}')"
     )
 
 

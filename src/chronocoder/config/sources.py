@@ -89,7 +89,7 @@ class LocalSource(Settings):
     path: str | None = Field(
         None,
         description="Directory of a run, with `checkpoint-500` and so on as transformers' Trainer saves them, or with"
-        " Hugging Face directories `step500` and so on. The tokenizer is in the first checkpoint or beside them.",
+        " Hugging Face directories `step500` and so on. The tokenizer is in a checkpoint or beside them.",
     )
     tokens_per_step: PositiveInt | None = Field(
         None,
