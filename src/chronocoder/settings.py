@@ -1,8 +1,9 @@
 """What all configuration models share."""
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from chronocoder.site_names import SITE_PATTERN
 
@@ -14,7 +15,17 @@ CheckpointName = Annotated[
 ]
 """A revision of the suite, or `revision@suite` of another one."""
 
-Site = Annotated[str, StringConstraints(pattern=f"^{SITE_PATTERN}$")]
+
+def _site(name: str) -> str:
+    if not re.fullmatch(SITE_PATTERN, name):
+        raise ValueError(
+            "no site of a model; write embedding, final, residual.N, mlp_in.N, mlp_out.N, attention_out.N or"
+            " head_out.N.H, with N the block and H the head, from 0"
+        )
+    return name
+
+
+Site = Annotated[str, AfterValidator(_site), Field(json_schema_extra={"pattern": f"^{SITE_PATTERN}$"})]
 """Where activations are read; `chronocoder.suites.sites.resolve_site` says what the names mean."""
 
 

@@ -125,7 +125,7 @@ WRONG = [
     ),
     ("suites.nursery.site", "residual.4", r"site 'residual\.4' is outside the model: it has blocks 0 to 3"),
     ("suites.nursery.site", "head_out.1.4", r"site 'head_out\.1\.4' is outside the model: it has heads 0 to 3"),
-    ("suites.nursery.site", "block.1", r"suites\.nursery\.site: String should match pattern"),
+    ("suites.nursery.site", "block.1", r"site: no site of a model; write .* \(found 'block\.1'\)"),
     ("suites.nursery.source.language", ["english", "english"], r"language \['english', 'english'\] repeats; list each"),
     (
         "suites.nursery.source.language",
@@ -143,12 +143,13 @@ WRONG = [
     (
         "suites.nursery.tasks.agreement_simple",
         {"kind": "pears", "path": "x"},
-        r"suites\.nursery\.tasks\.agreement_simple: Input tag 'pears' .* expected tags: 'nursery', 'blimp', 'clams',"
-        r" 'multiblimp', 'table', 'pairs'",
+        r"suites\.nursery\.tasks\.agreement_simple: kind 'pears' is not known; choose from nursery, blimp, clams,"
+        r" multiblimp, table, pairs",
     ),
-    ("suites.nursery.tasks.agreement_simple", {"kind": "pairs"}, r"agreement_simple\.path: .*required"),
+    ("suites.nursery.tasks.agreement_simple", {"kind": "pairs"}, r"agreement_simple\.path: missing; give it"),
+    ("suites.nursery.tasks.agreement_simple", {"path": "x"}, r"agreement_simple: kind is missing; give it \(keys"),
     ("variants.l1.k", 3, r"variants\.l1\.k: unknown key; remove it"),
-    ("variants.l1.sparsity", "l2", r"variants\.l1: Input tag 'l2' .* match any of the expected tags: .*'topk'"),
+    ("variants.l1.sparsity", "l2", r"variants\.l1: sparsity 'l2' is not known; choose from .*topk"),
     ("variants.batchtopk.k", 0, r"variants\.batchtopk\.k: Input should be greater than 0 \(found 0\)"),
     ("variants.batchtopk.k", 600, r"variants\.batchtopk: k 600 exceeds dictionary_size 512; lower it"),
     (

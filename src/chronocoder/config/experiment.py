@@ -32,6 +32,8 @@ from chronocoder.labels import place_of
 from chronocoder.settings import Name, Settings
 from chronocoder.variants import Variant
 
+_LISTED = "keys are listed in docs/configuration.md"
+
 
 class Experiment(Settings):
     """An experiment: suites, and what is done with each of them."""
@@ -176,11 +178,29 @@ def load_experiment(path: Path) -> Experiment:
 
 def _describe(entry: Mapping[str, Any], values: Any) -> str:
     key = ".".join(_written_keys(entry, values)) or "(whole file)"
-    if entry["type"] == "extra_forbidden":
-        return f"  {key}: unknown key; remove it or correct its spelling (keys are listed in docs/configuration.md)"
+    described = _described(entry)
+    if described is not None:
+        return f"  {key}: {described}"
     shown = repr(entry["input"])
     message = entry["msg"].removeprefix("Value error, ")
     return f"  {key}: {message}" + (f" (found {shown})" if len(shown) < 80 else "")
+
+
+def _described(entry: Mapping[str, Any]) -> str | None:
+    """Return what is wrong and the remedy, of the errors that pydantic describes in its own terms."""
+    context = entry.get("ctx", {})
+    kind = str(context.get("discriminator", "")).strip("'")
+    match entry["type"]:
+        case "extra_forbidden":
+            return f"unknown key; remove it or correct its spelling ({_LISTED})"
+        case "missing":
+            return f"missing; give it ({_LISTED})"
+        case "union_tag_not_found":
+            return f"{kind} is missing; give it ({_LISTED})"
+        case "union_tag_invalid":
+            known = str(context["expected_tags"]).replace("'", "")
+            return f"{kind} '{context['tag']}' is not known; choose from {known}"
+    return None
 
 
 def _written_keys(entry: Mapping[str, Any], place: Any) -> list[str]:
