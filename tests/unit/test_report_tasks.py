@@ -137,6 +137,11 @@ def test_groups_come_before_many_tasks() -> None:
     assert list(draw_abilities(store.isel(task=slice(12)), {}, [])) == ["by task", "by phenomenon"]
 
 
+def test_ability_that_is_the_same_on_all_tasks_is_one_number() -> None:
+    store = many_tasks(2)
+    assert "accuracy is 1.00; chance is 0.5." in ability_sentence(store.assign(accuracy=store["accuracy"] * 0 + 1))
+
+
 def test_ability_names_no_task_with_a_warning_as_the_worst() -> None:
     text = ability_sentence(many_tasks(14))
     assert "accuracy lies between 0.53 (“task 12”) and 0.95; chance is 0.5." in text

@@ -93,9 +93,11 @@ def ability_sentence(behaviour: xr.Dataset) -> str:
         return f"{where}, accuracy says little: a warning goes with every task ({MARK} in the table of tasks)."
     lowest, highest = float(judged.min()), float(judged.max())
     task = quoted(str(judged["task"].values[int(judged.values.argmin())]))
+    found = f"lies between {lowest:.2f} ({task}) and {highest:.2f}"
+    if f"{lowest:.2f}" == f"{highest:.2f}":
+        found = f"is {lowest:.2f}"
     return (
-        f"{where}, accuracy lies between {lowest:.2f} ({task}) and {highest:.2f}; chance is {CHANCE}."
-        f"{_warned_words(last.sel(task=warned))}{_group_words(behaviour)}"
+        f"{where}, accuracy {found}; chance is {CHANCE}.{_warned_words(last.sel(task=warned))}{_group_words(behaviour)}"
     )
 
 
