@@ -146,6 +146,27 @@ def experiment_of(**suites: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def test_sites_and_sequences_that_a_local_model_does_not_have_are_refused_before_anything_runs(saved: Path) -> None:
+    file = saved / "same/config.json"
+    own = local_suite(saved, ["corpus", "same"], pair=["corpus", "same"])
+    for changed, message in (
+        (
+            {"num_hidden_layers": 1},
+            r"suites\.own: site 'residual\.1' is outside the model: it has blocks 0 to 0 \(.*same/",
+        ),
+        ({"n_layer": 1}, r"suites\.own: site 'residual\.1' is outside the model"),
+        (
+            {"n_positions": 7},
+            r"suites\.own\.corpus\.sequence_length 8: .*same/config\.json has n_positions 7; lower it",
+        ),
+    ):
+        file.write_text(json.dumps(changed))
+        with pytest.raises(ConfigError, match=message):
+            check_local_checkpoints(parse_experiment(experiment_of(own=own), "test"))
+    file.write_text(json.dumps({"num_hidden_layers": 2, "n_positions": 8}))
+    check_local_checkpoints(parse_experiment(experiment_of(own=own), "test"))
+
+
 def test_local_checkpoints_are_checked_before_anything_runs(saved: Path) -> None:
     whole = experiment_of(
         own=local_suite(saved, ["corpus", "same"], pair=["corpus", "same"], twins=["same", "same@twin"]),

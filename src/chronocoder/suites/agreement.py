@@ -1,6 +1,7 @@
-"""Whether checkpoints read a suite's tokens as the words they were made of. Imports neither torch nor transformers.
+"""Whether checkpoints suit a suite, and read its tokens as the words they were made of.
 
-Tokenizers are compared by their files, so that hundreds of checkpoints are checked in less than a second.
+Imports neither torch nor transformers. Tokenizers are compared by their files, so that hundreds of
+checkpoints are checked in less than a second.
 """
 
 import functools
@@ -11,25 +12,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chronocoder.config import Experiment, HubSource, LocalSource
+from chronocoder.config import Experiment, HubSource, LocalSource, Suite
 from chronocoder.errors import ConfigError
 from chronocoder.labels import place_of
+from chronocoder.site_names import parse_site
 
 FORMS = (("tokenizer.json",), ("tokenizer.model",), ("spiece.model",), ("vocab.json", "merges.txt"), ("vocab.txt",))
 """Files that say which tokens there are: those of one form together. The first form that two directories share counts.
 """
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
+_BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 NO_WORDS = ("truncation", "padding")
 """Parts of a `tokenizer.json` that change no token of a text."""
 
 
 def check_local_checkpoints(experiment: Experiment) -> None:
-    """Check, before anything runs, that local checkpoints agree with the tokenizer of the suite that they are read in.
+    """Check, before anything runs, that local checkpoints suit the suite that they are read in.
 
-    Nothing is checked of directories that are not there, which is said elsewhere, nor of suites that are trained or
-    downloaded: `check_agreement` is a job of theirs.
+    They have to agree with its tokenizer, to take sequences as long as its corpus has, and to have the blocks of its
+    sites. Nothing is checked of directories that are not there, which is said elsewhere, nor of suites that are trained
+    or downloaded: `check_agreement` is a job of theirs.
 
     Raises:
-        ConfigError: one does not; the message names its key, both files, and in what they differ.
+        ConfigError: one does not; the message names its key, the files, and in what they differ.
     """
     for name, suite in experiment.suites.items():
         if not isinstance(suite.source, LocalSource):
@@ -42,6 +47,8 @@ def check_local_checkpoints(experiment: Experiment) -> None:
                 key = f"suites.{place.suite}.source.checkpoints.{place.revision}"
                 directories[key] = Path(source.saved[place.revision].path)
         check_agreement(Path(suite.source.tokenizer), directories)
+        for directory in directories.values():
+            _check_model(name, suite, directory / "config.json")
 
 
 def has_to_be_checked(experiment: Experiment, suite: str) -> bool:
@@ -121,6 +128,25 @@ def _check_rows(checkpoint: Path, tokenizer: Path) -> None:
             " the model has no row for it; compare checkpoints that share their tokenizer, or give the model more rows"
             " by transformers' resize_token_embeddings and save it"
         )
+
+
+def _check_model(name: str, suite: Suite, file: Path) -> None:
+    """Check that a model takes sequences as long as the corpus has and has the blocks of all sites, where it tells."""
+    config = _read(file) if file.is_file() else {}
+    text = config.get("text_config", config)
+    for key in _POSITIONS:
+        most, asked = text.get(key), suite.corpus.sequence_length
+        if isinstance(most, int) and 0 < most < asked:
+            raise ConfigError(
+                f"suites.{name}.corpus.sequence_length {asked}: {file} has {key} {most}; lower it to that"
+            )
+    for blocks in [text[key] for key in _BLOCKS if isinstance(text.get(key), int)]:
+        for site in sorted({suite.site, *suite.sites}):
+            if parse_site(site).block(blocks) >= blocks:
+                raise ConfigError(
+                    f"suites.{name}: site '{site}' is outside the model: it has blocks 0 to {blocks - 1} ({file});"
+                    " choose one of them"
+                )
 
 
 def _has(directory: Path, form: tuple[str, ...]) -> bool:
