@@ -25,7 +25,7 @@ def main() -> None:
     downloads = priced(experiment, downloads_of(experiment))
     sys.stdout.write(downloads_text(downloads))
     sys.stdout.flush()
-    if problems := [download.problem for download in downloads if download.problem]:
+    if problems := dict.fromkeys(download.problem for download in downloads if download.problem):
         raise ConfigError("\n".join(problems))
     if arguments.dry_run or not downloads:
         return
