@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -68,7 +69,7 @@ class ActivationStores(ActivationSource):
         self.piece_rows = self._chunks[0]["activations"].chunk_rows
         self.stored_format = cast(StoredFormat, values.dtype.name)
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """Width of each checkpoint's activations; behind it what is read has zeros."""
         return tuple(int(dataset["activations"].shape[1]) for dataset in self._datasets)
