@@ -162,11 +162,12 @@ def taken(batches: ShuffledBatches, count: int) -> list[list[int]]:
     return [batch[:, 0, 0].int().tolist() for batch in found]
 
 
-@pytest.mark.parametrize("rows", [60, 203])
-def test_threads_read_and_cut_the_same_batches(rows: int) -> None:
-    source, order = RandomSource(rows), RowOrder(rows, 10, 3, 60)
+@pytest.mark.parametrize("rows, processes", [(60, 1), (203, 1), (203, 5)])
+def test_threads_read_and_cut_the_same_batches(rows: int, processes: int) -> None:
+    """With five processes, some have no row of what a batch takes of a group."""
+    source, order = RandomSource(rows), RowOrder(rows, 10, 3, 60, 0, processes)
     source.in_threads = True
-    expected = taken(shuffled_batches(RandomSource(rows), 29, 3, buffer_tokens=60), 28)
+    expected = taken(shuffled_batches(RandomSource(rows), 29, 3, buffer_tokens=60, processes=processes), 28)
     with ThreadPoolExecutor(3) as pool:
         groups = loader._filled_groups(source, order, 0, threading.Event(), pool)
         batches = islice(loader._batches(source, groups, 29, 0, pool, pinned=False), 28)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -67,7 +69,7 @@ class ActivationStores(ActivationSource):
         self.piece_rows = self._chunks[0]["activations"].chunk_rows
         self.stored_format = cast(StoredFormat, values.dtype.name)
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """Width of each checkpoint's activations; behind it what is read has zeros."""
         return tuple(int(dataset["activations"].shape[1]) for dataset in self._datasets)
@@ -333,10 +335,8 @@ def _copy(buffer: Stored, rows: Int[np.ndarray, " row"], into: Stored, pool: Exe
     if pool is None:
         pick(buffer, rows, into)
         return
-    starts = range(0, len(rows), max(1, -(-len(rows) // MOST_THREADS)))
-    parts = zip(starts, [*starts[1:], len(rows)], strict=True)
-    for _ in pool.map(lambda part: pick(buffer, rows[slice(*part)], into.tokens(*part)), parts):
-        pass
+    bounds = np.linspace(0, len(rows), MOST_THREADS + 1, dtype=int).tolist()
+    list(pool.map(lambda part: pick(buffer, rows[slice(*part)], into.tokens(*part)), pairwise(bounds)))
 
 
 def _filled_groups(
