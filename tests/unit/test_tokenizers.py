@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 import yaml
 from tiny import VOCABULARY, WIDTH, tiny_model
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from chronocoder.config import HarvestSettings, parse_experiment
@@ -44,6 +45,25 @@ def test_the_same_tokenizer_is_taken_whatever_its_padding(saved: Path) -> None:
     document = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps({**document, "truncation": {"max_length": 8}}), encoding="utf-8")
     check_same_tokenizer(saved / "same", saved / "corpus")
+
+
+def test_the_version_of_the_library_that_saved_it_does_not_count(saved: Path) -> None:
+    file = saved / "same/tokenizer.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    model = document["model"]
+    model["merges"] = [" ".join(pair) for pair in model["merges"]]
+    del model["ignore_merges"], model["byte_fallback"], model["type"], document["normalizer"]
+    for part in ("pre_tokenizer", "decoder"):
+        document[part].pop("use_regex")
+    file.write_text(json.dumps(document), encoding="utf-8")
+    texts = ["the cat near the dogs sees", " a  boy's"]
+    early, late = (Tokenizer.from_file(str(saved / name / "tokenizer.json")) for name in ("same", "corpus"))
+    assert [early.encode(text).ids for text in texts] == [late.encode(text).ids for text in texts]
+    check_same_tokenizer(saved / "same", saved / "corpus")
+    model["ignore_merges"] = True
+    file.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"in model\.ignore_merges: the"):
+        check_same_tokenizer(saved / "same", saved / "corpus")
 
 
 def test_another_tokenizer_is_refused(saved: Path) -> None:

@@ -162,10 +162,30 @@ def _differences(own: _Content, other: _Content) -> list[str]:
 
 
 def _parts(content: _Content) -> dict[str, Any]:
-    document = {key: value for key, value in _read(content.file).items() if key not in NO_WORDS}
+    """Return what a file says about words, the same whichever version of the tokenizers library saved it."""
+    document = {key: value for key, value in _bare(_read(content.file)).items() if key not in NO_WORDS}
     model = document.pop("model", None)
-    inner = {f"model.{key}": value for key, value in model.items()} if isinstance(model, dict) else {"model": model}
-    return document | inner
+    if not isinstance(model, dict):
+        return document | {"model": model}
+    if "merges" in model:
+        model.pop("type", None)  # early versions leave it out; what merges is BPE
+        model["merges"] = _pairs(model["merges"])
+    return document | {f"model.{key}": value for key, value in model.items()}
+
+
+def _bare(value: Any) -> Any:
+    """Return JSON without the keys that early versions leave out and whose absence means the same."""
+    if isinstance(value, list):
+        return [_bare(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: one for key, one in value.items() if one is not None and one is not False}
+    return {key: _bare(one) for key, one in kept.items() if not (key == "use_regex" and one is True)}
+
+
+def _pairs(merges: list[Any]) -> list[list[str]]:
+    """Return merges as pairs; early versions write each as a text with a space."""
+    return [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
 
 
 @functools.cache
