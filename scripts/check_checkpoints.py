@@ -8,7 +8,7 @@ import yaml
 from chronocoder.command_line import paired, run_script
 from chronocoder.labels import is_foreign
 from chronocoder.stores import write_text
-from chronocoder.suites.agreement import check_agreement
+from chronocoder.suites.agreement import check_agreement, not_compared
 
 
 def main() -> None:
@@ -27,6 +27,9 @@ def main() -> None:
 
     check_distinct({name: path for name, path in given.items() if not is_foreign(name)})
     found = {revision: describe_checkpoint(path) for revision, path in given.items()}
+    for revision, path in given.items():
+        if reason := not_compared(path, arguments.tokenizer):
+            found[revision]["tokenizer"] = f"not compared: {reason}"
     write_text(arguments.output, yaml.safe_dump(found, sort_keys=False))
 
 

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 import yaml
 from tiny import VOCABULARY, WIDTH, tiny_model
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from chronocoder.config import HarvestSettings, parse_experiment
@@ -22,10 +23,12 @@ from chronocoder.suites.agreement import (
     check_local_checkpoints,
     check_same_tokenizer,
     largest_token,
+    not_compared,
     rows_of_model,
     tokenizer_digest,
 )
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
+from chronocoder.suites.tokenizers import load_tokenizer
 from experiments import ROOT, Workflow
 
 SCRIPT, CHECK, PLAN = (ROOT / f"scripts/{name}.py" for name in ("harvest_activations", "check_checkpoints", "plan"))
@@ -46,6 +49,25 @@ def test_the_same_tokenizer_is_taken_whatever_its_padding(saved: Path) -> None:
     check_same_tokenizer(saved / "same", saved / "corpus")
 
 
+def test_the_version_of_the_library_that_saved_it_does_not_count(saved: Path) -> None:
+    file = saved / "same/tokenizer.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    model = document["model"]
+    model["merges"] = [" ".join(pair) for pair in model["merges"]]
+    del model["ignore_merges"], model["byte_fallback"], model["type"], document["normalizer"]
+    for part in ("pre_tokenizer", "decoder"):
+        document[part].pop("use_regex")
+    file.write_text(json.dumps(document), encoding="utf-8")
+    texts = ["the cat near the dogs sees", " a  boy's"]
+    early, late = (Tokenizer.from_file(str(saved / name / "tokenizer.json")) for name in ("same", "corpus"))
+    assert [early.encode(text).ids for text in texts] == [late.encode(text).ids for text in texts]
+    check_same_tokenizer(saved / "same", saved / "corpus")
+    model["ignore_merges"] = True
+    file.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"in model\.ignore_merges: the"):
+        check_same_tokenizer(saved / "same", saved / "corpus")
+
+
 def test_another_tokenizer_is_refused(saved: Path) -> None:
     message = (
         r"other/tokenizer\.json differs from .*corpus/tokenizer\.json, .* text, in model\.merges, model\.vocab: the"
@@ -58,6 +80,49 @@ def test_nothing_is_compared_where_a_directory_does_not_say(saved: Path) -> None
     (saved / "other/tokenizer.json").unlink()
     check_same_tokenizer(saved / "other", saved / "corpus")
     assert tokenizer_digest(saved / "other") == "" != tokenizer_digest(saved / "corpus")
+    assert not_compared(saved / "same", saved / "corpus") == ""
+    (saved / "other/spiece.model").write_text("pieces")
+    assert not_compared(saved / "other", saved / "corpus").endswith("has tokenizer.json")
+    assert "other has spiece.model, " in not_compared(saved / "other", saved / "corpus")
+
+
+def as_two_files(directory: Path) -> None:
+    """Save the tokenizer of a directory as `vocab.json` and `merges.txt` alone, one of its tokens added to them."""
+    document = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    ids = document["model"]["vocab"]
+    added = {document["added_tokens"][0]["content"]: ids.pop(document["added_tokens"][0]["content"])}
+    (directory / "tokenizer.json").unlink()
+    (directory / "vocab.json").write_text(json.dumps(ids), encoding="utf-8")
+    (directory / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
+    merges = "\n".join(" ".join(pair) for pair in document["model"]["merges"])
+    (directory / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
+
+
+def test_vocabularies_are_compared_across_forms(saved: Path) -> None:
+    for name in ("same", "other"):
+        as_two_files(saved / name)
+    for pair in (("same", "corpus"), ("corpus", "same")):
+        check_same_tokenizer(*(saved / name for name in pair))
+        assert not_compared(*(saved / name for name in pair)) == ""
+    message = r"other/vocab\.json differs from .*corpus/tokenizer\.json, .* text, in vocabulary, merges: the"
+    with pytest.raises(ConfigError, match=message):
+        check_same_tokenizer(saved / "other", saved / "corpus")
+    merges = (saved / "same/merges.txt").read_text(encoding="utf-8")
+    (saved / "same/merges.txt").write_text(merges.rsplit("\n", 2)[0], encoding="utf-8")
+    with pytest.raises(ConfigError, match="in merges: the"):
+        check_same_tokenizer(saved / "same", saved / "corpus")
+
+
+def test_a_list_of_words_is_compared_across_forms(tmp_path: Path) -> None:
+    for name, words in (("own", ["[UNK]", "a", "b"]), ("turned", ["[UNK]", "b", "a"])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    model = models.WordPiece({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]")
+    (tmp_path / "corpus").mkdir()
+    Tokenizer(model).save(str(tmp_path / "corpus/tokenizer.json"))
+    check_same_tokenizer(tmp_path / "own", tmp_path / "corpus")
+    with pytest.raises(ConfigError, match="in vocabulary: the"):
+        check_same_tokenizer(tmp_path / "turned", tmp_path / "corpus")
 
 
 OTHER_FORMS = {
@@ -209,6 +274,11 @@ def test_a_job_checks_and_lists_downloaded_checkpoints(saved: Path) -> None:
         "tokenizer": digest,
     }
     assert found["same"]["tokenizer"] == digest and found["same"]["dtype"] == "float32"
+    (saved / "same/tokenizer.json").unlink()
+    assert check("corpus", "same").returncode == 0
+    found = yaml.safe_load((saved / "found.yaml").read_text())
+    reason = f"{saved / 'same'} has no tokenizer, {saved / 'corpus'} has tokenizer.json"
+    assert (found["corpus"]["tokenizer"], found["same"]["tokenizer"]) == (digest, f"not compared: {reason}")
     result = check("corpus", "other")
     assert result.returncode == 1 and "other: " in result.stderr and "Traceback" not in result.stderr
 
@@ -234,3 +304,10 @@ def test_harvest_stops_before_it_reads_other_words(saved: Path) -> None:
     result = harvest(saved, "corpus", VOCABULARY)
     assert result.returncode == 1
     assert f"text.zarr has token {VOCABULARY}, but the model knows only {VOCABULARY} tokens" in result.stderr
+
+
+@pytest.mark.parametrize("document", ['{"version": "1.0"}', "{", '{"added_tokens": [], "model": 3}'])
+def test_a_file_that_holds_no_tokenizer_is_named(document: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(document)
+    with pytest.raises(ConfigError, match=r"tokenizer\.json: holds no tokenizer \(.+\); save or download it again"):
+        load_tokenizer(tmp_path)

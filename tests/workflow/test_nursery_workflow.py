@@ -63,7 +63,7 @@ def test_every_job_leaves_a_log_and_a_benchmark(nursery: Workflow) -> None:
     results = nursery.directory / "results/small"
     logs = {path.relative_to(results / "logs").with_suffix("") for path in (results / "logs").rglob("*.log")}
     benchmarks = {path.relative_to(results / "benchmarks").with_suffix("") for path in results.rglob("*.tsv")}
-    assert logs == benchmarks and len(logs) == 39
+    assert logs == benchmarks and len(logs) == 38
 
 
 def test_nothing_is_left_to_do(nursery: Workflow) -> None:
@@ -219,18 +219,6 @@ def test_wrong_configuration_stops_before_anything_runs(
 ) -> None:
     result = nursery.snakemake(config=nursery.changed(path, value))
     assert result.returncode != 0 and message in result.stdout and "Traceback" not in result.stdout
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
-def test_published_experiments_build_their_dag(path: Path, tmp_path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
-    suites = config["suites"].values()
-    for task in [task for suite in suites for task in suite["tasks"].values() if "path" in task]:
-        (tmp_path / task["path"]).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / task["path"]).touch()
-    jobs = Workflow(tmp_path, config).planned()
-    from_hub = sum(len(suite["source"]["checkpoints"]) for suite in suites if suite["source"]["kind"] == "hub")
-    assert jobs.get("download_checkpoint", 0) == from_hub and jobs["write_report"] == len(suites)
 
 
 def test_slurm_profile_is_found_from_the_root_and_misses_slurm_at_once(nursery: Workflow, tmp_path: Path) -> None:

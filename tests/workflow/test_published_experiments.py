@@ -21,9 +21,7 @@ from hub_server import HubServer, hub_server
 from experiments import ROOT, Workflow
 
 NAMES = sorted(
-    str(path.relative_to(ROOT / "experiments").with_suffix(""))
-    for path in (ROOT / "experiments").rglob("*.yaml")
-    if not path.name.startswith("nursery")
+    str(path.relative_to(ROOT / "experiments").with_suffix("")) for path in (ROOT / "experiments").rglob("*.yaml")
 )
 NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9"}
 SIZES: dict[str, Any] = {

@@ -78,18 +78,33 @@ def check_agreement(tokenizer: Path, checkpoints: Mapping[str, Path]) -> None:
 def check_same_tokenizer(checkpoint: Path, tokenizer: Path) -> None:
     """Check that a checkpoint's own tokenizer makes the tokens that another one does, by the files that say so.
 
-    Where the two directories have no such files in common nothing is compared. Truncation and padding do not count.
+    Where the two directories have no such files in common their vocabularies and merges are compared, if both have
+    them as JSON or text; else nothing, as `not_compared` says. Truncation and padding do not count.
 
     Raises:
         ConfigError: they differ; the message names in what.
     """
-    for name in next((form for form in FORMS if _has(checkpoint, form) and _has(tokenizer, form)), ()):
+    names = _common_form(checkpoint, tokenizer)
+    for name in names:
         own, other = _Content.of(checkpoint / name), _Content.of(tokenizer / name)
         if own != other and (different := _differences(own, other)):
-            raise ConfigError(
-                f"{own.file} differs from {other.file}, which made the text, in {', '.join(different)}: the checkpoint"
-                " would read other words; compare checkpoints that share their tokenizer"
-            )
+            raise _differ(own.file, other.file, different)
+    if names:
+        return
+    words, expected = _Words.of(checkpoint), _Words.of(tokenizer)
+    if words and expected and (different := words.differences(expected)):
+        raise _differ(words.file, expected.file, different)
+
+
+def not_compared(checkpoint: Path, tokenizer: Path) -> str:
+    """Return why a checkpoint's tokenizer cannot be compared with another one; empty where it is compared."""
+    if _common_form(checkpoint, tokenizer) or (_Words.of(checkpoint) and _Words.of(tokenizer)):
+        return ""
+    own, other = (
+        ", ".join(name for form in FORMS if _has(place, form) for name in form) or "no tokenizer"
+        for place in (checkpoint, tokenizer)
+    )
+    return f"{checkpoint} has {own}, {tokenizer} has {other}"
 
 
 def tokenizer_digest(directory: Path) -> str:
@@ -149,6 +164,17 @@ def _check_model(name: str, suite: Suite, file: Path) -> None:
                 )
 
 
+def _differ(own: Path, other: Path, different: list[str]) -> ConfigError:
+    return ConfigError(
+        f"{own} differs from {other}, which made the text, in {', '.join(different)}: the checkpoint would read other"
+        " words; compare checkpoints that share their tokenizer"
+    )
+
+
+def _common_form(checkpoint: Path, tokenizer: Path) -> tuple[str, ...]:
+    return next((form for form in FORMS if _has(checkpoint, form) and _has(tokenizer, form)), ())
+
+
 def _has(directory: Path, form: tuple[str, ...]) -> bool:
     return all((directory / name).is_file() for name in form)
 
@@ -171,6 +197,55 @@ class _Content:
         return cls(_digest(file, (state.st_mtime_ns, state.st_size)), file)
 
 
+@dataclass(frozen=True)
+class _Words:
+    """The words of a tokenizer, from any form that is JSON or text.
+
+    Attributes:
+        file: where they were found.
+        ids: of the vocabulary.
+        added: ids of tokens beside it.
+        merges: pairs of BPE; None where it does not merge.
+    """
+
+    file: Path
+    ids: Mapping[str, int]
+    added: Mapping[str, int]
+    merges: list[list[str]] | None
+
+    @classmethod
+    def of(cls, directory: Path) -> "_Words | None":
+        """Return the words of a directory's tokenizer; None where no file tells them without a library."""
+        if _has(directory, ("tokenizer.json",)):
+            return _words_of_json(_Content.of(directory / "tokenizer.json"))
+        extra = directory / "added_tokens.json"
+        added = _read(extra) if extra.is_file() else {}
+        if _has(directory, ("vocab.json", "merges.txt")):
+            lines = _lines(directory / "merges.txt")
+            merges = _pairs([line for line in lines if line and not line.startswith("#version")])
+            return cls(directory / "vocab.json", _read(directory / "vocab.json"), added, merges)
+        if _has(directory, ("vocab.txt",)):
+            ids = {word: number for number, word in enumerate(_lines(directory / "vocab.txt"))}
+            return cls(directory / "vocab.txt", ids, added, None)
+        return None
+
+    def differences(self, other: "_Words") -> list[str]:
+        """Return in what two differ; what is in the vocabulary of one may be added to that of the other."""
+        found, expected = {**self.ids, **self.added}, {**other.ids, **other.added}
+        same = self.ids.items() <= expected.items() and other.ids.items() <= found.items()
+        return [*([] if same else ["vocabulary"]), *([] if self.merges == other.merges else ["merges"])]
+
+
+@functools.cache
+def _words_of_json(content: _Content) -> _Words | None:
+    parts = _parts(content)
+    ids = parts.get("model.vocab")
+    if not isinstance(ids, dict):
+        return None
+    added = {token["content"]: token["id"] for token in parts.get("added_tokens", [])}
+    return _Words(content.file, ids, added, parts.get("model.merges"))
+
+
 @functools.cache
 def _digest(file: Path, _state: tuple[int, int]) -> str:
     """Return a digest of a file's bytes, once for each `state`, its time of change and its size."""
@@ -188,10 +263,30 @@ def _differences(own: _Content, other: _Content) -> list[str]:
 
 
 def _parts(content: _Content) -> dict[str, Any]:
-    document = {key: value for key, value in _read(content.file).items() if key not in NO_WORDS}
+    """Return what a file says about words, the same whichever version of the tokenizers library saved it."""
+    document = {key: value for key, value in _bare(_read(content.file)).items() if key not in NO_WORDS}
     model = document.pop("model", None)
-    inner = {f"model.{key}": value for key, value in model.items()} if isinstance(model, dict) else {"model": model}
-    return document | inner
+    if not isinstance(model, dict):
+        return document | {"model": model}
+    if "merges" in model:
+        model.pop("type", None)  # early versions leave it out; what merges is BPE
+        model["merges"] = _pairs(model["merges"])
+    return document | {f"model.{key}": value for key, value in model.items()}
+
+
+def _bare(value: Any) -> Any:
+    """Return JSON without the keys that early versions leave out and whose absence means the same."""
+    if isinstance(value, list):
+        return [_bare(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: one for key, one in value.items() if one is not None and one is not False}
+    return {key: _bare(one) for key, one in kept.items() if not (key == "use_regex" and one is True)}
+
+
+def _pairs(merges: list[Any]) -> list[list[str]]:
+    """Return merges as pairs; early versions write each as a text with a space."""
+    return [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
 
 
 @functools.cache
@@ -202,6 +297,11 @@ def _largest(content: _Content) -> int | None:
     vocabulary = document.get("model", {}).get("vocab", {})
     ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else range(len(vocabulary))
     return max([*ids, *(token["id"] for token in document.get("added_tokens", []))], default=None)
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a text; words may hold any other character that `str.splitlines` splits at."""
+    return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -17,8 +17,11 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     """
     if not path.is_dir():
         raise ConfigError(f"{path}: no such directory; correct the path of the tokenizer")
-    if (path / "tokenizer.json").is_file():
-        return PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
+    if (file := path / "tokenizer.json").is_file():
+        try:
+            return PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
+        except Exception as error:  # the library raises nothing narrower
+            raise ConfigError(f"{file}: holds no tokenizer ({error!r}); save or download it again") from error
 
     from transformers import AutoTokenizer  # here, because it imports torch
 
