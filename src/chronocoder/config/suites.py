@@ -16,9 +16,16 @@ from chronocoder.labels import is_foreign, is_identity
 from chronocoder.settings import Name, Settings, Site
 from chronocoder.site_names import parse_site
 
+
+def _by_name(given: Any) -> Any:
+    if isinstance(given, str):
+        raise ValueError("is neither `auto` nor a mapping of comparisons by name; write one of them")
+    return given
+
+
 Comparisons = Annotated[
     dict[Name, Comparison],
-    BeforeValidator(lambda given: given, json_schema_input_type=dict[Name, Comparison] | Literal["auto"]),
+    BeforeValidator(_by_name, json_schema_input_type=dict[Name, Comparison] | Literal["auto"]),
 ]
 """By name. `auto`, which stands for none that are given and the default budget, is replaced before it gets here."""
 
