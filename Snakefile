@@ -33,6 +33,7 @@ include: "workflow/rules/order.smk"
 
 localrules:
     all,
+    copy_tokenizer,
     fetch,
     list_comparisons,
     plan,

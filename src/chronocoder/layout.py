@@ -23,7 +23,7 @@ class Layout:
 
     @property
     def tokenizer(self) -> str:
-        """The tokenizer of a suite that is trained here."""
+        """The tokenizer of a suite: trained here, or that of its checkpoints."""
         return f"{self.suite}/tokenizer"
 
     @property

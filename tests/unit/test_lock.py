@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import yaml
 from hub_server import HubServer, hub_server
 
 from chronocoder.errors import ConfigError
+from chronocoder.suites import lock as lock_module
 from chronocoder.suites.lock import locked_commit
 
 RESOLVE = (
@@ -33,7 +36,7 @@ def process(hub: HubServer, lock: Path, *arguments: str) -> subprocess.Popen[str
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_commit_is_resolved_once_by_processes_that_ask_together(hub: HubServer, tmp_path: Path) -> None:
+def test_processes_that_ask_together_record_one_commit(hub: HubServer, tmp_path: Path) -> None:
     lock, commit = tmp_path / "suite/lock.yaml", hub.models["lab/model"].branches["step8"]
     asked = [process(hub, lock, "lab/model", "step8") for _ in range(3)]
     text = process(hub, lock, "lab/text", "main", "dataset")
@@ -43,11 +46,39 @@ def test_commit_is_resolved_once_by_processes_that_ask_together(hub: HubServer, 
         "models": {"lab/model": {"step8": commit}},
         "datasets": {"lab/text": hub.datasets["lab/text"].branches},
     }
-    assert hub.requests.count(("GET", "/api/models/lab/model/revision/step8")) == 1
+    asked_before = len(hub.requests)
     hub.models["lab/model"].push("step8", {"config.json": b"{ }"})
     assert (
         hub.models["lab/model"].branches["step8"] != commit == process(hub, lock, "lab/model", "step8").communicate()[0]
     )
+    assert len(hub.requests) == asked_before
+
+
+def test_revisions_are_resolved_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = Barrier(8, timeout=20)  # broken unless all eight ask at the same time
+
+    def resolve(repository: str, revision: str, kind: str) -> str:
+        together.wait()
+        return revision * 40
+
+    monkeypatch.setattr(lock_module, "resolve_commit", resolve)
+    lock, revisions = tmp_path / "lock.yaml", list("01234567")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda revision: locked_commit(lock, "lab/model", revision), revisions))
+    assert found == [revision * 40 for revision in revisions]
+    assert yaml.safe_load(lock.read_text())["models"]["lab/model"] == dict(zip(revisions, found, strict=True))
+
+
+def test_the_commit_that_is_recorded_first_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "lock.yaml"
+
+    def resolve(repository: str, revision: str, kind: str) -> str:
+        lock.write_text(f"models: {{lab/model: {{step8: {'a' * 40}}}}}")  # another process, meanwhile
+        return "b" * 40
+
+    monkeypatch.setattr(lock_module, "resolve_commit", resolve)
+    assert locked_commit(lock, "lab/model", "step8") == "a" * 40
+    assert yaml.safe_load(lock.read_text()) == {"models": {"lab/model": {"step8": "a" * 40}}}
 
 
 def test_recorded_commit_and_commit_itself_need_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from chronocoder.suites.agreement import (
     tokenizer_digest,
 )
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
+from chronocoder.suites.tokenizer_files import copy_tokenizer
 from chronocoder.suites.tokenizers import load_tokenizer
 from experiments import ROOT, Workflow
 
@@ -311,3 +312,33 @@ def test_a_file_that_holds_no_tokenizer_is_named(document: str, tmp_path: Path) 
     (tmp_path / "tokenizer.json").write_text(document)
     with pytest.raises(ConfigError, match=r"tokenizer\.json: holds no tokenizer \(.+\); save or download it again"):
         load_tokenizer(tmp_path)
+
+
+def test_digest_is_of_words_and_separators(saved: Path) -> None:
+    digest = tokenizer_digest(saved / "corpus")
+    file = saved / "same/tokenizer.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
+    file.write_text(json.dumps({**document, "padding": {"direction": "Left"}}), encoding="utf-8")
+    assert tokenizer_digest(saved / "same") == digest != tokenizer_digest(saved / "other")
+    config = saved / "same/tokenizer_config.json"
+    separators = json.loads(config.read_text(encoding="utf-8"))
+    written = {**separators, "eos_token": {"content": separators["eos_token"], "lstrip": False}}
+    config.write_text(json.dumps(written), encoding="utf-8")
+    assert tokenizer_digest(saved / "same") == digest
+    config.write_text(json.dumps({**separators, "eos_token": "the"}), encoding="utf-8")
+    assert tokenizer_digest(saved / "same") != digest
+
+
+def test_only_the_files_of_a_tokenizer_are_copied(saved: Path) -> None:
+    for name in ("config.json", "model.safetensors", "training_args.bin"):
+        (saved / "same" / name).write_text("{}")
+    copy_tokenizer(saved / "same", saved / "copy")
+    names = {file.name for file in (saved / "copy").iterdir()}
+    assert {"tokenizer.json", "tokenizer_config.json", "config.json"} <= names
+    assert not {"model.safetensors", "training_args.bin"} & names
+    assert tokenizer_digest(saved / "copy") == tokenizer_digest(saved / "same")
+    (saved / "empty").mkdir()
+    (saved / "empty/config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"empty: holds no tokenizer; save the suite's there with tokenizer"):
+        copy_tokenizer(saved / "empty", saved / "copy")

@@ -38,7 +38,7 @@ def hub(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Iterator[HubServe
 @pytest.fixture
 def workflow(tmp_path: Path, hub: HubServer) -> Workflow:
     suite = {
-        "source": {"kind": "hub", "repository": "lab/model", "checkpoints": {"step0": 0, "step8": 8000}},
+        "source": {"kind": "hub", "repository": "lab/model", "checkpoints": {"step0": 8, "step8": 8000}},
         "corpus": {
             "kind": "hub",
             "dataset": "lab/text",
@@ -79,18 +79,22 @@ def test_fetched_experiment_runs_without_network(hub: HubServer, workflow: Workf
     assert lock["models"]["lab/model"] == hub.models["lab/model"].branches
     asked = len(hub.requests)
     again = fetch(workflow)
-    assert again.returncode == 0 and again.stdout.count("there\n") == 4 and len(hub.requests) == asked
+    assert again.returncode == 0 and again.stdout.count("there\n") == 5 and len(hub.requests) == asked
     offline = Workflow(
         workflow.directory,
         workflow.config,
         environment={**workflow.environment, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"},
     )
-    assert not {"download_checkpoint", "build_corpus", "build_task"} & offline.planned().keys()
+    assert not {"download_tokenizer", "download_checkpoint", "build_corpus", "build_task"} & offline.planned().keys()
     trained = "results/lab/pair/batchtopk/seed0/training.zarr"
     ran = offline.snakemake("results/lab/behaviour.zarr", trained)
     assert ran.returncode == 0, ran.stdout
     assert len(hub.requests) == asked
     assert xr.open_zarr(workflow.directory / "results/lab/behaviour.zarr").sizes["checkpoint"] == 2
+    checkpoints = {"main": 0, **workflow.config["suites"]["lab"]["source"]["checkpoints"]}
+    earlier = offline.planned(workflow.changed("suites.lab.source.checkpoints", checkpoints))
+    made = {"download_tokenizer", "build_corpus", "build_task", "harvest_activations", "train_crosscoder"}
+    assert earlier["download_checkpoint"] == earlier["check_checkpoints"] == 1 and not made & earlier.keys()
     more = workflow.changed("suites.lab.corpus.train_tokens", 4800)
     (workflow.directory / "mine.yaml").write_text(yaml.safe_dump(more))
     assert fetch(workflow).returncode == 0
@@ -100,7 +104,7 @@ def test_fetched_experiment_runs_without_network(hub: HubServer, workflow: Workf
 
 
 def test_fetch_takes_what_the_whole_run_takes_over_the_network(workflow: Workflow) -> None:
-    network = {"download_checkpoint", "build_corpus", "build_task"}
+    network = {"download_tokenizer", "download_checkpoint", "build_corpus", "build_task"}
     seeds = {"checkpoints": ["step0", "step0@twin"], "variants": ["batchtopk"]}
     twin = {**workflow.config["suites"]["lab"], "comparisons": {}}
     twin["source"] = {"kind": "hub", "repository": "lab/twin", "checkpoints": {"step0": 0, "step8": 8000}}

@@ -53,7 +53,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     lines = [json.dumps({"sentence_good": good, "sentence_bad": bad}) for good, bad in pairs * 2]
     (directory / "agreement.jsonl").write_text("\n".join(lines))
     checkpoints = {
-        "early": {"path": "models/early", "tokens_seen": 0},
+        "early": {"path": "models/early", "tokens_seen": 1000},
         "late": {"path": "models/late", "tokens_seen": 1_000_000},
     }
     suite = {
@@ -117,6 +117,32 @@ def test_a_new_checkpoint_adds_its_own_jobs(local: Workflow) -> None:
         "find_examples": 1,
         "write_report": 1,
     }
+
+
+def test_an_earlier_checkpoint_adds_its_own_jobs(local: Workflow) -> None:
+    config = local.changed("suites.llama.source.checkpoints", {"first": {"path": "models/first", "tokens_seen": 0}})
+    make_checkpoint(local.directory / "models/first", 2)
+    config["suites"]["llama"]["source"]["checkpoints"] |= local.config["suites"]["llama"]["source"]["checkpoints"]
+    assert local.planned(config) == {
+        "score_task": 1,
+        "collect_behaviour": 1,
+        "compare_checkpoints": 1,
+        "write_report": 1,
+    }
+    assert local.planned() == {}
+
+
+def test_another_tokenizer_reruns_what_it_makes(local: Workflow) -> None:
+    files = [local.directory / f"models/{name}/tokenizer_config.json" for name in ("early", "late")]
+    contents = [file.read_text() for file in files]
+    for file, content in zip(files, contents, strict=True):
+        file.write_text(json.dumps({**json.loads(content), "bos_token": "."}))
+    planned = local.planned()
+    for file, content in zip(files, contents, strict=True):
+        file.write_text(content)
+    assert planned["copy_tokenizer"] == planned["build_corpus"] == planned["build_task"] == 1
+    assert planned["harvest_activations"] == 2
+    assert local.planned() == {}
 
 
 def test_two_processes_are_not_another_result(local: Workflow) -> None:
@@ -206,7 +232,7 @@ def ablate(local: Workflow, *arguments: str) -> str:
         "early",
         "late",
     ]
-    command += ["--checkpoints", "models/early", "models/late", "--tokens-seen", "0", "1000000"]
+    command += ["--checkpoints", "models/early", "models/late", "--tokens-seen", "1000", "1000000"]
     command += ["--crosscoder", f"{run}/crosscoder", "--tasks", "results/llama/tasks/blimp_agreement.zarr"]
     command += ["--attributions", f"{run}/attribution/blimp_agreement.zarr", "--outputs", "never.zarr"]
     command += ["--own-codes", f"{run}/own_codes.zarr", "--bootstrap-samples", "50", *arguments]

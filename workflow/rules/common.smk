@@ -27,7 +27,7 @@ from chronocoder.plan.sizes import examples_of
 from chronocoder.sharing import waiting_in_allocation
 from chronocoder.sharing import SPOOL
 from chronocoder.site_names import SITE_PATTERN
-from chronocoder.suites.agreement import check_local_checkpoints, has_to_be_checked
+from chronocoder.suites.agreement import check_local_checkpoints, has_to_be_checked, tokenizer_digest
 from chronocoder.suites.corpora.files import local_files
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
@@ -141,14 +141,20 @@ def pretraining_flags(suite):
 
 
 def tokenizer_path(wildcards):
-    """Return the directory of a suite's tokenizer: that of the first checkpoint unless it is trained or lies here."""
+    """Return the directory of a suite's tokenizer."""
+    return LAYOUT.tokenizer.format(suite=wildcards.suite)
+
+
+def tokenizer_source(wildcards, input):
+    """Return the directory to copy a tokenizer from; with the input, since another place reruns nothing."""
+    return suite_of(wildcards).source.tokenizer
+
+
+def first_place(wildcards, input):
+    """Return the flags of the first checkpoint; with the input, since an earlier one has the same tokenizer."""
     source = suite_of(wildcards).source
-    if source.kind == "nursery":
-        return LAYOUT.tokenizer.format(suite=wildcards.suite)
-    if source.kind == "local":
-        # A run that goes on changes its directory, and makes nothing out of date.
-        return ancient(source.tokenizer) if source.tokenizer == source.path else source.tokenizer
-    return checkpoint_path(wildcards.suite, list(suite_of(wildcards).tokens_seen)[0])
+    place = source.located(list(source.tokens_seen)[0])
+    return ["--repository", place.repository, "--revision", place.revision]
 
 
 def checkpoints_that_read(wildcards):

@@ -8,6 +8,8 @@ rule train_tokenizer:
         LAYOUT.log("train_tokenizer"),
     benchmark:
         LAYOUT.benchmark("train_tokenizer")
+    wildcard_constraints:
+        suite=one_of(suites_from("nursery")),
     conda:
         ENVIRONMENT
     threads: 1
@@ -92,6 +94,60 @@ rule download_checkpoint:
         "python {params.script:q} --repository {params.repository:q} --revision {params.revision:q}"
         " --lock {params.lock:q} --output {output.checkpoint:q} {params.tokenizer:q} {params.pickled:q}"
         " 2> {log:q}"
+
+
+rule copy_tokenizer:
+    output:
+        tokenizer=directory(LAYOUT.tokenizer),
+    log:
+        LAYOUT.log("copy_tokenizer"),
+    benchmark:
+        LAYOUT.benchmark("copy_tokenizer")
+    wildcard_constraints:
+        suite=one_of(suites_from("local")),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(500),
+        runtime=5,
+    params:
+        source=tokenizer_source,
+        # Its content, not its place: a run that goes on may delete its first checkpoint.
+        digest=lambda wildcards: tokenizer_digest(Path(suite_of(wildcards).source.tokenizer)),
+        script=SCRIPTS / "copy_tokenizer.py",
+    message:
+        "Copy the tokenizer of {wildcards.suite}"
+    shell:
+        "python {params.script:q} --source {params.source:q} --output {output.tokenizer:q} 2> {log:q}"
+
+
+rule download_tokenizer:
+    output:
+        tokenizer=directory(LAYOUT.tokenizer),
+    log:
+        LAYOUT.log("download_tokenizer"),
+    benchmark:
+        LAYOUT.benchmark("download_tokenizer")
+    wildcard_constraints:
+        suite=one_of(suites_from("hub")),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        run=lambda wildcards: suite_of(wildcards).source.run_names,
+        place=first_place,
+        tokenizer=tokenizer_flag,
+        lock=LAYOUT.lock,
+        script=SCRIPTS / "download_tokenizer.py",
+    message:
+        "Download the tokenizer of {wildcards.suite}"
+    shell:
+        "python {params.script:q} {params.place:q} --lock {params.lock:q} --output {output.tokenizer:q}"
+        " {params.tokenizer:q} 2> {log:q}"
 
 
 rule fetch:

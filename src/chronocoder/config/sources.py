@@ -205,6 +205,11 @@ class HubSource(Settings):
         """Where the tokenizer comes from for revisions that have none."""
         return self.tokenizer or (self.run.tokenizer if self.run else None)
 
+    @property
+    def run_names(self) -> list[str]:
+        """What names the run, whichever of its checkpoints are taken: they share their tokenizer."""
+        return [str(one) for one in (self.family, self.size, self.pretraining_seed, self.repository)]
+
     @cached_property
     def tokens_seen(self) -> dict[str, int]:
         """Tokens trained on before each checkpoint, by name, in the order given or of training."""

@@ -104,12 +104,12 @@ class Suite(Settings):
     def readers(self) -> list[str]:
         """Names of the checkpoints that read the suite's text or tasks, those of other suites among them.
 
-        Those that are scored in full, or without a report the first, which has the tokenizer; and those of comparisons.
-        Scans check for themselves what they read, and what is chosen is among what was scored or scanned.
+        Those that are scored in full, and those of comparisons. Scans check for themselves what they read, and what is
+        chosen is among what was scored or scanned.
         """
-        own = self.studied if self.reported else list(self.tokens_seen)[:1]
+        own = self.studied if self.reported else []
         named = [checkpoint for comparison in self.comparisons.values() for checkpoint in comparison.checkpoints]
-        return list(dict.fromkeys([*own, *named])) if named or self.reported else []
+        return list(dict.fromkeys([*own, *named]))
 
     @property
     def comparison_names(self) -> list[str]:

@@ -13,7 +13,7 @@ from chronocoder.config import (
     NurserySource,
     Suite,
 )
-from chronocoder.plan.jobs import Job, jobs_of
+from chronocoder.plan.jobs import TOKENIZER_RULES, Job, jobs_of
 from chronocoder.plan.models import CrosscoderShape, ModelShape, crosscoder_shape
 from chronocoder.plan.sizes import (
     chosen_features,
@@ -188,8 +188,8 @@ def _checkpoints(suite: str, experiment: Experiment, shape: ModelShape, jobs: li
     tokenizer = 50 * shape.vocabulary_size  # a saved tokenizer takes 40 to 60 bytes an entry
     downloaded = sum(job.rule == "download_checkpoint" for job in jobs)
     count = len(source.tokens_seen) if isinstance(source, NurserySource) else downloaded
-    extra = tokenizer if isinstance(source, NurserySource) else 0  # one more, that the checkpoints' are copies of
-    return Stored(suite, "checkpoints", count, count * (shape.checkpoint_bytes + tokenizer) + extra)
+    own = tokenizer if any(job.rule in TOKENIZER_RULES.values() for job in jobs) else 0
+    return Stored(suite, "checkpoints", count, count * (shape.checkpoint_bytes + tokenizer) + own)
 
 
 def _activations(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[Job]) -> list[Stored]:

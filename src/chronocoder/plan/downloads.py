@@ -20,13 +20,13 @@ class Download(NamedTuple):
 
     Attributes:
         suite: it is of.
-        kind: what comes: a checkpoint, what is asked for of datasets on the hub, or a file.
+        kind: what comes: a checkpoint, a tokenizer, what is asked for of datasets on the hub, or a file.
         paths: of its results.
         places: repositories and revisions that they come from; of a file, address and name.
     """
 
     suite: str
-    kind: Literal["checkpoint", "dataset", "file"]
+    kind: Literal["checkpoint", "tokenizer", "dataset", "file"]
     paths: tuple[str, ...]
     places: tuple[HubPlace, ...]
 
@@ -69,8 +69,11 @@ def _of_suite(experiment: Experiment, suite: str) -> Iterator[Download]:
     if not (settings.comparisons or settings.auto or settings.scan):
         return
     own = list(settings.tokens_seen)
-    # The tokenizer is that of the first checkpoint; where there is a report or a scan, all of them are looked at.
-    names = own if settings.reported or settings.scan else own[:1]
+    if isinstance(settings.source, HubSource):
+        path = layout.tokenizer.format(suite=suite)
+        yield Download(suite, "tokenizer", (path,), _places(settings.source, own[0]))
+    # Where there is a report or a scan, all checkpoints are looked at.
+    names = own if settings.reported or settings.scan else []
     for name in [*names, *(name for one in settings.comparisons.values() for name in one.checkpoints)]:
         yield from _of_checkpoint(experiment, layout, *place_of(name, suite))
     if settings.corpus.needs_network:
@@ -83,10 +86,14 @@ def _of_suite(experiment: Experiment, suite: str) -> Iterator[Download]:
 def _of_checkpoint(experiment: Experiment, layout: Layout, suite: str, revision: str) -> Iterator[Download]:
     source = experiment.suites[suite].source
     if isinstance(source, HubSource):
-        tokenizer = source.tokenizer_repository
-        places = [source.located(revision), *([HubPlace(tokenizer, MAIN)] if tokenizer else [])]
         path = layout.checkpoint.format(suite=suite, revision=revision)
-        yield Download(suite, "checkpoint", (path,), tuple(places))
+        yield Download(suite, "checkpoint", (path,), _places(source, revision))
+
+
+def _places(source: HubSource, revision: str) -> tuple[HubPlace, ...]:
+    """Return where a checkpoint comes from, and its tokenizer if it has none."""
+    tokenizer = source.tokenizer_repository
+    return (source.located(revision), *([HubPlace(tokenizer, MAIN)] if tokenizer else []))
 
 
 def _datasets_of(corpus: CorpusSettings) -> tuple[HubPlace, ...]:
@@ -111,14 +118,19 @@ def _priced(experiment: Experiment, download: Download) -> Priced:
 
 
 def _size(experiment: Experiment, download: Download) -> int | None:
-    from chronocoder.suites.download import bytes_to_come, checkpoint_parts  # here: a dry run lists downloads, no more
+    # Here, since a dry run lists downloads, no more.
+    from chronocoder.suites.download import bytes_to_come, checkpoint_parts, tokenizer_parts
     from chronocoder.suites.hub import revision_files
     from chronocoder.suites.lock import locked_commit
 
     lock = Path(Layout(experiment.results).lock.format(suite=download.suite))
     source = experiment.suites[download.suite].source
-    if download.kind == "checkpoint" and isinstance(source, HubSource):
-        parts = checkpoint_parts(lock, download.places[0], source.tokenizer_repository, source.pickled_weights)
+    if isinstance(source, HubSource) and download.kind in ("checkpoint", "tokenizer"):
+        place, tokenizer = download.places[0], source.tokenizer_repository
+        if download.kind == "tokenizer":
+            parts = tokenizer_parts(lock, place, tokenizer)
+        else:
+            parts = checkpoint_parts(lock, place, tokenizer, source.pickled_weights)
         return bytes_to_come(parts, Path(download.paths[0]))
     if download.kind == "file":
         return None

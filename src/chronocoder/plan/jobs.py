@@ -12,6 +12,8 @@ from chronocoder.config import Experiment, HubSource, NurserySource
 from chronocoder.labels import place_of
 from chronocoder.suites.agreement import has_to_be_checked
 
+TOKENIZER_RULES = {"nursery": "train_tokenizer", "local": "copy_tokenizer", "hub": "download_tokenizer"}
+
 
 class Job(NamedTuple):
     """A job of the DAG: its rule, and its wildcards where it has them.
@@ -61,17 +63,22 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
         yield from _jobs_of_scan(experiment, suite)
     if not settings.comparisons:
         return
-    # The tokenizer is that of the first checkpoint; where there is a report, all that are studied are scored.
-    scored = settings.studied if settings.reported else []
-    for revision in [next(iter(settings.tokens_seen)), *scored]:
+    yield from _jobs_of_text(experiment, suite)
+    for revision in settings.studied if settings.reported else []:
         yield from _jobs_of_checkpoint(experiment, suite, revision)
-    yield Job("build_corpus", suite)
-    for task in settings.tasks:
-        yield Job("build_task", suite, task=task)
     yield from _harvests(experiment, suite)
     yield from _jobs_of_runs(experiment, suite)
     if settings.reported:
         yield from _jobs_of_report(experiment, suite)
+
+
+def _jobs_of_text(experiment: Experiment, suite: str) -> Iterator[Job]:
+    """Yield what makes a suite's tokenizer, text and tasks."""
+    settings = experiment.suites[suite]
+    yield Job(TOKENIZER_RULES[settings.source.kind], suite)
+    yield Job("build_corpus", suite)
+    for task in settings.tasks:
+        yield Job("build_task", suite, task=task)
 
 
 def _jobs_of_checkpoint(experiment: Experiment, suite: str, checkpoint: str) -> Iterator[Job]:
@@ -88,9 +95,7 @@ def _jobs_of_checkpoint(experiment: Experiment, suite: str, checkpoint: str) -> 
 def _jobs_of_scan(experiment: Experiment, suite: str) -> Iterator[Job]:
     """Yield the scan of every checkpoint, what it reads, and a page on the scan alone where there is no other."""
     settings = experiment.suites[suite]
-    yield Job("build_corpus", suite)
-    for task in settings.tasks:
-        yield Job("build_task", suite, task=task)
+    yield from _jobs_of_text(experiment, suite)
     for revision in settings.tokens_seen:
         yield from _jobs_of_checkpoint(experiment, suite, revision)
         yield Job("scan_checkpoint", suite, revision=revision)

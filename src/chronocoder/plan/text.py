@@ -51,7 +51,7 @@ def downloads_text(downloads: Sequence[Priced]) -> str:
         )
         for one in downloads
     ]
-    of_checkpoints = sum(one.size_bytes or 0 for one in downloads if one.download.kind == "checkpoint")
+    of_checkpoints = sum(one.size_bytes or 0 for one in downloads if one.download.kind in ("checkpoint", "tokenizer"))
     total = f"{shortened(of_checkpoints, 'B')} of checkpoints, and of datasets as much as the configuration asks for"
     last = "All of it is here." if all(one.there for one in downloads) else f"To fetch: {total}."
     return f"{_table('Over the network', ('result', 'from', 'to fetch'), rows)}\n\n{last}\n"

@@ -108,10 +108,10 @@ def not_compared(checkpoint: Path, tokenizer: Path) -> str:
 
 
 def tokenizer_digest(directory: Path) -> str:
-    """Return a digest of a directory's tokenizer; empty where it has none."""
+    """Return a digest of a directory's tokenizer, its words and what separates documents; empty where it has none."""
     files = next((form for form in FORMS if _has(directory, form)), ())
-    digests = "".join(_Content.of(directory / name).digest for name in files)
-    return hashlib.sha256(digests.encode()).hexdigest() if files else ""
+    digests = [_digest_of_words(_Content.of(directory / name)) for name in files]
+    return _digest_of_json([*digests, *_separators(directory)]) if files else ""
 
 
 def largest_token(tokenizer: Path) -> int | None:
@@ -251,6 +251,23 @@ def _digest(file: Path, _state: tuple[int, int]) -> str:
     """Return a digest of a file's bytes, once for each `state`, its time of change and its size."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@functools.cache
+def _digest_of_words(content: _Content) -> str:
+    return _digest_of_json(_parts(content)) if content.file.suffix == ".json" else content.digest
+
+
+def _digest_of_json(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _separators(directory: Path) -> list[str | None]:
+    """Return the tokens that begin and end a sequence, whichever version of transformers saved them."""
+    files = [directory / name for name in ("special_tokens_map.json", "tokenizer_config.json")]
+    found = {key: token for file in files if file.is_file() for key, token in _read(file).items()}
+    tokens = [found.get(name) for name in ("bos_token", "eos_token")]
+    return [token.get("content") if isinstance(token, dict) else token for token in tokens]
 
 
 @functools.cache

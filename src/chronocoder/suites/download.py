@@ -23,14 +23,11 @@ from chronocoder.suites.families import MAIN, HubPlace
 from chronocoder.suites.hub import HubFile, hub_errors, hub_token, revision_files
 from chronocoder.suites.lock import locked_commit
 from chronocoder.suites.pickled import convert_pickled
+from chronocoder.suites.tokenizer_files import CONFIGURATION, TOKENIZER
 
 COMMIT_FILE = "commit.json"
 _WEIGHTS = (r"model\.safetensors", r"model-\d+-of-\d+\.safetensors|model\.safetensors\.index\.json")
 _PICKLED = (r"pytorch_model\.bin", r"pytorch_model-\d+-of-\d+\.bin|pytorch_model\.bin\.index\.json")
-_TOKENIZER = re.compile(
-    r"tokenizer.*\.(json|model)|.*\.(tiktoken|jinja)|(vocab|merges|special_tokens_map|added_tokens)\..*"
-)
-_CONFIGURATION = re.compile(r"config\.json|generation_config\.json|.*\.model")
 _log = logging.getLogger(__name__)
 
 
@@ -88,19 +85,40 @@ def checkpoint_parts(lock: Path, place: HubPlace, tokenizer: str | None, pickled
     checkpoint = _select(
         place, commit, revision_files(place.repository, _label(place.revision, commit), commit), pickled_weights
     )
-    if any(_TOKENIZER.fullmatch(file.name) for file in checkpoint.files):
+    return _with_tokenizer(checkpoint, lock, tokenizer)
+
+
+def tokenizer_parts(lock: Path, place: HubPlace, tokenizer: str | None) -> list[Needed]:
+    """Return what the tokenizer of a checkpoint is made of: its configuration too, by which some are told.
+
+    Args:
+        lock: file that records the commits of revisions.
+        place: repository and revision.
+        tokenizer: repository of the tokenizer, for a revision that has none.
+
+    Raises:
+        ConfigError: the hub does not supply it, or there is no tokenizer.
+    """
+    commit = locked_commit(lock, *place)
+    files = revision_files(place.repository, _label(place.revision, commit), commit)
+    return _with_tokenizer(Needed(*place, commit, _small(files)), lock, tokenizer)
+
+
+def _with_tokenizer(checkpoint: Needed, lock: Path, tokenizer: str | None) -> list[Needed]:
+    """Return a part, and beside it a tokenizer from another repository where it has none."""
+    if any(TOKENIZER.fullmatch(file.name) for file in checkpoint.files):
         return [checkpoint]
     if tokenizer is None:
         raise ConfigError(
-            f"model {place.repository} at '{checkpoint.label}' has no tokenizer; set source.tokenizer to the repository"
-            " that has it"
+            f"model {checkpoint.repository} at '{checkpoint.label}' has no tokenizer; set source.tokenizer to the"
+            " repository that has it"
         )
     return [checkpoint, _tokenizer(tokenizer, locked_commit(lock, tokenizer, MAIN))]
 
 
 def _select(place: HubPlace, commit: str, files: Sequence[HubFile], pickled_weights: bool) -> Needed:
     """Return the files of a revision that are needed."""
-    small = [file for file in files if _CONFIGURATION.fullmatch(file.name) or _TOKENIZER.fullmatch(file.name)]
+    small = _small(files)
     if safe := _weights(files, _WEIGHTS):
         return Needed(*place, commit, [*small, *safe])
     pickled = _weights(files, _PICKLED)
@@ -117,10 +135,14 @@ def _select(place: HubPlace, commit: str, files: Sequence[HubFile], pickled_weig
     return Needed(*place, commit, [*small, *pickled], pickled=True)
 
 
+def _small(files: Sequence[HubFile]) -> list[HubFile]:
+    return [file for file in files if CONFIGURATION.fullmatch(file.name) or TOKENIZER.fullmatch(file.name)]
+
+
 def _tokenizer(repository: str, commit: str) -> Needed:
     """Return what is needed of a repository for its tokenizer."""
     found = revision_files(repository, _label(MAIN, commit), commit)
-    files = [file for file in found if _TOKENIZER.fullmatch(file.name)]
+    files = [file for file in found if TOKENIZER.fullmatch(file.name)]
     if not files:
         raise ConfigError(f"model {repository} at '{MAIN}' has no tokenizer; correct source.tokenizer")
     return Needed(repository, MAIN, commit, files)

@@ -24,7 +24,7 @@ _HEADER = (
 def locked_commit(lock: Path, repository: str, revision: str, kind: Kind = "model") -> str:
     """Return the commit that the lock file records for a revision; else resolve it on the hub and record it.
 
-    Several processes may call this at once: the first resolves, the others read.
+    Several processes may call this at once: they resolve together, and all return what the first of them records.
 
     Args:
         lock: the lock file, `Layout.lock`; it is made where there is none.
@@ -35,19 +35,15 @@ def locked_commit(lock: Path, repository: str, revision: str, kind: Kind = "mode
     Raises:
         ConfigError: the file cannot be read, or the hub cannot resolve the revision.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock.with_name(f".{lock.name}.lock")):
-        entries = _read(lock)
-        commits = entries.setdefault(f"{kind}s", {}).setdefault(repository, {})
-        if revision not in commits:
-            commits[revision] = resolve_commit(repository, revision, kind)
-            write_text(lock, _HEADER + yaml.safe_dump(entries))
-        if not is_commit(commits[revision]):
-            raise ConfigError(
-                f"{lock}: {kind}s.{repository}.{revision} is {commits[revision]!r} and no commit; restore it, or delete"
-                " the entry to resolve it anew"
-            )
-        return str(commits[revision])
+    commits = _read(lock).get(f"{kind}s", {}).get(repository, {})
+    if revision not in commits:
+        commits = _record(lock, repository, revision, kind, resolve_commit(repository, revision, kind))
+    if not is_commit(commits[revision]):
+        raise ConfigError(
+            f"{lock}: {kind}s.{repository}.{revision} is {commits[revision]!r} and no commit; restore it, or delete"
+            " the entry to resolve it anew"
+        )
+    return str(commits[revision])
 
 
 def locked_digest(lock: Path, address: str, content: bytes) -> str:
@@ -68,6 +64,18 @@ def locked_digest(lock: Path, address: str, content: bytes) -> str:
             )
         write_text(lock, _HEADER + yaml.safe_dump(entries))
         return digest
+
+
+def _record(lock: Path, repository: str, revision: str, kind: Kind, commit: str) -> dict[str, Any]:
+    """Record a commit unless another process has recorded one by now; return the commits of the repository."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock.with_name(f".{lock.name}.lock")):
+        entries = _read(lock)
+        commits: dict[str, Any] = entries.setdefault(f"{kind}s", {}).setdefault(repository, {})
+        if revision not in commits:
+            commits[revision] = commit
+            write_text(lock, _HEADER + yaml.safe_dump(entries))
+    return commits
 
 
 def _read(lock: Path) -> dict[str, Any]:
