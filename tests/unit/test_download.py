@@ -170,6 +170,23 @@ def test_tokenizer_comes_from_where_the_source_says(hub: HubServer, saved: dict[
     assert "lab/final" in (tmp_path / "lock.yaml").read_text()
 
 
+def test_a_tokenizer_comes_without_weights(hub: HubServer, saved: dict[str, bytes], tmp_path: Path) -> None:
+    hub.model("lab/final").push("main", saved)
+    hub.models["lab/model"].push("bare", {name: saved[name] for name in ("config.json", "model.safetensors")})
+
+    def fetch(revision: str, *more: str) -> subprocess.CompletedProcess[str]:
+        (_, _, *flags), environment = command(hub, revision, tmp_path / revision, *more)
+        script = [sys.executable, str(ROOT / "scripts/download_tokenizer.py")]
+        return subprocess.run([*script, *flags], env=environment, capture_output=True, text=True)
+
+    assert "has no tokenizer; set source.tokenizer to the repository that has it" in fetch("bare").stderr
+    for result, revision in ((fetch("step8"), "step8"), (fetch("bare", "--tokenizer", "lab/final"), "bare")):
+        assert result.returncode == 0, result.stderr
+        assert load_tokenizer(tmp_path / revision).bos_token == "<|endoftext|>"
+        there = {path.name for path in (tmp_path / revision).iterdir()}
+        assert "config.json" in there and not {"model.safetensors", "README.md"} & there
+
+
 def test_full_disk_is_said_beforehand(tmp_path: Path) -> None:
     needed = Needed("lab/model", "step8", "a" * 40, [HubFile("model.safetensors", 10**18, "", None)])
     with pytest.raises(

@@ -36,7 +36,7 @@ class Priced(NamedTuple):
 
     Attributes:
         download: the download.
-        there: whether its results are there already.
+        there: whether its results are there already; those of other settings count too, and are fetched anew.
         size_bytes: bytes to fetch: of a checkpoint what is left of it, of a dataset at most these, all its files; None:
             not stated beforehand.
         problem: why it cannot be fetched; empty where it can.

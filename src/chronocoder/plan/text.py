@@ -53,7 +53,8 @@ def downloads_text(downloads: Sequence[Priced]) -> str:
     ]
     of_checkpoints = sum(one.size_bytes or 0 for one in downloads if one.download.kind in ("checkpoint", "tokenizer"))
     total = f"{shortened(of_checkpoints, 'B')} of checkpoints, and of datasets as much as the configuration asks for"
-    last = "All of it is here." if all(one.there for one in downloads) else f"To fetch: {total}."
+    here = all(one.there for one in downloads)
+    last = "All of it is here; what has other settings now is fetched anew." if here else f"To fetch: {total}."
     return f"{_table('Over the network', ('result', 'from', 'to fetch'), rows)}\n\n{last}\n"
 
 
@@ -133,7 +134,7 @@ def duration(hours: float) -> str:
 
 def _to_come(download: Priced) -> str:
     if download.there:
-        return "there"
+        return "there, unless its settings changed"
     if download.problem:
         return "cannot be fetched"
     if download.size_bytes is None:
