@@ -180,7 +180,7 @@ def test_signal_that_comes_before_training_ends_the_processes(
         children = psutil.Process(process.pid).children()
         workers = [worker for launcher in children for worker in launcher.children()]
     process.send_signal(signal.SIGUSR2)
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=180)[1]
     assert process.returncode == 128 + signal.SIGUSR2, errors
     assert not any(worker.is_running() for worker in workers) and not (tmp_path / "run").exists()
 
