@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -20,6 +21,7 @@ from tiny import tiny_config
 from training_processes import server, train_in_team
 
 from chronocoder.command_line import to_flags
+from chronocoder.crosscoder import launch
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig, load_crosscoder
 from chronocoder.crosscoder.state import StopRequest
 from chronocoder.crosscoder.team import Team
@@ -180,9 +182,21 @@ def test_signal_that_comes_before_training_ends_the_processes(
         children = psutil.Process(process.pid).children()
         workers = [worker for launcher in children for worker in launcher.children()]
     process.send_signal(signal.SIGUSR2)
-    errors = process.communicate(timeout=180)[1]
+    errors = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signal.SIGUSR2, errors
     assert not any(worker.is_running() for worker in workers) and not (tmp_path / "run").exists()
+
+
+def test_process_that_starts_after_the_signal_is_signalled_too() -> None:
+    """Where only a short-lived helper of the launcher's is there when the signal comes, the workers have to follow."""
+    helper, worker, launcher = Mock(), Mock(), Mock()
+    launcher.children.side_effect = [[helper], [worker], [worker]]
+    stopped: set[psutil.Process] = set()
+    for _ in range(3):
+        launch._stop_workers(launcher, stopped)
+    helper.terminate.assert_called_once()
+    worker.terminate.assert_called_once()
+    launcher.kill.assert_not_called()
 
 
 def test_machines_that_cannot_be_started_are_refused(activation_store: Callable[..., Path], tmp_path: Path) -> None:

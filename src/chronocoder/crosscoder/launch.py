@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FrameType
 
 import psutil
@@ -71,7 +72,8 @@ def launch(script: Sequence[str], processes: int, machines: Machines) -> int:
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, *script]
     # The launcher would kill its processes half a minute after SIGTERM, saving or not: it does not get to know.
     environment = {**os.environ, _MARK: "1", "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT"}
-    return _run(command, environment, _stop_workers, _block_signals)
+    stop = partial(_stop_workers, stopped=set())
+    return _run(command, environment, stop, _block_signals, follow=stop)
 
 
 def launch_on_nodes(script: Sequence[str], machines: Machines) -> int:
@@ -150,6 +152,7 @@ def _run(
     environment: Mapping[str, str],
     pass_on: Callable[[psutil.Process], None],
     prepare: Callable[[], None] | None = None,
+    follow: Callable[[psutil.Process], None] | None = None,
 ) -> int:
     """Run a command, and return its status, or 128 and a stop signal's number if it failed after one.
 
@@ -158,6 +161,7 @@ def _run(
         environment: all its variables.
         pass_on: called with its process at each stop signal.
         prepare: called in the new process before the program.
+        follow: called with its process each second after a stop signal.
     """
     received, started = list[int](), list[psutil.Process]()
 
@@ -173,16 +177,29 @@ def _run(
         started.append(psutil.Process(process.pid))
         if received:
             pass_on(started[0])
-        status = process.wait()
+        while (status := _status_within(process, seconds=1)) is None:
+            if received and follow:
+                with suppress(psutil.NoSuchProcess):  # it may have ended by itself
+                    follow(started[0])
     return 128 + received[0] if received and status else status
 
 
-def _stop_workers(launcher: psutil.Process) -> None:
-    workers = launcher.children(recursive=True)
-    for worker in workers:
-        with suppress(psutil.NoSuchProcess):  # it may have ended by itself
-            worker.terminate()
-    if not workers:
+def _status_within(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Return the status of a process that ends within a time, else None."""
+    try:
+        return process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _stop_workers(launcher: psutil.Process, stopped: set[psutil.Process]) -> None:
+    """Signal each process of a launcher once, also those that it starts after the signal came."""
+    for worker in launcher.children(recursive=True):
+        if worker not in stopped:
+            stopped.add(worker)
+            with suppress(psutil.NoSuchProcess):  # it may have ended by itself
+                worker.terminate()
+    if not stopped:
         launcher.kill()
 
 
