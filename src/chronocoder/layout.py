@@ -157,6 +157,36 @@ class Layout:
         return f"{self.run}/baseline.zarr"
 
     @property
+    def tuning(self) -> str:
+        """What copies of one checkpoint, tuned on one task, make of every task."""
+        return f"{self.suite}/taskspace/tunings/{{revision}}/seed{{tuning_seed}}/{{task}}.zarr"
+
+    @property
+    def transfer(self) -> str:
+        """What tuning on each task does to every task, at every checkpoint."""
+        return f"{self.suite}/taskspace/transfer.zarr"
+
+    @property
+    def checkpoint_gradients(self) -> str:
+        """How similar the gradient differentials of every two tasks are at one checkpoint."""
+        return f"{self.suite}/taskspace/gradients/{{revision}}.zarr"
+
+    @property
+    def gradients(self) -> str:
+        """The same at every checkpoint."""
+        return f"{self.suite}/taskspace/gradients.zarr"
+
+    @property
+    def space(self) -> str:
+        """Tasks as points, from transfer and from gradients, with what is hypothesised of them."""
+        return f"{self.suite}/taskspace/space.zarr"
+
+    @property
+    def bridge(self) -> str:
+        """Transfer between tasks beside the features that they share, and without these features."""
+        return f"{self.run}/bridge.zarr"
+
+    @property
     def seeds(self) -> str:
         """Features of every seed matched with those of the first, and the stability of their effects."""
         return f"{self.suite}/{{comparison}}/{{variant}}/seeds.zarr"

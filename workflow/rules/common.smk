@@ -117,6 +117,7 @@ wildcard_constraints:
     comparison=one_of(names_in("comparison_names")),
     variant=one_of(EXPERIMENT.variants),
     seed=one_of(EXPERIMENT.seeds),
+    tuning_seed=one_of(EXPERIMENT.taskspace.seeds),
     split=one_of(SPLITS),
     site=SITE_PATTERN,
 

@@ -56,16 +56,20 @@ from chronocoder.config.tasks import (
     Task,
     TaskSettings,
 )
+from chronocoder.config.taskspace import DIFFERENTIAL, RIGHT, SWAPPED, MethodSettings, SpaceSettings, TaskSpaceSettings
 from chronocoder.settings import Settings
 
 __all__ = [
     "AS_SAVED",
     "AUTO",
+    "DIFFERENTIAL",
     "EXACT",
     "HALF",
     "NONE",
+    "RIGHT",
     "SCREEN",
     "SPLITS",
+    "SWAPPED",
     "TABLE_FORMATS",
     "TWO_STAGES",
     "UNITS",
@@ -94,6 +98,7 @@ __all__ = [
     "LoadingSettings",
     "LocalCheckpoint",
     "LocalSource",
+    "MethodSettings",
     "MetricChoice",
     "MixtureCorpus",
     "MultiBlimpTask",
@@ -105,6 +110,7 @@ __all__ = [
     "Settings",
     "SimilaritySettings",
     "Source",
+    "SpaceSettings",
     "Split",
     "Suite",
     "TableColumns",
@@ -112,6 +118,7 @@ __all__ = [
     "TableTask",
     "Task",
     "TaskSettings",
+    "TaskSpaceSettings",
     "TextCorpus",
     "TextFiles",
     "TokenCorpus",

@@ -27,6 +27,7 @@ from chronocoder.config.controls import (
 )
 from chronocoder.config.loading import NONE
 from chronocoder.config.suites import Suite
+from chronocoder.config.taskspace import TaskSpaceSettings
 from chronocoder.errors import ConfigError
 from chronocoder.labels import place_of
 from chronocoder.settings import Name, Settings
@@ -56,6 +57,9 @@ class Experiment(Settings):
     trajectories: TrajectorySettings = Field(default_factory=TrajectorySettings, description="Clustering courses.")
     consolidation: ConsolidationSettings = Field(
         default_factory=ConsolidationSettings, description="Comparing languages."
+    )
+    taskspace: TaskSpaceSettings = Field(
+        default_factory=TaskSpaceSettings, description="Relating tasks to one another."
     )
     features: FeatureSettings = Field(default_factory=FeatureSettings, description="Showing features.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Running trainings.")

@@ -12,6 +12,7 @@ from chronocoder.config.files import expand_tasks
 from chronocoder.config.loading import LoadingSettings
 from chronocoder.config.sources import NurserySource, Source
 from chronocoder.config.tasks import Task
+from chronocoder.config.taskspace import SpaceSettings
 from chronocoder.labels import is_foreign, is_identity
 from chronocoder.settings import Name, Settings, Site
 from chronocoder.site_names import parse_site
@@ -52,6 +53,9 @@ class Suite(Settings):
         None,
         description="Look at every checkpoint cheaply, and score in full only those that comparisons or `scan.study`"
         " name.",
+    )
+    taskspace: SpaceSettings | None = Field(
+        None, description="Relate the tasks to one another by tuning copies of checkpoints; not done where not given."
     )
     contrasts: dict[Name, list[Name]] = Field(
         default_factory=dict,
@@ -118,8 +122,8 @@ class Suite(Settings):
 
     @property
     def reported(self) -> bool:
-        """Whether there is a report: on comparisons that are neither controls nor single, or on the choice of them."""
-        return bool(self.examined or self.auto)
+        """Whether there is a report: on comparisons, neither controls nor single, or their choice; or on the tasks."""
+        return bool(self.examined or self.auto or self.taskspace)
 
     @property
     def sites(self) -> list[str]:
@@ -137,8 +141,32 @@ class Suite(Settings):
         if self.scan is None:
             return order
         named = {revision for comparison in self.comparisons.values() for revision in comparison.checkpoints}
-        wanted = named.union(self.scan.study)
+        wanted = named.union(self.scan.study, self.taskspace.checkpoints if self.taskspace else [])
         return [revision for revision in order if revision in wanted] or [order[0], order[-1]]
+
+    @property
+    def space_tasks(self) -> list[str]:
+        """Names of the tasks that the task space relates; none where there is no task space."""
+        if self.taskspace is None:
+            return []
+        return [task for task in self.tasks if self.taskspace.tasks is None or task in self.taskspace.tasks]
+
+    @property
+    def hypothesis(self) -> dict[str, str]:
+        """The group that each task of the task space is hypothesised to belong to, by task."""
+        groups = self.taskspace.hypothesis if self.taskspace else {}
+        given = {task: name for name, tasks in groups.items() for task in tasks}
+        return {task: given.get(task) or self.tasks[task].group.phenomenon or task for task in self.space_tasks}
+
+    @property
+    def bridged(self) -> list[str]:
+        """Names of the comparisons whose features are held against the transfer between tasks."""
+        if self.taskspace is None:
+            return []
+        if self.taskspace.bridge is not None:
+            return self.taskspace.bridge
+        shared = set(self.taskspace.checkpoints)
+        return [name for name in self.examined if shared & set(self.comparisons[name].checkpoints)]
 
     def with_comparisons(self, chosen: Mapping[str, Comparison]) -> "Suite":
         """Return the suite with chosen comparisons after the given ones."""
@@ -160,6 +188,7 @@ class Suite(Settings):
         self._check_baselines()
         self._check_choice()
         self._check_scan()
+        self._check_taskspace()
         self._check_nursery()
         self._check_contrasts()
         return self
@@ -238,6 +267,37 @@ class Suite(Settings):
                 f"scan.study: checkpoint '{unknown[0]}' does not exist in the suite;"
                 f" choose from {', '.join(self.tokens_seen)}"
             )
+
+    def _check_taskspace(self) -> None:
+        if self.taskspace is None:
+            return
+        order = list(self.tokens_seen)
+        known = {
+            "checkpoints": (self.taskspace.checkpoints, order),
+            "tasks": (self.taskspace.tasks or [], list(self.tasks)),
+            "hypothesis": ([task for tasks in self.taskspace.hypothesis.values() for task in tasks], self.space_tasks),
+            "bridge": (self.taskspace.bridge or [], [*self.examined, *(self.auto.names if self.auto else [])]),
+        }
+        for key, (names, possible) in known.items():
+            for number, name in enumerate(names):
+                if name not in possible:
+                    raise ValueError(
+                        f"taskspace.{key}: '{name}' is not known here; choose from {', '.join(possible) or 'none'}"
+                    )
+                if name in names[:number]:
+                    raise ValueError(f"taskspace.{key}: '{name}' is named twice; name it once")
+        if self.taskspace.checkpoints != sorted(self.taskspace.checkpoints, key=order.index):
+            raise ValueError(
+                f"taskspace.checkpoints {self.taskspace.checkpoints} must be in order of training: {', '.join(order)}"
+            )
+        if len(self.space_tasks) < 2:
+            raise ValueError(f"taskspace: relates tasks, and the suite has only {', '.join(self.tasks)}; add one")
+        for name in set(self.taskspace.bridge or []) & set(self.comparisons):
+            if not set(self.comparisons[name].checkpoints) & set(self.taskspace.checkpoints):
+                raise ValueError(
+                    f"taskspace.bridge: '{name}' has no checkpoint among {', '.join(self.taskspace.checkpoints)};"
+                    " add one to taskspace.checkpoints"
+                )
 
     def _check_nursery(self) -> None:
         if self.source.kind == "nursery":

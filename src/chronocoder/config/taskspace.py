@@ -1,0 +1,116 @@
+"""How tasks are related to one another: which checkpoints and tasks, how copies are tuned, and what is compared."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+
+from chronocoder.settings import Name, Settings
+
+DIFFERENTIAL, RIGHT, SWAPPED = "differential", "right", "swapped"
+
+
+class SpaceSettings(Settings):
+    """What the task space of a suite is made of."""
+
+    checkpoints: list[Name] = Field(
+        min_length=1, description="Revisions of the suite at which copies are tuned, in order of training."
+    )
+    tasks: list[Name] | None = Field(
+        None, min_length=2, description="Tasks that are tuned on and evaluated; all of the suite where not given."
+    )
+    hypothesis: dict[Name, list[Name]] = Field(
+        default_factory=dict,
+        description="The hypothesised space: tasks that belong together, by a name for each group. A task that is in no"
+        " group belongs to its phenomenon.",
+    )
+    bridge: list[Name] | None = Field(
+        None,
+        description="Comparisons whose features are held against the transfer between tasks; where not given, all that"
+        " the report is about and that have a checkpoint in common with `checkpoints`.",
+    )
+
+
+class MethodSettings(Settings):
+    """One way of tuning a copy on a task."""
+
+    objective: Literal["differential", "right", "swapped"] = Field(
+        description="`differential`: the loss of the right member of each pair less that of the wrong one; `right`: the"
+        " loss of the right member, as in plain fine-tuning; `swapped`: as `differential`, with right and wrong swapped"
+        " in half of the pairs, at random: what tuning does where there is nothing to learn."
+    )
+    fraction: float = Field(
+        gt=0, le=1, description="Fraction of the parameters that are updated: those of largest gradient by size."
+    )
+    learning_rate: PositiveFloat = Field(1e-4, description="Of Adam, constant.")
+
+
+class TaskSpaceSettings(Settings):
+    """How copies of checkpoints are tuned on tasks, and how the tasks are compared."""
+
+    seeds: list[int] = Field(
+        [0, 1], min_length=1, description="Each splits the pairs and orders the batches anew, for every task."
+    )
+    methods: dict[Name, MethodSettings] = Field(
+        default_factory=lambda: {
+            "ftgd": MethodSettings(objective="differential", fraction=0.01),
+            "plain": MethodSettings(objective="right", fraction=1.0),
+            "swapped": MethodSettings(objective="swapped", fraction=0.01),
+        },
+        min_length=1,
+        description="Ways of tuning, by name; the first one, which has to be `differential`, makes the task space.",
+    )
+    steps: PositiveInt = Field(30, description="Steps of each tuning.")
+    batch_pairs: PositiveInt = Field(16, description="Minimal pairs in a step.")
+    held_out: float = Field(
+        0.5, gt=0, lt=1, description="Fraction of the pairs that no copy is tuned on and all are evaluated on."
+    )
+    selection: Literal["task", "step"] = Field(
+        "task",
+        description="When the parameters to update are chosen: once, by the mean gradient over the pairs that are tuned"
+        " on (`task`), or in each step by the gradient of its batch (`step`).",
+    )
+    embeddings: bool = Field(True, description="Whether the embeddings, input and output, may be updated.")
+    sequences: PositiveInt = Field(
+        64, description="Validation sequences on which the loss of general language modelling is measured."
+    )
+    tokens_at_once: PositiveInt = Field(16_384, description="Tokens in one pass through a model.")
+    gradient_groups: PositiveInt = Field(
+        8, ge=2, description="Groups of pairs whose gradients span the subspace of a task, and tell its sampling error."
+    )
+    sketch: PositiveInt = Field(
+        1 << 18, description="Dimensions that gradients of larger models are projected to, at random, for comparison."
+    )
+    top_features: PositiveInt = Field(
+        20, description="Features of largest |IE| of a task at a checkpoint, whose overlap is held against transfer."
+    )
+    permutations: PositiveInt = Field(10_000, description="Relabellings of the tasks behind each p-value.")
+    bootstrap_samples: PositiveInt = Field(1000, description="Resamples behind an interval.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
+    smallest_gain: NonNegativeFloat = Field(
+        0.0,
+        description="Gain of a task by tuning on itself, in its unit, up to which transfer relative to it is left out.",
+    )
+    seed: NonNegativeInt = Field(0, description="Seed of projections, permutations and resampling.")
+
+    @property
+    def main(self) -> str:
+        """Name of the method that makes the task space."""
+        return next(iter(self.methods))
+
+    @field_validator("methods")
+    @classmethod
+    def _first_is_differential(cls, methods: dict[str, MethodSettings]) -> dict[str, MethodSettings]:
+        first = next(iter(methods))
+        if methods[first].objective != DIFFERENTIAL:
+            raise ValueError(
+                f"methods.{first}.objective '{methods[first].objective}' of the first method makes the task space; list"
+                f" one with objective {DIFFERENTIAL} first"
+            )
+        return methods
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds {seeds} repeat; list each of them once")
+        return seeds
