@@ -56,7 +56,7 @@ from chronocoder.config.tasks import (
     Task,
     TaskSettings,
 )
-from chronocoder.config.taskspace import DIFFERENTIAL, RIGHT, SWAPPED, MethodSettings, SpaceSettings, TaskSpaceSettings
+from chronocoder.config.taskspace import DIFFERENTIAL, RIGHT, SWAPPED, MethodSettings, SpaceSettings, TaskSpaceSettings, TuningSettings
 from chronocoder.settings import Settings
 
 __all__ = [
@@ -125,6 +125,7 @@ __all__ = [
     "TokenFiles",
     "TrainingSettings",
     "TrajectorySettings",
+    "TuningSettings",
     "files_at",
     "format_of",
     "is_pattern",

@@ -44,12 +44,9 @@ class MethodSettings(Settings):
     learning_rate: PositiveFloat = Field(1e-4, description="Of Adam, constant.")
 
 
-class TaskSpaceSettings(Settings):
-    """How copies of checkpoints are tuned on tasks, and how the tasks are compared."""
+class TuningSettings(Settings):
+    """How copies of checkpoints are tuned on tasks."""
 
-    seeds: list[int] = Field(
-        [0, 1], min_length=1, description="Each splits the pairs and orders the batches anew, for every task."
-    )
     methods: dict[Name, MethodSettings] = Field(
         default_factory=lambda: {
             "ftgd": MethodSettings(objective="differential", fraction=0.01),
@@ -74,6 +71,30 @@ class TaskSpaceSettings(Settings):
         64, description="Validation sequences on which the loss of general language modelling is measured."
     )
     tokens_at_once: PositiveInt = Field(16_384, description="Tokens in one pass through a model.")
+
+    @property
+    def main(self) -> str:
+        """Name of the method that makes the task space."""
+        return next(iter(self.methods))
+
+    @field_validator("methods")
+    @classmethod
+    def _first_is_differential(cls, methods: dict[str, MethodSettings]) -> dict[str, MethodSettings]:
+        first = next(iter(methods))
+        if methods[first].objective != DIFFERENTIAL:
+            raise ValueError(
+                f"methods.{first}.objective '{methods[first].objective}' of the first method makes the task space; list"
+                f" one with objective {DIFFERENTIAL} first"
+            )
+        return methods
+
+
+class TaskSpaceSettings(TuningSettings):
+    """How copies of checkpoints are tuned on tasks, and how the tasks are compared."""
+
+    seeds: list[int] = Field(
+        [0, 1], min_length=1, description="Each splits the pairs and orders the batches anew, for every task."
+    )
     gradient_groups: PositiveInt = Field(
         8, ge=2, description="Groups of pairs whose gradients span the subspace of a task, and tell its sampling error."
     )
@@ -93,20 +114,9 @@ class TaskSpaceSettings(Settings):
     seed: NonNegativeInt = Field(0, description="Seed of projections, permutations and resampling.")
 
     @property
-    def main(self) -> str:
-        """Name of the method that makes the task space."""
-        return next(iter(self.methods))
-
-    @field_validator("methods")
-    @classmethod
-    def _first_is_differential(cls, methods: dict[str, MethodSettings]) -> dict[str, MethodSettings]:
-        first = next(iter(methods))
-        if methods[first].objective != DIFFERENTIAL:
-            raise ValueError(
-                f"methods.{first}.objective '{methods[first].objective}' of the first method makes the task space; list"
-                f" one with objective {DIFFERENTIAL} first"
-            )
-        return methods
+    def tuning(self) -> TuningSettings:
+        """The part that the tunings depend on."""
+        return TuningSettings(**{name: getattr(self, name) for name in TuningSettings.model_fields})
 
     @field_validator("seeds")
     @classmethod
