@@ -39,17 +39,16 @@ class MethodSettings(Settings):
         " in half of the pairs, at random: what tuning does where there is nothing to learn."
     )
     fraction: float = Field(
-        gt=0, le=1, description="Fraction of the parameters that are updated: those of largest gradient by size."
+        gt=0,
+        le=1,
+        description="Fraction of the parameters that may be updated which are: those of largest gradient by size.",
     )
     learning_rate: PositiveFloat = Field(1e-4, description="Of Adam, constant.")
 
 
-class TaskSpaceSettings(Settings):
-    """How copies of checkpoints are tuned on tasks, and how the tasks are compared."""
+class TuningSettings(Settings):
+    """How copies of checkpoints are tuned on tasks."""
 
-    seeds: list[int] = Field(
-        [0, 1], min_length=1, description="Each splits the pairs and orders the batches anew, for every task."
-    )
     methods: dict[Name, MethodSettings] = Field(
         default_factory=lambda: {
             "ftgd": MethodSettings(objective="differential", fraction=0.01),
@@ -67,13 +66,39 @@ class TaskSpaceSettings(Settings):
     selection: Literal["task", "step"] = Field(
         "task",
         description="When the parameters to update are chosen: once, by the mean gradient over the pairs that are tuned"
-        " on (`task`), or in each step by the gradient of its batch (`step`).",
+        " on (`task`), or in each step by the gradient of its batch (`step`), which takes the memory of `fraction: 1`.",
     )
-    embeddings: bool = Field(True, description="Whether the embeddings, input and output, may be updated.")
+    embeddings: bool = Field(True, description="Whether the embeddings of tokens, input and output, may be updated.")
     sequences: PositiveInt = Field(
         64, description="Validation sequences on which the loss of general language modelling is measured."
     )
-    tokens_at_once: PositiveInt = Field(16_384, description="Tokens in one pass through a model.")
+    tokens_at_once: PositiveInt = Field(
+        16_384, description="Tokens in one pass through a model at most; fewer where their logits would not fit."
+    )
+
+    @property
+    def main(self) -> str:
+        """Name of the method that makes the task space."""
+        return next(iter(self.methods))
+
+    @field_validator("methods")
+    @classmethod
+    def _first_is_differential(cls, methods: dict[str, MethodSettings]) -> dict[str, MethodSettings]:
+        first = next(iter(methods))
+        if methods[first].objective != DIFFERENTIAL:
+            raise ValueError(
+                f"methods.{first}.objective '{methods[first].objective}' of the first method makes the task space; list"
+                f" one with objective {DIFFERENTIAL} first"
+            )
+        return methods
+
+
+class TaskSpaceSettings(TuningSettings):
+    """How copies of checkpoints are tuned on tasks, and how the tasks are compared."""
+
+    seeds: list[int] = Field(
+        [0, 1], min_length=1, description="Each splits the pairs and orders the batches anew, for every task."
+    )
     gradient_groups: PositiveInt = Field(
         8, ge=2, description="Groups of pairs whose gradients span the subspace of a task, and tell its sampling error."
     )
@@ -93,20 +118,9 @@ class TaskSpaceSettings(Settings):
     seed: NonNegativeInt = Field(0, description="Seed of projections, permutations and resampling.")
 
     @property
-    def main(self) -> str:
-        """Name of the method that makes the task space."""
-        return next(iter(self.methods))
-
-    @field_validator("methods")
-    @classmethod
-    def _first_is_differential(cls, methods: dict[str, MethodSettings]) -> dict[str, MethodSettings]:
-        first = next(iter(methods))
-        if methods[first].objective != DIFFERENTIAL:
-            raise ValueError(
-                f"methods.{first}.objective '{methods[first].objective}' of the first method makes the task space; list"
-                f" one with objective {DIFFERENTIAL} first"
-            )
-        return methods
+    def tuning(self) -> TuningSettings:
+        """The part that the tunings depend on."""
+        return TuningSettings(**{name: getattr(self, name) for name in TuningSettings.model_fields})
 
     @field_validator("seeds")
     @classmethod
