@@ -7,6 +7,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from chronocoder.settings import Name, Settings
 
 DIFFERENTIAL, RIGHT, SWAPPED = "differential", "right", "swapped"
+FLOAT32_BYTES = 4
+LARGEST_GRADIENTS = 1 << 31
+"""Bytes of the gradients of all groups of all tasks that are compared as they are."""
 
 
 class SpaceSettings(Settings):
@@ -99,7 +102,9 @@ class TaskSpaceSettings(TuningSettings):
         8, ge=2, description="Groups of pairs whose gradients span the subspace of a task, and tell its sampling error."
     )
     sketch: PositiveInt = Field(
-        1 << 18, description="Dimensions that gradients of larger models are projected to, at random, for comparison."
+        1 << 18,
+        description="Dimensions that gradients are projected to, at random, for comparison, where those of all groups"
+        " of all tasks would take more than 2 GiB.",
     )
     top_features: PositiveInt = Field(
         20, description="Features of largest |IE| of a task at a checkpoint, whose overlap is held against transfer."
@@ -117,6 +122,17 @@ class TaskSpaceSettings(TuningSettings):
     def tuning(self) -> TuningSettings:
         """The part that the tunings depend on."""
         return TuningSettings(**{name: getattr(self, name) for name in TuningSettings.model_fields})
+
+    @property
+    def gradients(self) -> "TaskSpaceSettings":
+        """The part that the comparison of gradients depends on; the rest is as by default."""
+        names = ("embeddings", "tokens_at_once", "gradient_groups", "sketch", "confidence", "seed")
+        main = MethodSettings(objective=DIFFERENTIAL, fraction=self.methods[self.main].fraction)
+        return TaskSpaceSettings(methods={self.main: main}, **{name: getattr(self, name) for name in names})
+
+    def sketched(self, parameters: int, tasks: int) -> int:
+        """Return how many dimensions gradients of so many parameters are projected to; 0 where they are kept whole."""
+        return self.sketch if tasks * self.gradient_groups * parameters * FLOAT32_BYTES > LARGEST_GRADIENTS else 0
 
     @field_validator("seeds")
     @classmethod
