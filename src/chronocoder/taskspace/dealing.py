@@ -1,7 +1,7 @@
 """Dealing the pairs of tasks into groups, whose gradients tell the sampling error, and what pairs tasks have in common.
 
-Pairs with the same prefix are not independent, as in `chronocoder.attribution.sampling`, also where they are of
-different tasks. So a prefix is in the group of the same number in all tasks: different groups have no text in common.
+Pairs with the same prefix, or right sentence, are not independent, as in `chronocoder.attribution.sampling`; nor are
+they where they belong to different tasks. So they are in groups of the same number in all tasks.
 """
 
 from collections.abc import Sequence

@@ -68,7 +68,10 @@ def compare_gradients(model: PreTrainedModel, tasks: Sequence[xr.Dataset], setti
     selected = Selected(bits, counts, sizes)
     names = [str(task.attrs["task"]) for task in tasks]
     return compare_groups(names, gradients, pairs, selected, common_pairs(tasks), settings.confidence).assign_attrs(
-        parameters=int(model.num_parameters()), compared_parameters=int(sizes.sum()), sketch=sketch
+        parameters=int(model.num_parameters()),
+        compared_parameters=int(sizes.sum()),
+        fraction=settings.methods[settings.main].fraction,
+        sketch=sketch,
     )
 
 
