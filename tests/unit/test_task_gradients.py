@@ -1,8 +1,9 @@
 """Gradient similarity of tasks agrees with dense gradients of single pairs, and finds planted relations of tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from chronocoder.taskspace.sketch import count_sketch
 
 WORDS = ["cat", "dogs", "boy", "boys", "cats", "near", "the"]
 GROUPS = 4
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -94,19 +96,17 @@ def test_pairs_are_dealt_evenly_and_those_of_one_prefix_together(random_task: Ca
     tasks = [whole, other, whole.isel(example=np.random.default_rng(0).permutation(60)[:30])]
     dealt = deal_pairs(tasks, GROUPS, seed=3)
     of_prefix: dict[str, set[int]] = {}
-    for task, groups in zip(tasks, dealt, strict=True):
-        for prefix, group in zip(task["prefix"].values, groups, strict=True):
-            of_prefix.setdefault(str(prefix), set()).add(int(group))
+    for task, parts in zip(tasks, dealt, strict=True):
+        for prefix, part in zip(task["prefix"].values, parts, strict=True):
+            of_prefix.setdefault(str(prefix), set()).add(int(part))
         units = units_of(task)
-        assert all(
-            len(set(groups[units.prefix[units.unit] == number])) == 1 for number in range(units.prefix.max() + 1)
-        )
+        assert all(len(set(parts[units.prefix[units.unit] == number])) == 1 for number in range(units.prefix.max() + 1))
         for condition in set(map(str, task["condition"].values)):
-            counts = np.bincount(groups[task["condition"].values == condition], minlength=GROUPS)
+            counts = np.bincount(parts[task["condition"].values == condition], minlength=2 * GROUPS)
             assert counts.max() - counts.min() <= 4
     assert all(len(found) == 1 for found in of_prefix.values())
-    for again, groups in zip(deal_pairs(tasks, GROUPS, seed=3), dealt, strict=True):
-        np.testing.assert_array_equal(again, groups)
+    for again, parts in zip(deal_pairs(tasks, GROUPS, seed=3), dealt, strict=True):
+        np.testing.assert_array_equal(again, parts)
     assert any((a != b).any() for a, b in zip(deal_pairs(tasks, GROUPS, seed=4), dealt, strict=True))
 
 
@@ -118,7 +118,7 @@ def test_common_pairs_are_those_of_the_same_prefix(random_task: Callable[..., xr
 
 def test_sentences_are_dealt_by_the_right_one(tokenizer: PreTrainedTokenizerFast) -> None:
     task = task_of(tokenizer, "sentence")
-    (dealt,) = deal_pairs([task], 4, seed=0)
+    (dealt,) = deal_pairs([task], 2, seed=0)
     assert dealt[0] == dealt[4] and len(set(dealt.tolist())) == 4
     np.testing.assert_array_equal(common_pairs([task, task]), np.ones((2, 2)))
 
@@ -126,10 +126,10 @@ def test_sentences_are_dealt_by_the_right_one(tokenizer: PreTrainedTokenizerFast
 def test_too_few_pairs_are_refused(task: xr.Dataset) -> None:
     with pytest.raises(
         TaskError,
-        match="task 'test': its pairs have 6 different prefixes, which do not fill 7 groups; add pairs, or lower"
-        " taskspace.gradient_groups",
+        match="task 'test': its pairs have 6 different prefixes, which do not fill 4 groups of two parts; add pairs, or"
+        " lower taskspace.gradient_groups",
     ):
-        deal_pairs([task], 7, seed=0)
+        deal_pairs([task], 4, seed=0)
 
 
 def test_sketch_is_a_count_sketch() -> None:
@@ -200,42 +200,52 @@ def test_statistics_agree_with_slow_ones() -> None:
     np.testing.assert_allclose(reliability(gram, weights), expected, rtol=1e-6)
 
 
+def crossed(of_a: Sequence[T], of_b: Sequence[T]) -> list[tuple[T, T]]:
+    """Return pairs of what is of different halves of two tasks."""
+    return [(of_a[0], of_b[1]), (of_a[1], of_b[0])]
+
+
 def test_subspace_overlap_is_that_of_principal_angles() -> None:
-    gradients, _ = random_groups(3, 5, 40)
+    gradients, _ = random_groups(6, 5, 40)
     gradients[2, 2] = gradients[2, 0]  # spans a dimension less
-    found = subspace_overlaps(gradients, gram_matrix(gradients))
-    halves = [
+    found = subspace_overlaps(gradients, gram_matrix(gradients))  # of three tasks, then the same with swapped labels
+    decomposed = [
         [np.linalg.svd(of[half::2].astype(np.float64), full_matrices=False) for half in (0, 1)] for of in gradients
     ]
-    bases = [[right[sizes > 1e-6] for _, sizes, right in of] for of in halves]
-    assert [[len(basis) for basis in of] for of in bases] == [[3, 2], [3, 2], [2, 2]]
+    bases = [[right[sizes > 1e-6] for _, sizes, right in of] for of in decomposed]
+    assert [[len(basis) for basis in of] for of in bases[:4]] == [[3, 2], [3, 2], [2, 2], [3, 2]]
     generator = np.random.default_rng(0)
+
+    def overlap(a: int, b: int) -> float:
+        angles = [np.linalg.svd(u @ v.T, compute_uv=False) for u, v in crossed(bases[a], bases[b])]
+        return float(np.mean([np.mean(cosines**2) for cosines in angles]))
+
     for a, b in product(range(3), range(3)):
-        crossed = [(bases[a][0], bases[b][1]), (bases[a][1], bases[b][0])]
-        angles = [np.linalg.svd(u @ v.T, compute_uv=False) for u, v in crossed]
-        expected = np.mean(
-            [np.sum(cosines**2) / min(len(u), len(v)) for cosines, (u, v) in zip(angles, crossed, strict=True)]
-        )
-        assert found.value[a, b] == pytest.approx(expected, rel=1e-6)
+        assert found.value[a, b] == pytest.approx(overlap(a, b), rel=1e-6)
+        assert found.swapped[a, b] == pytest.approx((overlap(a, 3 + b) + overlap(3 + a, b)) / 2, rel=1e-6)
         drawn = [
-            np.mean([np.sum((u * signs @ v.T) ** 2) / min(len(u), len(v)) for u, v in crossed])
+            np.mean([np.sum((u * signs @ v.T) ** 2) / min(len(u), len(v)) for u, v in crossed(bases[a], bases[b])])
             for signs in generator.choice([-1, 1], size=(2000, 40))
         ]
         assert found.chance[a, b] == pytest.approx(np.mean(drawn), abs=5 * np.std(drawn) / np.sqrt(2000))
 
 
 def test_shared_parameters_are_counted_by_halves_beside_chance_within_tensors() -> None:
-    generator = np.random.default_rng(0)
-    sizes = np.array([30, 11])
-    marks = np.zeros((2, 2, 41), dtype=bool)
-    for task, half in product(range(2), range(2)):
-        marks[task, half, generator.permutation(41)[:12]] = True
-    counts = np.stack([marks[..., :30].sum(axis=-1), marks[..., 30:].sum(axis=-1)], axis=-1)
-    found = selection_overlaps(Selected(np.packbits(marks, axis=-1), counts, sizes))
+    generator, tensors = np.random.default_rng(0), (slice(30), slice(30, None))
+    marks = np.zeros((2, 2, 2, 41), dtype=bool)
+    for places in product(range(2), range(2), range(2)):
+        marks[places][generator.permutation(41)[:12]] = True
+    counts = np.stack([marks[..., of].sum(axis=-1) for of in tensors], axis=-1)
+    found = selection_overlaps(Selected(np.packbits(marks, axis=-1), counts, np.array([30, 11])))
+    true, swapped = marks
+
+    def shared(of_a: np.ndarray, of_b: np.ndarray) -> float:
+        return float(np.mean([(x & y).sum() / 12 for x, y in crossed(of_a, of_b)]))
+
     for a, b in product(range(2), range(2)):
-        crossed = [(marks[a, 0], marks[b, 1]), (marks[a, 1], marks[b, 0])]
-        assert found.value[a, b] == pytest.approx(np.mean([(x & y).sum() / 12 for x, y in crossed]))
-        chance = [sum(x[part].sum() * y[part].mean() for part in (slice(30), slice(30, None))) / 12 for x, y in crossed]
+        assert found.value[a, b] == pytest.approx(shared(true[a], true[b]))
+        assert found.swapped[a, b] == pytest.approx((shared(true[a], swapped[b]) + shared(swapped[a], true[b])) / 2)
+        chance = [sum(x[of].sum() * y[of].mean() for of in tensors) / 12 for x, y in crossed(true[a], true[b])]
         assert found.chance[a, b] == pytest.approx(np.mean(chance))
 
 
@@ -267,7 +277,6 @@ def test_gradients_are_those_of_single_pairs(
     found = compare_gradients(any_model, tasks, settings(methods=methods))
     for name, parameter in any_model.named_parameters():
         assert torch.equal(parameter, before[name]) and parameter.grad is None and not parameter.requires_grad
-    dealt = deal_pairs(tasks, GROUPS, 0)
     pairs = [
         np.stack([pair_gradient(any_model, task.isel(example=place)) for place in range(task.sizes["example"])])
         for task in tasks
@@ -277,11 +286,28 @@ def test_gradients_are_those_of_single_pairs(
     expected = means[0] @ means[1] / np.linalg.norm(means[0]) / np.linalg.norm(means[1])
     assert float(found["cosine"][0, 1]) == pytest.approx(expected, abs=1e-4)
     count = max(1, round(fraction * len(means[0])))
-    halves = [[of[groups % 2 == half].mean(axis=0) for half in (0, 1)] for of, groups in zip(pairs, dealt, strict=True)]
-    chosen = [[set(np.argsort(-abs(mean))[:count].tolist()) for mean in of_task] for of_task in halves]
+    true, swapped_labels = (
+        [
+            [
+                set(
+                    np.argsort(-abs((of * signs[parts % 2, None])[parts // 2 % 2 == half].mean(axis=0)))[
+                        :count
+                    ].tolist()
+                )
+                for half in (0, 1)
+            ]
+            for of, parts in zip(pairs, deal_pairs(tasks, GROUPS, 0), strict=True)
+        ]
+        for signs in (np.array([1, 1]), np.array([1, -1]))
+    )
+
+    def shared(of_a: list[set[int]], of_b: list[set[int]]) -> float:
+        return float(np.mean([len(x & y) / count for x, y in crossed(of_a, of_b)]))
+
     for a, b in product(range(2), range(2)):
-        shared = np.mean([len(chosen[a][0] & chosen[b][1]), len(chosen[a][1] & chosen[b][0])]) / count
-        assert float(found["shared_parameters"][a, b]) == pytest.approx(shared, abs=2 / count)
+        assert float(found["shared_parameters"][a, b]) == pytest.approx(shared(true[a], true[b]), abs=2 / count)
+        both = shared(true[a], swapped_labels[b]) + shared(swapped_labels[a], true[b])
+        assert float(found["shared_swapped"][a, b]) == pytest.approx(both / 2, abs=2 / count)
     assert found.attrs["fraction"] == fraction and found.attrs["sketch"] == 0
     assert found.attrs["parameters"] == found.attrs["compared_parameters"] == len(means[0])
     assert found["pairs"].values.tolist() == [12, 9]
@@ -326,7 +352,7 @@ def test_planted_relations_are_found(random_task: Callable[..., xr.Dataset]) -> 
     assert found["shared_parameters"][0, 2] == pytest.approx(float(found["shared_parameters"][0, 0]), abs=1e-4)
     for place in (3, 4):
         assert found["cosine_low"][0, place] < 0 < found["cosine_high"][0, place]
-        assert np.isnan(found["corrected_cosine"][0, place]) and abs(found["reliability"][place]) < 0.5
+        assert found["reliability"][place] < 0.5 and np.isnan(found["corrected_cosine"][0, place])
     assert found["common_pairs"][0].values.tolist()[:4] == [1, 1, 1, 1]
 
 
@@ -346,7 +372,7 @@ def test_sketches_compare_as_gradients_do(
 
 def test_gradients_are_projected_where_they_take_more_than_they_may() -> None:
     chosen = settings(sketch=1000)
-    assert (chosen.sketched(2**31 // 4 // GROUPS // 3, 3), chosen.sketched(2**31 // 4 // GROUPS // 3 + 1, 3)) == (
+    assert (chosen.sketched(2**31 // 8 // GROUPS // 3, 3), chosen.sketched(2**31 // 8 // GROUPS // 3 + 1, 3)) == (
         0,
         1000,
     )

@@ -8,6 +8,8 @@ from chronocoder.settings import Name, Settings
 
 DIFFERENTIAL, RIGHT, SWAPPED = "differential", "right", "swapped"
 FLOAT32_BYTES = 4
+LABELLINGS = 2
+"""Sets of gradients that are compared: with right and wrong as they are, and swapped in half of the pairs."""
 LARGEST_GRADIENTS = 1 << 31
 """Bytes of the gradients of all groups of all tasks that are compared as they are."""
 
@@ -132,7 +134,8 @@ class TaskSpaceSettings(TuningSettings):
 
     def sketched(self, parameters: int, tasks: int) -> int:
         """Return how many dimensions gradients of so many parameters are projected to; 0 where they are kept whole."""
-        return self.sketch if tasks * self.gradient_groups * parameters * FLOAT32_BYTES > LARGEST_GRADIENTS else 0
+        whole = LABELLINGS * tasks * self.gradient_groups * parameters * FLOAT32_BYTES
+        return self.sketch if whole > LARGEST_GRADIENTS else 0
 
     @field_validator("seeds")
     @classmethod

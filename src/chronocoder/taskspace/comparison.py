@@ -11,6 +11,7 @@ from chronocoder.stores import labelled, strings
 from chronocoder.taskspace.similarity import (
     Estimate,
     Gram,
+    Overlap,
     Selected,
     Weights,
     corrected_cosines,
@@ -30,41 +31,40 @@ CHECKPOINT = "checkpoint"
 
 def compare_groups(
     names: Sequence[str],
-    gradients: Float[np.ndarray, "task group entry"],
+    gradients: Float[np.ndarray, "labels task group entry"],
     pairs: Int[np.ndarray, "task group"],
     selected: Selected,
-    common: Float[np.ndarray, "task other_task"],
     confidence: float,
 ) -> xr.Dataset:
     """Compare every two tasks.
 
     Args:
         names: of the tasks.
-        gradients: the mean gradient of each group of pairs, or its projection.
+        gradients: the mean gradient of each group of pairs, or its projection, with labels as `LABELS` says.
         pairs: in each group.
-        selected: the parameters that the main method would update, by halves.
-        common: fraction of the pairs of each task that have a text in common with the other.
+        selected: the parameters that the main method would update.
         confidence: coverage of the intervals.
 
     Returns:
         Dims (task, other_task).
     """
-    gram, weights = gram_matrix(gradients), pairs.astype(np.float64)
-    overlap, parameters = subspace_overlaps(gradients, gram), selection_overlaps(selected)
-    matrices = {
-        "subspace_overlap": (
-            overlap.value,
-            "overlap of the subspaces that gradients of groups of pairs span, half of each task's; mean squared cosine",
-        ),
-        "subspace_chance": (overlap.chance, "subspace overlap expected if the signs of all entries were random"),
-        "shared_parameters": (
-            parameters.value,
-            "fraction of the parameters selected by half of the task's pairs that half of the other's select, too",
-        ),
-        "shared_chance": (parameters.chance, "the same if as many were selected at random in each parameter tensor"),
-        "common_pairs": (common, "fraction of the task's pairs that have a text in common with the other task"),
-    }
-    variables = {name: labelled((TASK, OTHER), values, text) for name, (values, text) in matrices.items()}
+    rows = gradients.reshape(-1, *gradients.shape[2:])
+    whole, weights = gram_matrix(rows), pairs.astype(np.float64)
+    gram = whole[: len(names), :, : len(names)]
+    variables = _with_controls(
+        "subspace_overlap",
+        "subspace",
+        subspace_overlaps(rows, whole),
+        "overlap of the subspaces that gradients of groups of pairs span, half of each task's; mean squared cosine",
+        "overlap expected if each entry of the gradients had its size and a random sign",
+    )
+    variables |= _with_controls(
+        "shared_parameters",
+        "shared",
+        selection_overlaps(selected),
+        "fraction of the parameters selected by half of the task's pairs that half of the other's select, too",
+        "fraction expected if as many were selected at random in each parameter tensor",
+    )
     plain = jackknife(cosines, gram, weights, confidence)
     plain = Estimate(plain.value, np.clip(plain.low, -1, 1), np.clip(plain.high, -1, 1))
     corrected = _known(jackknife(corrected_cosines, gram, weights, confidence), gram, weights, confidence)
@@ -82,6 +82,15 @@ def _known(corrected: Estimate, gram: Gram, weights: Weights, confidence: float)
     norms = jackknife(lambda *given: np.diag(unbiased_products(*given)), gram, weights, confidence)
     certain = np.where(norms.low > 0, 1.0, np.nan)
     return Estimate(*(values * certain * certain[:, None] for values in corrected))
+
+
+def _with_controls(name: str, short: str, overlap: Overlap, text: str, chance: str) -> dict[str, xr.Variable]:
+    swapped = f"{name} where right and wrong are swapped in half of the pairs of one of the tasks, at random"
+    return {
+        name: labelled((TASK, OTHER), overlap.value, text),
+        f"{short}_swapped": labelled((TASK, OTHER), overlap.swapped, swapped),
+        f"{short}_chance": labelled((TASK, OTHER), overlap.chance, chance),
+    }
 
 
 def _with_interval(name: str, estimate: Estimate, text: str) -> dict[str, xr.Variable]:

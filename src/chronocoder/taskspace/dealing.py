@@ -2,6 +2,8 @@
 
 Pairs with the same prefix, or right sentence, are not independent, as in `chronocoder.attribution.sampling`; nor are
 they where they belong to different tasks. So they are in groups of the same number in all tasks.
+
+Each group has two parts, which are alike: the pairs of the second one are those whose labels the control swaps.
 """
 
 from collections.abc import Sequence
@@ -18,10 +20,10 @@ DEALING = 1
 
 
 def deal_pairs(tasks: Sequence[xr.Dataset], groups: int, seed: int) -> list[Int[np.ndarray, " example"]]:
-    """Return the group of each pair of each task.
+    """Return the part that each pair of each task is in: parts 2 g and 2 g + 1 are those of group g.
 
-    Prefixes come in random order, and each goes to the group that has the fewest pairs of its conditions, of several
-    such to the one that has the fewest of its tasks: groups are alike in size and in their mixture of conditions.
+    Prefixes come in random order, and each goes to the part that has the fewest pairs of its conditions, of several
+    such to the one that has the fewest of its tasks: parts are alike in size and in their mixture of conditions.
 
     Args:
         tasks: as `tokenise_pairs` returns them.
@@ -38,26 +40,26 @@ def deal_pairs(tasks: Sequence[xr.Dataset], groups: int, seed: int) -> list[Int[
         for condition, prefix in zip(task["condition"].values, own, strict=True):
             stratum = strata.setdefault((place, str(condition)), len(strata))
             members.setdefault(prefix, []).append((place, stratum))
-    order, group = sorted(members), {}
-    of_tasks, of_strata = np.zeros((len(tasks), groups), dtype=int), np.zeros((len(strata), groups), dtype=int)
+    order, part = sorted(members), {}
+    of_tasks, of_strata = (np.zeros((len(rows), 2 * groups), dtype=int) for rows in (tasks, strata))
     for number in np.random.default_rng([seed, DEALING]).permutation(len(order)):
         places, own_strata = (list(of) for of in zip(*members[order[number]], strict=True))
         loads = of_tasks[sorted(set(places))].sum(axis=0), of_strata[sorted(set(own_strata))].sum(axis=0)
-        group[order[number]] = chosen = int(np.lexsort(loads)[0])
+        part[order[number]] = chosen = int(np.lexsort(loads)[0])
         np.add.at(of_tasks[:, chosen], places, 1)
         np.add.at(of_strata[:, chosen], own_strata, 1)
     _check_filled(tasks, prefixes, of_tasks)
-    return [np.array([group[prefix] for prefix in own]) for own in prefixes]
+    return [np.array([part[prefix] for prefix in own]) for own in prefixes]
 
 
 def _check_filled(
-    tasks: Sequence[xr.Dataset], prefixes: Sequence[Sequence[tuple[int, ...]]], pairs: Int[np.ndarray, "task group"]
+    tasks: Sequence[xr.Dataset], prefixes: Sequence[Sequence[tuple[int, ...]]], pairs: Int[np.ndarray, "task part"]
 ) -> None:
     for task, own, counts in zip(tasks, prefixes, pairs, strict=True):
         if not counts.all():
             raise TaskError(
                 f"task '{task.attrs['task']}': its pairs have {len(set(own))} different prefixes, which do not fill"
-                f" {len(counts)} groups; add pairs, or lower taskspace.gradient_groups"
+                f" {len(counts) // 2} groups of two parts; add pairs, or lower taskspace.gradient_groups"
             )
 
 

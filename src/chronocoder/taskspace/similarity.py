@@ -18,6 +18,8 @@ ROUNDING = 1e-8
 """Eigenvalues below this fraction of the largest are taken for zero: gradients are sums in float32."""
 COLUMNS = 1 << 16
 """Entries of all gradients that are worked on at once in float64."""
+LABELS = ("true", "swapped")
+"""Right and wrong as they are, and swapped in half of the pairs of each group, alike in all conditions."""
 CROSSED = ((0, 1), (1, 0))
 """Halves that are compared: never the same of both tasks."""
 
@@ -41,9 +43,17 @@ class Estimate(NamedTuple):
 
 
 class Overlap(NamedTuple):
-    """An overlap of every two tasks, and what is expected of it by chance."""
+    """An overlap of every two tasks, and what it is beside.
+
+    Attributes:
+        value: the overlap.
+        swapped: the same where the labels of one of the two are swapped, the mean over which one it is: what the
+            gradients of such pairs have in common, whatever is right.
+        chance: what is expected if gradients were random but for their sizes.
+    """
 
     value: Matrix
+    swapped: Matrix
     chance: Matrix
 
 
@@ -56,8 +66,8 @@ class Selected(NamedTuple):
         sizes: parameters in each tensor.
     """
 
-    bits: UInt8[np.ndarray, "task half byte"]
-    counts: Int[np.ndarray, "task half tensor"]
+    bits: UInt8[np.ndarray, "labels task half byte"]
+    counts: Int[np.ndarray, "labels task half tensor"]
     sizes: Int[np.ndarray, " tensor"]
 
 
@@ -127,7 +137,7 @@ def jackknife(
     return Estimate(value, value - reach, value + reach)
 
 
-def subspace_overlaps(gradients: Float[np.ndarray, "task group entry"], gram: Gram) -> Overlap:
+def subspace_overlaps(gradients: Float[np.ndarray, "row group entry"], gram: Gram) -> Overlap:
     """Return how far the subspaces that the gradients of tasks' groups span are the same.
 
     The overlap of orthonormal bases U and V of r and s dimensions is |U^T V|^2 / min(r, s): the mean squared cosine of
@@ -139,24 +149,20 @@ def subspace_overlaps(gradients: Float[np.ndarray, "task group entry"], gram: Gr
     entry were common to them. Where sizes are even that is r s / (entries min(r, s)); it is more where the same entries
     are large in both tasks.
     """
-    groups = gradients.shape[1]
-    halves = [np.flatnonzero(half_of(groups) == half) for half in (0, 1)]
-    bases = [[_basis(own[np.ix_(half, half)]) for half in halves] for own in _own_products(gram)]
-    ranks = np.array([[len(basis) for basis in of_task] for of_task in bases])
-    values, chances = [], []
-    shared = _shared_leverage(gradients, halves, bases)
-    for (g, h), chance in zip(CROSSED, shared, strict=True):
-        smaller = np.minimum.outer(ranks[:, g], ranks[:, h])
-        squares = [
+    halves = [np.flatnonzero(half_of(gradients.shape[1]) == half) for half in (0, 1)]
+    bases = [[_basis(gram[row, half][:, row, half]) for half in halves] for row in range(len(gram))]
+    ranks = np.array([[len(basis) for basis in of_row] for of_row in bases])
+    found = []
+    for (g, h), chance in zip(CROSSED, _shared_leverage(gradients, halves, bases), strict=True):
+        between = gram[:, halves[g]][:, :, :, halves[h]]
+        squares = np.array(
             [
-                np.sum((a[g] @ gram[row][halves[g]][:, column][:, halves[h]] @ b[h].T) ** 2)
-                for column, b in enumerate(bases)
+                [np.sum((a[g] @ between[row, :, column] @ b[h].T) ** 2) for column, b in enumerate(bases)]
+                for row, a in enumerate(bases)
             ]
-            for row, a in enumerate(bases)
-        ]
-        values.append(_divided(np.array(squares), smaller))
-        chances.append(_divided(chance, smaller))
-    return Overlap(np.mean(values, axis=0), np.mean(chances, axis=0))
+        )
+        found.append(_divided(np.stack([squares, chance]), np.minimum.outer(ranks[:, g], ranks[:, h])))
+    return _overlap(*np.mean(found, axis=0))
 
 
 def selection_overlaps(selected: Selected) -> Overlap:
@@ -164,11 +170,19 @@ def selection_overlaps(selected: Selected) -> Overlap:
 
     By chance: expected if as many of each tensor were selected at random.
     """
-    bits, counts = selected.bits, selected.counts.astype(np.float64)
-    totals = counts[0, 0].sum()
+    bits = selected.bits.reshape(-1, *selected.bits.shape[2:])
+    counts = selected.counts.reshape(-1, *selected.counts.shape[2:]).astype(np.float64)
     common = [[[np.bitwise_count(a[g] & b[h]).sum(dtype=np.int64) for b in bits] for a in bits] for g, h in CROSSED]
     chance = [counts[:, g] / selected.sizes @ counts[:, h].T for g, h in CROSSED]
-    return Overlap(np.mean(common, axis=0) / totals, np.mean(chance, axis=0) / totals)
+    total = counts[0, 0].sum()
+    return _overlap(np.mean(common, axis=0) / total, np.mean(chance, axis=0) / total)
+
+
+def _overlap(value: Matrix, chance: Matrix) -> Overlap:
+    """Return what is known of overlaps, given those of all tasks with true labels and then of all with swapped ones."""
+    tasks = len(value) // len(LABELS)
+    true, swapped = slice(tasks), slice(tasks, None)
+    return Overlap(value[true, true], (value[true, swapped] + value[swapped, true]) / 2, chance[true, true])
 
 
 def mean_norms(gram: Gram, weights: Weights) -> Float[np.ndarray, " task"]:
@@ -181,10 +195,6 @@ def _products(gram: Gram, a: Weights, b: Weights) -> Matrix:
     """Return the inner products of weighted sums of gradients."""
     found: np.ndarray = np.einsum("agbh,ag,bh->ab", gram, a, b, optimize=True)
     return found
-
-
-def _own_products(gram: Gram) -> list[np.ndarray]:
-    return [gram[task, :, task] for task in range(len(gram))]
 
 
 def _basis(own: Float[np.ndarray, "group group"]) -> Float[np.ndarray, "dimension group"]:
