@@ -56,7 +56,15 @@ from chronocoder.config.tasks import (
     Task,
     TaskSettings,
 )
-from chronocoder.config.taskspace import DIFFERENTIAL, RIGHT, SWAPPED, MethodSettings, SpaceSettings, TaskSpaceSettings, TuningSettings
+from chronocoder.config.taskspace import (
+    DIFFERENTIAL,
+    RIGHT,
+    SWAPPED,
+    MethodSettings,
+    SpaceSettings,
+    TaskSpaceSettings,
+    TuningSettings,
+)
 from chronocoder.settings import Settings
 
 __all__ = [

@@ -153,7 +153,8 @@ def accumulate_gradient(model: PreTrainedModel, loss: Loss, tokens_at_once: int)
 
 def tokens_in_pass(model: PreTrainedModel, tokens_at_once: int) -> int:
     """Return how many tokens may go through a model together, so that their logits fit into memory."""
-    return max(1, min(tokens_at_once, LOGITS_AT_ONCE // model.config.get_text_config().vocab_size))
+    vocabulary: int = model.config.get_text_config().vocab_size
+    return max(1, min(tokens_at_once, LOGITS_AT_ONCE // vocabulary))
 
 
 def _of_right_members(task: xr.Dataset) -> Loss:

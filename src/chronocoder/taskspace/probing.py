@@ -127,9 +127,7 @@ class Probe:
                     f"mean loss of the tokens of a validation sequence {change}",
                     "nat/token",
                 ),
-                "loss_before": labelled(
-                    by_sequence[1:], before.losses, "the same of the untuned model", "nat/token"
-                ),
+                "loss_before": labelled(by_sequence[1:], before.losses, "the same of the untuned model", "nat/token"),
                 "training_loss": labelled(
                     by_step,
                     np.stack([one.losses for one in tunings]),
@@ -139,7 +137,7 @@ class Probe:
                 "updated_parameters": labelled(
                     ("method",), [one.updated for one in tunings], "entries of parameters that were updated"
                 ),
-                "update_norm": labelled(("method",), [one.norm for one in tunings], "norm of the change of the weights"),
+                "update_norm": labelled(("method",), [one.norm for one in tunings], "norm of the weights' change"),
             },
             coords={
                 "method": strings(list(methods)),

@@ -19,11 +19,11 @@ class Entries(NamedTuple):
 
     Attributes:
         places: in each flattened tensor, ascending; None where all of them are meant.
-        count: how many there are in all.
+        number: how many there are in all.
     """
 
     places: list[Int[Tensor, " entry"] | None]
-    count: int
+    number: int
 
     @classmethod
     def every(cls, tensors: Sequence[Tensor]) -> "Entries":

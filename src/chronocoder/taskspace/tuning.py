@@ -139,7 +139,7 @@ class _Run:
         for parameter in self._parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
-        updated = sum(int(seen.sum()) for seen in touched) if self._anew else self._entries.count
+        updated = sum(int(seen.sum()) for seen in touched) if self._anew else self._entries.number
         return Tuning(np.array(losses), updated, self._norm())
 
     def restore(self) -> None:
@@ -171,7 +171,6 @@ class _Run:
     def _norm(self) -> float:
         after = self._entries.saved(self._parameters)
         squares = (
-            float((new.double() - old.double()).square().sum())
-            for new, old in zip(after, self._before, strict=True)
+            float((new.double() - old.double()).square().sum()) for new, old in zip(after, self._before, strict=True)
         )
         return math.sqrt(sum(squares))
