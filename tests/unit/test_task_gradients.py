@@ -14,6 +14,7 @@ from tiny import tiny_model
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import chronocoder.config.taskspace as taskspace_settings
+import chronocoder.taskspace.gradients as gradients_module
 from chronocoder.attribution.sampling import units_of
 from chronocoder.config import LoadingSettings, MethodSettings, TaskSpaceSettings
 from chronocoder.errors import NonFiniteError, StoreError, TaskError
@@ -368,6 +369,22 @@ def test_sketches_compare_as_gradients_do(
     assert abs(found["subspace_overlap"] - exact["subspace_overlap"]).max() < 0.05
     xr.testing.assert_equal(found["shared_parameters"], exact["shared_parameters"])
     xr.testing.assert_equal(found, compare_gradients(model, tasks, settings(sketch=4096)))
+
+
+def test_shared_parameters_of_a_sample_are_those_of_all(
+    random_task: Callable[..., xr.Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tasks = tiny_model("gpt2"), [random_task(name, 40, seed) for seed, name in enumerate("abc")]
+    methods = {"main": MethodSettings(objective="differential", fraction=0.2)}
+    whole = compare_gradients(model, tasks, settings(methods=methods))
+    monkeypatch.setattr(gradients_module, "MOST_MARKED", 4000)
+    found = compare_gradients(model, tasks, settings(methods=methods))
+    assert whole.attrs["marked_parameters"] == whole.attrs["parameters"]
+    assert 3000 < found.attrs["marked_parameters"] <= 4000 < whole.attrs["parameters"]
+    for name in ("shared_parameters", "shared_swapped"):
+        error = found[name] - whole[name]
+        assert 0 < abs(error).max() < 3 / (2 * np.sqrt(0.2 * 3000))
+    xr.testing.assert_equal(found["shared_chance"], whole["shared_chance"])
 
 
 def test_gradients_are_projected_where_they_take_more_than_they_may() -> None:

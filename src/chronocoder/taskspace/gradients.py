@@ -26,13 +26,18 @@ from chronocoder.taskspace.similarity import LABELS, Selected, half_of
 from chronocoder.taskspace.sketch import count_sketch
 from chronocoder.taskspace.subset import Entries, trainable
 
+MOST_MARKED = 1 << 24
+"""Parameters of which it is kept whether they are selected: of larger models, of a random sample that is no larger."""
+MARKING = 3
+"""Purpose of these random numbers."""
+
 
 class SelectedHalf(NamedTuple):
     """The parameters of largest mean gradient in half of a task's groups.
 
     Attributes:
-        bits: one for each parameter, eight a byte.
-        counts: how many are selected of each tensor.
+        bits: one for each parameter that is marked, eight a byte.
+        counts: how many are selected of each tensor, marked or not.
     """
 
     bits: UInt8[np.ndarray, " byte"]
@@ -49,7 +54,8 @@ def compare_gradients(model: PreTrainedModel, tasks: Sequence[xr.Dataset], setti
 
     Returns:
         The store of one checkpoint, dims (task, other_task). Its attribute `sketch` says to how many dimensions
-        gradients were projected; 0 where they are compared as they are.
+        gradients were projected, 0 where they are compared as they are, and `marked_parameters` of how many parameters
+        it was kept which are selected.
 
     Raises:
         TaskError: a task has too few pairs for the groups.
@@ -60,12 +66,12 @@ def compare_gradients(model: PreTrainedModel, tasks: Sequence[xr.Dataset], setti
     pairs = np.array([np.bincount(parts // 2, minlength=groups) for parts in dealt])
     with trainable(model, settings.embeddings) as parameters:
         sizes = np.array([parameter.numel() for parameter in parameters])
-        sketch = settings.sketched(int(sizes.sum()), len(tasks))
+        sketch, marked = settings.sketched(int(sizes.sum()), len(tasks)), _marked(int(sizes.sum()), settings.seed)
         gradients = np.zeros((len(LABELS), *pairs.shape, sketch or sizes.sum()), dtype=np.float32)
         found = [
             selected
             for number, (task, parts) in enumerate(zip(tasks, dealt, strict=True))
-            for selected in _measure(model, parameters, task, parts, settings, gradients[:, number], sketch)
+            for selected in _measure(model, parameters, task, parts, settings, gradients[:, number], sketch, marked)
         ]
     bits, counts = (  # listed by task, half and labels
         np.moveaxis(np.stack(values).reshape(len(tasks), 2, len(LABELS), -1), 2, 0)
@@ -80,6 +86,7 @@ def compare_gradients(model: PreTrainedModel, tasks: Sequence[xr.Dataset], setti
         compared_parameters=int(sizes.sum()),
         fraction=settings.methods[settings.main].fraction,
         sketch=sketch,
+        marked_parameters=len(marked),
     )
 
 
@@ -91,6 +98,7 @@ def _measure(
     settings: TaskSpaceSettings,
     gradients: Float[np.ndarray, "labels group entry"],
     sketch: int,
+    marked: Int[np.ndarray, " place"],
 ) -> Iterator[SelectedHalf]:
     """Add the mean gradient of each group of a task, or its sketch, to zeros; yield what is selected in each half.
 
@@ -109,7 +117,7 @@ def _measure(
                 for total, own in zip(sums[labels], found, strict=True):
                     total.add_(own, alpha=sign * len(examples))
         for of_labels in sums:
-            yield _select(of_labels, settings.methods[settings.main].fraction)
+            yield _select(of_labels, settings.methods[settings.main].fraction, marked)
 
 
 def _mean_gradient(
@@ -130,13 +138,25 @@ def _mean_gradient(
     return found
 
 
-def _select(gradients: Sequence[Tensor], fraction: float) -> SelectedHalf:
+def _marked(parameters: int, seed: int) -> Int[np.ndarray, " place"]:
+    """Return the places of the parameters that are marked where they are selected: all, or one at random in each row.
+
+    Where n of the marked ones are selected, the standard error of a shared fraction is at most 1 / (2 sqrt(n)).
+    """
+    row = -(-parameters // MOST_MARKED)
+    firsts = np.arange(0, parameters - row + 1, row)
+    places: np.ndarray = firsts + np.random.default_rng([seed, MARKING]).integers(row, size=len(firsts))
+    return places
+
+
+def _select(gradients: Sequence[Tensor], fraction: float, marked: Int[np.ndarray, " place"]) -> SelectedHalf:
     """Return the parameters that tuning by these gradients would update."""
     chosen = Entries.largest(gradients, max(1, round(fraction * sum(gradient.numel() for gradient in gradients))))
     marks = [torch.zeros(gradient.numel(), dtype=torch.bool) for gradient in gradients]
     for mark, places in zip(marks, chosen.places, strict=True):
         mark[slice(None) if places is None else places.cpu()] = True
-    return SelectedHalf(np.packbits(torch.cat(marks).numpy()), np.array([int(mark.sum()) for mark in marks]))
+    bits = np.packbits(torch.cat(marks).numpy()[marked])
+    return SelectedHalf(bits, np.array([int(mark.sum()) for mark in marks]))
 
 
 def _joined(tensors: Sequence[Tensor]) -> Float[Tensor, " entry"]:

@@ -61,8 +61,8 @@ class Selected(NamedTuple):
     """The parameters of largest mean gradient in each half of each task's groups.
 
     Attributes:
-        bits: one for each parameter, eight a byte.
-        counts: how many are selected of each parameter tensor.
+        bits: one for each parameter, or for each of a random sample, eight a byte.
+        counts: how many are selected of each parameter tensor, of all parameters.
         sizes: parameters in each tensor.
     """
 
@@ -172,10 +172,13 @@ def selection_overlaps(selected: Selected) -> Overlap:
     """
     bits = selected.bits.reshape(-1, *selected.bits.shape[2:])
     counts = selected.counts.reshape(-1, *selected.counts.shape[2:]).astype(np.float64)
-    common = [[[np.bitwise_count(a[g] & b[h]).sum(dtype=np.int64) for b in bits] for a in bits] for g, h in CROSSED]
+    known = np.bitwise_count(bits).sum(axis=2, dtype=np.int64)
+    shared = []
+    for g, h in CROSSED:
+        common = [[np.bitwise_count(a[g] & b[h]).sum(dtype=np.int64) for b in bits] for a in bits]
+        shared.append(_divided(2 * np.array(common), np.add.outer(known[:, g], known[:, h])))
     chance = [counts[:, g] / selected.sizes @ counts[:, h].T for g, h in CROSSED]
-    total = counts[0, 0].sum()
-    return _overlap(np.mean(common, axis=0) / total, np.mean(chance, axis=0) / total)
+    return _overlap(np.mean(shared, axis=0), np.mean(chance, axis=0) / counts[0, 0].sum())
 
 
 def _overlap(value: Matrix, chance: Matrix) -> Overlap:
