@@ -7,6 +7,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from chronocoder.settings import Name, Settings
 
 DIFFERENTIAL, RIGHT, SWAPPED = "differential", "right", "swapped"
+FLOAT32_BYTES = 4
+LABELLINGS = 2
+"""Sets of gradients that are compared: with right and wrong as they are, and swapped in half of the pairs."""
+LARGEST_GRADIENTS = 1 << 31
+"""Bytes of the gradients of all groups of all tasks that are compared as they are."""
 
 
 class SpaceSettings(Settings):
@@ -103,7 +108,9 @@ class TaskSpaceSettings(TuningSettings):
         8, ge=2, description="Groups of pairs whose gradients span the subspace of a task, and tell its sampling error."
     )
     sketch: PositiveInt = Field(
-        1 << 18, description="Dimensions that gradients of larger models are projected to, at random, for comparison."
+        1 << 18,
+        description="Dimensions that gradients are projected to, at random, for comparison, where those of all groups"
+        " of all tasks would take more than 2 GiB.",
     )
     top_features: PositiveInt = Field(
         20, description="Features of largest |IE| of a task at a checkpoint, whose overlap is held against transfer."
@@ -121,6 +128,18 @@ class TaskSpaceSettings(TuningSettings):
     def tuning(self) -> TuningSettings:
         """The part that the tunings depend on."""
         return TuningSettings(**{name: getattr(self, name) for name in TuningSettings.model_fields})
+
+    @property
+    def gradients(self) -> "TaskSpaceSettings":
+        """The part that the comparison of gradients depends on; the rest is as by default."""
+        names = ("embeddings", "tokens_at_once", "gradient_groups", "sketch", "confidence", "seed")
+        main = MethodSettings(objective=DIFFERENTIAL, fraction=self.methods[self.main].fraction)
+        return TaskSpaceSettings(methods={self.main: main}, **{name: getattr(self, name) for name in names})
+
+    def sketched(self, parameters: int, tasks: int) -> int:
+        """Return how many dimensions gradients of so many parameters are projected to; 0 where they are kept whole."""
+        whole = LABELLINGS * tasks * self.gradient_groups * parameters * FLOAT32_BYTES
+        return self.sketch if whole > LARGEST_GRADIENTS else 0
 
     @field_validator("seeds")
     @classmethod
