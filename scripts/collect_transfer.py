@@ -35,12 +35,12 @@ def main() -> None:
     keys = product(tokens_seen, settings.seeds, tasks)
     paths = [arguments.tunings.format(revision=one, tuning_seed=seed, task=task) for one, seed, task in keys]
     tunings = [load_store(Path(path)) for path in paths]
-    common_provenance(tunings, "suite")  # raises where they do not belong together
+    parameters = common_provenance(tunings, "suite", "parameters")["parameters"]
 
     from chronocoder.taskspace.transfer import collect_transfer
 
     collected = collect_transfer(tunings, tasks, tokens_seen, arguments.hypothesis, settings)
-    write_store(collected, arguments.output, provenance(settings, suite=arguments.suite))
+    write_store(collected, arguments.output, provenance(settings, suite=arguments.suite, parameters=parameters))
 
 
 if __name__ == "__main__":

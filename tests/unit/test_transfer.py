@@ -230,4 +230,5 @@ def test_script_joins_the_stores_that_a_pattern_names(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     found = load_store(tmp_path / "transfer.zarr")
     xr.testing.assert_allclose(found.drop_attrs(), collected().drop_attrs())
-    assert found.attrs["suite"] == "made-up" and json.loads(found.attrs["settings"])["seeds"] == [3, 5, 8]
+    assert (found.attrs["suite"], found.attrs["parameters"]) == ("made-up", 1000)
+    assert json.loads(found.attrs["settings"])["seeds"] == [3, 5, 8]

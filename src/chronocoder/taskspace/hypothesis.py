@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy.stats import t as student
 
 from chronocoder.config import TaskSpaceSettings
-from chronocoder.taskspace.relabelling import contrasts, groupings, tested
+from chronocoder.taskspace.relabelling import beside_chance, contrasts, groupings
 
 
 class Contrast(NamedTuple):
@@ -59,7 +59,7 @@ def contrast_of(
         means = contrasts(similarity, given[None])[:, 0] if len(given) > 1 else np.full(2, np.nan)
         return Contrast(float(means[0]), float(means[1]), np.nan, np.nan, np.nan, np.nan, np.nan, reason)
     within, between = contrasts(similarity, groupings(groups, settings.permutations, generator))
-    test = tested(within - between)
+    test = beside_chance(within - between)
     low, high = _jackknifed(similarity, given, test.observed, settings.confidence)
     reason = "" if np.isfinite(low) else "without one of the tasks no pair is left within groups, or none between them"
     return Contrast(

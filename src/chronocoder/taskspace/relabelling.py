@@ -40,7 +40,7 @@ class Tested(NamedTuple):
 UNDEFINED = Tested(np.nan, np.nan, np.nan, np.nan)
 
 
-def tested(statistics: Float[np.ndarray, " relabelling"]) -> Tested:
+def beside_chance(statistics: Float[np.ndarray, " relabelling"]) -> Tested:
     """Return the first of some statistics, that of the labels as they are, beside all of them; NaN where it is."""
     observed = statistics[0]
     if np.isnan(observed):

@@ -9,7 +9,7 @@ import xarray as xr
 from chronocoder.config import TaskSpaceSettings
 from chronocoder.stores import labelled
 from chronocoder.taskspace.points import AGREEMENT, DIMS, STABILITY, Space, common_tasks
-from chronocoder.taskspace.relabelling import FEWEST, UNDEFINED, Tested, matrix_correlations, orders, tested
+from chronocoder.taskspace.relabelling import FEWEST, UNDEFINED, Tested, beside_chance, matrix_correlations, orders
 from chronocoder.taskspace.scaling import procrustes_similarities
 
 
@@ -74,7 +74,7 @@ def agreement(spaces: Sequence[Sequence[Space]], settings: TaskSpaceSettings) ->
             continue
         matrices = first.similarity[np.ix_(one, one)], second.similarity[np.ix_(other, other)]
         relabelled = orders(len(one), settings.permutations, generator)
-        found.append(tested(matrix_correlations(*matrices, relabelled)))
+        found.append(beside_chance(matrix_correlations(*matrices, relabelled)))
     return {
         "agreement": labelled(
             DIMS[1:], [each.observed for each in found], "correlation of transfer and gradients over pairs of tasks"
@@ -99,6 +99,6 @@ def compare_spaces(first: Space, second: Space, settings: TaskSpaceSettings, gen
     if len(one) < FEWEST:
         return UNDEFINED
     relabelled = orders(len(one), settings.permutations, generator)
-    return tested(
+    return beside_chance(
         procrustes_similarities(first.configuration.points[one], second.configuration.points[other], relabelled)
     )
