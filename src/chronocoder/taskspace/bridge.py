@@ -88,7 +88,7 @@ def relate(relie: xr.Dataset, transfer: xr.Dataset, settings: TaskSpaceSettings)
             f" {_listed(transfer['checkpoint'])}; give a comparison with a checkpoint of the task space"
         )
     effects = relie["indirect_effect"].sel(task=tasks, checkpoint=common).transpose("checkpoint", "task", "feature")
-    between = transfer["mean_transfer"].sel(method=settings.main, checkpoint=common, source=tasks)
+    between = transfer["mean_transfer"].sel({"method": settings.main, "checkpoint": common, "source": tasks})
     groups = dict(zip(tasks.tolist(), transfer["group"].values.tolist(), strict=True))
     return Relations(effects, between.transpose("checkpoint", *TASKS).drop_vars("method"), groups)
 
@@ -197,14 +197,13 @@ def _described(
     bridge: xr.Dataset, tasks: Mapping[str, xr.Dataset], relations: Relations, settings: TaskSpaceSettings
 ) -> xr.Dataset:
     of_targets = [unit_of(task) for task in tasks.values()]
-    unit = " or ".join(dict.fromkeys(of_targets))
     words = {"percent": f"{settings.confidence:.0%}", "top": settings.top_features, "method": settings.main}
     described = {}
     for name, values in bridge.data_vars.items():
         end = next((end for end in ENDS if str(name).endswith(end)), "")
         text = ENDS.get(end, "") + LONG_NAMES[str(name).removesuffix(end)]
         stored = values.values.astype(np.float32) if values.dtype.kind == "f" else values.values
-        units = unit if str(name).startswith(OF_METRIC) else "1"
+        units = "see unit" if str(name).startswith(OF_METRIC) else "1"
         described[name] = labelled(tuple(map(str, values.dims)), stored, text.format(**words), units)
     groups = strings(list(relations.groups.values()))
     return xr.Dataset(

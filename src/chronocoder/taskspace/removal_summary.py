@@ -46,7 +46,8 @@ def summarise_changes(
         found[f"difference_{kind}"] = before.sel(kind=kind, drop=True)
         found |= _with_ends(f"transfer_{kind}", transfer.sel(kind=kind, drop=True), settings.confidence)
     ordered = {name: values.transpose("source", "target") for name, values in found.items()}
-    return xr.Dataset({**ordered, **_fractions(transfer, groups, settings.confidence)})
+    fractions = _fractions(transfer, groups, settings.confidence)
+    return xr.Dataset({**ordered, **fractions}, coords={"relation": list(RELATIONS)})
 
 
 def _resampled(
