@@ -7,7 +7,7 @@ much to the target. Neither Weber et al. (arXiv 2406.06441) nor Bayazit et al. (
 the control and the statistics are our own choice.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,12 +33,19 @@ class Relations(NamedTuple):
     Attributes:
         effects: IE of every feature, dims (checkpoint, task, feature).
         transfer: mean transfer by the main method, dims (checkpoint, source, target).
+        of_seed: the same of the first tuning seed alone.
         groups: the hypothesised group of each task.
     """
 
     effects: xr.DataArray
     transfer: xr.DataArray
+    of_seed: xr.DataArray
     groups: Mapping[str, str]
+
+    @property
+    def revisions(self) -> list[str]:
+        """Names of the checkpoints, in order."""
+        return list(map(str, self.transfer["checkpoint"].values))
 
 
 class Tunable(NamedTuple):
@@ -55,42 +62,39 @@ class Tunable(NamedTuple):
     tuning: Tuning
 
 
-def relate(relie: xr.Dataset, transfer: xr.Dataset, settings: TaskSpaceSettings) -> Relations:
-    """Return what two stores know of the same tasks at the same checkpoints.
+def relate(relie: xr.Dataset, transfer: xr.Dataset, tasks: Sequence[str], settings: TaskSpaceSettings) -> Relations:
+    """Return what two stores know of tasks at the same checkpoints.
 
     Args:
-        relie: effects of a crosscoder's features on all tasks.
-        transfer: between the tasks of the task space of the same suite.
-        settings: name the main method.
+        relie: effects of a crosscoder's features.
+        transfer: between tasks of the same suite.
+        tasks: names of those of the task space.
+        settings: name the main method and the first seed.
 
     Raises:
-        StoreError: the stores are of different suites, a task of the task space lacks in the first, they have no
-            checkpoint in common, or the main method lacks in the second.
+        StoreError: the stores are of different suites, one of them lacks a task, the transfer lacks the method or the
+            seed, or they have no checkpoint in common.
     """
     if relie.attrs["suite"] != transfer.attrs["suite"]:
         raise StoreError(
             f"the effects given are of suite '{relie.attrs['suite']}', the transfer of '{transfer.attrs['suite']}';"
             " give stores of the same suite"
         )
-    if settings.main not in transfer["method"].values:
-        raise StoreError(
-            f"the transfer given has no method '{settings.main}', only {_listed(transfer['method'])}; collect it anew"
-        )
-    tasks = transfer["target"].values
-    if missing := [task for task in tasks if task not in relie["task"].values]:
-        raise StoreError(
-            f"the effects given have no task '{missing[0]}', only {_listed(relie['task'])}; collect them anew"
-        )
+    wanted = {"method": [settings.main], "seed": settings.seeds[:1], "source": tasks, "target": tasks}
+    _check_known("effects", relie, {"task": tasks})
+    _check_known("transfer", transfer, wanted)
     common = [name for name in transfer["checkpoint"].values if name in relie["checkpoint"].values]
     if not common:
         raise StoreError(
             f"the effects given are at {_listed(relie['checkpoint'])}, the transfer at"
             f" {_listed(transfer['checkpoint'])}; give a comparison with a checkpoint of the task space"
         )
-    effects = relie["indirect_effect"].sel(task=tasks, checkpoint=common).transpose("checkpoint", "task", "feature")
-    between = transfer["mean_transfer"].sel({"method": settings.main, "checkpoint": common, "source": tasks})
-    groups = dict(zip(tasks.tolist(), transfer["group"].values.tolist(), strict=True))
-    return Relations(effects, between.transpose("checkpoint", *TASKS).drop_vars("method"), groups)
+    effects = relie["indirect_effect"].sel(task=list(tasks), checkpoint=common)
+    between = transfer.sel({"checkpoint": common, "source": list(tasks), "target": list(tasks)})
+    of_main = between.sel({"method": settings.main, "seed": settings.seeds[0]}, drop=True)
+    mean, of_seed = (of_main[name].transpose("checkpoint", *TASKS) for name in ("mean_transfer", "transfer"))
+    groups = dict(zip(tasks, map(str, of_main["group"].values), strict=True))
+    return Relations(effects.transpose("checkpoint", "task", "feature"), mean, of_seed, groups)
 
 
 def build_bridge(
@@ -113,7 +117,9 @@ def build_bridge(
         compared = compare(effects, relations.transfer.isel(checkpoint=place).values, settings)
         found.append(compared.merge(remove(reading, tasks, effects, tuning, relations.groups, settings)))
         found[-1] = found[-1].assign_coords(checkpoint=revision)
-    bridge = xr.concat(found, "checkpoint").assign(transfer=relations.transfer)
+    bridge = xr.concat(found, "checkpoint")
+    deviation = abs(bridge["transfer_intact"].values - relations.of_seed.values).max(axis=(1, 2))
+    bridge = bridge.assign(transfer=relations.transfer, tuning_deviation=("checkpoint", deviation))
     return _described(bridge, tasks, relations, settings)
 
 
@@ -185,10 +191,11 @@ LONG_NAMES = {
     "removed_by_shared": "fraction of the transfer that goes without the shared features",
     "removed_by_others": "fraction of the transfer that goes without as many others, matched in |IE| on the target",
     "removed_beyond_others": "fraction that goes without the shared features less that without others",
+    "tuning_deviation": "largest difference between transfer with all features and that found for the task space",
     "pairs_compared": "ordered pairs of tasks behind the fractions",
 }
 """What the variables are called, but for ends of intervals."""
-OF_METRIC = ("transfer", "difference", "effect")
+OF_METRIC = ("transfer", "difference", "effect", "tuning")
 """What variables begin with that are in the unit of the target's metric."""
 ENDS = {"_low": "lower end of the {percent} interval over prefixes: ", "_high": "upper end of the same: "}
 
@@ -219,6 +226,15 @@ def _described(
             "relation": strings(list(RELATIONS)),
         },
     )
+
+
+def _check_known(what: str, store: xr.Dataset, wanted: Mapping[str, Sequence[object]]) -> None:
+    """Check that a store has some entries of its dimensions."""
+    for dim, names in wanted.items():
+        if missing := [name for name in names if name not in store[dim].values]:
+            raise StoreError(
+                f"the {what} given: no {dim} '{missing[0]}', only {_listed(store[dim])}; run its target again"
+            )
 
 
 def _listed(names: xr.DataArray) -> str:

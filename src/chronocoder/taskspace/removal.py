@@ -9,6 +9,7 @@ other checkpoints, which are never tuned.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from chronocoder.taskspace.shared_features import Removed
 
 KINDS = ("intact", "without_shared", "without_others")
 
-Tuning = Callable[[str], AbstractContextManager[None]]
+Tuning = Callable[[str], AbstractContextManager[Any]]
 """Given a task's name, tunes the model on it; when the context ends, the model is what it was."""
 
 
