@@ -26,10 +26,11 @@ from chronocoder.taskspace.bridge import Tunable, build_bridge, compare, relate
 from chronocoder.taskspace.mantel import mantel
 from chronocoder.taskspace.removal import KINDS, Reading, measure_changes
 from chronocoder.taskspace.removal_summary import RELATIONS, summarise_changes
-from chronocoder.taskspace.shared_features import Removed, compare_effects, features_to_remove, top_features
+from chronocoder.taskspace.shared_features import Removed, alike, compare_effects, features_to_remove, top_features
 
 SETTINGS = TaskSpaceSettings(top_features=3, bootstrap_samples=100, permutations=200)
 NUMBER = 1
+EVERY = np.array(True)
 
 
 def slow_differences(
@@ -132,7 +133,7 @@ def test_without_shared_features_nothing_is_removed(task: xr.Dataset) -> None:
     reading, none = reading_of(), np.array([], dtype=int)
     removed = {("one", "one"): Removed(none, none)}
     changes = measure_changes(reading, {"one": task}, removed, lambda _: shifted(reading.sites[NUMBER].model, 1))
-    found = summarise_changes(changes, {"one": task}, {"one": "group"}, SETTINGS)
+    found = summarise_changes(changes, {"one": task}, {"one": "group"}, EVERY, SETTINGS)
     for kind in KINDS[1:]:
         np.testing.assert_array_equal(found[f"transfer_{kind}"], found["transfer_intact"])
         np.testing.assert_array_equal(found[f"transfer_{kind}_high"], found["transfer_intact_high"])
@@ -199,7 +200,7 @@ def test_transfer_through_one_feature_goes_with_it_and_stays_without_another(tas
     tasks = {"source": some, "target": some.isel(example=[1, 0])}
     removed = {pair: Removed(np.array([planted.FEATURE]), np.array([8])) for pair in pairs_of(tasks)}
     changes = measure_changes(planted.reading, tasks, removed, lambda source: planted.tuned(tasks[source]))
-    found = summarise_changes(changes, tasks, dict.fromkeys(tasks, "group"), SETTINGS)
+    found = summarise_changes(changes, tasks, dict.fromkeys(tasks, "group"), EVERY, SETTINGS)
     assert (found["transfer_intact"] > 1).all()
     np.testing.assert_allclose(found["transfer_without_shared"], 0, atol=1e-5)
     np.testing.assert_allclose(found["transfer_without_others"], found["transfer_intact"], rtol=0.1)
@@ -310,8 +311,8 @@ def test_transfers_are_means_with_intervals_over_prefixes(task: xr.Dataset) -> N
     generator = np.random.default_rng(2)
     tasks = {"a": task, "b": task.isel(example=[0, 0, 1])}
     targets = ["a"] * 6 + ["b"] * 3
-    values = generator.normal(size=(2, 3, 9)).astype(np.float32) + 1
-    found = summarise_changes(changes_from(values, targets, "ab"), tasks, {"a": "x", "b": "y"}, SETTINGS)
+    values = generator.normal(size=(2, 3, 9)).astype(np.float32) + 5
+    found = summarise_changes(changes_from(values, targets, "ab"), tasks, {"a": "x", "b": "y"}, EVERY, SETTINGS)
     for kind, name in enumerate(KINDS):
         transfer = found[f"transfer_{name}"]
         assert transfer.dims == ("source", "target")
@@ -326,15 +327,28 @@ def test_transfers_are_means_with_intervals_over_prefixes(task: xr.Dataset) -> N
     assert between["removed_beyond_others"] == pytest.approx((summed[2] - summed[1]) / summed[0], rel=1e-4)
 
 
-def test_fractions_of_transfer_that_is_not_certain_are_undefined(task: xr.Dataset) -> None:
-    values = np.zeros((1, 3, 6), dtype=np.float32)
-    values[0, 0] = [-3, 3, -2, 3, -1, 1]
-    found = summarise_changes(changes_from(values, ["a"] * 6, "a"), {"a": task}, {"a": "x"}, SETTINGS)
-    assert np.isnan(found["removed_by_shared"].sel(relation="own")) and found["pairs_compared"].values.tolist() == [
-        1,
-        0,
-        0,
-    ]
+def test_fractions_are_of_pairs_that_can_be_compared(task: xr.Dataset) -> None:
+    names = "abc"
+    certain = np.tile([2.0, 3, 2, 3, 2, 3], 3)  # means 2.5
+    values = np.stack([np.stack([certain, 0.5 * certain, certain])] * 3)
+    values[0] *= -1  # negative transfers of a
+    values[1, :, :6] = [-3, 3, -2, 3, -1, 1]  # from b to a: not certain
+    values[2, 1] = 0  # all of c's goes
+    values[2, 2] *= 0.8
+    tasks, groups = dict.fromkeys(names, task), {"a": "x", "b": "x", "c": "y"}
+    matched = ~np.eye(3, dtype=bool)
+    matched[1, 2] = False
+    changes = changes_from(values.astype(np.float32), list(np.repeat(list(names), 6)), names)
+    found = summarise_changes(changes, tasks, groups, matched, SETTINGS)
+    assert found["pairs_compared"].values.tolist() == [0, 1, 3]  # a to b; a to c, c to a and b
+    np.testing.assert_allclose(found["removed_by_shared"], [np.nan, 0.5, (0.5 + 1 + 1) / 3], rtol=1e-5)
+    np.testing.assert_allclose(found["removed_by_others"], [np.nan, 0, 0.4 / 3], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["removed_beyond_others"], [np.nan, 0.5, 2.1 / 3], rtol=1e-5)
+
+
+def test_controls_matter_about_as_much() -> None:
+    shared, others = np.array([1.0, 1, 1, 0, 1, 1]), np.array([0.5, 2, 0.49, 0, np.nan, 2.1])
+    assert alike(shared, others).tolist() == [True, True, False, True, False, False]
 
 
 def stores() -> tuple[xr.Dataset, xr.Dataset]:
@@ -399,6 +413,14 @@ def test_bridge_is_stored_with_what_the_stores_have_in_common(task: xr.Dataset, 
         (
             lambda relie, transfer: (relie, transfer.sel({"method": ["plain"]})),
             "the transfer given: no method 'ftgd', only plain; run its",
+        ),
+        (
+            lambda relie, transfer: (relie, transfer.sel(seed=[1])),
+            "the transfer given: no seed '0', only 1; run its target again",
+        ),
+        (
+            lambda relie, transfer: (relie, transfer.sel(source=["b"])),
+            "the transfer given: no source 'a', only b; run its target again",
         ),
         (
             lambda relie, transfer: (relie.sel(task=["b", "c"]), transfer),

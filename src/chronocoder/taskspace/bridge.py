@@ -21,7 +21,7 @@ from chronocoder.tasks.rows import unit_of
 from chronocoder.taskspace.mantel import mantel
 from chronocoder.taskspace.removal import Reading, Tuning, measure_changes
 from chronocoder.taskspace.removal_summary import RELATIONS, summarise_changes
-from chronocoder.taskspace.shared_features import compare_effects, features_to_remove
+from chronocoder.taskspace.shared_features import alike, compare_effects, features_to_remove
 
 OVERLAP, COSINE = "overlap", "cosine"
 TASKS = ("source", "target")
@@ -165,10 +165,11 @@ def remove(
         effect_of_others = np.nan if others is None else sizes[target][others].sum()
         counts.reshape(3, -1)[:, number] = len(shared), sizes[target][shared].sum(), effect_of_others
     changes = measure_changes(reading, tasks, removed, tuning)
-    return summarise_changes(changes, tasks, groups, settings).assign(
-        shared_features=(TASKS, counts[0].astype(np.int64)),
-        effect_of_shared=(TASKS, counts[1]),
-        effect_of_others=(TASKS, counts[2]),
+    number, *effect = counts
+    return summarise_changes(changes, tasks, groups, alike(*effect), settings).assign(
+        shared_features=(TASKS, number.astype(np.int64)),
+        effect_of_shared=(TASKS, effect[0]),
+        effect_of_others=(TASKS, effect[1]),
     )
 
 

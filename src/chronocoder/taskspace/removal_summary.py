@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool
 
 from chronocoder.attribution.measures import mean_interval
 from chronocoder.attribution.sampling import bootstrap_draws, resampled_means, sampling_units, unit_sums
@@ -21,7 +21,11 @@ MEAN = 1
 
 
 def summarise_changes(
-    changes: xr.Dataset, tasks: Mapping[str, xr.Dataset], groups: Mapping[str, str], settings: TaskSpaceSettings
+    changes: xr.Dataset,
+    tasks: Mapping[str, xr.Dataset],
+    groups: Mapping[str, str],
+    matched: Bool[np.ndarray, "source target"],
+    settings: TaskSpaceSettings,
 ) -> xr.Dataset:
     """Average what tuning does to pairs, with intervals over the prefixes of pairs.
 
@@ -29,12 +33,12 @@ def summarise_changes(
         changes: what `measure_changes` returns, at one checkpoint.
         tasks: the pairs it was measured on, by name.
         groups: the hypothesised group of each task.
+        matched: where the other features that are removed matter about as much as the shared ones.
         settings: resamples, coverage, and their seed.
 
     Returns:
         By kind as the last part of the name: `difference` (source, target), of the untuned model, and `transfer`
-        (source, target) with both ends of its interval. And `removed_by_shared`, `removed_by_others` and
-        `removed_beyond_others`, their difference (relation), as `_fractions` has them, and `pairs_compared` (relation).
+        (source, target) with both ends of its interval. And what `_fractions` returns, with dimension `relation`.
     """
     sampled = {
         name: _resampled(changes, name, task, settings, place) for place, (name, task) in enumerate(tasks.items())
@@ -45,9 +49,11 @@ def summarise_changes(
     for kind in KINDS:
         found[f"difference_{kind}"] = before.sel(kind=kind, drop=True)
         found |= _with_ends(f"transfer_{kind}", transfer.sel(kind=kind, drop=True), settings.confidence)
-    ordered = {name: values.transpose("source", "target") for name, values in found.items()}
-    fractions = _fractions(transfer, groups, settings.confidence)
-    return xr.Dataset({**ordered, **fractions}, coords={"relation": list(RELATIONS)})
+    summary = xr.Dataset({name: values.transpose("source", "target") for name, values in found.items()})
+    certain = (summary["transfer_intact_low"] > 0) | (summary["transfer_intact_high"] < 0)
+    compared = matched & certain.values
+    fractions = _fractions(transfer, compared, groups, settings.confidence)
+    return summary.assign(fractions).assign_coords(relation=list(RELATIONS))
 
 
 def _resampled(
@@ -64,37 +70,42 @@ def _resampled(
     return resampled_means(draws, unit_sums(transfer, units), units).isel(condition=MEAN, drop=True)
 
 
-def _fractions(transfer: xr.DataArray, groups: Mapping[str, str], confidence: float) -> dict[str, xr.DataArray]:
+def _fractions(
+    transfer: xr.DataArray,
+    compared: Bool[np.ndarray, "source target"],
+    groups: Mapping[str, str],
+    confidence: float,
+) -> dict[str, xr.DataArray]:
     """Return which fraction of the transfer goes when features are removed, by relation of source and target.
 
-    One minus the sum of transfers without the features, divided by the sum of those with all: over the ordered pairs of
-    tasks for which as many other features could be removed, those that share none among them. Logits and nats are added
-    up alike: both are of log odds. NaN where the sum of transfers is not above zero for certain.
+    One minus the sum of transfers without the features, divided by the sum of those with all; negative transfers count
+    with a minus in both. Logits and nats are added up alike: both are of log odds. A claim about the shared features
+    needs the others as a control, so that both fractions are of the same pairs.
 
     Args:
         transfer: dims (target, sample, source, kind), the first sample that of all pairs.
+        compared: the ordered pairs of tasks to add up: whose sign of transfer is certain, and whose other features
+            matter about as much as the shared ones. Where there is none, fractions are NaN.
         groups: the hypothesised group of each task.
-        confidence: coverage of the intervals, over resamples; the tuning is one and the same.
+        confidence: coverage of the intervals, over resamples of each target; the tuning is one and the same.
+
+    Returns:
+        `removed_by_shared`, `removed_by_others` and `removed_beyond_others`, their difference, with both ends of their
+        intervals; `pairs_compared`.
     """
     values = transfer.transpose("kind", "sample", "source", "target").values
-    names = [groups[str(name)] for name in transfer["target"].values]
-    own, same = np.eye(len(names), dtype=bool), np.array(names)[:, None] == np.array(names)
-    compared = np.isfinite(values).all(axis=(0, 1))
+    signed = values * np.sign(values[0, 0])
+    names = np.array([groups[str(name)] for name in transfer["target"].values])
+    own, same = np.eye(len(names), dtype=bool), names[:, None] == names
     chosen = [pairs & compared for pairs in (own, same & ~own, ~same)]
-    removed = [_removed(values[..., pairs].sum(axis=-1), confidence) for pairs in chosen]
-    shared, others = xr.DataArray(removed, dims=("relation", "set", "sample")).transpose("set", ...)
+    intact, *without = np.stack([signed[..., pairs].sum(axis=-1) for pairs in chosen], axis=1)
+    shared, others = (xr.DataArray(1 - ratio(left, intact), dims=("relation", "sample")) for left in without)
     return {
         **_with_ends("removed_by_shared", shared, confidence),
         **_with_ends("removed_by_others", others, confidence),
         **_with_ends("removed_beyond_others", shared - others, confidence),
         "pairs_compared": xr.DataArray([int(pairs.sum()) for pairs in chosen], dims="relation"),
     }
-
-
-def _removed(sums: Float[np.ndarray, "kind sample"], confidence: float) -> Float[np.ndarray, "2 sample"]:
-    """Return the fraction that goes without shared and without other features."""
-    certain = np.quantile(sums[0, 1:], (1 - confidence) / 2) > 0
-    return np.where(certain, 1 - ratio(sums[1:], np.broadcast_to(sums[0], sums[1:].shape)), np.nan)
 
 
 def _with_ends(name: str, samples: xr.DataArray, confidence: float) -> dict[str, xr.DataArray]:

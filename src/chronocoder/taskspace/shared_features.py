@@ -7,6 +7,9 @@ from jaxtyping import Bool, Float, Int
 
 from chronocoder.features.overlap import largest, ratio
 
+LARGEST_FACTOR = 2.0
+"""Between what two sets of features matter, for the one to be a control of the other."""
+
 
 class Removed(NamedTuple):
     """Features to remove for a source and a target.
@@ -74,3 +77,14 @@ def features_to_remove(effects: Float[np.ndarray, "2 feature"], count: int) -> R
         taken.append(free[nearest])
         free = np.delete(free, nearest)
     return Removed(np.flatnonzero(shared), np.sort(ranked[taken]))
+
+
+def alike(
+    shared: Float[np.ndarray, "source target"], others: Float[np.ndarray, "source target"]
+) -> Bool[np.ndarray, "source target"]:
+    """Say where shared and other features matter about as much, by their sums of |IE|; never where one is NaN.
+
+    Where tasks share nearly all features that matter, no others are like them, and there is no control.
+    """
+    found: np.ndarray = (others <= LARGEST_FACTOR * shared) & (shared <= LARGEST_FACTOR * others)
+    return found
