@@ -98,13 +98,31 @@ def test_differences_are_those_of_a_whole_model_with_a_hook(
     given = task if metric == "next_token" else task_of(tokenizer, metric).assign_attrs(task="test")
     reading = reading_of(architecture)
     models = [site.model for site in reading.sites]
-    sets = [np.array([3]), np.arange(24)]
+    tasks = {"first": given, "second": given.isel(example=[2, 0])}
+    sets = [{"first": np.array([3]), "second": np.arange(24)}, {"first": np.arange(24), "second": np.array([3])}]
     for seed in (None, 7):
         with shifted(models[NUMBER], seed) if seed else torch.no_grad():
-            found = reading.differences(given, sets)
+            found = reading.differences(tasks, sets)
             expected = [slow_differences(reading.crosscoder, models, given, of) for of in ([], [3], range(24))]
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        none, one, every = np.array(expected)
+        wanted = [[*none, *none[[2, 0]]], [*one, *every[[2, 0]]], [*every, *one[[2, 0]]]]
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
         assert np.abs(found[1:] - found[0]).max() > 5e-3
+
+
+def test_tasks_of_several_metrics_and_lengths_are_read_together(
+    task: xr.Dataset, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    reading = reading_of()
+    tasks = {
+        "pairs": task_of(tokenizer, "sentence"),
+        "prefixes": task,
+        "short": task.isel(example=[0, 4], position=slice(3)),
+    }
+    tasks["continued"] = task_of(tokenizer, "continuation")
+    features = {name: np.array([place, 20]) for place, name in enumerate(tasks)}
+    alone = [reading.differences({name: of}, [{name: features[name]}]) for name, of in tasks.items()]
+    np.testing.assert_allclose(reading.differences(tasks, [features]), np.concatenate(alone, axis=1), atol=1e-5)
 
 
 def test_changes_are_after_less_before_of_every_source_and_target(task: xr.Dataset) -> None:
@@ -116,17 +134,20 @@ def test_changes_are_after_less_before_of_every_source_and_target(task: xr.Datas
     assert changes["target"].values.tolist() == ["first"] * 6 + ["second"] * 3
     for source, target in removed:
         own = changes.sel(source=source).isel(entry=changes["target"].values == target)
-        sets = list(removed[source, target])
-        np.testing.assert_allclose(own["before"], reading.differences(tasks[target], sets), atol=1e-5)
+        given = {target: tasks[target]}, [{target: features} for features in removed[source, target]]
+        np.testing.assert_allclose(own["before"], reading.differences(*given), atol=1e-5)
         with shifted(model, len(source)):
-            np.testing.assert_allclose(own["after"], reading.differences(tasks[target], sets), atol=1e-5)
+            np.testing.assert_allclose(own["after"], reading.differences(*given), atol=1e-5)
 
 
 @pytest.mark.parametrize("tokens_at_once", [1, 17, 4096])
 def test_tokens_at_once_do_not_matter(tokens_at_once: int, task: xr.Dataset) -> None:
-    sets = [np.array([3]), np.array([1, 5, 20]), np.array([], dtype=int)]
-    expected = reading_of().differences(task, sets)
-    np.testing.assert_allclose(reading_of(tokens_at_once=tokens_at_once).differences(task, sets), expected, atol=1e-5)
+    tasks = {"first": task, "second": task.isel(example=[2, 1])}
+    sets = [{"first": np.array([3]), "second": np.array([1, 5, 20])}, {"first": np.array([], dtype=int)}]
+    expected = reading_of().differences(tasks, sets)
+    found = reading_of(tokens_at_once=tokens_at_once).differences(tasks, sets)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(found[2, :6], found[0, :6])
 
 
 def test_without_shared_features_nothing_is_removed(task: xr.Dataset) -> None:
@@ -140,7 +161,7 @@ def test_without_shared_features_nothing_is_removed(task: xr.Dataset) -> None:
 
 
 def test_sets_that_cannot_be_chosen_are_not_measured(task: xr.Dataset) -> None:
-    found = reading_of().differences(task, [None, np.array([2])])
+    found = reading_of().differences({"one": task}, [{"one": None}, {"one": np.array([2])}])
     assert np.isnan(found[1]).all() and np.isfinite(found[[0, 2]]).all()
 
 
@@ -148,7 +169,7 @@ def test_differences_that_are_not_finite_are_refused(task: xr.Dataset) -> None:
     reading = reading_of()
     reading.sites[NUMBER].model.get_output_embeddings().weight.data[:] = np.nan
     with pytest.raises(NonFiniteError, match="differences of right and wrong with features removed are not finite"):
-        reading.differences(task, [])
+        reading.differences({"one": task}, [])
 
 
 def pairs_of(names: Any) -> list[tuple[str, str]]:

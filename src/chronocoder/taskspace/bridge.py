@@ -80,7 +80,12 @@ def relate(relie: xr.Dataset, transfer: xr.Dataset, tasks: Sequence[str], settin
             f"the effects given are of suite '{relie.attrs['suite']}', the transfer of '{transfer.attrs['suite']}';"
             " give stores of the same suite"
         )
-    wanted = {"method": [settings.main], "seed": settings.seeds[:1], "source": tasks, "target": tasks}
+    wanted: dict[str, Sequence[object]] = {
+        "method": [settings.main],
+        "seed": settings.seeds[:1],
+        "source": tasks,
+        "target": tasks,
+    }
     _check_known("effects", relie, {"task": tasks})
     _check_known("transfer", transfer, wanted)
     common = [name for name in transfer["checkpoint"].values if name in relie["checkpoint"].values]
@@ -165,9 +170,9 @@ def remove(
         effect_of_others = np.nan if others is None else sizes[target][others].sum()
         counts.reshape(3, -1)[:, number] = len(shared), sizes[target][shared].sum(), effect_of_others
     changes = measure_changes(reading, tasks, removed, tuning)
-    number, *effect = counts
+    shared_features, *effect = counts
     return summarise_changes(changes, tasks, groups, alike(*effect), settings).assign(
-        shared_features=(TASKS, number.astype(np.int64)),
+        shared_features=(TASKS, shared_features.astype(np.int64)),
         effect_of_shared=(TASKS, effect[0]),
         effect_of_others=(TASKS, effect[1]),
     )

@@ -6,10 +6,11 @@ of the joint code: the crosscoder's encoder is given the model's own activation 
 other checkpoints, which are never tuned.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,13 +27,33 @@ from chronocoder.plan.sizes import LOGITS_AT_ONCE
 from chronocoder.suites.precision import overflow_remedy
 from chronocoder.suites.sites import Site
 from chronocoder.tasks.readout import sequences_at_once
-from chronocoder.tasks.rows import rows_of
+from chronocoder.tasks.rows import reads_prefixes, rows_of
 from chronocoder.taskspace.shared_features import Removed
 
 KINDS = ("intact", "without_shared", "without_others")
+READ = ("token_id", "length", "scored_from", "right_id", "wrong_id")
+"""Variables of a task that are read of it, as far as it has them."""
 
 Tuning = Callable[[str], AbstractContextManager[Any]]
 """Given a task's name, tunes the model on it; when the context ends, the model is what it was."""
+FeatureSets = Mapping[str, np.ndarray | None]
+"""The features that are removed where a target's pairs are read, by target; None: they could not be chosen."""
+
+
+class Targets(NamedTuple):
+    """Pairs of several tasks, one task after another, which are read together.
+
+    Attributes:
+        pairs: as a task has them.
+        names: of the tasks.
+        numbers: place in `names` of each pair's task, ascending, shape (example,).
+        entries: place of each pair among those of all tasks, shape (example,).
+    """
+
+    pairs: xr.Dataset
+    names: list[str]
+    numbers: np.ndarray
+    entries: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -51,41 +72,50 @@ class Reading:
     number: int
     tokens_at_once: int
 
-    @torch.no_grad()
     def differences(
-        self, task: xr.Dataset, removed: Sequence[np.ndarray | None]
-    ) -> Float[np.ndarray, "version example"]:
-        """Return right minus wrong of each example, in the unit of the task's metric.
+        self, tasks: Mapping[str, xr.Dataset], removed: Sequence[FeatureSets]
+    ) -> Float[np.ndarray, "version entry"]:
+        """Return right minus wrong of each pair, in the unit of its task's metric.
 
         Args:
-            task: as `tokenise_pairs` returns it.
-            removed: sets of features to remove; None: a set that could not be chosen.
+            tasks: by name, as `tokenise_pairs` returns them.
+            removed: features to remove, one version after another.
 
         Returns:
-            First with nothing removed, then without each of the sets; NaN without one that could not be chosen.
+            First with nothing removed, then of each version, the pairs of all tasks one after another. Where a version
+            removes no feature it is the first exactly, and NaN where its features could not be chosen.
 
         Raises:
             NonFiniteError: one is NaN or infinite.
         """
-        found = np.zeros((1 + len(removed), task.sizes["example"]), dtype=np.float32)
-        changing = [place for place, of in enumerate(removed, start=1) if of is not None and len(of)]
-        size = self._sequences(task)
-        for batch in read_prompts(self.crosscoder, self.sites, task, ZERO, size):
-            prompts = batch.prompts[self.number]
-            copies = max(1, size // len(batch.rows.lengths))
-            for first in range(0, 1 + len(changing), copies):
-                places = [0, *changing][first : first + copies]
-                versions = torch.stack([_without(prompts, removed[place - 1] if place else None) for place in places])
-                for place, of_version in zip(places, metric(self._site, prompts, versions), strict=True):
-                    add_to_examples(found[place], batch.rows, -of_version)
+        targets = np.repeat(list(tasks), [task.sizes["example"] for task in tasks.values()])
+        found = np.zeros((1 + len(removed), len(targets)), dtype=np.float32)
+        for pool in _pooled(tasks):
+            found[:, pool.entries] = self._of_pool(pool, removed)
         if not np.isfinite(found).all():
             raise NonFiniteError(
                 f"{self._site.model.name_or_path}: differences of right and wrong with features removed are not finite;"
                 f" {overflow_remedy(self._site.model)}"
             )
-        for place, of in enumerate(removed, start=1):
-            if of is None or not len(of):
-                found[place] = np.nan if of is None else found[0]
+        for version, sets in zip(found[1:], removed, strict=True):
+            for name, features in sets.items():
+                if features is None or not len(features):
+                    version[targets == name] = np.nan if features is None else found[0, targets == name]
+        return found
+
+    @torch.no_grad()
+    def _of_pool(self, targets: Targets, removed: Sequence[FeatureSets]) -> Float[np.ndarray, "version example"]:
+        found = np.zeros((1 + len(removed), targets.pairs.sizes["example"]), dtype=np.float32)
+        versions, size = [{}, *removed], self._sequences(targets.pairs)
+        for batch in read_prompts(self.crosscoder, self.sites, targets.pairs, ZERO, size):
+            prompts = batch.prompts[self.number]
+            parts = _rows_of_targets(targets, batch.rows.examples)
+            copies = max(1, size // len(batch.rows.examples))
+            for first in range(0, len(versions), copies):
+                some = slice(first, first + copies)
+                activations = torch.stack([_without(prompts, parts, sets) for sets in versions[some]])
+                for line, mu in zip(found[some], metric(self._site, prompts, activations), strict=True):
+                    add_to_examples(line, batch.rows, -mu)
         return found
 
     @property
@@ -118,27 +148,61 @@ def measure_changes(
         with the coordinate `target` (entry).
     """
     names = list(tasks)
-    ends = np.cumsum([0, *(task.sizes["example"] for task in tasks.values())])
-    found = np.zeros((2, len(names), len(KINDS), ends[-1]), dtype=np.float32)
-    parts = {target: found[..., first:last] for target, first, last in zip(names, ends, ends[1:], strict=False)}
-    for target, task in tasks.items():
-        intact, *others = reading.differences(task, [of for source in names for of in removed[source, target]])
-        parts[target][0, :, 0] = intact
-        parts[target][0, :, 1:] = np.reshape(others, (len(names), len(KINDS) - 1, -1))
-    for place, source in enumerate(names):
+    sets = {
+        source: [{target: removed[source, target][place] for target in names} for place in range(len(Removed._fields))]
+        for source in names
+    }
+    intact, *without = reading.differences(tasks, [version for source in names for version in sets[source]])
+    before = np.reshape(without, (len(names), len(KINDS) - 1, -1))
+    before = np.concatenate([np.broadcast_to(intact, (len(names), 1, len(intact))), before], axis=1)
+    after = []
+    for source in names:
         with tuning(source):
-            for target, task in tasks.items():
-                parts[target][1, place] = reading.differences(task, removed[source, target])
+            after.append(reading.differences(tasks, sets[source]))
     dims = ("source", "kind", "entry")
-    target_of = np.repeat(names, np.diff(ends))
+    target_of = np.repeat(names, [task.sizes["example"] for task in tasks.values()])
     coordinates = {"source": names, "kind": list(KINDS), "target": ("entry", target_of)}
-    return xr.Dataset({"before": (dims, found[0]), "after": (dims, found[1])}, coords=coordinates)
+    return xr.Dataset({"before": (dims, before), "after": (dims, np.stack(after))}, coords=coordinates)
 
 
-def _without(prompts: Prompts, features: np.ndarray | None) -> Float[Tensor, "batch position d_model"]:
-    """Return the activation of the site without some features; with all where none are given."""
-    x = prompts.state.activation
-    if features is None:
-        return x
-    own = torch.from_numpy(features).to(x.device)
-    return x + (prompts.change[..., own] @ prompts.weight[own]).to(x.dtype)
+def _pooled(tasks: Mapping[str, xr.Dataset]) -> Iterator[Targets]:
+    """Yield the tasks whose metrics read prefixes, and those whose metrics read sentences."""
+    ends = np.cumsum([0, *(task.sizes["example"] for task in tasks.values())])
+    entries = {name: np.arange(*ends_of) for name, ends_of in zip(tasks, pairwise(ends), strict=True)}
+    for of_prefixes in (True, False):
+        own = {name: task for name, task in tasks.items() if reads_prefixes(task) is of_prefixes}
+        if own:
+            longest = max(task.sizes["position"] for task in own.values())
+            padded = [_read_alone(task, longest) for task in own.values()]
+            numbers = np.repeat(np.arange(len(own)), [len(entries[name]) for name in own])
+            yield Targets(
+                xr.concat(padded, "example"), list(own), numbers, np.concatenate([entries[name] for name in own])
+            )
+
+
+def _read_alone(task: xr.Dataset, positions: int) -> xr.Dataset:
+    """Return what is read of a task, with texts padded to some length and without coordinates."""
+    read = task[[name for name in READ if name in task]].reset_coords(drop=True)
+    return read.drop_vars(list(read.coords)).pad(
+        position=(0, positions - task.sizes["position"]), mode="constant", constant_values=-1
+    )
+
+
+def _rows_of_targets(targets: Targets, examples: np.ndarray) -> dict[str, slice]:
+    """Return which rows of a batch are of each task."""
+    numbers = targets.numbers[examples]
+    ends = np.searchsorted(numbers, np.arange(len(targets.names) + 1))
+    return {name: slice(*map(int, of)) for name, of in zip(targets.names, pairwise(ends), strict=True)}
+
+
+def _without(
+    prompts: Prompts, parts: Mapping[str, slice], sets: FeatureSets
+) -> Float[Tensor, "batch position d_model"]:
+    """Return the activation of the site with features removed from the rows of each target."""
+    x = prompts.state.activation.clone()
+    for name, features in sets.items():
+        rows = parts.get(name, slice(0, 0))
+        if features is not None and len(features) and rows.start != rows.stop:
+            own = torch.from_numpy(features).to(x.device)
+            x[rows] += (prompts.change[rows][..., own] @ prompts.weight[own]).to(x.dtype)
+    return x

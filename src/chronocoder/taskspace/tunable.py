@@ -63,8 +63,7 @@ def tunable_models(
         number = list(paths).index(revision)
         own = sites[number]
         if own.model.dtype != torch.float32 or loading.quantization != NONE:
-            tunable = loading.model_copy(update={"dtype": "float32", "quantization": NONE})
-            own = resolve_site(load_model(paths[revision], tunable), site)
+            own = resolve_site(load_model(paths[revision], loading.differentiable), site)
         beside = [*sites[:number], own, *sites[number + 1 :]]
         reading = Reading(crosscoder, beside, number, settings.tokens_at_once)
         yield Tunable(revision, reading, _Tuning(own, tasks, held, settings))
