@@ -141,6 +141,12 @@ class TaskSpaceSettings(TuningSettings):
         whole = LABELLINGS * tasks * self.gradient_groups * parameters * FLOAT32_BYTES
         return self.sketch if whole > LARGEST_GRADIENTS else 0
 
+    @property
+    def bridging(self) -> "TaskSpaceSettings":
+        """What the bridge depends on: the main method and the first seed; what has no say in it is as by default."""
+        kept = self.model_copy(update={"seeds": self.seeds[:1], "methods": {self.main: self.methods[self.main]}})
+        return TaskSpaceSettings(**kept.model_dump(exclude={"sequences", "gradient_groups", "sketch", "smallest_gain"}))
+
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: list[int]) -> list[int]:
