@@ -26,8 +26,8 @@ from chronocoder.report.inputs import EXACT_ABLATION, ReportInputs, Run, key_of
 from chronocoder.report.stability import seed_table
 from chronocoder.report.suite_figures import draw_similarities, draw_trainings
 from chronocoder.report.summary import summarise
-from chronocoder.report.taskspace_section import space_figures, space_parts
 from chronocoder.report.tasks import kinds_named, reasons_named, task_rows, warnings_of
+from chronocoder.report.taskspace_section import space_figures, space_parts
 from chronocoder.report.text import short_count
 from chronocoder.report.trust import measurable_note, trust_rows, trust_sentences
 from chronocoder.report.writing import draw_written_shares, writing_data

@@ -10,10 +10,10 @@ import xarray as xr
 
 from chronocoder.config.taskspace import DIFFERENTIAL, RIGHT, SWAPPED
 from chronocoder.report.inputs import names
-from chronocoder.report.style import GRID, INK, PALETTE, Json, finished, short, wrapped
+from chronocoder.report.style import GRID, INK, PALETTE, Json, finished, wrapped
 from chronocoder.report.suite_figures import log_axis, place_on_log
 from chronocoder.report.tasks import MANY_TASKS
-from chronocoder.report.text import in_words, percent, short_count
+from chronocoder.report.text import decimal, in_words, percent, short_count
 
 HARMING, NEUTRAL, HELPING = "#D55E00", "#FFFFFF", "#0072B2"
 DIVERGING = [[0.0, HARMING], [0.5, NEUTRAL], [1.0, HELPING]]
@@ -114,7 +114,9 @@ def p_words(p_value: float) -> str:
 
 def rounded(values: np.ndarray) -> list[Any]:
     """Return numbers in three decimals as nested lists, with None for what is not finite."""
-    return short(np.round(values, PLACES))
+    near = np.round(np.asarray(values, dtype=float), PLACES) + 0.0
+    nested: list[Any] = np.where(np.isfinite(near), near.astype(object), None).tolist()
+    return nested
 
 
 def moments(store: xr.Dataset) -> list[str]:
@@ -149,42 +151,39 @@ def draw_matrix(
         extra: numbers that the template names, shape (row, column, number).
         marked: cells that get an asterisk.
     """
-    picked = np.ix_(rows.places, columns.places)
-    shown = values[picked]
-    custom = {} if extra is None else {"customdata": rounded(extra[picked])}
-    marks = np.zeros(shown.shape, dtype=bool) if marked is None else marked[picked]
-    heat = go.Heatmap(
-        x=_tick_names(columns),
-        y=_tick_names(rows),
-        z=rounded(shown),
-        zmin=ends[0],
-        zmax=ends[1],
-        colorscale=list(scale),
-        colorbar={"thickness": 10, "outlinewidth": 0},
-        xgap=1,
-        ygap=1,
-        hoverongaps=False,
-        text=_cell_texts(shown, marks, rows.many),
-        texttemplate="%{text}",
-        textfont={"size": 10},
-        hovertemplate=f"{hover}<extra></extra>",
-        **custom,
-    )
-    figure = go.Figure(heat)
+    figure = go.Figure()
     for end in columns.ends:
         figure.add_vline(end - 0.5, line={"color": INK, "width": 1})
     for end in rows.ends:
         figure.add_hline(end - 0.5, line={"color": INK, "width": 1})
-    height = LABEL_PX + CELL_PX * len(rows.labels) if rows.many else MATRIX_HEIGHT_PX
-    document = finished(figure, title, height)
+    document = finished(figure, title, LABEL_PX + CELL_PX * len(rows.labels) if rows.many else MATRIX_HEIGHT_PX)
     layout, font = document["layout"], {"size": 9 if rows.many else 11}
+    axis = {"type": "category", "tickfont": font, "dtick": 1, "showgrid": False}
     layout["plot_bgcolor"] = GRID
-    layout["xaxis"] |= {"title": {"text": axes[0]}, "type": "category", "tickangle": -90, "tickfont": font, "dtick": 1}
-    layout["yaxis"] |= {"title": {"text": axes[1]}, "type": "category", "tickfont": font, "dtick": 1}
-    layout["yaxis"]["autorange"] = "reversed"
-    for axis in ("xaxis", "yaxis"):
-        layout[axis]["showgrid"] = False
-    return document
+    layout["xaxis"] |= {**axis, "title": {"text": axes[0]}, "tickangle": -90}
+    layout["yaxis"] |= {**axis, "title": {"text": axes[1], "standoff": 8}, "autorange": "reversed"}
+    picked = np.ix_(rows.places, columns.places)
+    numbers = {} if extra is None else {"customdata": rounded(extra[picked])}
+    marks = np.zeros(values.shape, dtype=bool) if marked is None else marked
+    trace = {
+        "type": "heatmap",
+        "x": _tick_names(columns),
+        "y": _tick_names(rows),
+        "z": rounded(values[picked]),
+        "zmin": ends[0],
+        "zmax": ends[1],
+        "colorscale": scale,
+        "colorbar": {"thickness": 10, "outlinewidth": 0},
+        "xgap": 1,
+        "ygap": 1,
+        "hoverongaps": False,
+        "hovertemplate": f"{hover}<extra></extra>",
+        **numbers,
+    }
+    if marks.any() or not rows.many:
+        texts = _cell_texts(values[picked], marks[picked], rows.many)
+        trace |= {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 10}}
+    return {**document, "data": [trace]}  # set here, since plotly's own checks take long over large matrices
 
 
 def draw_course(
@@ -226,8 +225,7 @@ def _cell_texts(values: np.ndarray, marked: np.ndarray, many: bool) -> list[list
         star = "*" if mark else ""
         if many or not np.isfinite(value):
             return star
-        number = f"{value:.2f}".replace("-", "−")
-        return f"{number}{star}"
+        return f"{decimal(value)}{star}"
 
     return [
         [text(*cell) for cell in zip(*row, strict=True)] for row in zip(values.tolist(), marked.tolist(), strict=True)
@@ -242,7 +240,12 @@ def _course_trace(line: Line, x: np.ndarray, texts: Sequence[str]) -> go.Scatter
     if len(line.values) > 1:
         low, high = line.values[1:]
         bars = {
-            "error_y": {"array": short(high - middle), "arrayminus": short(middle - low), "thickness": 1.2, "width": 0}
+            "error_y": {
+                "array": rounded(high - middle),
+                "arrayminus": rounded(middle - low),
+                "thickness": 1.2,
+                "width": 0,
+            }
         }
     return go.Scatter(
         x=x.tolist(),

@@ -13,12 +13,23 @@ from chronocoder.report.style import INK, PALETTE, Json, finished
 from chronocoder.report.taskspace import P_SHOWN, p_words, rounded, same_group, unit_words
 from chronocoder.report.text import counted, decimal, in_words, percent
 
-MOST_POINTS = 1500
+MOST_POINTS = 600
 """Pairs that a figure shows; of more, so many at random, since all would hide each other and slow the page down."""
 SEED = 0
 HEIGHT_PX = 420
 MEASURES = {"overlap": "feature_overlap", "cosine": "feature_cosine"}
 AXES = {"overlap": "fraction of top features in common", "cosine": "cosine of effects over all features"}
+REMOVAL_VARIABLES = (
+    "transfer_intact",
+    "transfer_intact_low",
+    "transfer_without_shared",
+    "transfer_without_shared_low",
+    "transfer_without_shared_high",
+    "transfer_without_others",
+    "transfer_without_others_low",
+    "transfer_without_others_high",
+    "shared_features",
+)
 BRIDGE_COLUMNS = (
     "ρ with overlap",
     "ρ with cosine",
@@ -119,8 +130,8 @@ def _correlation_sentence(last: xr.Dataset) -> str:
     if p_value < P_SHOWN and rho < 0:
         verdict = "transfers less to"
     return (
-        f"{where}, a task {verdict} tasks with which it shares more features: Spearman’s ρ is {decimal(rho)} over ordered"
-        f" pairs, {p_words(p_value)} by relabelling tasks."
+        f"{where}, a task {verdict} tasks with which it shares more features: Spearman’s ρ is {decimal(rho)} over"
+        f" ordered pairs, {p_words(p_value)} by relabelling tasks."
     )
 
 
@@ -134,8 +145,8 @@ def _removal_sentence(last: xr.Dataset) -> str:
         f" {found.less_without_others}"
     )
     return (
-        f"{where}, over the {pairs} of tasks that share features and {be} for certain, {percent(found.without_shared)} of"
-        f" the transfer is left without the shared features, against {percent(found.without_others)} without as many"
+        f"{where}, over the {pairs} of tasks that share features and {be} for certain, {percent(found.without_shared)}"
+        f" of the transfer is left without the shared features, against {percent(found.without_others)} without as many"
         f" others of like effect ({lower})."
     )
 
@@ -238,16 +249,3 @@ def _scatter(x: np.ndarray, y: np.ndarray, texts: np.ndarray, name: str, colour:
         marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.8},
         hovertemplate="%{text}<br>%{x:.3f}, %{y:.3f}",
     )
-
-
-REMOVAL_VARIABLES = (
-    "transfer_intact",
-    "transfer_intact_low",
-    "transfer_without_shared",
-    "transfer_without_shared_low",
-    "transfer_without_shared_high",
-    "transfer_without_others",
-    "transfer_without_others_low",
-    "transfer_without_others_high",
-    "shared_features",
-)

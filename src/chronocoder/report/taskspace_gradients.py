@@ -18,7 +18,7 @@ from chronocoder.report.taskspace import (
     same_group,
     task_order,
 )
-from chronocoder.report.text import percent, sentence
+from chronocoder.report.text import listed, percent, sentence
 
 
 class Measure(NamedTuple):
@@ -37,24 +37,26 @@ class Measure(NamedTuple):
     has_interval: bool = False
 
 
-HALVES = "between halves of the task’s own pairs"
+HALVES = "halves of one task"
 MEASURES = {
     "cosine of gradients": Measure("cosine", diagonal=HALVES, has_interval=True),
     "cosine, corrected for sampling": Measure("corrected_cosine"),
     "overlap of subspaces": Measure("subspace_overlap", "subspace_chance", HALVES),
     "shared parameters": Measure("shared_parameters", "shared_chance"),
 }
+PAIRED = (("cosine of gradients", "shared parameters"), ("cosine, corrected for sampling", "overlap of subspaces"))
+"""Measures whose matrices stand side by side."""
 WITHIN, BETWEEN, CHANCE = "within groups", "between groups", "chance"
 
 
 def draw_gradients(gradients: xr.Dataset) -> dict[str, dict[str, list[Json]]]:
-    """Return for each measure and checkpoint the matrix of tasks."""
+    """Return for measures, two by two, and each checkpoint their matrices of tasks."""
     return {
-        label: {
-            checkpoint: [_matrix(gradients, place, label, measure)]
+        sentence(" and ".join(labels)): {
+            checkpoint: [_matrix(gradients, place, label) for label in labels]
             for place, checkpoint in enumerate(names(gradients, "checkpoint"))
         }
-        for label, measure in MEASURES.items()
+        for labels in PAIRED
     }
 
 
@@ -68,15 +70,17 @@ def draw_gradient_courses(gradients: xr.Dataset) -> list[Json]:
 
 def sharing_sentence(gradients: xr.Dataset) -> str:
     """Return how many parameters tasks share at the first and the last checkpoint, beside chance."""
-    values = group_means(gradients, "shared_parameters", "shared_chance")
-    ends = dict.fromkeys((0, gradients.sizes["checkpoint"] - 1))
+    means = group_means(gradients, "shared_parameters", "shared_chance")
+    checkpoints = names(gradients, "checkpoint")
     parts = [
-        f"at {names(gradients, 'checkpoint')[place]} {percent(values[WITHIN][place])} for another task of its group and"
-        f" {percent(values[BETWEEN][place])} for one of another group ({percent(values[CHANCE][place])} expected of"
-        " parameters chosen at random within each tensor)"
-        for place in ends
+        f"{percent(means[WITHIN][place])} within groups and {percent(means[BETWEEN][place])} between groups at"
+        f" {checkpoints[place]} (by chance {percent(means[CHANCE][place])})"
+        for place in dict.fromkeys((0, len(checkpoints) - 1))
     ]
-    return f"Of the parameters with the largest gradient differential for one task, the same are chosen {', '.join(parts)}."
+    return (
+        "Of the parameters that are chosen for one task, those of largest gradient differential, the fraction that is"
+        f" also chosen for another is on average {listed(parts)}."
+    )
 
 
 def group_means(gradients: xr.Dataset, variable: str, chance: str = "") -> dict[str, np.ndarray]:
@@ -109,7 +113,8 @@ def _lines(gradients: xr.Dataset, measure: Measure) -> list[Line]:
     return [*lines, Line(measure.diagonal, own[None], PALETTE[2], "dashdot")]
 
 
-def _matrix(gradients: xr.Dataset, place: int, label: str, measure: Measure) -> Json:
+def _matrix(gradients: xr.Dataset, place: int, label: str) -> Json:
+    measure = MEASURES[label]
     order, values = task_order(gradients), _values(gradients, measure.variable)
     reach = largest(off_diagonal(values))
     at = values[place].copy()

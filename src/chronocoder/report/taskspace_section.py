@@ -26,7 +26,6 @@ from chronocoder.report.taskspace_transfer import (
     METHOD_COLUMNS,
     MethodRow,
     damage_sentences,
-    draw_damage_courses,
     draw_damages,
     draw_transfers,
     method_tables,
@@ -108,7 +107,6 @@ def space_figures(inputs: ReportInputs) -> dict[str, Any]:
     return {
         "transfer": draw_transfers(inputs.transfer),
         "damage": draw_damages(inputs.transfer),
-        "damageCourse": draw_damage_courses(inputs.transfer),
         "gradients": draw_gradients(inputs.gradients),
         "gradientCourse": draw_gradient_courses(inputs.gradients),
         "spaces": draw_spaces(inputs.space),
@@ -121,13 +119,11 @@ def space_findings(inputs: ReportInputs) -> dict[str, str]:
     """Return the entries of the summary on the task space by label; none without one."""
     if inputs.transfer is None or inputs.gradients is None or inputs.space is None:
         return {}
-    first = inputs.bridges[:1]
-    return {
+    findings = {
         "Transfer between tasks": f"{transfer_sentence(inputs.transfer)} {damage_sentences(inputs.transfer)[0]}",
         "Task space": " ".join(contrast_sentences(inputs.space)),
         "Shared parameters": sharing_sentence(inputs.gradients),
-        **{
-            "Transfer and features": f"In {key_of(bridge).label}: {' '.join(bridge_sentences(bridge))}"
-            for bridge in first
-        },
     }
+    for bridge in inputs.bridges[:1]:
+        findings["Transfer and features"] = f"In {key_of(bridge).label}: {' '.join(bridge_sentences(bridge))}"
+    return findings

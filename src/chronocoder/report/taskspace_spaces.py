@@ -19,12 +19,21 @@ from chronocoder.report.taskspace import (
     rounded,
     task_order,
 )
-from chronocoder.report.tasks import MANY_TASKS
-from chronocoder.report.text import decimal, in_words, percent, sentence
+from chronocoder.report.text import decimal, in_words, percent
 
 TRANSFER, GRADIENTS = "transfer", "gradients"
 PANEL_HEIGHT_PX = 340
 REACH = 1.2
+COURSE_VARIABLES = (
+    "within",
+    "between",
+    "contrast",
+    "contrast_low",
+    "contrast_high",
+    "contrast_p",
+    "stability",
+    "stability_chance",
+)
 SPACE_COLUMNS = (
     "Within groups",
     "Between groups",
@@ -72,7 +81,7 @@ def draw_spaces(space: xr.Dataset) -> dict[str, list[Json]]:
 
 
 def draw_space_courses(space: xr.Dataset) -> dict[str, list[Json]]:
-    """Return for each basis the courses of similarity within and between groups, of their difference, and of stability."""
+    """Return for each basis the courses of similarity within and between groups, their difference, and stability."""
     return {f"from {in_words(basis)}": _courses(space.sel(basis=basis), basis) for basis in names(space, "basis")}
 
 
@@ -88,7 +97,7 @@ def space_tables(space: xr.Dataset) -> dict[str, list[tuple[str, list[str]]]]:
 
 
 def contrast_sentences(space: xr.Dataset) -> list[str]:
-    """Return for each basis whether tasks of a group are more similar than others at the last checkpoint, and since when."""
+    """Return for each basis whether tasks of a group are more similar than others at the end, and since when."""
     return [_contrast_sentence(space.sel(basis=basis), basis) for basis in names(space, "basis")]
 
 
@@ -101,8 +110,8 @@ def stability_sentence(space: xr.Dataset) -> str:
         decimal(float(of_transfer[name].mean())) for name in ("stability", "stability_chance", "seed_stability")
     )
     return (
-        f"Spaces from transfer at successive checkpoints have a Procrustes similarity of {stable} on average; relabelled"
-        f" tasks have {chance}, and spaces at one checkpoint from different seeds of tuning {seeds}."
+        f"Spaces from transfer at successive checkpoints have a Procrustes similarity of {stable} on average; with"
+        f" tasks relabelled it is {chance}, and between seeds of tuning at one checkpoint {seeds}."
     )
 
 
@@ -131,7 +140,7 @@ def _contrast_sentence(of_basis: xr.Dataset, basis: str) -> str:
 def _panel(of_basis: xr.Dataset, place: int) -> Json:
     position = of_basis["position"].transpose("checkpoint", "task", "axis").values
     reach, at = REACH * largest(position), position[place]
-    order, groups = task_order(of_basis), list(dict.fromkeys(names(of_basis, "group")))
+    groups, size = list(dict.fromkeys(names(of_basis, "group"))), 7 if task_order(of_basis).many else 10
     tasks, of_tasks = names(of_basis, "task"), np.array(names(of_basis, "group"))
     figure = go.Figure()
     for number, group in enumerate(groups):
@@ -148,7 +157,7 @@ def _panel(of_basis: xr.Dataset, place: int) -> Json:
                 marker={
                     "color": colour,
                     "symbol": symbol,
-                    "size": 7 if order.many else 10,
+                    "size": size,
                     "line": {"width": 1, "color": INK},
                 },
                 hovertemplate="%{text}",
@@ -210,18 +219,6 @@ def _courses(of_basis: xr.Dataset, basis: str) -> list[Json]:
     ]
 
 
-COURSE_VARIABLES = (
-    "within",
-    "between",
-    "contrast",
-    "contrast_low",
-    "contrast_high",
-    "contrast_p",
-    "stability",
-    "stability_chance",
-)
-
-
 def _numbers(at: xr.Dataset, basis: str) -> list[str]:
     contrast, low, high = (decimal(float(at[f"contrast{end}"])) for end in ("", "_low", "_high"))
     seeds = decimal(float(at["seed_stability"])) if basis == TRANSFER else "–"
@@ -231,7 +228,7 @@ def _numbers(at: xr.Dataset, basis: str) -> list[str]:
         decimal(float(at["within"])),
         decimal(float(at["between"])),
         f"{contrast} ({low} to {high})",
-        p_words(float(at["contrast_p"])).removeprefix("p ").removeprefix("= "),
+        p_words(float(at["contrast_p"])) if np.isfinite(float(at["contrast_p"])) else "–",
         decimal(float(at["stability"])),
         decimal(float(at["stability_chance"])),
         seeds,

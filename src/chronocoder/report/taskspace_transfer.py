@@ -9,23 +9,25 @@ import xarray as xr
 
 from chronocoder.config.taskspace import RIGHT, SWAPPED
 from chronocoder.report.inputs import names
-from chronocoder.report.style import GRID, PALETTE, Json, finished, short
+from chronocoder.report.style import GRID, PALETTE, Json, finished
 from chronocoder.report.suite_figures import MARKS
 from chronocoder.report.taskspace import (
     DIVERGING,
+    SMALL_HEIGHT_PX,
     Line,
     TaskOrder,
     draw_course,
     draw_matrix,
     largest,
     method_labels,
+    off_diagonal,
+    rounded,
     same_group,
     task_order,
     unit_words,
 )
 from chronocoder.report.text import counted, in_words, signed
 
-SCATTER_HEIGHT_PX = 420
 QUARTILES = (0.5, 0.25, 0.75)
 CELL_NUMBERS = ("mean_transfer_low", "mean_transfer_high", "accuracy_change")
 CELL_VARIABLES = ("mean_transfer", *CELL_NUMBERS, "relative_transfer", "beyond_chance")
@@ -63,34 +65,35 @@ def perplexity_ratio(transfer: xr.Dataset) -> np.ndarray:
 
 
 def draw_transfers(transfer: xr.Dataset) -> dict[str, dict[str, list[Json]]]:
-    """Return for each method and checkpoint the matrix of transfer, and that of transfer relative to own gain."""
+    """Return for each method and checkpoint the matrix of transfer, and that of transfer relative to own gain.
+
+    All have one scale of colours. Of many tasks the matrices of swapped pairs are left out, to keep the page light.
+    """
     rows, columns = task_order(transfer, "source", "source_group"), task_order(transfer, "target")
+    reach = largest(off_diagonal(transfer["mean_transfer"].transpose(..., "source", "target").values))
+    shown = _by_method(transfer)
+    if rows.many:
+        shown = {label: of for label, of in shown.items() if of["objective"] != SWAPPED}
     return {
         label: {
-            checkpoint: _matrices(of_method, place, rows, columns)
+            checkpoint: _matrices(of_method.isel(checkpoint=place), rows, columns, reach)
             for place, checkpoint in enumerate(names(transfer, "checkpoint"))
         }
-        for label, of_method in _by_method(transfer).items()
+        for label, of_method in shown.items()
     }
 
 
 def draw_damages(transfer: xr.Dataset) -> dict[str, list[Json]]:
-    """Return for each checkpoint own gain against the change of perplexity, a point for each method and task."""
+    """Return for each checkpoint own gain against the change of perplexity, and for all alike both over training."""
     ratio, gain = perplexity_ratio(transfer), own_gain(transfer)
+    courses = [
+        _quartile_course(transfer, ratio, "Damage: perplexity after tuning over that before", "perplexity ratio"),
+        _quartile_course(transfer, gain, "Own gain", unit_words(transfer)),
+    ]
     return {
-        checkpoint: [_damage_figure(transfer, ratio[:, place], gain[:, place], checkpoint)]
+        checkpoint: [_damage_figure(transfer, ratio[:, place], gain[:, place], checkpoint), *courses]
         for place, checkpoint in enumerate(names(transfer, "checkpoint"))
     }
-
-
-def draw_damage_courses(transfer: xr.Dataset) -> list[Json]:
-    """Return the course of perplexity and of own gain over training, by method."""
-    return [
-        _quartile_course(transfer, perplexity_ratio(transfer), "Perplexity after tuning over that before", "ratio"),
-        _quartile_course(
-            transfer, own_gain(transfer), "Own gain: what tuning on a task does to it", unit_words(transfer)
-        ),
-    ]
 
 
 def method_tables(transfer: xr.Dataset) -> dict[str, list[MethodRow]]:
@@ -108,23 +111,26 @@ def method_tables(transfer: xr.Dataset) -> dict[str, list[MethodRow]]:
 def transfer_sentence(transfer: xr.Dataset) -> str:
     """Return how much transfer there is between different tasks at the last checkpoint, beside the control."""
     last = transfer.isel(checkpoint=-1)
-    where, main = f"At {names(transfer, 'checkpoint')[-1]}", names(transfer, "method")[0]
-    within, between = same_group(transfer, "target", "source_group", "group")
-    of_main = _beyond(last, 0)
-    found = (
-        f"{where}, tuning on one task ({in_words(main)}) changes another one beyond chance in {_part(of_main, within)}"
-        f" ordered pairs of one group and {_part(of_main, between)} of different groups"
-    )
+    where, main = f"At {names(transfer, 'checkpoint')[-1]}", in_words(names(transfer, "method")[0])
     controls = _of_objective(transfer, SWAPPED)
     if not controls:
-        unknown = "what tuning does where there is nothing to learn was not measured, so that none can count"
-        return f"{found}; {unknown}."
-    of_control = _part(_beyond(last, controls[0]), within | between)
-    return f"{found}; with right and wrong swapped at random, in {of_control} of all."
+        return (
+            f"{where}, no transfer can be called beyond chance: what tuning does where there is nothing to learn was"
+            " not measured."
+        )
+    within, between = same_group(transfer, "target", "source_group", "group")
+    found, of_control = (_beyond(last, method) for method in (0, controls[0]))
+    harmed = int((found & (within | between) & (_mean_transfer(last, 0) < 0)).sum())
+    harm = f" ({harmed} of these for the worse)" if harmed else ""
+    return (
+        f"{where}, tuning on one task by {main} changes another one beyond chance in {_part(found, within)} ordered"
+        f" pairs within groups and {_part(found, between)} between groups{harm}; with right and wrong swapped at"
+        f" random, in {_part(of_control, within | between)} altogether."
+    )
 
 
 def damage_sentences(transfer: xr.Dataset) -> list[str]:
-    """Return whether the main method harms language modelling less than plain tuning at the last checkpoint."""
+    """Return what the main method does to language modelling at the last checkpoint, beside plain tuning."""
     plain = _of_objective(transfer, RIGHT)
     return [_damage_sentence(transfer, place) for place in plain] or [_lone_damage(transfer)]
 
@@ -132,17 +138,16 @@ def damage_sentences(transfer: xr.Dataset) -> list[str]:
 def _damage_sentence(transfer: xr.Dataset, plain: int) -> str:
     last = transfer.isel(checkpoint=-1)
     main, other = (in_words(names(last, "method")[place]) for place in (0, plain))
-    ratio, gain = (of(transfer)[:, -1] for of in (perplexity_ratio, own_gain))
+    ratios, gains = ([float(of(transfer)[at, -1].mean()) for at in (0, plain)] for of in (perplexity_ratio, own_gain))
     low, high = (last[f"mean_loss_change_{end}"].transpose("method", "source").values for end in ("low", "high"))
     below, above = int((high[0] < low[plain]).sum()), int((low[0] > high[plain]).sum())
-    of_tasks = counted(last.sizes["source"], "task")
-    ratios, gains = ([float(of[place].mean()) for place in (0, plain)] for of in (ratio, gain))
-    verdict = "less than" if ratios[0] < ratios[1] else "no less than"
+    verdict = "less" if ratios[0] < ratios[1] else "no less"
     return (
-        f"At {last['checkpoint'].values}, {main} harms language modelling {verdict} {other} tuning: on average over"
-        f" {of_tasks} it multiplies the perplexity on validation text by {ratios[0]:.3f}, {other} by {ratios[1]:.3f}"
-        f" (its interval lies below that of {other} on {below} of {of_tasks}, above on {above}), for a gain on the task"
-        f" tuned on of {signed(gains[0])} against {signed(gains[1])} {unit_words(last)}."
+        f"At {last['checkpoint'].values}, tuning by {main} multiplies the perplexity on validation text by"
+        f" {ratios[0]:.3f}, the mean over {counted(last.sizes['source'], 'task')}, which is {verdict} than the"
+        f" {ratios[1]:.3f} of {other}; its interval lies below that of {other} for {below} of them, above it for"
+        f" {above}. The task tuned on gains {signed(gains[0])} by {main} and {signed(gains[1])} by {other}"
+        f" ({unit_words(last)})."
     )
 
 
@@ -150,8 +155,9 @@ def _lone_damage(transfer: xr.Dataset) -> str:
     last, main = names(transfer, "checkpoint")[-1], in_words(names(transfer, "method")[0])
     ratio, gain = (float(of(transfer)[0, -1].mean()) for of in (perplexity_ratio, own_gain))
     return (
-        f"At {last}, {main} multiplies the perplexity on validation text by {ratio:.3f} on average over tasks, for a gain"
-        f" on the task tuned on of {signed(gain)} {unit_words(transfer)}; plain tuning was not run beside it."
+        f"At {last}, tuning by {main} multiplies the perplexity on validation text by {ratio:.3f}, the mean over"
+        f" {counted(transfer.sizes['source'], 'task')}; the task tuned on gains {signed(gain)}"
+        f" ({unit_words(transfer)}). Plain tuning was not run beside it."
     )
 
 
@@ -169,19 +175,23 @@ def _beyond(at: xr.Dataset, method: int) -> np.ndarray:
     return beyond
 
 
+def _mean_transfer(at: xr.Dataset, method: int) -> np.ndarray:
+    values: np.ndarray = at["mean_transfer"].isel(method=method).transpose("source", "target").values
+    return values
+
+
 def _part(found: np.ndarray, among: np.ndarray) -> str:
     return f"{int(found[among].sum())} of {int(among.sum())}"
 
 
-def _matrices(of_method: xr.Dataset, place: int, rows: TaskOrder, columns: TaskOrder) -> list[Json]:
-    at, unit = of_method.isel(checkpoint=place), unit_words(of_method)
+def _matrices(at: xr.Dataset, rows: TaskOrder, columns: TaskOrder, reach: float) -> list[Json]:
+    unit, where = unit_words(at), str(at["checkpoint"].values)
     cell = {name: at[name].transpose("source", "target").values for name in CELL_VARIABLES}
     values, relative = cell["mean_transfer"], cell["relative_transfer"]
     chance = np.broadcast_to(at["chance_level"].values, values.shape)
     known = [chance] if np.isfinite(chance).all() else []
     extra = np.stack([*(cell[name] for name in CELL_NUMBERS), *known], axis=-1)
     level = "<br>chance level ±%{customdata[3]:.3f}" if known else ""
-    reach, where = largest(of_method["mean_transfer"].values), str(at["checkpoint"].values)
     axes, both = ("evaluated on", "tuned on"), "tuned on %{y},<br>evaluated on %{x}:<br>"
     return [
         draw_matrix(
@@ -201,12 +211,11 @@ def _matrices(of_method: xr.Dataset, place: int, rows: TaskOrder, columns: TaskO
             relative,
             rows,
             columns,
-            f"Transfer at {where}, relative to what tuning on the task itself gains",
+            f"Transfer at {where}, relative to own gain",
             axes,
             f"{both}%{{z:.2f}} of what tuning on it gains",
             DIVERGING,
             (-1, 1),
-            marked=cell["beyond_chance"],
         ),
     ]
 
@@ -214,12 +223,12 @@ def _matrices(of_method: xr.Dataset, place: int, rows: TaskOrder, columns: TaskO
 def _damage_figure(transfer: xr.Dataset, ratio: np.ndarray, gain: np.ndarray, checkpoint: str) -> Json:
     tasks = [html.escape(in_words(name)) for name in names(transfer, "source")]
     figure = go.Figure()
-    for place, label in enumerate(method_labels(transfer).values()):
+    for place, method in enumerate(names(transfer, "method")):
         figure.add_trace(
             go.Scatter(
-                x=short(ratio[place]),
-                y=short(gain[place]),
-                name=html.escape(label),
+                x=rounded(ratio[place]),
+                y=rounded(gain[place]),
+                name=html.escape(in_words(method)),
                 text=tasks,
                 mode="markers",
                 marker={"color": PALETTE[place % len(PALETTE)], "symbol": MARKS[place % len(MARKS)], "size": 8},
@@ -227,16 +236,16 @@ def _damage_figure(transfer: xr.Dataset, ratio: np.ndarray, gain: np.ndarray, ch
             )
         )
     figure.add_vline(1, line={"color": GRID, "width": 2})
-    figure.update_xaxes(title_text="perplexity after tuning over that before (log scale)", type="log")
+    figure.update_xaxes(title_text="perplexity ratio (log scale)", type="log")
     figure.update_yaxes(title_text=f"own gain ({unit_words(transfer)})", zerolinecolor=GRID, zerolinewidth=2)
-    return finished(figure, f"Own gain against damage at {checkpoint}", SCATTER_HEIGHT_PX)
+    return finished(figure, f"Own gain against damage at {checkpoint}", SMALL_HEIGHT_PX)
 
 
 def _quartile_course(transfer: xr.Dataset, values: np.ndarray, title: str, axis: str) -> Json:
     """Draw medians over tasks with quartiles, of values of shape (method, checkpoint, task)."""
     lines = [
-        Line(label, np.quantile(values[place], QUARTILES, axis=-1), PALETTE[place % len(PALETTE)])
-        for place, label in enumerate(method_labels(transfer).values())
+        Line(in_words(method), np.quantile(values[place], QUARTILES, axis=-1), PALETTE[place % len(PALETTE)])
+        for place, method in enumerate(names(transfer, "method"))
     ]
     return draw_course(transfer, lines, title, axis)
 
