@@ -132,12 +132,13 @@ def key_numbers(inputs: ReportInputs) -> list[KeyNumber]:
         KeyNumber(str(len(inputs.runs)), "crosscoders"),
         KeyNumber(", ".join(short_count(count) for count in latents), "latents in each"),
     ]
+    of_comparisons = [KeyNumber(str(len(inputs.comparisons)), "comparisons"), *(of_runs if inputs.runs else [])]
     return [
         KeyNumber(str(inputs.behaviour.sizes["checkpoint"]), "checkpoints"),
         KeyNumber(f"{short_count(tokens.min())} – {short_count(tokens.max())}", "tokens seen"),
         KeyNumber(str(inputs.behaviour.sizes["task"]), "tasks"),
-        KeyNumber(str(len(inputs.comparisons)), "comparisons"),
-        *(of_runs if inputs.runs else []),
+        *(of_comparisons if inputs.comparisons or inputs.transfer is None else []),
+        *([KeyNumber(str(inputs.transfer["loss_change"].size), "copies tuned")] if inputs.transfer is not None else []),
     ]
 
 

@@ -114,8 +114,9 @@ def p_words(p_value: float) -> str:
 
 def rounded(values: np.ndarray) -> list[Any]:
     """Return numbers in three decimals as nested lists, with None for what is not finite."""
-    near = np.round(np.asarray(values, dtype=float), PLACES) + 0.0
-    nested: list[Any] = np.where(np.isfinite(near), near.astype(object), None).tolist()
+    near = (np.round(np.asarray(values, dtype=float), PLACES) + 0.0).astype(object)
+    near[~np.isfinite(values)] = None
+    nested: list[Any] = near.tolist()
     return nested
 
 
@@ -151,15 +152,12 @@ def draw_matrix(
         extra: numbers that the template names, shape (row, column, number).
         marked: cells that get an asterisk.
     """
-    figure = go.Figure()
-    for end in columns.ends:
-        figure.add_vline(end - 0.5, line={"color": INK, "width": 1})
-    for end in rows.ends:
-        figure.add_hline(end - 0.5, line={"color": INK, "width": 1})
-    document = finished(figure, title, LABEL_PX + CELL_PX * len(rows.labels) if rows.many else MATRIX_HEIGHT_PX)
+    height = LABEL_PX + CELL_PX * len(rows.labels) if rows.many else MATRIX_HEIGHT_PX
+    document = finished(go.Figure(), title, height)
     layout, font = document["layout"], {"size": 9 if rows.many else 11}
     axis = {"type": "category", "tickfont": font, "dtick": 1, "showgrid": False}
     layout["plot_bgcolor"] = GRID
+    layout["shapes"] = [*(_boundary(end, "x") for end in columns.ends), *(_boundary(end, "y") for end in rows.ends)]
     layout["xaxis"] |= {**axis, "title": {"text": axes[0]}, "tickangle": -90}
     layout["yaxis"] |= {**axis, "title": {"text": axes[1], "standoff": 8}, "autorange": "reversed"}
     picked = np.ix_(rows.places, columns.places)
@@ -183,7 +181,7 @@ def draw_matrix(
     if marks.any() or not rows.many:
         texts = _cell_texts(values[picked], marks[picked], rows.many)
         trace |= {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 10}}
-    return {**document, "data": [trace]}  # set here, since plotly's own checks take long over large matrices
+    return {**document, "data": [trace]}  # as it is, since plotly's own checks take long over large matrices
 
 
 def draw_course(
@@ -216,6 +214,14 @@ def group_style(place: int) -> tuple[str, str, str]:
     return (PALETTE[place % len(PALETTE)], *symbols[place % len(symbols)])
 
 
+def _boundary(end: int, axis: str) -> Json:
+    """Return a line after so many tasks, across the other axis."""
+    across = "y" if axis == "x" else "x"
+    ends = {f"{axis}0": end - 0.5, f"{axis}1": end - 0.5, f"{across}0": 0, f"{across}1": 1}
+    references = {f"{axis}ref": axis, f"{across}ref": f"{across} domain"}
+    return {"type": "line", "line": {"color": INK, "width": 1}, **ends, **references}
+
+
 def _tick_names(order: TaskOrder) -> list[str]:
     return [html.escape(label) if order.many else wrapped(label) for label in order.labels]
 
@@ -239,14 +245,8 @@ def _course_trace(line: Line, x: np.ndarray, texts: Sequence[str]) -> go.Scatter
     bars = {}
     if len(line.values) > 1:
         low, high = line.values[1:]
-        bars = {
-            "error_y": {
-                "array": rounded(high - middle),
-                "arrayminus": rounded(middle - low),
-                "thickness": 1.2,
-                "width": 0,
-            }
-        }
+        lengths = {"array": rounded(high - middle), "arrayminus": rounded(middle - low)}
+        bars = {"error_y": {**lengths, "thickness": 1.2, "width": 0}}
     return go.Scatter(
         x=x.tolist(),
         y=rounded(middle),

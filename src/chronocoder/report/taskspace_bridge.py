@@ -9,14 +9,15 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from chronocoder.report.inputs import key_of, names
-from chronocoder.report.style import INK, PALETTE, Json, finished
+from chronocoder.report.style import GRID, INK, PALETTE, Json, finished
 from chronocoder.report.taskspace import P_SHOWN, p_words, rounded, same_group, unit_words
-from chronocoder.report.text import counted, decimal, in_words, percent
+from chronocoder.report.text import counted, decimal, in_words, percent, sentence
 
 MOST_POINTS = 600
 """Pairs that a figure shows; of more, so many at random, since all would hide each other and slow the page down."""
 SEED = 0
 HEIGHT_PX = 420
+ZERO_LINE = {"zerolinecolor": GRID, "zerolinewidth": 2}
 MEASURES = {"overlap": "feature_overlap", "cosine": "feature_cosine"}
 AXES = {"overlap": "fraction of top features in common", "cosine": "cosine of effects over all features"}
 REMOVAL_VARIABLES = (
@@ -123,7 +124,7 @@ def hidden_pairs(bridges: Sequence[xr.Dataset]) -> tuple[int, int]:
 
 def _correlation_sentence(last: xr.Dataset) -> str:
     rho, p_value = (float(last[name].sel(measure="overlap")) for name in ("correlation", "correlation_p"))
-    where = f"At {last['checkpoint'].values}"
+    where = f"at {last['checkpoint'].values}"
     if not np.isfinite(rho):
         return f"{where}, transfer cannot be correlated with the overlap of features."
     verdict = "transfers more to" if p_value < P_SHOWN and rho > 0 else "is not found to transfer more to"
@@ -136,16 +137,16 @@ def _correlation_sentence(last: xr.Dataset) -> str:
 
 
 def _removal_sentence(last: xr.Dataset) -> str:
-    found, where = removal(last), f"At {last['checkpoint'].values}"
+    found = removal(last)
     if not found.pairs:
-        return f"{where}, no two tasks share features and transfer for certain, so that none could be removed."
+        return "No two tasks share features and transfer for certain, so that none could be removed."
     pairs, be = counted(found.pairs, "ordered pair"), "transfers" if found.pairs == 1 else "transfer"
     lower = (
         f"the interval lies below that without others in {found.less_without_shared} of {found.pairs}, above in"
         f" {found.less_without_others}"
     )
     return (
-        f"{where}, over the {pairs} of tasks that share features and {be} for certain, {percent(found.without_shared)}"
+        f"Over the {pairs} of tasks that share features and {be} for certain, {percent(found.without_shared)}"
         f" of the transfer is left without the shared features, against {percent(found.without_others)} without as many"
         f" others of like effect ({lower})."
     )
@@ -205,10 +206,10 @@ def _measure_figure(at: xr.Dataset, measure: str) -> Json:
     if measure == "overlap":
         level = float(at["overlap_chance"].values[points.places].mean())
         figure.add_vline(level, line={"color": INK, "dash": "dot", "width": 1}, annotation={"text": "chance"})
-    figure.update_xaxes(title_text=AXES[measure])
-    figure.update_yaxes(title_text=f"transfer ({unit_words(at)})")
+    figure.update_xaxes(title_text=AXES[measure], **ZERO_LINE)
+    figure.update_yaxes(**ZERO_LINE, title_text=f"transfer ({unit_words(at)})")
     rho, p_value = (float(at[name].sel(measure=measure)) for name in ("correlation", "correlation_p"))
-    title = f"Transfer against {measure} of features: ρ = {decimal(rho)}, {p_words(p_value)}"
+    title = f"{sentence(measure)} of features: ρ = {decimal(rho)}, {p_words(p_value)}"
     return finished(figure, title, HEIGHT_PX)
 
 
@@ -234,8 +235,8 @@ def _removal_figure(at: xr.Dataset) -> Json:
         hoverinfo="skip",
     )
     figure.add_trace(unchanged)
-    figure.update_xaxes(title_text=f"transfer with all features ({unit_words(at)})")
-    figure.update_yaxes(title_text="transfer without some features")
+    figure.update_xaxes(**ZERO_LINE, title_text=f"transfer with all features ({unit_words(at)})")
+    figure.update_yaxes(**ZERO_LINE, title_text="transfer without some features")
     return finished(figure, "What is left of transfer without features", HEIGHT_PX)
 
 

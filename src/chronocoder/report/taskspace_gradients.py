@@ -71,15 +71,16 @@ def draw_gradient_courses(gradients: xr.Dataset) -> list[Json]:
 def sharing_sentence(gradients: xr.Dataset) -> str:
     """Return how many parameters tasks share at the first and the last checkpoint, beside chance."""
     means = group_means(gradients, "shared_parameters", "shared_chance")
+    known = {kind: means[kind] for kind in (WITHIN, BETWEEN) if np.isfinite(means[kind]).any()}
     checkpoints = names(gradients, "checkpoint")
     parts = [
-        f"{percent(means[WITHIN][place])} within groups and {percent(means[BETWEEN][place])} between groups at"
-        f" {checkpoints[place]} (by chance {percent(means[CHANCE][place])})"
+        f"{listed([f'{percent(of[place])} {kind}' for kind, of in known.items()])} at {checkpoints[place]}"
+        f" (by chance {percent(means[CHANCE][place])})"
         for place in dict.fromkeys((0, len(checkpoints) - 1))
     ]
     return (
         "Of the parameters that are chosen for one task, those of largest gradient differential, the fraction that is"
-        f" also chosen for another is on average {listed(parts)}."
+        f" also chosen for another is on average {', and '.join(parts)}."
     )
 
 

@@ -84,7 +84,7 @@ def space_parts(inputs: ReportInputs) -> SpaceParts | None:
             "damage": damage_sentences(inputs.transfer),
             "gradients": [sharing_sentence(inputs.gradients)],
             "space": [*contrast_sentences(inputs.space), *filter(None, [stability_sentence(inputs.space)])],
-            "bridge": [f"{key_of(bridge).label}. {' '.join(bridge_sentences(bridge))}" for bridge in inputs.bridges],
+            "bridge": [f"In {key_of(bridge).label}: {' '.join(bridge_sentences(bridge))}" for bridge in inputs.bridges],
         },
         marks=group_marks(inputs.space),
         method_columns=METHOD_COLUMNS,

@@ -179,7 +179,7 @@ def _axis_text(of_basis: xr.Dataset, place: int, axis: int) -> str:
 
 def _courses(of_basis: xr.Dataset, basis: str) -> list[Json]:
     value = {name: of_basis[name].values for name in COURSE_VARIABLES}
-    clear = (value["contrast_p"] < P_SHOWN).tolist()
+    clear = _filled(value["contrast_p"])
     notes = [p_words(p) for p in value["contrast_p"].tolist()]
     contrast = np.stack([value[f"contrast{end}"] for end in ("", "_low", "_high")])
     stability = [
@@ -190,12 +190,11 @@ def _courses(of_basis: xr.Dataset, basis: str) -> list[Json]:
         stability.append(
             Line("between seeds, one checkpoint", of_basis["seed_stability"].values[None], PALETTE[2], "dash")
         )
-    agrees = (of_basis["agreement_p"].values < P_SHOWN).tolist()
     agreement = Line(
         "transfer and gradients",
         of_basis["agreement"].values[None],
         PALETTE[3],
-        filled=agrees,
+        filled=_filled(of_basis["agreement_p"].values),
         notes=[p_words(p) for p in of_basis["agreement_p"].values.tolist()],
     )
     return [
@@ -217,6 +216,12 @@ def _courses(of_basis: xr.Dataset, basis: str) -> list[Json]:
         draw_course(of_basis, stability, "Procrustes similarity of spaces", "1 − disparity", [-0.05, 1.05]),
         draw_course(of_basis, [agreement], "Agreement of transfer and gradients", "Mantel correlation", [-1.05, 1.05]),
     ]
+
+
+def _filled(p_values: np.ndarray) -> list[bool]:
+    """Return which markers are filled; also where nothing is known, since the first one stands in the legend."""
+    filled: list[bool] = (~(p_values >= P_SHOWN)).tolist()
+    return filled
 
 
 def _numbers(at: xr.Dataset, basis: str) -> list[str]:

@@ -26,7 +26,7 @@ from chronocoder.report.taskspace import (
     task_order,
     unit_words,
 )
-from chronocoder.report.text import counted, in_words, signed
+from chronocoder.report.text import counted, in_words, listed, signed
 
 QUARTILES = (0.5, 0.25, 0.75)
 CELL_NUMBERS = ("mean_transfer_low", "mean_transfer_high", "accuracy_change")
@@ -61,7 +61,8 @@ def own_gain(transfer: xr.Dataset) -> np.ndarray:
 
 def perplexity_ratio(transfer: xr.Dataset) -> np.ndarray:
     """Return by what tuning multiplies the perplexity on validation text, shape (method, checkpoint, source)."""
-    return np.exp(transfer["mean_loss_change"].transpose("method", "checkpoint", "source").values)
+    ratio: np.ndarray = np.exp(transfer["mean_loss_change"].transpose("method", "checkpoint", "source").values)
+    return ratio
 
 
 def draw_transfers(transfer: xr.Dataset) -> dict[str, dict[str, list[Json]]]:
@@ -123,9 +124,8 @@ def transfer_sentence(transfer: xr.Dataset) -> str:
     harmed = int((found & (within | between) & (_mean_transfer(last, 0) < 0)).sum())
     harm = f" ({harmed} of these for the worse)" if harmed else ""
     return (
-        f"{where}, tuning on one task by {main} changes another one beyond chance in {_part(found, within)} ordered"
-        f" pairs within groups and {_part(found, between)} between groups{harm}; with right and wrong swapped at"
-        f" random, in {_part(of_control, within | between)} altogether."
+        f"{where}, tuning on one task by {main} changes another one beyond chance in {_parts(found, within, between)}"
+        f"{harm}; with right and wrong swapped at random, in {_part(of_control, within | between)} altogether."
     )
 
 
@@ -182,6 +182,12 @@ def _mean_transfer(at: xr.Dataset, method: int) -> np.ndarray:
 
 def _part(found: np.ndarray, among: np.ndarray) -> str:
     return f"{int(found[among].sum())} of {int(among.sum())}"
+
+
+def _parts(found: np.ndarray, within: np.ndarray, between: np.ndarray) -> str:
+    """Return how many ordered pairs are among the found ones within and between groups, of the kinds there are."""
+    kinds = [(within, "ordered pairs within groups"), (between, "ordered pairs between groups")]
+    return listed([f"{_part(found, among)} {what}" for among, what in kinds if among.any()])
 
 
 def _matrices(at: xr.Dataset, rows: TaskOrder, columns: TaskOrder, reach: float) -> list[Json]:
