@@ -23,10 +23,10 @@ class Job(NamedTuple):
         suite: the suite; empty for `all`.
         comparison: the comparison.
         variant: the variant.
-        seed: the seed.
+        seed: the seed, of a crosscoder or of a tuning.
         task: the task.
         tasks: where models are run on tasks, those that it works on: its own and some that wait, or none where another
-            job works on its own.
+            job works on its own; of a tuning the one that it tunes on.
         revision: the checkpoint, as the suite's comparisons name it.
         site: the site.
     """
@@ -61,13 +61,15 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
         yield Job("check_checkpoints", suite)
     if settings.scan:
         yield from _jobs_of_scan(experiment, suite)
-    if not settings.comparisons:
+    if not (settings.comparisons or settings.taskspace):
         return
     yield from _jobs_of_text(experiment, suite)
     for revision in settings.studied if settings.reported else []:
         yield from _jobs_of_checkpoint(experiment, suite, revision)
     yield from _harvests(experiment, suite)
     yield from _jobs_of_runs(experiment, suite)
+    if settings.taskspace:
+        yield from _jobs_of_taskspace(experiment, suite)
     if settings.reported:
         yield from _jobs_of_report(experiment, suite)
 
@@ -142,6 +144,27 @@ def _jobs_of_run(experiment: Experiment, training: Job) -> Iterator[Job]:
         yield training._replace(rule=rule)
     if examined and experiment.suites[training.suite].families:
         yield training._replace(rule="measure_consolidation")
+
+
+def _jobs_of_taskspace(experiment: Experiment, suite: str) -> Iterator[Job]:
+    """Yield the tunings and gradients of a suite's checkpoints, what they come to, and bridges to its crosscoders."""
+    settings = experiment.suites[suite]
+    assert settings.taskspace is not None
+    tasks = tuple(settings.space_tasks)
+    for revision in settings.taskspace.checkpoints:
+        yield from _jobs_of_checkpoint(experiment, suite, revision)
+        for seed in experiment.taskspace.seeds:
+            for task in tasks:
+                yield Job("tune_task", suite, seed=seed, task=task, tasks=(task,), revision=revision)
+    yield Job("collect_transfer", suite)
+    for revision in settings.taskspace.checkpoints:
+        yield Job("compare_gradients", suite, tasks=tasks, revision=revision)
+    for rule in ("collect_gradients", "map_tasks"):
+        yield Job(rule, suite)
+    for comparison in filter(settings.comparisons.__contains__, settings.bridged):
+        for variant in experiment.variants_of(suite, comparison):
+            for seed in experiment.seeds:
+                yield Job("bridge_tasks", suite, comparison, variant, seed, tasks=tasks)
 
 
 def _on_tasks(experiment: Experiment, job: Job, size: int) -> Iterator[Job]:
