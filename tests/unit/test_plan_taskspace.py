@@ -19,7 +19,7 @@ from chronocoder.plan.jobs import Job, count_by_rule, jobs_of
 from chronocoder.plan.models import ModelShape, parse_shape, shape_of
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.plan import make_plan
-from chronocoder.plan.taskspace import BACKWARD, Texts, saved_numbers, trainable_parameters, updated_bytes
+from chronocoder.plan.taskspace import BACKWARD, Texts, saved_numbers, trainable_parameters, updating_memory
 from chronocoder.plan.text import plan_text
 from chronocoder.taskspace.losses import Loss, accumulate_gradient
 
@@ -106,12 +106,12 @@ def test_memory_of_an_update_by_hand() -> None:
     few, all_of_them = (MethodSettings(objective="differential", fraction=fraction) for fraction in (0.25, 1.0))
     parameters = 3 * (4 * 64 + 2 * 256) + 2 * 800
     assert trainable_parameters(SHAPE, settings) == SHAPE.parameters == parameters
-    assert updated_bytes(SHAPE, settings, all_of_them) == 7 * 4 * parameters
-    assert updated_bytes(SHAPE, settings, few) == parameters / 4 * (7 * 4 + 8) + 5 * 800
+    assert updating_memory(SHAPE, settings, all_of_them) == (8 * parameters + 12 * 800, 8 * parameters)
+    assert updating_memory(SHAPE, settings, few) == (5 * parameters + 12 * 800, 2 * parameters)
     stepwise = settings.model_copy(update={"selection": "step"})
-    assert updated_bytes(SHAPE, stepwise, few) == 7 * 4 * parameters + 5 * 800
+    assert updating_memory(SHAPE, stepwise, few) == (8 * parameters + 12 * 800, 9 * parameters)
     frozen = settings.model_copy(update={"embeddings": False})
-    assert updated_bytes(SHAPE, frozen, all_of_them) == 7 * 4 * (parameters - 1600)
+    assert updating_memory(SHAPE, frozen, all_of_them).host == 8 * (parameters - 1600)
 
 
 def test_flops_of_a_tuning_by_hand() -> None:
@@ -129,6 +129,8 @@ def test_flops_of_a_tuning_by_hand() -> None:
     evaluating = forward(3 * 20, 9, 1) + forward(5, 32, 32)
     tuning = 3 * (forward(20, 9, 1) + 3 * forward(4, 9, 1)) + 3 * 3 * forward(4, 9, 9)
     assert costs(given, a_tuning()).work.float32 == pytest.approx(3 * evaluating + tuning)
+    both = costs(given, a_tuning()._replace(tasks=TASKS[:2]))
+    assert both.work.float32 == pytest.approx((1 + 2 * 2) * evaluating + 2 * tuning), "untuned it is read once"
     more = experiment(methods=methods, steps=3, batch_pairs=4, sequences=500)
     assert costs(more, a_tuning()).work.float32 == pytest.approx(
         costs(given, a_tuning()).work.float32 + 3 * (forward(40, 32, 32) - forward(5, 32, 32))

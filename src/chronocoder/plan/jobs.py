@@ -26,7 +26,7 @@ class Job(NamedTuple):
         seed: the seed, of a crosscoder or of a tuning.
         task: the task.
         tasks: where models are run on tasks, those that it works on: its own and some that wait, or none where another
-            job works on its own; of a tuning the one that it tunes on.
+            job works on its own.
         revision: the checkpoint, as the suite's comparisons name it.
         site: the site.
     """
@@ -107,7 +107,8 @@ def _jobs_of_scan(experiment: Experiment, suite: str) -> Iterator[Job]:
 
 
 def _jobs_of_report(experiment: Experiment, suite: str) -> Iterator[Job]:
-    yield from _on_tasks(experiment, Job("score_task", suite), experiment.behaviour.tasks_per_job)
+    tasks = tuple(experiment.suites[suite].tasks)
+    yield from _on_tasks(tasks, Job("score_task", suite), experiment.behaviour.tasks_per_job)
     listing = "choose_comparisons" if experiment.suites[suite].auto else "list_comparisons"
     for rule in ("collect_behaviour", "compare_checkpoints", listing, "write_report"):
         yield Job(rule, suite)
@@ -135,14 +136,15 @@ def _jobs_of_runs(experiment: Experiment, suite: str) -> Iterator[Job]:
 
 def _jobs_of_run(experiment: Experiment, training: Job) -> Iterator[Job]:
     """Yield a training and the jobs about its crosscoder; controls and single checkpoints are measured, no more."""
-    examined = experiment.suites[training.suite].comparisons[training.comparison].examined
+    suite = experiment.suites[training.suite]
+    examined, tasks = suite.comparisons[training.comparison].examined, tuple(suite.tasks)
     yield training
     yield training._replace(rule="evaluate_crosscoder")
     for rule in ("attribute_task", "ablate_task") if examined else ("attribute_task",):
-        yield from _on_tasks(experiment, training._replace(rule=rule), experiment.attribution_jobs.tasks_per_job)
+        yield from _on_tasks(tasks, training._replace(rule=rule), experiment.attribution_jobs.tasks_per_job)
     for rule in ("collect_attributions", "find_examples") if examined else ("collect_attributions",):
         yield training._replace(rule=rule)
-    if examined and experiment.suites[training.suite].families:
+    if examined and suite.families:
         yield training._replace(rule="measure_consolidation")
 
 
@@ -154,8 +156,8 @@ def _jobs_of_taskspace(experiment: Experiment, suite: str) -> Iterator[Job]:
     for revision in settings.taskspace.checkpoints:
         yield from _jobs_of_checkpoint(experiment, suite, revision)
         for seed in experiment.taskspace.seeds:
-            for task in tasks:
-                yield Job("tune_task", suite, seed=seed, task=task, tasks=(task,), revision=revision)
+            tuning = Job("tune_task", suite, seed=seed, revision=revision)
+            yield from _on_tasks(tasks, tuning, experiment.behaviour.tasks_per_job)
     yield Job("collect_transfer", suite)
     for revision in settings.taskspace.checkpoints:
         yield Job("compare_gradients", suite, tasks=tasks, revision=revision)
@@ -167,8 +169,7 @@ def _jobs_of_taskspace(experiment: Experiment, suite: str) -> Iterator[Job]:
                 yield Job("bridge_tasks", suite, comparison, variant, seed, tasks=tasks)
 
 
-def _on_tasks(experiment: Experiment, job: Job, size: int) -> Iterator[Job]:
-    """Yield a job for each task of a suite, as if the first one that waits always worked on the next tasks as well."""
-    tasks = tuple(experiment.suites[job.suite].tasks)
+def _on_tasks(tasks: tuple[str, ...], job: Job, size: int) -> Iterator[Job]:
+    """Yield a job for each task, as if the first one that waits always worked on the next tasks as well."""
     for place, task in enumerate(tasks):
         yield job._replace(task=task, tasks=tasks[place : place + size] if place % size == 0 else ())

@@ -12,7 +12,7 @@ from chronocoder.plan.compute import Measuring, Prompts, blocks_flops, logits_fl
 from chronocoder.plan.disk import bridge_bytes, gradients_bytes, transfer_bytes, tuning_bytes
 from chronocoder.plan.effects import CORE_FLOPS
 from chronocoder.plan.hardware import Work
-from chronocoder.plan.memory import LIGHT_PROCESS_BYTES, Memory, held_bytes, loading_bytes, model_bytes, on
+from chronocoder.plan.memory import LIGHT_PROCESS_BYTES, Memory, held_bytes, loading_bytes, model_bytes, on, pass_bytes
 from chronocoder.plan.models import Loaded, ModelShape
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.sizes import LOGITS_AT_ONCE, sequences_of
@@ -20,12 +20,13 @@ from chronocoder.plan.sizes import LOGITS_AT_ONCE, sequences_of
 BACKWARD = 3
 """FLOPs of a gradient, in units of a forward pass: weights and activations have gradients."""
 LOGITS_ARRAYS = 3
-"""Arrays as large as the logits at the peak of a gradient: they, their gradient, and the softmax."""
-UPDATED_NUMBERS, PLACE_BYTES = 7, 8
-"""Numbers for each updated parameter: its value before, its gradient, Adam's two moments, its change and two
-temporaries; and bytes of its place, where not all are updated."""
-SELECTION_BYTES = 5
-"""For each entry of the largest tensor, while the largest gradients are found: its size, and whether it is taken."""
+"""Arrays as large as the logits at the peak of a pass: they, a copy, and the softmax or the gradient."""
+MOMENT_BYTES, CHOSEN_BYTES = 8, 12
+"""For each parameter that is updated: Adam's two moments; where not all are, its place and its gradient besides."""
+WORKING_BYTES = 12
+"""For each entry of the largest tensor, while the largest gradients are found, or changes are made of moments."""
+KEPT_BYTES, MARK_BYTES = 8, 1
+"""In main memory, for each parameter that may be updated: its value before and after; and whether it has been."""
 CODE_MATRICES = 5
 """Matrices (token, feature) of float32 alive while features are removed, as in attribution."""
 RESAMPLED_S = 1e-9
@@ -54,11 +55,21 @@ class Texts(NamedTuple):
 
     def gradient_bytes(self, tokens_at_once: int) -> float:
         """Return the bytes of a pass of at most so many tokens with what its gradient needs of every block."""
-        number, length, scored = self.prompts
-        vocabulary = self.shape.vocabulary_size
-        tokens = min(number * length, tokens_at_once, LOGITS_AT_ONCE / vocabulary)
-        logits = 4.0 * LOGITS_ARRAYS * tokens / length * max(1.0, scored) * vocabulary
-        return 4.0 * tokens * self.shape.blocks * saved_numbers(self.shape) + logits
+        tokens = self._tokens(tokens_at_once)
+        return 4.0 * tokens * self.shape.blocks * saved_numbers(self.shape) + self._logits_bytes(tokens)
+
+    def reading_bytes(self, tokens_at_once: int) -> float:
+        """Return the bytes of a pass of at most so many tokens without a gradient."""
+        tokens = self._tokens(tokens_at_once)
+        return pass_bytes(self.shape, tokens) + self._logits_bytes(tokens)
+
+    def _tokens(self, tokens_at_once: int) -> float:
+        number, length, _ = self.prompts
+        return min(number * length, tokens_at_once, LOGITS_AT_ONCE / self.shape.vocabulary_size)
+
+    def _logits_bytes(self, tokens: float) -> float:
+        _, length, scored = self.prompts
+        return 4.0 * LOGITS_ARRAYS * tokens / length * max(1.0, scored) * self.shape.vocabulary_size
 
 
 def saved_numbers(shape: ModelShape) -> int:
@@ -67,15 +78,16 @@ def saved_numbers(shape: ModelShape) -> int:
     return 10 * width + 4 * inner if shape.gated else 8 * width + 2 * inner
 
 
-def updated_bytes(shape: ModelShape, settings: TaskSpaceSettings, method: MethodSettings) -> float:
-    """Return the bytes that updating a method's fraction of the parameters takes beside weights and gradients."""
+def updating_memory(shape: ModelShape, settings: TaskSpaceSettings, method: MethodSettings) -> Memory:
+    """Return what updating a method's fraction of the parameters takes beside weights and gradients."""
     trainable = trainable_parameters(shape, settings)
+    working = float(WORKING_BYTES * shape.vocabulary_size * shape.d_model)
     if method.fraction == 1:
-        return 4.0 * UPDATED_NUMBERS * trainable
-    selecting = SELECTION_BYTES * shape.vocabulary_size * shape.d_model
+        return Memory(MOMENT_BYTES * trainable + working, float(KEPT_BYTES * trainable))
     if settings.selection == "step":
-        return 4.0 * UPDATED_NUMBERS * trainable + selecting
-    return method.fraction * trainable * (4 * UPDATED_NUMBERS + PLACE_BYTES) + selecting
+        return Memory(MOMENT_BYTES * trainable + working, float((KEPT_BYTES + MARK_BYTES) * trainable))
+    updated = method.fraction * trainable
+    return Memory((MOMENT_BYTES + CHOSEN_BYTES) * updated + working, KEPT_BYTES * updated)
 
 
 def trainable_parameters(shape: ModelShape, settings: TaskSpaceSettings) -> int:
@@ -84,19 +96,23 @@ def trainable_parameters(shape: ModelShape, settings: TaskSpaceSettings) -> int:
 
 
 def tuning_cost(place: Place) -> Cost:
-    """Tune a copy by each method on the job's task; read held-out pairs of all tasks, and some text, before and after.
+    """Tune a copy by each method on each of the job's tasks; read held-out pairs of all tasks, and text, each time.
 
-    Where not all parameters are updated, they are chosen by the gradient over all pairs that are tuned on, or in each
-    step by that of its batch, which is taken in any case.
+    They are read before the first tuning too. Where not all parameters are updated, they are chosen by the gradient
+    over all pairs that are tuned on, or in each step by that of its batch, which is taken in any case.
     """
     settings = place.experiment.taskspace
     read = [*_held_out(place), _validation(place)]
     trained = [step for method in settings.methods.values() for step in _trained(place, method)]
     gradients = sum(BACKWARD * times * texts.forward for texts, times in trained)
-    flops = (1 + len(settings.methods)) * sum(texts.forward for texts in read) + gradients
-    passing = max(texts.gradient_bytes(settings.tokens_at_once) for texts, _ in trained)
-    moved = tuning_bytes(place.experiment, _held_out_pairs(place))
-    return _of_model(place, Work(flops, disk_bytes=moved), tuned_bytes(place) + passing)
+    evaluations = 1 + len(place.job.tasks) * len(settings.methods)
+    flops = evaluations * sum(texts.forward for texts in read) + gradients
+    tuned = tuned_memory(place)
+    tuning = tuned.device + max(texts.gradient_bytes(settings.tokens_at_once) for texts, _ in trained)
+    reading = max(texts.reading_bytes(settings.tokens_at_once) for texts in read)
+    held = max(tuning, model_bytes(_in_float32(place.shape)) + reading)
+    moved = len(place.job.tasks) * tuning_bytes(place.experiment, _held_out_pairs(place))
+    return _of_model(place, Work(flops, disk_bytes=moved), held, tuned.host)
 
 
 def gradients_cost(place: Place) -> Cost:
@@ -163,8 +179,7 @@ def bridge_cost(place: Place) -> Cost:
         for prompts in held
     )
     resumed = sum(resumed_flops(shape, prompts, place.site) for prompts in held)
-    sources = [place._replace(job=place.job._replace(tasks=(task,))) for task in place.job.tasks]
-    trained = [step for source in sources for step in _trained(source, method)]
+    trained = list(_trained(place, method))
     tuning = sum(BACKWARD * times * texts.forward for texts, times in trained)
     flops = len(shared) * ((1 + tasks) * reading + (1 + 5 * tasks) * resumed + tuning)
     codes = 4.0 * CODE_MATRICES * min(settings.tokens_at_once * crosscoder.latents, LOGITS_AT_ONCE)
@@ -173,22 +188,24 @@ def bridge_cost(place: Place) -> Cost:
     loaded = crosscoder.saved_bytes + crosscoder.checkpoints * place.shape.checkpoint_bytes
     work = Work(flops, disk_bytes=loaded + bridge_bytes(place.experiment, place.suite, len(shared)))
     loading = place.loading(crosscoder.checkpoints, with_crosscoder=True)
-    tensors = others + crosscoder.saved_bytes + tuned_bytes(place) + passing
-    return Cost(work, on(place.accelerated, tensors, loading=loading))
+    tuned = tuned_memory(place)
+    tensors = others + crosscoder.saved_bytes + tuned.device + passing
+    return Cost(work, on(place.accelerated, tensors, tuned.host, loading))
 
 
-def tuned_bytes(place: Place) -> float:
-    """Return the bytes of a model that is tuned: weights, gradients, and what updates them by the greediest method."""
+def tuned_memory(place: Place) -> Memory:
+    """Return what a model takes that is tuned: weights, gradients, and what updates them by the greediest method."""
     settings, shape = place.experiment.taskspace, _in_float32(place.shape)
-    updating = max(updated_bytes(shape, settings, method) for method in settings.methods.values())
-    return model_bytes(shape) + 4.0 * trainable_parameters(shape, settings) + updating
+    updating = [updating_memory(shape, settings, method) for method in settings.methods.values()]
+    held = model_bytes(shape) + 4.0 * trainable_parameters(shape, settings)
+    return Memory(held + max(one.device for one in updating), max(one.host for one in updating))
 
 
 def _of_model(place: Place, work: Work, held: float, host: float = 0.0) -> Cost:
     """Return the cost of a job that loads one model in float32."""
     loading = loading_bytes(_in_float32(place.shape), 1, place.accelerated)
     work = work._replace(disk_bytes=work.disk_bytes + place.shape.checkpoint_bytes)
-    return Cost(work, on(place.accelerated, held, host, host + loading))
+    return Cost(work, on(place.accelerated, held, host, loading))
 
 
 def _in_float32(shape: ModelShape) -> ModelShape:
@@ -221,11 +238,10 @@ def _validation(place: Place) -> Texts:
 def _trained(place: Place, method: MethodSettings) -> Iterator[tuple[Texts, float]]:
     """Yield what gradients are taken of, and how often; of right members each token but the first is scored."""
     settings, shape = place.experiment.taskspace, _in_float32(place.shape)
-    ((number, length, scored),) = place.prompts
-    if method.objective == RIGHT:
-        number, scored = place.examples[0], length
-    of_pair = number / place.examples[0]
-    pairs = (1 - settings.held_out) * place.examples[0]
-    if method.fraction < 1 and settings.selection == "task":
-        yield Texts(shape, Prompts(of_pair * pairs, length, scored)), 1
-    yield Texts(shape, Prompts(of_pair * settings.batch_pairs, length, scored)), settings.steps
+    for pairs, (number, length, scored) in zip(place.examples, place.prompts, strict=True):
+        of_pair = number / pairs
+        if method.objective == RIGHT:
+            of_pair, scored = 1, length
+        if method.fraction < 1 and settings.selection == "task":
+            yield Texts(shape, Prompts(of_pair * (1 - settings.held_out) * pairs, length, scored)), 1
+        yield Texts(shape, Prompts(of_pair * settings.batch_pairs, length, scored)), settings.steps
