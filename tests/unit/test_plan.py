@@ -8,9 +8,10 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,13 @@ def hub_controlled(directory: Path) -> Experiment:
 def hub_experiment(directory: Path) -> Experiment:
     checkpoints = {"early": 0, "late": 1}
     return blimp_experiment({"kind": "hub", "repository": "some/model", "checkpoints": checkpoints}, directory)
+
+
+def with_taskspace(suite: Mapping[str, Any] = MappingProxyType({}), **values: Any) -> Experiment:
+    """Return the default experiment with a task space, and with a suite's and other values replaced."""
+    space = {"checkpoints": ["step64", "step320"], "tasks": ["agreement_simple", "determiner_noun", "reflexive_number"]}
+    suites = {f"suites__nursery__{key}": value for key, value in {"taskspace": space, **suite}.items()}
+    return changed(taskspace={"seeds": [0, 1, 2]}, **suites, **values)
 
 
 LLAMA = {
@@ -330,6 +338,8 @@ EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
     "controls alone": hub_controlled,
     "scan": lambda _: changed(suites__nursery__scan={"limit": 20, "study": ["step0"]}),
     "scan alone": lambda _: changed(suites__nursery__scan={}, suites__nursery__comparisons={}),
+    "task space": lambda _: with_taskspace(seeds=[0, 3]),
+    "task space alone": lambda _: with_taskspace({"comparisons": {}}, behaviour={"tasks_per_job": 2}),
     "local": local_experiment,
     "hub": hub_experiment,
 }
