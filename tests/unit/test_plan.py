@@ -8,10 +8,9 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -142,7 +141,7 @@ def controlled(seeds: tuple[int, ...] = (0, 1)) -> Experiment:
         "late": {"checkpoints": ["step320"]},
         "twins": {"checkpoints": ["step320", "step320@twin"]},
     }
-    twin = {**copy.deepcopy(nursery), "comparisons": {}}
+    twin = {**copy.deepcopy(nursery), "comparisons": {}, "taskspace": None}
     twin["source"] |= {"seed": 1, "tokenizer_seed": 0}
     return parse_experiment({**config, "suites": {"nursery": nursery, "twin": twin}, "seeds": list(seeds)}, "test")
 
@@ -160,13 +159,6 @@ def hub_controlled(directory: Path) -> Experiment:
 def hub_experiment(directory: Path) -> Experiment:
     checkpoints = {"early": 0, "late": 1}
     return blimp_experiment({"kind": "hub", "repository": "some/model", "checkpoints": checkpoints}, directory)
-
-
-def with_taskspace(suite: Mapping[str, Any] = MappingProxyType({}), **values: Any) -> Experiment:
-    """Return the default experiment with a task space, and with a suite's and other values replaced."""
-    space = {"checkpoints": ["step64", "step320"], "tasks": ["agreement_simple", "determiner_noun", "reflexive_number"]}
-    suites = {f"suites__nursery__{key}": value for key, value in {"taskspace": space, **suite}.items()}
-    return changed(taskspace={"seeds": [0, 1, 2]}, **suites, **values)
 
 
 LLAMA = {
@@ -337,9 +329,15 @@ EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
     "languages": lambda _: load_experiment(ROOT / "experiments" / "nursery-bilingual.yaml"),
     "controls alone": hub_controlled,
     "scan": lambda _: changed(suites__nursery__scan={"limit": 20, "study": ["step0"]}),
-    "scan alone": lambda _: changed(suites__nursery__scan={}, suites__nursery__comparisons={}),
-    "task space": lambda _: with_taskspace(seeds=[0, 3]),
-    "task space alone": lambda _: with_taskspace({"comparisons": {}}, behaviour={"tasks_per_job": 2}),
+    "scan alone": lambda _: changed(
+        suites__nursery__scan={}, suites__nursery__comparisons={}, suites__nursery__taskspace=None
+    ),
+    "task space alone": lambda _: changed(
+        suites__nursery__comparisons={},
+        suites__nursery__taskspace={"checkpoints": ["step64", "step320"]},
+        taskspace={"seeds": [0, 1, 2]},
+        behaviour={"tasks_per_job": 2},
+    ),
     "local": local_experiment,
     "hub": hub_experiment,
 }
