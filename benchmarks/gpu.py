@@ -27,7 +27,15 @@ from pathlib import Path
 from on_gpu.measured import REDUCED, Budget, Row, Setting
 from on_gpu.wheels import download, requirements
 
-PARTS = {"machine": 0.5, "checks": 2.0, "steps": 1.5, "sparse_steps": 1.0, "loaders": 2.0, "effects": 3.0}
+PARTS = {
+    "machine": 0.5,
+    "checks": 2.0,
+    "steps": 1.5,
+    "sparse_steps": 1.0,
+    "loaders": 2.0,
+    "effects": 3.0,
+    "tunings": 0.5,
+}
 """Modules of `on_gpu`, and how the time is shared out among them."""
 ROUNDS_SHARE = 0.7
 """Of a part's time, after which it begins no further round; the rest is for what a round and the data take."""

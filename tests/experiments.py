@@ -76,6 +76,12 @@ class Workflow:
         return config
 
 
+SUBMITIT = (
+    *("--executor", "submitit", "--default-resources", "runtime=10", "mem_mb=100", "--submitit-cluster", "local"),
+    *("--jobs", "20", "--latency-wait", "2", "--seconds-between-status-checks", "1"),
+)
+"""Options that run Snakemake's jobs through the cluster's executor, on this machine."""
+
 VARIANTS = {
     "l1": {
         "sparsity": "l1",

@@ -10,16 +10,12 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from experiments import NURSERY, Workflow
+from experiments import NURSERY, SUBMITIT, Workflow
 
 NAMES = ["agreement_simple", "agreement_across_prepositional_phrase", "determiner_noun", "reflexive_number"]
 STAGES = {"score_task": "behaviour", "attribute_task": "attribution", "ablate_task": "ablation"}
 RUN = "results/small/pair/l1/seed0"
 OF_ONE_TASK = {"build_task": 1, "score_task": 1, "attribute_task": 1, "ablate_task": 1}
-SUBMITIT = (
-    *("--executor", "submitit", "--default-resources", "runtime=10", "mem_mb=100", "--submitit-cluster", "local"),
-    *("--jobs", "20", "--latency-wait", "2", "--seconds-between-status-checks", "1"),
-)
 
 
 def small_experiment() -> dict[str, object]:

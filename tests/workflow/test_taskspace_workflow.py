@@ -1,13 +1,16 @@
 """A task space in the DAG: what it makes, and what a change of its settings repeats."""
 
+import re
 import shutil
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import xarray as xr
 
-from experiments import Workflow
+from experiments import ROOT, SUBMITIT, Workflow
 
 SPACE = {"checkpoints": ["step8"], "hypothesis": {"verbs": ["agreement_simple"]}, "bridge": ["triplet"]}
 SETTINGS = {
@@ -116,6 +119,43 @@ def test_a_new_checkpoint_adds_its_own_jobs(related: Workflow) -> None:
 
 def test_a_new_tuning_seed_adds_its_tunings(related: Workflow) -> None:
     assert related.planned(with_settings(related, seeds=[0, 1])) == {"tune_task": 2, **AFTER_TUNING}
+
+
+def test_all_task_spaces_are_a_target_of_their_own(related: Workflow) -> None:
+    planned = related.planned(None, "--forcerun", "compare_gradients", "--", "taskspace")
+    assert planned == {"compare_gradients": 1, "collect_gradients": 1, "map_tasks": 1, "taskspace": 1}
+
+
+def test_short_tunings_of_a_cluster_are_packed_and_load_the_model_once(related: Workflow, tmp_path: Path) -> None:
+    packed = replace(related, directory=tmp_path / "packed", options=SUBMITIT)
+    shutil.copytree(related.directory, packed.directory)
+    results = packed.directory / "results/small"
+    target = "results/small/taskspace/transfer.zarr"
+    for made in (packed.directory / target, results / "taskspace/tunings", results / "logs/tune_task"):
+        shutil.rmtree(made)
+    result = packed.snakemake(target)
+    assert result.returncode == 0, result.stdout
+    logs = [path.read_text() for path in (results / "logs/tune_task").glob("step8-seed0-*.log")]
+    assert sorted("made by the job of task agreement_simple" in log for log in logs) == [False, True]
+    before, after = (xr.open_zarr(flow.directory / target).load() for flow in (related, packed))
+    xr.testing.assert_equal(before, after)
+    assert list(packed.directory.rglob(".shared")) == []
+
+
+def test_documented_reading_of_the_stores_works(related: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (
+        (ROOT / "docs/taskspace.md")
+        .read_text()
+        .replace("nursery/course", "small/triplet")
+        .replace("/nursery/", "/small/")
+    )
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(related.directory)
+    shown: list[Any] = []
+    for block in blocks:
+        exec(compile(block, "taskspace.md", "exec"), {"print": shown.append})
+    assert len(blocks) == 2 and len(shown) == 7
+    assert list(shown[0].index) == list(shown[0].columns) == list(related.config["suites"]["small"]["tasks"])
 
 
 def test_one_store_of_a_task_space_is_made_alone(related: Workflow) -> None:
