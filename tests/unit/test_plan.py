@@ -141,7 +141,7 @@ def controlled(seeds: tuple[int, ...] = (0, 1)) -> Experiment:
         "late": {"checkpoints": ["step320"]},
         "twins": {"checkpoints": ["step320", "step320@twin"]},
     }
-    twin = {**copy.deepcopy(nursery), "comparisons": {}}
+    twin = {**copy.deepcopy(nursery), "comparisons": {}, "taskspace": None}
     twin["source"] |= {"seed": 1, "tokenizer_seed": 0}
     return parse_experiment({**config, "suites": {"nursery": nursery, "twin": twin}, "seeds": list(seeds)}, "test")
 
@@ -329,7 +329,9 @@ EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
     "languages": lambda _: load_experiment(ROOT / "experiments" / "nursery-bilingual.yaml"),
     "controls alone": hub_controlled,
     "scan": lambda _: changed(suites__nursery__scan={"limit": 20, "study": ["step0"]}),
-    "scan alone": lambda _: changed(suites__nursery__scan={}, suites__nursery__comparisons={}),
+    "scan alone": lambda _: changed(
+        suites__nursery__scan={}, suites__nursery__comparisons={}, suites__nursery__taskspace=None
+    ),
     "local": local_experiment,
     "hub": hub_experiment,
 }
