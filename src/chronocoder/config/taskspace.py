@@ -44,7 +44,9 @@ class MethodSettings(Settings):
         " in half of the pairs, at random: what tuning does where there is nothing to learn."
     )
     fraction: float = Field(
-        gt=0, le=1, description="Fraction of the parameters that are updated: those of largest gradient by size."
+        gt=0,
+        le=1,
+        description="Fraction of the parameters that may be updated which are: those of largest gradient by size.",
     )
     learning_rate: PositiveFloat = Field(1e-4, description="Of Adam, constant.")
 
@@ -69,13 +71,15 @@ class TuningSettings(Settings):
     selection: Literal["task", "step"] = Field(
         "task",
         description="When the parameters to update are chosen: once, by the mean gradient over the pairs that are tuned"
-        " on (`task`), or in each step by the gradient of its batch (`step`).",
+        " on (`task`), or in each step by the gradient of its batch (`step`), which takes the memory of `fraction: 1`.",
     )
-    embeddings: bool = Field(True, description="Whether the embeddings, input and output, may be updated.")
+    embeddings: bool = Field(True, description="Whether the embeddings of tokens, input and output, may be updated.")
     sequences: PositiveInt = Field(
         64, description="Validation sequences on which the loss of general language modelling is measured."
     )
-    tokens_at_once: PositiveInt = Field(16_384, description="Tokens in one pass through a model.")
+    tokens_at_once: PositiveInt = Field(
+        16_384, description="Tokens in one pass through a model at most; fewer where their logits would not fit."
+    )
 
     @property
     def main(self) -> str:

@@ -85,7 +85,7 @@ def tuned(
     but these entries is saved, so that there is no second model in memory. Dropout is off, as in evaluation.
 
     Args:
-        model: in float32 and in evaluation mode, without gradients.
+        model: in float32 and in evaluation mode, without gradients; it may be spread over devices.
         source: what to tune it on.
         name: of the method, for messages.
         method: objective, fraction and learning rate.
@@ -135,7 +135,7 @@ class _Run:
             chosen = self._largest() if self._anew else None
             adam.step(chosen)
             for seen, places in zip(touched, chosen.places if chosen else [], strict=True):
-                seen[places.cpu()] = True  # type: ignore[union-attr]
+                seen[slice(None) if places is None else places.cpu()] = True
         for parameter in self._parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
