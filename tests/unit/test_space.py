@@ -215,3 +215,9 @@ def test_script_writes_the_space(tmp_path: Path) -> None:
     xr.testing.assert_allclose(found.drop_attrs(), MAPPED.drop_attrs())
     assert found["contrast"].attrs["reason"] == MAPPED["contrast"].attrs["reason"]
     assert found.attrs["suite"] == "made-up" and json.loads(found.attrs["settings"])["permutations"] == 1000
+
+
+def test_collecting_and_mapping_import_no_torch() -> None:
+    code = "import sys, chronocoder.taskspace.transfer, chronocoder.taskspace.space; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found == "False\n"
