@@ -33,7 +33,6 @@ def main() -> None:
     tasks = {str(task.attrs["task"]): task for task in map(load_store, arguments.tasks)}
 
     from accelerate import PartialState
-    from chronocoder.taskspace.split import held_out_pairs
 
     from chronocoder.attribution.prompts import check_checkpoints, check_suite
     from chronocoder.attribution.seeds import check_effects
@@ -41,6 +40,7 @@ def main() -> None:
     from chronocoder.devices import default_device
     from chronocoder.suites.checkpoints import checkpoint_commit
     from chronocoder.taskspace.bridge import build_bridge, relate
+    from chronocoder.taskspace.split import held_out_pairs
     from chronocoder.taskspace.tunable import Checkpoints, tunable_models
 
     device = default_device()

@@ -299,7 +299,7 @@ def test_mantel_against_all_relabellings(related: bool) -> None:
         for order in itertools.permutations(range(5))
     ]
     found = mantel(first, second, 120, generator)
-    assert found.value == pytest.approx(values[0])
+    assert found.observed == pytest.approx(values[0])
     assert found.p_value == pytest.approx(np.mean(np.array(values) >= values[0] - 1e-9))
     drawn = mantel(first, second, 119, generator)
     assert drawn.p_value == pytest.approx(found.p_value, abs=0.1) and drawn.p_value >= 1 / 120
@@ -310,7 +310,7 @@ def test_mantel_is_undefined_of_constant_relations_and_ignores_the_diagonal() ->
     first, constant = generator.normal(size=(4, 4)), np.eye(4)
     assert np.isnan(mantel(first, constant, 100, generator)).all()
     other = first + np.diag(generator.normal(size=4))
-    assert mantel(first, other, 100, generator).value == pytest.approx(1)
+    assert mantel(first, other, 100, generator).observed == pytest.approx(1)
 
 
 def test_p_values_of_unrelated_tasks_are_as_uniform_as_they_claim() -> None:

@@ -20,6 +20,7 @@ from chronocoder.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+del DEFAULT["suites"]["nursery"]["taskspace"]  # which names tasks and comparisons that tests take away
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:

@@ -128,6 +128,17 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _tuned_models_have_gradients(self) -> "Experiment":
+        for name, suite in self.suites.items():
+            if suite.taskspace is not None and suite.loading.quantization != NONE:
+                raise ValueError(
+                    f"suites.{name}.taskspace: copies are tuned in float32, and loading.quantization"
+                    f" {suite.loading.quantization} leaves weights without gradients; set it to {NONE}, or remove the"
+                    " task space"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _variants_exist(self) -> "Experiment":
         for suite_name, suite in self.suites.items():
             for name in suite.comparisons:
