@@ -27,6 +27,10 @@ OPTIONAL = {
     "baselines": "stores of comparisons with dictionaries of single checkpoints",
     "choice": "store of the curves that comparisons were chosen from",
     "scan": "store of a scan of all checkpoints",
+    "transfer": "store of the transfer between tasks",
+    "gradients": "store of the similarity of tasks' gradients",
+    "space": "store of the task space",
+    "bridges": "stores of transfer beside the features that tasks share",
 }
 
 
@@ -65,6 +69,11 @@ def main() -> None:
         choice=next(iter(others["choice"]), None),
         reasons={name: comparison.get("why", "") for name, comparison in comparisons.items()},
         scan=next(iter(others["scan"]), None),
+        transfer=next(iter(others["transfer"]), None),
+        gradients=next(iter(others["gradients"]), None),
+        space=next(iter(others["space"]), None),
+        bridges=others["bridges"],
+        transfer_path=str(next(iter(arguments.transfer), "")),
     )
     write_page(inputs, arguments.output)
 

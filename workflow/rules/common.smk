@@ -441,6 +441,19 @@ def with_baseline(suite):
     return {name: one for name, one in EXPERIMENT.suites[suite].comparisons.items() if one.baseline}
 
 
+def of_task_space(pattern):
+    """Return an input function: the path of a store of the suite's task space; none without one."""
+    return lambda wildcards: pattern.format(**wildcards) if suite_of(wildcards).taskspace else []
+
+
+def bridged(suite):
+    """Return the comparisons of a suite whose features are held against transfer, by name; none without a task space."""
+    if EXPERIMENT.suites[suite].taskspace is None:
+        return {}
+    found = settled(suite)
+    return {name: found.comparisons[name] for name in found.bridged if name in found.comparisons}
+
+
 def of_baseline(pattern):
     """Return an input function: one path for each crosscoder of a comparison's baseline."""
     return lambda wildcards: [

@@ -18,6 +18,10 @@ rule write_report:
         controls=of_every_control(LAYOUT.relie),
         control_evaluations=of_every_control(LAYOUT.evaluation),
         baselines=lambda wildcards: of_every_run(wildcards.suite, LAYOUT.baseline, with_baseline(wildcards.suite)),
+        transfer=of_task_space(LAYOUT.transfer),
+        gradients=of_task_space(LAYOUT.gradients),
+        space=of_task_space(LAYOUT.space),
+        bridges=lambda wildcards: of_every_run(wildcards.suite, LAYOUT.bridge, bridged(wildcards.suite)),
     output:
         report=LAYOUT.report,
     log:
@@ -43,4 +47,5 @@ rule write_report:
         " --ablations {input.ablations:q} --seed-matches {input.seed_matches:q}"
         " --consolidations {input.consolidations:q} --controls {input.controls:q}"
         " --control-evaluations {input.control_evaluations:q} --baselines {input.baselines:q}"
-        " --choice {input.choice:q} --scan {input.scan:q} --contrasts {params.contrasts:q} --output {output.report:q} 2> {log:q}"
+        " --choice {input.choice:q} --scan {input.scan:q} --transfer {input.transfer:q} --gradients {input.gradients:q}"
+        " --space {input.space:q} --bridges {input.bridges:q} --contrasts {params.contrasts:q} --output {output.report:q} 2> {log:q}"

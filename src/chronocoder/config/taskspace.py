@@ -136,16 +136,16 @@ class TaskSpaceSettings(TuningSettings):
         main = MethodSettings(objective=DIFFERENTIAL, fraction=self.methods[self.main].fraction)
         return TaskSpaceSettings(methods={self.main: main}, **{name: getattr(self, name) for name in names})
 
-    @property
-    def bridging(self) -> "TaskSpaceSettings":
-        """The part that the bridge depends on, with one method and one seed; the rest is as by default."""
-        kept = self.model_copy(update={"seeds": self.seeds[:1], "methods": {self.main: self.methods[self.main]}})
-        return TaskSpaceSettings(**kept.model_dump(exclude={"sequences", "gradient_groups", "sketch", "smallest_gain"}))
-
     def sketched(self, parameters: int, tasks: int) -> int:
         """Return how many dimensions gradients of so many parameters are projected to; 0 where they are kept whole."""
         whole = LABELLINGS * tasks * self.gradient_groups * parameters * FLOAT32_BYTES
         return self.sketch if whole > LARGEST_GRADIENTS else 0
+
+    @property
+    def bridging(self) -> "TaskSpaceSettings":
+        """What the bridge depends on: the main method and the first seed; what has no say in it is as by default."""
+        kept = self.model_copy(update={"seeds": self.seeds[:1], "methods": {self.main: self.methods[self.main]}})
+        return TaskSpaceSettings(**kept.model_dump(exclude={"sequences", "gradient_groups", "sketch", "smallest_gain"}))
 
     @field_validator("seeds")
     @classmethod

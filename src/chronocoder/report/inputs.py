@@ -11,6 +11,7 @@ from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
 from chronocoder.report.text import in_words, listed, percent
 
+SPACE_STORES = 3
 EXACT, EXACT_ABLATION = "exact", "exact ablation"
 INTERVENTIONS = {
     "zero": "set to zero",
@@ -159,6 +160,11 @@ class ReportInputs:
         choice: the curves that comparisons were chosen from, and the changes in them; None where all were given.
         reasons: why each comparison was made, those of the choice in sentences.
         scan: accuracy and similarity of every checkpoint, where only some are studied; None without one.
+        transfer: what tuning on each task does to every task; None, as `gradients` and `space`, without a task space.
+        gradients: how similar the gradient differentials of every two tasks are.
+        space: the tasks as points, and what is hypothesised of them.
+        bridges: transfer beside the features that tasks share, of some of the runs; may be empty.
+        transfer_path: path of `transfer`, for the note on how to read the stores.
     """
 
     suite: str
@@ -176,9 +182,20 @@ class ReportInputs:
     choice: xr.Dataset | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     scan: xr.Dataset | None = None
+    transfer: xr.Dataset | None = None
+    gradients: xr.Dataset | None = None
+    space: xr.Dataset | None = None
+    bridges: Sequence[xr.Dataset] = ()
+    transfer_path: str = ""
+
+    @property
+    def space_stores(self) -> dict[str, xr.Dataset]:
+        """The stores of the task space by name; none without one."""
+        stores = {"transfer": self.transfer, "gradients": self.gradients, "space": self.space}
+        return {name: store for name, store in stores.items() if store is not None}
 
     def __post_init__(self) -> None:
-        """Check that controls and baselines are of the suite, and controls whole.
+        """Check that controls and baselines are of the suite, and controls and the task space whole.
 
         Raises:
             StoreError: a store is of another suite, is no control's, lacks its counterpart, or is of no run.
@@ -190,13 +207,26 @@ class ReportInputs:
                     " give controls and baselines of the report's suite"
                 )
         effects, quality = ([_control_key(store) for store in of] for of in (self.controls, self.control_evaluations))
-        unknown = {key_of(store) for store in self.consolidations} - {run.key for run in self.runs}
-        if unknown:
-            labels = ", ".join(sorted(key.label for key in unknown))
-            raise StoreError(f"languages are compared of {labels}, of which no run is given; give its runs as well")
+        _check_runs_given(self.runs, self.consolidations, "languages are compared")
+        _check_runs_given(self.runs, self.bridges, "transfer is held against features")
+        self._check_space()
         if effects != quality:
             odd = ", ".join(sorted({key.label for key in (*effects, *quality)}))
             raise StoreError(f"effects and evaluations of controls do not match: {odd}; give both in the same order")
+
+    def _check_space(self) -> None:
+        stores = self.space_stores
+        if len(stores) not in (0, SPACE_STORES) or (self.bridges and not stores):
+            raise StoreError(
+                f"of a task space only {listed([*stores, *(['bridges'] if self.bridges else [])])} is given; give"
+                " transfer, gradients and space together"
+            )
+        for name, store in stores.items():
+            if _attribute(store, "suite") != self.suite:
+                raise StoreError(
+                    f"the store of {name} is of suite '{store.attrs['suite']}', not '{self.suite}'; give that of the"
+                    " report's suite"
+                )
 
 
 def names(dataset: xr.Dataset | xr.DataArray, coordinate: str) -> list[str]:
@@ -286,6 +316,13 @@ def _checked(run: Run) -> Run:
             " give the ablation of every task"
         )
     return run
+
+
+def _check_runs_given(runs: Sequence[Run], stores: Sequence[xr.Dataset], what: str) -> None:
+    unknown = {key_of(store) for store in stores} - {run.key for run in runs}
+    if unknown:
+        labels = ", ".join(sorted(key.label for key in unknown))
+        raise StoreError(f"{what} of {labels}, of which no run is given; give its runs as well")
 
 
 def _control_key(dataset: xr.Dataset) -> RunKey:

@@ -27,6 +27,7 @@ from chronocoder.report.stability import seed_table
 from chronocoder.report.suite_figures import draw_similarities, draw_trainings
 from chronocoder.report.summary import summarise
 from chronocoder.report.tasks import kinds_named, reasons_named, task_rows, warnings_of
+from chronocoder.report.taskspace_section import space_figures, space_parts
 from chronocoder.report.text import short_count
 from chronocoder.report.trust import measurable_note, trust_rows, trust_sentences
 from chronocoder.report.writing import draw_written_shares, writing_data
@@ -55,6 +56,7 @@ def render_page(inputs: ReportInputs) -> str:
     found = [find_all_features(inputs, run) for run in inputs.runs]
     return _template().render(
         inputs=inputs,
+        headline=headline(inputs),
         key_numbers=key_numbers(inputs),
         summary=summarise(inputs, found[0] if found else {}),
         choice_rows=choice_rows(inputs.choice) if inputs.choice is not None else [],
@@ -76,11 +78,19 @@ def render_page(inputs: ReportInputs) -> str:
             inputs.consolidations, inputs.runs, [feature_words(run.features) for run in inputs.runs]
         ),
         seed_tables=[seed_table(matches) for matches in inputs.seed_matches],
+        space=space_parts(inputs),
         document=page_data(inputs, found),
         style=_resource("report.css"),
         script=_resource("report.js"),
         plotly=get_plotlyjs(),
     )
+
+
+def headline(inputs: ReportInputs) -> str:
+    """Return what the page is about, in a clause."""
+    if inputs.runs:
+        return "when features emerge"
+    return "when ability changes" if inputs.transfer is None else "how tasks are related"
 
 
 def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
@@ -101,6 +111,7 @@ def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
             "training": draw_trainings(inputs.runs),
             "consolidation": draw_consolidations(inputs.consolidations),
             **_scan_figures(inputs, emphasised),
+            **space_figures(inputs),
         },
         "shares": [draw_shares(run) for run in inputs.runs],
         "writing": [[writing_data(run.ablations[task]) for task in run.tasks] for run in inputs.runs],
@@ -121,12 +132,13 @@ def key_numbers(inputs: ReportInputs) -> list[KeyNumber]:
         KeyNumber(str(len(inputs.runs)), "crosscoders"),
         KeyNumber(", ".join(short_count(count) for count in latents), "latents in each"),
     ]
+    of_comparisons = [KeyNumber(str(len(inputs.comparisons)), "comparisons"), *(of_runs if inputs.runs else [])]
     return [
         KeyNumber(str(inputs.behaviour.sizes["checkpoint"]), "checkpoints"),
         KeyNumber(f"{short_count(tokens.min())} – {short_count(tokens.max())}", "tokens seen"),
         KeyNumber(str(inputs.behaviour.sizes["task"]), "tasks"),
-        KeyNumber(str(len(inputs.comparisons)), "comparisons"),
-        *(of_runs if inputs.runs else []),
+        *(of_comparisons if inputs.comparisons or inputs.transfer is None else []),
+        *([KeyNumber(str(inputs.transfer["loss_change"].size), "copies tuned")] if inputs.transfer is not None else []),
     ]
 
 
@@ -163,6 +175,7 @@ def _all_stores(inputs: ReportInputs) -> dict[str, xr.Dataset]:
     """Return every store that the report is made of, by a name in words."""
     stores = {"behaviour": inputs.behaviour, "similarity": inputs.similarity}
     stores |= {name: of for name, of in (("choice", inputs.choice), ("scan", inputs.scan)) if of is not None}
+    stores |= {f"task space: {name}": store for name, store in inputs.space_stores.items()}
     for run in inputs.runs:
         stores |= {f"{run.key.label}: {name}": dataset for name, dataset in run.stores.items()}
     of_others = {
@@ -170,6 +183,7 @@ def _all_stores(inputs: ReportInputs) -> dict[str, xr.Dataset]:
         "evaluation": inputs.control_evaluations,
         "baseline": inputs.baselines,
         "languages": inputs.consolidations,
+        "transfer and features": inputs.bridges,
     }
     for kind, others in of_others.items():
         stores |= {f"{key_of(dataset).label}: {kind}": dataset for dataset in others}

@@ -103,15 +103,25 @@ function followPoints(boxes) {
   }
 }
 
+// Choices may be nested: one level for each select, in the order of the page; a level without a select has one choice.
 function drawSelections() {
   for (const container of document.querySelectorAll("[data-figures]")) {
     const choices = data.figures[container.dataset.figures];
-    const labels = Object.keys(choices);
-    const select = document.querySelector(`[data-choice="${container.dataset.figures}"]`);
-    draw(container, choices[labels[0]]);
-    if (!select) continue;
-    fill(select, labels);
-    select.addEventListener("change", () => draw(container, choices[labels[select.value]]));
+    const selects = [...document.querySelectorAll(`[data-choice="${container.dataset.figures}"]`)];
+    const show = () => {
+      let figures = choices;
+      for (let level = 0; !Array.isArray(figures); level += 1) figures = Object.values(figures)[selects[level]?.value ?? 0];
+      draw(container, figures);
+    };
+    let labelled = choices;
+    for (const select of selects) {
+      const labels = Object.keys(labelled);
+      fill(select, labels);
+      if ("last" in select.dataset) select.value = labels.length - 1;
+      select.addEventListener("change", show);
+      labelled = Object.values(labelled)[0];
+    }
+    show();
   }
 }
 

@@ -26,6 +26,7 @@ from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import Contrast, ReportInputs, Run, key_of, names
 from chronocoder.report.phases import CHANCE, SurfacePhase, find_surface_phase
 from chronocoder.report.tasks import MARK, caution, groups_of_kind, warnings_of
+from chronocoder.report.taskspace_section import space_findings
 from chronocoder.report.text import listed, percent, plural, quoted, short_count, signed
 from chronocoder.report.trust import trust_finding, trust_line
 from chronocoder.report.writing import writing_sentence
@@ -58,8 +59,9 @@ def summarise(inputs: ReportInputs, found: Found) -> list[Finding]:
     findings = [Finding("Ability", ability_sentence(inputs.behaviour))]
     if inputs.choice is not None:
         findings.append(Finding("Choice of checkpoints", str(inputs.choice.attrs["summary"])))
+    of_space = [Finding(label, text) for label, text in space_findings(inputs).items()]
     if not inputs.runs:
-        return findings
+        return [*findings, *of_space]
     first = inputs.runs[0]
     for contrast, features in found.items():
         phase = find_surface_phase(inputs.behaviour, contrast)
@@ -81,6 +83,7 @@ def summarise(inputs: ReportInputs, found: Found) -> list[Finding]:
         Finding("Codes", code_sentences(inputs.runs)),
         Finding("Trust", trust_line(first)),
         Finding("Exact ablation", trust_finding(inputs.runs)),
+        *of_space,
     ]
 
 

@@ -50,7 +50,7 @@ def sentence(text: str) -> str:
 
 def decimal(value: float) -> str:
     """Return a number in two decimals, a dash if it is not finite."""
-    return f"{value:.2f}".replace("-", "−") if math.isfinite(value) else "–"
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def rough(value: float) -> str:

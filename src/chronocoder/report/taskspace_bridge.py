@@ -1,0 +1,252 @@
+"""Whether transfer goes with shared features, and without them: figures, a table and sentences of each run."""
+
+import html
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from chronocoder.report.inputs import key_of, names
+from chronocoder.report.style import GRID, INK, PALETTE, Json, finished
+from chronocoder.report.taskspace import P_SHOWN, p_words, rounded, same_group, unit_words
+from chronocoder.report.text import counted, decimal, in_words, percent, sentence
+
+MOST_POINTS = 600
+"""Pairs that a figure shows; of more, so many at random, since all would hide each other and slow the page down."""
+SEED = 0
+HEIGHT_PX = 420
+ZERO_LINE = {"zerolinecolor": GRID, "zerolinewidth": 2}
+MEASURES = {"overlap": "feature_overlap", "cosine": "feature_cosine"}
+AXES = {"overlap": "fraction of top features in common", "cosine": "cosine of effects over all features"}
+REMOVAL_VARIABLES = (
+    "transfer_intact",
+    "transfer_intact_low",
+    "transfer_without_shared",
+    "transfer_without_shared_low",
+    "transfer_without_shared_high",
+    "transfer_without_others",
+    "transfer_without_others_low",
+    "transfer_without_others_high",
+    "shared_features",
+)
+BRIDGE_COLUMNS = (
+    "ρ with overlap",
+    "ρ with cosine",
+    "Pairs with transfer",
+    "Left without shared",
+    "Left without others",
+    "Lower without shared",
+    "Lower without others",
+)
+
+
+class Removal(NamedTuple):
+    """What removing features leaves of the transfer between different tasks that share some.
+
+    Attributes:
+        pairs: ordered pairs whose transfer is above zero for certain, and that share features.
+        without_shared: fraction of the summed transfer that is left without shared features.
+        without_others: the same without as many other features of the target.
+        less_without_shared: pairs whose interval without shared features lies below that without others.
+        less_without_others: pairs in which it is the reverse.
+    """
+
+    pairs: int
+    without_shared: float
+    without_others: float
+    less_without_shared: int
+    less_without_others: int
+
+
+def removal(at: xr.Dataset) -> Removal:
+    """Return what is left of transfer at one checkpoint, dims (source, target)."""
+    values = {name: at[name].transpose("source", "target").values for name in REMOVAL_VARIABLES}
+    known = np.isfinite(values["transfer_without_shared"]) & np.isfinite(values["transfer_without_others"])
+    chosen = (
+        same_group(at, "target", "source_group", "group").any(axis=0)
+        & known
+        & (values["transfer_intact_low"] > 0)
+        & (values["shared_features"] > 0)
+    )
+    intact, shared, others = (
+        float(values[name][chosen].sum())
+        for name in ("transfer_intact", "transfer_without_shared", "transfer_without_others")
+    )
+    ends = {
+        name: (values[f"{name}_low"][chosen], values[f"{name}_high"][chosen])
+        for name in ("transfer_without_shared", "transfer_without_others")
+    }
+    (shared_low, shared_high), (others_low, others_high) = ends.values()
+    left = (shared / intact, others / intact) if chosen.any() else (np.nan, np.nan)
+    return Removal(
+        int(chosen.sum()), *left, int((shared_high < others_low).sum()), int((others_high < shared_low).sum())
+    )
+
+
+def draw_bridges(bridges: Sequence[xr.Dataset]) -> dict[str, dict[str, list[Json]]]:
+    """Return for each run and checkpoint transfer against overlap and cosine of features, and without features."""
+    return {
+        key_of(bridge).label: {
+            checkpoint: [
+                *(_measure_figure(bridge.isel(checkpoint=place), measure) for measure in names(bridge, "measure")),
+                _removal_figure(bridge.isel(checkpoint=place)),
+            ]
+            for place, checkpoint in enumerate(names(bridge, "checkpoint"))
+        }
+        for bridge in bridges
+    }
+
+
+def bridge_tables(bridges: Sequence[xr.Dataset]) -> dict[str, list[tuple[str, list[str]]]]:
+    """Return for each run the numbers of every checkpoint."""
+    return {
+        key_of(bridge).label: [
+            (checkpoint, _numbers(bridge.isel(checkpoint=place)))
+            for place, checkpoint in enumerate(names(bridge, "checkpoint"))
+        ]
+        for bridge in bridges
+    }
+
+
+def bridge_sentences(bridge: xr.Dataset) -> list[str]:
+    """Return whether transfer goes with shared features at the last checkpoint of a run, and needs them."""
+    last = bridge.isel(checkpoint=-1)
+    return [_correlation_sentence(last), _removal_sentence(last)]
+
+
+def hidden_pairs(bridges: Sequence[xr.Dataset]) -> tuple[int, int]:
+    """Return how many pairs the figures show, and of how many."""
+    pairs = max((bridge.sizes["source"] * (bridge.sizes["source"] - 1) for bridge in bridges), default=0)
+    return min(pairs, MOST_POINTS), pairs
+
+
+def _correlation_sentence(last: xr.Dataset) -> str:
+    rho, p_value = (float(last[name].sel(measure="overlap")) for name in ("correlation", "correlation_p"))
+    where = f"at {last['checkpoint'].values}"
+    if not np.isfinite(rho):
+        return f"{where}, transfer cannot be correlated with the overlap of features."
+    verdict = "transfers more to" if p_value < P_SHOWN and rho > 0 else "is not found to transfer more to"
+    if p_value < P_SHOWN and rho < 0:
+        verdict = "transfers less to"
+    return (
+        f"{where}, a task {verdict} tasks with which it shares more features: Spearman’s ρ is {decimal(rho)} over"
+        f" ordered pairs, {p_words(p_value)} by relabelling tasks."
+    )
+
+
+def _removal_sentence(last: xr.Dataset) -> str:
+    found = removal(last)
+    if not found.pairs:
+        return "No two tasks share features and transfer for certain, so that none could be removed."
+    pairs, be = counted(found.pairs, "ordered pair"), "transfers" if found.pairs == 1 else "transfer"
+    lower = (
+        f"the interval lies below that without others in {found.less_without_shared} of {found.pairs}, above in"
+        f" {found.less_without_others}"
+    )
+    return (
+        f"Over the {pairs} of tasks that share features and {be} for certain, {percent(found.without_shared)}"
+        f" of the transfer is left without the shared features, against {percent(found.without_others)} without as many"
+        f" others of like effect ({lower})."
+    )
+
+
+def _numbers(at: xr.Dataset) -> list[str]:
+    found = removal(at)
+    correlations = []
+    for measure in MEASURES:
+        rho, p_value = (float(at[name].sel(measure=measure)) for name in ("correlation", "correlation_p"))
+        correlations.append(f"{decimal(rho)} ({p_words(p_value)})" if np.isfinite(rho) else "–")
+    return [
+        *correlations,
+        str(found.pairs),
+        percent(found.without_shared),
+        percent(found.without_others),
+        str(found.less_without_shared),
+        str(found.less_without_others),
+    ]
+
+
+class _Points(NamedTuple):
+    """Ordered pairs of different tasks that a figure shows.
+
+    Attributes:
+        places: of source and target, shape (2, pair).
+        within: whether both are of one group.
+        texts: what the hover calls them.
+    """
+
+    places: tuple[np.ndarray, np.ndarray]
+    within: np.ndarray
+    texts: np.ndarray
+
+
+def _points(at: xr.Dataset) -> _Points:
+    within, between = same_group(at, "target", "source_group", "group")
+    sources, targets = np.nonzero(within | between)
+    chosen = np.arange(len(sources))
+    if len(chosen) > MOST_POINTS:
+        chosen = np.sort(np.random.default_rng(SEED).choice(chosen, MOST_POINTS, replace=False))
+    places = (sources[chosen], targets[chosen])
+    sourced, targeted = ([html.escape(in_words(name)) for name in names(at, dim)] for dim in ("source", "target"))
+    texts = [f"{sourced[one]} → {targeted[other]}" for one, other in zip(*places, strict=True)]
+    return _Points(places, within[places], np.array(texts, dtype=object))
+
+
+def _measure_figure(at: xr.Dataset, measure: str) -> Json:
+    points, variable = _points(at), MEASURES[measure]
+    x, y = (at[name].transpose("source", "target").values[points.places] for name in (variable, "transfer"))
+    figure = go.Figure()
+    for name, of, colour, symbol in (
+        ("two tasks of one group", points.within, PALETTE[0], "circle"),
+        ("of different groups", ~points.within, PALETTE[1], "diamond-open"),
+    ):
+        figure.add_trace(_scatter(x[of], y[of], points.texts[of], name, colour, symbol))
+    if measure == "overlap":
+        level = float(at["overlap_chance"].values[points.places].mean())
+        figure.add_vline(level, line={"color": INK, "dash": "dot", "width": 1}, annotation={"text": "chance"})
+    figure.update_xaxes(title_text=AXES[measure], **ZERO_LINE)
+    figure.update_yaxes(**ZERO_LINE, title_text=f"transfer ({unit_words(at)})")
+    rho, p_value = (float(at[name].sel(measure=measure)) for name in ("correlation", "correlation_p"))
+    title = f"{sentence(measure)} of features: ρ = {decimal(rho)}, {p_words(p_value)}"
+    return finished(figure, title, HEIGHT_PX)
+
+
+def _removal_figure(at: xr.Dataset) -> Json:
+    points = _points(at)
+    value = {name: at[name].transpose("source", "target").values[points.places] for name in REMOVAL_VARIABLES}
+    figure = go.Figure()
+    for name, label, colour, symbol in (
+        ("transfer_without_others", "without as many others", PALETTE[8], "circle-open"),
+        ("transfer_without_shared", "without shared features", PALETTE[1], "diamond"),
+    ):
+        known = np.isfinite(value[name]) & (value["shared_features"] > 0)
+        figure.add_trace(
+            _scatter(value["transfer_intact"][known], value[name][known], points.texts[known], label, colour, symbol)
+        )
+    ends = [min(0.0, float(np.nanmin(value["transfer_intact"]))), float(np.nanmax(value["transfer_intact"]))]
+    unchanged = go.Scatter(
+        x=rounded(np.array(ends)),
+        y=rounded(np.array(ends)),
+        mode="lines",
+        name="unchanged",
+        line={"color": INK, "dash": "dot", "width": 1},
+        hoverinfo="skip",
+    )
+    figure.add_trace(unchanged)
+    figure.update_xaxes(**ZERO_LINE, title_text=f"transfer with all features ({unit_words(at)})")
+    figure.update_yaxes(**ZERO_LINE, title_text="transfer without some features")
+    return finished(figure, "What is left of transfer without features", HEIGHT_PX)
+
+
+def _scatter(x: np.ndarray, y: np.ndarray, texts: np.ndarray, name: str, colour: str, symbol: str) -> go.Scatter:
+    return go.Scatter(
+        x=rounded(x),
+        y=rounded(y),
+        text=texts.tolist(),
+        name=name,
+        mode="markers",
+        marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.8},
+        hovertemplate="%{text}<br>%{x:.3f}, %{y:.3f}",
+    )
