@@ -269,6 +269,8 @@ def test_others_are_missing_where_no_features_are_left_that_matter() -> None:
     assert few.shared.tolist() == [0, 1] and few.others is None
     small = features_to_remove(np.array([[3.0, 2, 1, 1], [3.0, 2, 1.2, 1.2]]), 2)
     assert small.shared.tolist() == [0, 1] and small.others is None
+    none = features_to_remove(np.array([[3.0, 2, 1, 1], [1.0, 1, 2, 3]]), 2)
+    assert not len(none.shared) and none.others is None
     alike = features_to_remove(np.array([[3.0, 2, 1, 1], [3.0, 2, 1.3, 1.2]]), 2)
     assert alike.others is not None and alike.others.tolist() == [2, 3]
 

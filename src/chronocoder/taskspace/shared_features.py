@@ -16,7 +16,8 @@ class Removed(NamedTuple):
 
     Attributes:
         shared: those that matter to both tasks, ascending.
-        others: as many that are not shared and matter about as much to the target; None where there are none such.
+        others: as many that are not shared and matter about as much to the target; None where there are none such, or
+            nothing is shared.
     """
 
     shared: Int[np.ndarray, " feature"]
@@ -79,5 +80,5 @@ def features_to_remove(effects: Float[np.ndarray, "2 feature"], count: int) -> R
         taken = np.append(taken, free[nearest])
         free = np.delete(free, nearest)
     own, other = (np.abs(effects[1, ranked[places]]).sum() for places in (ranks, taken))
-    alike = max(own, other) <= LARGEST_FACTOR * min(own, other)
+    alike = 0 < max(own, other) <= LARGEST_FACTOR * min(own, other)
     return Removed(np.flatnonzero(shared), np.sort(ranked[taken]) if alike else None)
