@@ -120,7 +120,8 @@ def space_findings(inputs: ReportInputs) -> dict[str, str]:
     if inputs.transfer is None or inputs.gradients is None or inputs.space is None:
         return {}
     findings = {
-        "Transfer between tasks": f"{transfer_sentence(inputs.transfer)} {damage_sentences(inputs.transfer)[0]}",
+        "Transfer between tasks": transfer_sentence(inputs.transfer),
+        "Damage by tuning": damage_sentences(inputs.transfer)[0],
         "Task space": " ".join(contrast_sentences(inputs.space)),
         "Shared parameters": sharing_sentence(inputs.gradients),
     }
