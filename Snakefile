@@ -4,6 +4,7 @@
 #   results/{suite}/corpus/{split}.zarr, tasks/{task}.zarr, behaviour.zarr, similarity.zarr
 #   results/{suite}/activations/{site}/{revision}/{split}.zarr
 #   results/{suite}/{comparison}/{variant}/seed{seed}/crosscoder, evaluation.zarr, attribution/{task}.zarr, relie.zarr
+#   results/{suite}/taskspace/transfer.zarr, space.zarr
 #   results/{suite}/report/index.html
 from snakemake.utils import min_version
 
@@ -26,6 +27,10 @@ include: "workflow/rules/attribution.smk"
 include: "workflow/rules/seeds.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/features.smk"
+include: "workflow/rules/gradients.smk"
+include: "workflow/rules/tunings.smk"
+include: "workflow/rules/taskspace.smk"
+include: "workflow/rules/bridge.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/order.smk"

@@ -31,13 +31,14 @@ from chronocoder.suites.nursery.tokenizer import train_tokenizer
 VOCABULARY = 400
 WIDTH, BLOCKS, HEADS = 32, 3, 2
 NOUNS = {"en": ("cat", "dog", "boy", "guard"), "fr": ("chat", "chien", "gar\u00e7on", "garde")}
+ADJECTIVES = ("", "old ", "small ", "happy ")
 VERBS = {"en": (("sees", "see"), ("walks", "walk")), "fr": (("voit", "voient"), ("marche", "marchent"))}
 
 
-def sentences(language: str) -> list[tuple[str, str]]:
-    """Return right and wrong sentences of a language."""
+def sentences(language: str, adjectives: Sequence[str] = ("",)) -> list[tuple[str, str]]:
+    """Return right and wrong sentences of a language, their nouns behind each of the adjectives."""
     found = []
-    for noun in NOUNS[language]:
+    for noun in [adjective + noun for noun in NOUNS[language] for adjective in adjectives]:
         for one, several in VERBS[language]:
             subjects = ("the {}", "the {}s") if language == "en" else ("le {}", "les {}s")
             found += [(f"{subjects[0].format(noun)} {one}", f"{subjects[0].format(noun)} {several}")]
@@ -133,7 +134,8 @@ def serve_blimp(hub: HubServer, sets: Mapping[str, str]) -> None:
     for name, phenomenon in sets.items():
         methods = {"simple_LM_method": True, "one_prefix_method": True, "two_prefix_method": False}
         labels = {"field": "morphology", "linguistics_term": phenomenon, "UID": name, **methods}
-        rows = [{"sentence_good": f"{a}.", "sentence_bad": f"{b}.", **labels} for a, b in sentences("en")]
+        pairs = sentences("en", ADJECTIVES)
+        rows = [{"sentence_good": f"{right}.", "sentence_bad": f"{wrong}.", **labels} for right, wrong in pairs]
         files[f"{name}/train-00000-of-00001.parquet"] = _table(".parquet", rows)
     files["README.md"] = _card({name: f"{name}/train-*" for name in sets})
     hub.dataset("nyu-mll/blimp").push("main", files)

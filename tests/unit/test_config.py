@@ -20,6 +20,7 @@ from chronocoder.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+del DEFAULT["suites"]["nursery"]["taskspace"]  # which names tasks and comparisons that tests take away
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -71,8 +72,10 @@ WRONG = [
     (
         "suites.nursery.comparisons",
         {},
-        r"suites\.nursery\.comparisons: empty, and no comparison of another suite .* as revision@nursery; add one",
+        r"suites\.nursery\.comparisons: empty, and no comparison of another suite .* as revision@nursery; add one,"
+        r" or a taskspace, or remove the suite",
     ),
+    ("variants", {}, r"variants: empty, and suites\.nursery has comparisons; define a variant"),
     (
         "suites.nursery.comparisons.onset.baseline",
         ["early", "late"],
@@ -343,6 +346,115 @@ def test_a_baseline_is_at_the_same_site_and_of_the_same_variants() -> None:
     )
     with pytest.raises(ConfigError, match=message):
         parse_experiment(with_baseline(variants=["batchtopk"]), "config.yaml")
+
+
+SPACE = {"checkpoints": ["step64", "step320"]}
+WRONG_SPACES: list[tuple[dict[str, Any], str]] = [
+    ({"checkpoints": []}, r"taskspace\.checkpoints: List should have at least 1 item after validation, not 0"),
+    (
+        {"checkpoints": ["step65"]},
+        r"taskspace\.checkpoints: 'step65' is not among the suite's checkpoints; choose from step0, step1, ",
+    ),
+    ({"checkpoints": ["step64", "step64"]}, r"taskspace\.checkpoints: 'step64' is named twice; name it once"),
+    (
+        {"checkpoints": ["step320", "step64"]},
+        r"taskspace\.checkpoints \['step320', 'step64'\] must be in order of training; list them as step64, step320$",
+    ),
+    ({"tasks": ["reflexive_number"]}, r"taskspace\.tasks: List should have at least 2 items after validation, not 1"),
+    (
+        {"tasks": ["reflexive_number", "reflexive_numbre"]},
+        r"taskspace\.tasks: 'reflexive_numbre' is not among the suite's tasks; choose from agreement_simple, ",
+    ),
+    (
+        {"tasks": ["agreement_simple", "determiner_noun"], "hypothesis": {"nouns": ["reflexive_number"]}},
+        r"taskspace\.hypothesis: 'reflexive_number' is not among the tasks of the task space; choose from"
+        r" agreement_simple, determiner_noun$",
+    ),
+    (
+        {"hypothesis": {"one": ["reflexive_number"], "other": ["reflexive_number"]}},
+        r"taskspace\.hypothesis: 'reflexive_number' is named twice; name it once",
+    ),
+    (
+        {"bridge": ["identity"]},
+        r"taskspace\.bridge: 'identity' is not among the comparisons that the report is about; choose from"
+        r" abstraction, onset, course$",
+    ),
+    (
+        {"checkpoints": ["step0"], "bridge": ["abstraction"]},
+        r"taskspace\.bridge: 'abstraction' has no checkpoint among step0; add one to taskspace\.checkpoints$",
+    ),
+    ({"steps": 3}, r"taskspace\.steps: unknown key; remove it or correct its spelling"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG_SPACES)
+def test_wrong_task_space_of_a_suite_is_explained(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"suites\.nursery[.:] ?{message}"):
+        parse_experiment(changed("suites.nursery.taskspace", SPACE | values), "config.yaml")
+
+
+def test_a_task_space_needs_two_tasks() -> None:
+    config = changed("suites.nursery.taskspace", SPACE)
+    config["suites"]["nursery"] |= {"tasks": {"agreement_simple": {"kind": "nursery"}}, "contrasts": {}}
+    message = r"suites\.nursery: taskspace: relates tasks, and the suite has only agreement_simple; add one"
+    with pytest.raises(ConfigError, match=message):
+        parse_experiment(config, "config.yaml")
+
+
+FTGD = {"objective": "differential", "fraction": 0.1}
+WRONG_TUNINGS: list[tuple[dict[str, Any], str]] = [
+    ({"seeds": []}, r"taskspace\.seeds: List should have at least 1 item"),
+    ({"seeds": [3, 3]}, r"taskspace\.seeds: seeds \[3, 3\] repeat; list each of them once"),
+    ({"methods": {}}, r"taskspace\.methods: Dictionary should have at least 1 item"),
+    (
+        {"methods": {"plain": {"objective": "right", "fraction": 1.0}, "ftgd": FTGD}},
+        r"taskspace\.methods: methods\.plain\.objective 'right' of the first method makes the task space; list one with"
+        r" objective differential first",
+    ),
+    ({"methods": {"ftgd": {"objective": "differential"}}}, r"taskspace\.methods\.ftgd\.fraction: missing; give it"),
+    ({"methods": {"ftgd": FTGD | {"fraction": 0}}}, r"ftgd\.fraction: Input should be greater than 0 \(found 0\)"),
+    ({"methods": {"ftgd": FTGD | {"fraction": 2}}}, r"ftgd\.fraction: Input should be less than or equal to 1"),
+    ({"methods": {"ftgd": FTGD | {"objective": "wrong"}}}, r"objective: Input should be 'differential', 'right' or"),
+    ({"methods": {"ftgd": FTGD | {"learning_rate": 0}}}, r"ftgd\.learning_rate: Input should be greater than 0"),
+    ({"methods": {"ftgd": FTGD | {"rate": 1}}}, r"taskspace\.methods\.ftgd\.rate: unknown key; remove it"),
+    ({"held_out": 1.0}, r"taskspace\.held_out: Input should be less than 1"),
+    ({"selection": "batch"}, r"taskspace\.selection: Input should be 'task' or 'step'"),
+    ({"gradient_groups": 1}, r"taskspace\.gradient_groups: Input should be greater than or equal to 2"),
+    ({"smallest_gain": -0.1}, r"taskspace\.smallest_gain: Input should be greater than or equal to 0"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG_TUNINGS)
+def test_wrong_tuning_is_explained(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_experiment(changed("taskspace", values), "config.yaml")
+
+
+def test_a_task_space_needs_no_crosscoders() -> None:
+    config = changed("suites.nursery.taskspace", SPACE)
+    config["suites"]["nursery"]["comparisons"] = {}
+    del config["variants"]
+    experiment = parse_experiment(config, "config.yaml")
+    suite = experiment.suites["nursery"]
+    assert experiment.variants == {} and suite.reported and suite.sites == ["residual.2"] and suite.bridged == []
+
+
+def test_a_task_space_relates_all_tasks_and_groups_them_by_phenomenon() -> None:
+    suite = parse_experiment(changed("suites.nursery.taskspace", SPACE), "config.yaml").suites["nursery"]
+    assert suite.space_tasks == list(suite.tasks)
+    assert suite.hypothesis == {name: name for name in suite.tasks}, "the grammar's tasks are phenomena of their own"
+    assert suite.bridged == ["abstraction", "onset", "course"]
+    values = {"tasks": ["reflexive_number", "determiner_noun"], "hypothesis": {"nouns": ["determiner_noun"]}}
+    changed_space = changed("suites.nursery.taskspace", {"checkpoints": ["step16"], **values})
+    suite = parse_experiment(changed_space, "config.yaml").suites["nursery"]
+    assert suite.hypothesis == {"determiner_noun": "nouns", "reflexive_number": "reflexive_number"}
+    assert suite.bridged == ["onset"], "the others have no checkpoint in common with it"
+
+
+def test_a_scan_studies_the_checkpoints_of_the_task_space() -> None:
+    config = changed("suites.nursery.taskspace", {"checkpoints": ["step8"]})
+    config["suites"]["nursery"] |= {"scan": {}, "comparisons": {}}
+    assert parse_experiment(config, "config.yaml").suites["nursery"].studied == ["step8"]
 
 
 def test_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:

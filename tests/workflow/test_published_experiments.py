@@ -35,6 +35,10 @@ SETS = {
     "regular_plural_subject_verb_agreement_1": "subject_verb_agreement",
     "distractor_agreement_relational_noun": "subject_verb_agreement",
 }
+OTHER_SETS = {
+    "determiner_noun_agreement_1": "determiner_noun_agreement",
+    "determiner_noun_agreement_irregular_1": "determiner_noun_agreement",
+}
 
 
 def published(name: str) -> dict[str, Any]:
@@ -46,7 +50,8 @@ def published(name: str) -> dict[str, Any]:
 def test_whole_dag_is_built_without_a_network(name: str, tmp_path: Path) -> None:
     config = published(name)
     planned = Workflow(tmp_path, config, ("--quiet", "rules"), NO_HUB).planned()
-    assert planned["write_report"] == len(config["suites"]) and planned["train_crosscoder"] >= 1
+    assert planned["write_report"] == len(config["suites"])
+    assert planned["tune_task" if "taskspace" in name else "train_crosscoder"] >= 1
     if name == "pythia-1b":
         assert (planned["download_checkpoint"], planned["build_task"], planned["scan_checkpoint"]) == (154, 67, 154)
         assert planned["train_crosscoder"] == 8 * 2 * 3
@@ -84,6 +89,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
     with hub_server() as server:
         revisions = ("step0", "step512", "step2000", "step143000")
         stand_ins.serve_models(server, "EleutherAI/pythia-1b", revisions, stand_ins.pythia)
+        stand_ins.serve_models(server, "EleutherAI/pythia-70m", revisions[1::2], stand_ins.pythia)
         revisions = ("step2000-tokens4B", "step16000-tokens33B", "step1454000-tokens3048B")
         stand_ins.serve_models(server, "allenai/OLMo-1B-0724-hf", revisions, stand_ins.olmo)
         revisions = ("global_step10000", "global_step100000")
@@ -93,7 +99,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
         stand_ins.serve_text(server, "monology/pile-uncopyrighted", "train/00.jsonl.zst")
         stand_ins.serve_text(server, "emozilla/dolma-v1_7-30B", "000_00000.parquet")
         stand_ins.serve_text(server, "allenai/c4", "multilingual/c4-{language}.json.gz", ["en", "fr"])
-        stand_ins.serve_blimp(server, SETS)
+        stand_ins.serve_blimp(server, SETS | OTHER_SETS)
         stand_ins.serve_multiblimp(server, {"eng": "en", "fra": "fr"})
         yield server
 
@@ -141,6 +147,27 @@ def test_pythia_reaches_its_report(hub: HubServer, tmp_path: Path) -> None:
     relie = xr.open_zarr(results / "course/batchtopk/seed124/relie.zarr")
     assert relie["tokens_seen"].values.tolist() == [1_073_741_824, 4_194_304_000, 299_892_736_000]
     assert set(relie["phenomenon"].values.tolist()) == {"subject_verb_agreement"}
+
+
+def test_a_task_space_of_pythia_reaches_its_report(hub: HubServer, tmp_path: Path) -> None:
+    """By naming checkpoints and tasks, without crosscoders."""
+    config = published("smoke/taskspace-pythia-70m")
+    suite = config["suites"]["pythia-70m"]
+    suite["corpus"] |= {"train_tokens": 640, "validation_tokens": 640, "sequence_length": 32}
+    suite["site"] = "residual.1"
+    config["results"] = "results"
+    config["taskspace"] |= {"seeds": [0], "steps": 2, "sequences": 8, "permutations": 50, "bootstrap_samples": 50}
+    results = run(tmp_path, config, hub)
+    transfer = xr.open_zarr(results / "taskspace/transfer.zarr").load()
+    assert transfer["source"].values.tolist() == transfer["target"].values.tolist() == list(SETS | OTHER_SETS)
+    assert transfer["group"].values.tolist() == list((SETS | OTHER_SETS).values())
+    assert transfer["tokens_seen"].values.tolist() == [1_073_741_824, 299_892_736_000]
+    assert transfer["mean_transfer"].notnull().all() and transfer["mean_loss_change"].notnull().all()
+    space = xr.open_zarr(results / "taskspace/space.zarr")
+    assert space["similarity"].sel(basis="gradients").notnull().all()
+    assert space["contrast_smallest_p"].sel(basis="gradients").values == pytest.approx(1 / 3), (
+        "of three ways to pair four"
+    )
 
 
 def test_olmo_reaches_its_report(hub: HubServer, tmp_path: Path) -> None:

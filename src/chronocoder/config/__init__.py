@@ -56,7 +56,15 @@ from chronocoder.config.tasks import (
     Task,
     TaskSettings,
 )
-from chronocoder.config.taskspace import DIFFERENTIAL, RIGHT, SWAPPED, MethodSettings, SpaceSettings, TaskSpaceSettings
+from chronocoder.config.taskspace import (
+    DIFFERENTIAL,
+    RIGHT,
+    SWAPPED,
+    MethodSettings,
+    SpaceSettings,
+    TaskSpaceSettings,
+    TuningSettings,
+)
 from chronocoder.settings import Settings
 
 __all__ = [
@@ -125,6 +133,7 @@ __all__ = [
     "TokenFiles",
     "TrainingSettings",
     "TrajectorySettings",
+    "TuningSettings",
     "files_at",
     "format_of",
     "is_pattern",

@@ -32,7 +32,7 @@ def check_foreign_checkpoints(suites: Mapping[str, Suite]) -> None:
 
 
 def check_every_suite_is_used(suites: Mapping[str, Suite]) -> None:
-    """Check that every suite has comparisons or supplies a checkpoint to those of another.
+    """Check that every suite has comparisons, a scan or a task space, or supplies a checkpoint to another's comparison.
 
     Raises:
         ValueError: names the one that does not.
@@ -44,10 +44,10 @@ def check_every_suite_is_used(suites: Mapping[str, Suite]) -> None:
         for checkpoint in comparison.checkpoints
     }
     for suite, settings in suites.items():
-        if not (settings.comparison_names or settings.scan or suite in supplying):
+        if not (settings.comparison_names or settings.scan or settings.taskspace or suite in supplying):
             raise ValueError(
                 f"suites.{suite}.comparisons: empty, and no comparison of another suite names a checkpoint of it as"
-                f" revision@{suite}; add one, or remove the suite"
+                f" revision@{suite}; add one, or a taskspace, or remove the suite"
             )
 
 

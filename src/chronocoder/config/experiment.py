@@ -42,7 +42,9 @@ class Experiment(Settings):
     results: str = Field("results", description="Directory that all results go to.")
     seeds: list[int] = Field([0], min_length=1, description="Seeds; each trains every crosscoder anew.")
     suites: dict[Name, Suite] = Field(min_length=1, description="Pretraining runs, by name.")
-    variants: dict[Name, Variant] = Field(min_length=1, description="Crosscoders, by name.")
+    variants: dict[Name, Variant] = Field(
+        default_factory=dict, description="Crosscoders, by name; none where no suite has comparisons."
+    )
     behaviour: BehaviourJobSettings = Field(
         default_factory=BehaviourJobSettings, description="Scoring checkpoints on tasks."
     )
@@ -128,8 +130,21 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _tuned_models_have_gradients(self) -> "Experiment":
+        for name, suite in self.suites.items():
+            if suite.taskspace is not None and suite.loading.quantization != NONE:
+                raise ValueError(
+                    f"suites.{name}.taskspace: copies are tuned in float32, and loading.quantization"
+                    f" {suite.loading.quantization} leaves weights without gradients; set it to {NONE}, or remove the"
+                    " task space"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _variants_exist(self) -> "Experiment":
         for suite_name, suite in self.suites.items():
+            if suite.comparison_names and not self.variants:
+                raise ValueError(f"variants: empty, and suites.{suite_name} has comparisons; define a variant")
             for name in suite.comparisons:
                 for variant in self.variants_of(suite_name, name):
                     self._check_variant(f"suites.{suite_name}.comparisons.{name}", variant)

@@ -51,6 +51,12 @@ class LoadingSettings(Settings):
         """The number format, as far as the settings tell: empty where it is that of the saved weights."""
         return "" if self.dtype == AS_SAVED else self.dtype
 
+    @property
+    def differentiable(self) -> "LoadingSettings":
+        """The same with weights in float32, which gradients and small changes of weights need, and not quantised."""
+        attention = AS_SAVED if self.attention == "flash_attention_2" else self.attention
+        return self.model_copy(update={"dtype": "float32", "quantization": NONE, "attention": attention})
+
     @model_validator(mode="after")
     def _flash_attention_has_half_precision(self) -> "LoadingSettings":
         if self.attention == "flash_attention_2" and self.dtype == "float32":

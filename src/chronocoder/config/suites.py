@@ -43,8 +43,8 @@ class Suite(Settings):
     )
     tasks: dict[Name, Task] = Field(min_length=1, description="Sets of minimal pairs, by name.")
     comparisons: Comparisons = Field(
-        description="Crosscoder inputs, by name; none where the suite only supplies checkpoints to others. `auto`: all"
-        " are chosen."
+        description="Crosscoder inputs, by name; none where the suite only supplies checkpoints to others, or has a"
+        " `scan` or a `taskspace`. `auto`: all are chosen."
     )
     auto: ChoiceSettings | None = Field(
         None, description="Choose comparisons beside those given; the budget, the default one with `comparisons: auto`."
@@ -127,9 +127,9 @@ class Suite(Settings):
 
     @property
     def sites(self) -> list[str]:
-        """The sites that comparisons, given or chosen, are read at."""
+        """The sites that comparisons, given or chosen, are read at; where there are none, that of the suite."""
         chosen = {self.auto.site or self.site} if self.auto else set()
-        return sorted({self.site_of(name) for name in self.comparisons} | chosen)
+        return sorted({self.site_of(name) for name in self.comparisons} | chosen) or [self.site]
 
     @property
     def studied(self) -> list[str]:
@@ -272,23 +272,29 @@ class Suite(Settings):
         if self.taskspace is None:
             return
         order = list(self.tokens_seen)
+        grouped = [task for tasks in self.taskspace.hypothesis.values() for task in tasks]
         known = {
-            "checkpoints": (self.taskspace.checkpoints, order),
-            "tasks": (self.taskspace.tasks or [], list(self.tasks)),
-            "hypothesis": ([task for tasks in self.taskspace.hypothesis.values() for task in tasks], self.space_tasks),
-            "bridge": (self.taskspace.bridge or [], [*self.examined, *(self.auto.names if self.auto else [])]),
+            "checkpoints": ("the suite's checkpoints", self.taskspace.checkpoints, order),
+            "tasks": ("the suite's tasks", self.taskspace.tasks or [], list(self.tasks)),
+            "hypothesis": ("the tasks of the task space", grouped, self.space_tasks),
+            "bridge": (
+                "the comparisons that the report is about",
+                self.taskspace.bridge or [],
+                [*self.examined, *(self.auto.names if self.auto else [])],
+            ),
         }
-        for key, (names, possible) in known.items():
+        for key, (those, names, possible) in known.items():
             for number, name in enumerate(names):
                 if name not in possible:
                     raise ValueError(
-                        f"taskspace.{key}: '{name}' is not known here; choose from {', '.join(possible) or 'none'}"
+                        f"taskspace.{key}: '{name}' is not among {those}; choose from {', '.join(possible) or 'none'}"
                     )
                 if name in names[:number]:
                     raise ValueError(f"taskspace.{key}: '{name}' is named twice; name it once")
         if self.taskspace.checkpoints != sorted(self.taskspace.checkpoints, key=order.index):
             raise ValueError(
-                f"taskspace.checkpoints {self.taskspace.checkpoints} must be in order of training: {', '.join(order)}"
+                f"taskspace.checkpoints {self.taskspace.checkpoints} must be in order of training;"
+                f" list them as {', '.join(sorted(self.taskspace.checkpoints, key=order.index))}"
             )
         if len(self.space_tasks) < 2:
             raise ValueError(f"taskspace: relates tasks, and the suite has only {', '.join(self.tasks)}; add one")

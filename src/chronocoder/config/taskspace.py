@@ -7,6 +7,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from chronocoder.settings import Name, Settings
 
 DIFFERENTIAL, RIGHT, SWAPPED = "differential", "right", "swapped"
+FLOAT32_BYTES = 4
+LABELLINGS = 2
+"""Sets of gradients that are compared: with right and wrong as they are, and swapped in half of the pairs."""
+LARGEST_GRADIENTS = 1 << 31
+"""Bytes of the gradients of all groups of all tasks that are compared as they are."""
 
 
 class SpaceSettings(Settings):
@@ -39,17 +44,16 @@ class MethodSettings(Settings):
         " in half of the pairs, at random: what tuning does where there is nothing to learn."
     )
     fraction: float = Field(
-        gt=0, le=1, description="Fraction of the parameters that are updated: those of largest gradient by size."
+        gt=0,
+        le=1,
+        description="Fraction of the parameters that may be updated which are: those of largest gradient by size.",
     )
     learning_rate: PositiveFloat = Field(1e-4, description="Of Adam, constant.")
 
 
-class TaskSpaceSettings(Settings):
-    """How copies of checkpoints are tuned on tasks, and how the tasks are compared."""
+class TuningSettings(Settings):
+    """How copies of checkpoints are tuned on tasks."""
 
-    seeds: list[int] = Field(
-        [0, 1], min_length=1, description="Each splits the pairs and orders the batches anew, for every task."
-    )
     methods: dict[Name, MethodSettings] = Field(
         default_factory=lambda: {
             "ftgd": MethodSettings(objective="differential", fraction=0.01),
@@ -67,30 +71,15 @@ class TaskSpaceSettings(Settings):
     selection: Literal["task", "step"] = Field(
         "task",
         description="When the parameters to update are chosen: once, by the mean gradient over the pairs that are tuned"
-        " on (`task`), or in each step by the gradient of its batch (`step`).",
+        " on (`task`), or in each step by the gradient of its batch (`step`), which takes the memory of `fraction: 1`.",
     )
-    embeddings: bool = Field(True, description="Whether the embeddings, input and output, may be updated.")
+    embeddings: bool = Field(True, description="Whether the embeddings of tokens, input and output, may be updated.")
     sequences: PositiveInt = Field(
         64, description="Validation sequences on which the loss of general language modelling is measured."
     )
-    tokens_at_once: PositiveInt = Field(16_384, description="Tokens in one pass through a model.")
-    gradient_groups: PositiveInt = Field(
-        8, ge=2, description="Groups of pairs whose gradients span the subspace of a task, and tell its sampling error."
+    tokens_at_once: PositiveInt = Field(
+        16_384, description="Tokens in one pass through a model at most; fewer where their logits would not fit."
     )
-    sketch: PositiveInt = Field(
-        1 << 18, description="Dimensions that gradients of larger models are projected to, at random, for comparison."
-    )
-    top_features: PositiveInt = Field(
-        20, description="Features of largest |IE| of a task at a checkpoint, whose overlap is held against transfer."
-    )
-    permutations: PositiveInt = Field(10_000, description="Relabellings of the tasks behind each p-value.")
-    bootstrap_samples: PositiveInt = Field(1000, description="Resamples behind an interval.")
-    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
-    smallest_gain: NonNegativeFloat = Field(
-        0.0,
-        description="Gain of a task by tuning on itself, in its unit, up to which transfer relative to it is left out.",
-    )
-    seed: NonNegativeInt = Field(0, description="Seed of projections, permutations and resampling.")
 
     @property
     def main(self) -> str:
@@ -107,6 +96,56 @@ class TaskSpaceSettings(Settings):
                 f" one with objective {DIFFERENTIAL} first"
             )
         return methods
+
+
+class TaskSpaceSettings(TuningSettings):
+    """How copies of checkpoints are tuned on tasks, and how the tasks are compared."""
+
+    seeds: list[int] = Field(
+        [0, 1], min_length=1, description="Each splits the pairs and orders the batches anew, for every task."
+    )
+    gradient_groups: PositiveInt = Field(
+        8, ge=2, description="Groups of pairs whose gradients span the subspace of a task, and tell its sampling error."
+    )
+    sketch: PositiveInt = Field(
+        1 << 18,
+        description="Dimensions that gradients are projected to, at random, for comparison, where those of all groups"
+        " of all tasks would take more than 2 GiB.",
+    )
+    top_features: PositiveInt = Field(
+        20, description="Features of largest |IE| of a task at a checkpoint, whose overlap is held against transfer."
+    )
+    permutations: PositiveInt = Field(10_000, description="Relabellings of the tasks behind each p-value.")
+    bootstrap_samples: PositiveInt = Field(1000, description="Resamples behind an interval.")
+    confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
+    smallest_gain: NonNegativeFloat = Field(
+        0.0,
+        description="Gain of a task by tuning on itself, in its unit, up to which transfer relative to it is left out.",
+    )
+    seed: NonNegativeInt = Field(0, description="Seed of projections, permutations and resampling.")
+
+    @property
+    def tuning(self) -> TuningSettings:
+        """The part that the tunings depend on."""
+        return TuningSettings(**{name: getattr(self, name) for name in TuningSettings.model_fields})
+
+    @property
+    def gradients(self) -> "TaskSpaceSettings":
+        """The part that the comparison of gradients depends on; the rest is as by default."""
+        names = ("embeddings", "tokens_at_once", "gradient_groups", "sketch", "confidence", "seed")
+        main = MethodSettings(objective=DIFFERENTIAL, fraction=self.methods[self.main].fraction)
+        return TaskSpaceSettings(methods={self.main: main}, **{name: getattr(self, name) for name in names})
+
+    def sketched(self, parameters: int, tasks: int) -> int:
+        """Return how many dimensions gradients of so many parameters are projected to; 0 where they are kept whole."""
+        whole = LABELLINGS * tasks * self.gradient_groups * parameters * FLOAT32_BYTES
+        return self.sketch if whole > LARGEST_GRADIENTS else 0
+
+    @property
+    def bridging(self) -> "TaskSpaceSettings":
+        """What the bridge depends on: the main method and the first seed; what has no say in it is as by default."""
+        kept = self.model_copy(update={"seeds": self.seeds[:1], "methods": {self.main: self.methods[self.main]}})
+        return TaskSpaceSettings(**kept.model_dump(exclude={"sequences", "gradient_groups", "sketch", "smallest_gain"}))
 
     @field_validator("seeds")
     @classmethod

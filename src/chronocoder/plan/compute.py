@@ -35,7 +35,7 @@ class Prompts(NamedTuple):
         scored: last positions of each whose logits of the vocabulary are wanted; 0 where those of two answers are.
     """
 
-    number: int
+    number: float
     length: float
     scored: float = 0.0
 

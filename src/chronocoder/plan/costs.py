@@ -36,6 +36,14 @@ from chronocoder.plan.memory import (
 )
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE, blocks_up_to, rows_of, scan_entries, sequences_of
+from chronocoder.plan.taskspace import (
+    bridge_cost,
+    gradients_cost,
+    joining_cost,
+    mapping_cost,
+    transfer_cost,
+    tuning_cost,
+)
 
 BLOCK_TOKENS = 4096
 """Tokens of which evaluation and examples hold the codes at once."""
@@ -64,6 +72,9 @@ LOADING = (
     "evaluate_crosscoder",
     "attribute_task",
     "ablate_task",
+    "tune_task",
+    "compare_gradients",
+    "bridge_tasks",
 )
 """Rules whose jobs load models; trainings where they stream."""
 
@@ -292,4 +303,10 @@ COSTS: dict[str, Callable[[Place], Cost]] = {
     "measure_consolidation": consolidation_cost,
     "match_seeds": matching_cost,
     "compare_baseline": baseline_cost,
+    "tune_task": tuning_cost,
+    "collect_transfer": transfer_cost,
+    "compare_gradients": gradients_cost,
+    "collect_gradients": joining_cost,
+    "map_tasks": mapping_cost,
+    "bridge_tasks": bridge_cost,
 }

@@ -39,6 +39,8 @@ ABLATION_METADATA_BYTES = 137_000
 BASELINE_METADATA_BYTES = 32_000
 CONSOLIDATION_METADATA_BYTES = 55_000
 """Metadata of stores of 66, 64, 17 and 27 variables, measured."""
+TUNING_METADATA_BYTES = 20_000
+TRANSFER_NUMBERS, GRADIENT_NUMBERS, BRIDGE_NUMBERS = 10, 14, 20
 EFFECT_BYTES = 263
 """Bytes for each checkpoint and latent before compression, of a task with two conditions and three draws of random
 directions: effects with their ends, p-values, rates and shares as float32, and whether they are measurable; of the mean
@@ -140,6 +142,28 @@ def consolidation_bytes(crosscoder: CrosscoderShape, families: int) -> float:
     return families * crosscoder.checkpoints * crosscoder.latents * COMPRESSED + CONSOLIDATION_METADATA_BYTES
 
 
+def tuning_bytes(experiment: Experiment, pairs: float) -> float:
+    """Return the bytes of a tuning: float32 of each held-out pair before and after each method, and its task's name."""
+    return (4 * (1 + len(experiment.taskspace.methods)) + 2) * pairs + TUNING_METADATA_BYTES
+
+
+def transfer_bytes(experiment: Experiment, suite: Suite) -> float:
+    """Return the bytes of what tuning on each task does to each: 15 numbers and intervals of all seeds, and each's."""
+    assert suite.taskspace is not None
+    cells = len(suite.space_tasks) ** 2 * len(suite.taskspace.checkpoints) * len(experiment.taskspace.methods)
+    return 4.0 * cells * (2 * len(experiment.taskspace.seeds) + TRANSFER_NUMBERS) + STORE_BYTES
+
+
+def gradients_bytes(tasks: int) -> float:
+    """Return the bytes of the gradients at one checkpoint: `GRADIENT_NUMBERS` of every two tasks."""
+    return 4.0 * GRADIENT_NUMBERS * tasks**2 + STORE_BYTES
+
+
+def bridge_bytes(experiment: Experiment, suite: Suite, checkpoints: int) -> float:
+    """Return the bytes of a bridge to a crosscoder: `BRIDGE_NUMBERS` of every two tasks at each checkpoint."""
+    return 4.0 * BRIDGE_NUMBERS * checkpoints * len(suite.space_tasks) ** 2 + STORE_BYTES
+
+
 def disk_of(experiment: Experiment, shapes: Mapping[str, ModelShape]) -> list[Stored]:
     """Return what the outputs of an experiment take, suite by suite; logs and benchmarks are left out."""
     jobs = jobs_of(experiment)
@@ -156,14 +180,18 @@ def _of_suite(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[
     found = [] if isinstance(settings.source, LocalSource) else [_checkpoints(suite, experiment, shape, jobs)]
     if settings.scan is not None:
         found.append(_scan(suite, settings))
-    if not settings.comparisons:
+    if not (settings.comparisons or settings.taskspace):
         return found
     corpora = [corpus_bytes(corpus, split, vocabulary) for split in ("train", "validation")]
-    found += [Stored(suite, "corpus", 2, sum(corpora)), *_activations(experiment, suite, shape, jobs)]
+    found.append(Stored(suite, "corpus", 2, sum(corpora)))
     examples = [examples_of(suite, settings, task) for task in settings.tasks]
     texts = [expected_texts(task) for task in settings.tasks.values()]
     tokens = [pairs * of.tokens for pairs, of in zip(examples, texts, strict=True)]
-    found += _of_runs(experiment, suite, shape, jobs, tokens)
+    if settings.comparisons:
+        found += _activations(experiment, suite, shape, jobs)
+        found += _of_runs(experiment, suite, shape, jobs, tokens)
+    if settings.taskspace:
+        found += _of_taskspace(experiment, suite, dict(zip(settings.tasks, examples, strict=True)), jobs)
     read = TEXT_BYTES * sum(pairs * of.number for pairs, of in zip(examples, texts, strict=True))
     count = len(settings.tasks)
     if not settings.reported:
@@ -252,6 +280,23 @@ def _of_runs(
             else []
         ),
         *([Stored(suite, "baselines", len(baselines), sum(baselines))] if baselines else []),
+    ]
+
+
+def _of_taskspace(experiment: Experiment, suite: str, examples: Mapping[str, int], jobs: list[Job]) -> list[Stored]:
+    """Return the tunings, and what they and the gradients come to, of tasks with so many pairs."""
+    settings = experiment.suites[suite]
+    assert settings.taskspace is not None
+    checkpoints = len(settings.taskspace.checkpoints)
+    pairs = experiment.taskspace.held_out * sum(examples[task] for task in settings.space_tasks)
+    tunings = sum(job.rule == "tune_task" for job in jobs)
+    bridges = [job for job in jobs if job.rule == "bridge_tasks"]
+    gradients = 2 * checkpoints * gradients_bytes(len(settings.space_tasks))
+    small = transfer_bytes(experiment, settings) + gradients + STORE_BYTES
+    small += sum(bridge_bytes(experiment, settings, checkpoints) for _ in bridges)
+    return [
+        Stored(suite, "tunings", tunings, tunings * tuning_bytes(experiment, pairs)),
+        Stored(suite, "task space", 3 + checkpoints + len(bridges), small),
     ]
 
 

@@ -23,7 +23,7 @@ class Job(NamedTuple):
         suite: the suite; empty for `all`.
         comparison: the comparison.
         variant: the variant.
-        seed: the seed.
+        seed: the seed, of a crosscoder or of a tuning.
         task: the task.
         tasks: where models are run on tasks, those that it works on: its own and some that wait, or none where another
             job works on its own.
@@ -61,13 +61,15 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
         yield Job("check_checkpoints", suite)
     if settings.scan:
         yield from _jobs_of_scan(experiment, suite)
-    if not settings.comparisons:
+    if not (settings.comparisons or settings.taskspace):
         return
     yield from _jobs_of_text(experiment, suite)
     for revision in settings.studied if settings.reported else []:
         yield from _jobs_of_checkpoint(experiment, suite, revision)
     yield from _harvests(experiment, suite)
     yield from _jobs_of_runs(experiment, suite)
+    if settings.taskspace:
+        yield from _jobs_of_taskspace(experiment, suite)
     if settings.reported:
         yield from _jobs_of_report(experiment, suite)
 
@@ -105,7 +107,8 @@ def _jobs_of_scan(experiment: Experiment, suite: str) -> Iterator[Job]:
 
 
 def _jobs_of_report(experiment: Experiment, suite: str) -> Iterator[Job]:
-    yield from _on_tasks(experiment, Job("score_task", suite), experiment.behaviour.tasks_per_job)
+    tasks = tuple(experiment.suites[suite].tasks)
+    yield from _on_tasks(tasks, Job("score_task", suite), experiment.behaviour.tasks_per_job)
     listing = "choose_comparisons" if experiment.suites[suite].auto else "list_comparisons"
     for rule in ("collect_behaviour", "compare_checkpoints", listing, "write_report"):
         yield Job(rule, suite)
@@ -133,19 +136,40 @@ def _jobs_of_runs(experiment: Experiment, suite: str) -> Iterator[Job]:
 
 def _jobs_of_run(experiment: Experiment, training: Job) -> Iterator[Job]:
     """Yield a training and the jobs about its crosscoder; controls and single checkpoints are measured, no more."""
-    examined = experiment.suites[training.suite].comparisons[training.comparison].examined
+    suite = experiment.suites[training.suite]
+    examined, tasks = suite.comparisons[training.comparison].examined, tuple(suite.tasks)
     yield training
     yield training._replace(rule="evaluate_crosscoder")
     for rule in ("attribute_task", "ablate_task") if examined else ("attribute_task",):
-        yield from _on_tasks(experiment, training._replace(rule=rule), experiment.attribution_jobs.tasks_per_job)
+        yield from _on_tasks(tasks, training._replace(rule=rule), experiment.attribution_jobs.tasks_per_job)
     for rule in ("collect_attributions", "find_examples") if examined else ("collect_attributions",):
         yield training._replace(rule=rule)
-    if examined and experiment.suites[training.suite].families:
+    if examined and suite.families:
         yield training._replace(rule="measure_consolidation")
 
 
-def _on_tasks(experiment: Experiment, job: Job, size: int) -> Iterator[Job]:
-    """Yield a job for each task of a suite, as if the first one that waits always worked on the next tasks as well."""
-    tasks = tuple(experiment.suites[job.suite].tasks)
+def _jobs_of_taskspace(experiment: Experiment, suite: str) -> Iterator[Job]:
+    """Yield the tunings and gradients of a suite's checkpoints, what they come to, and bridges to its crosscoders."""
+    settings = experiment.suites[suite]
+    assert settings.taskspace is not None
+    tasks = tuple(settings.space_tasks)
+    for revision in settings.taskspace.checkpoints:
+        yield from _jobs_of_checkpoint(experiment, suite, revision)
+        for seed in experiment.taskspace.seeds:
+            tuning = Job("tune_task", suite, seed=seed, revision=revision)
+            yield from _on_tasks(tasks, tuning, experiment.behaviour.tasks_per_job)
+    yield Job("collect_transfer", suite)
+    for revision in settings.taskspace.checkpoints:
+        yield Job("compare_gradients", suite, tasks=tasks, revision=revision)
+    for rule in ("collect_gradients", "map_tasks"):
+        yield Job(rule, suite)
+    for comparison in filter(settings.comparisons.__contains__, settings.bridged):
+        for variant in experiment.variants_of(suite, comparison):
+            for seed in experiment.seeds:
+                yield Job("bridge_tasks", suite, comparison, variant, seed, tasks=tasks)
+
+
+def _on_tasks(tasks: tuple[str, ...], job: Job, size: int) -> Iterator[Job]:
+    """Yield a job for each task, as if the first one that waits always worked on the next tasks as well."""
     for place, task in enumerate(tasks):
         yield job._replace(task=task, tasks=tasks[place : place + size] if place % size == 0 else ())

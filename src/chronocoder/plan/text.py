@@ -27,8 +27,12 @@ def plan_text(plan: Plan) -> str:
     parts = [
         "What a whole run costs; what is done already is not taken off.",
         _table("Jobs by rule", RULE_HEADINGS, _rule_rows(plan)),
-        _table("Trainings, each", TRAINING_HEADINGS, _training_rows(plan)),
-        _table("Effects of features on all tasks, each", EFFECTS_HEADINGS, _effects_rows(plan)),
+        *([_table("Trainings, each", TRAINING_HEADINGS, _training_rows(plan))] if plan.trainings else []),
+        *(
+            [_table("Effects of features on all tasks, each", EFFECTS_HEADINGS, _effects_rows(plan))]
+            if plan.effects
+            else []
+        ),
         _table("Bytes on disk", ("suite", "what", "number", "bytes"), _store_rows(plan)),
         *(
             f"{suite} chooses its comparisons: priced is all that its budget allows ({budget})."
