@@ -33,12 +33,13 @@ from chronocoder.report.taskspace_bridge import (
     bridge_tables,
     draw_bridges,
     hidden_pairs,
-    removal,
 )
 from chronocoder.report.taskspace_gradients import (
+    MEASURES,
     draw_gradient_courses,
     draw_gradients,
     group_means,
+    level_means,
     sharing_sentence,
 )
 from chronocoder.report.taskspace_section import space_figures, space_findings
@@ -249,18 +250,33 @@ def test_units_that_differ_are_not_named_as_one(transfer: xr.Dataset) -> None:
 
 def test_gradients_within_and_between_groups_are_means_over_pairs_of_different_tasks() -> None:
     store = gradients_store()
-    means = group_means(store, "shared_parameters", "shared_chance")
+    means = group_means(store, "shared_parameters")
     for name, same in (("within groups", True), ("between groups", False)):
         shared = store["shared_parameters"].sel(checkpoint="step20")
         slow = [float(shared.sel(task=one, other_task=other)) for one, other in pairs_of(same)]
         assert means[name][2] == pytest.approx(np.mean(slow))
-    assert group_means(store, "subspace_overlap", "subspace_chance")["chance"] == pytest.approx([0.03] * 3)
-    within, between, chance = (f"{100 * means[name][2]:.0f}" for name in ("within groups", "between groups", "chance"))
-    assert f"and {within}\u00a0% within groups and " in sharing_sentence(store) and int(within) > int(between)
-    assert sharing_sentence(store).endswith(f"at step20 (by chance {100 * means['chance'][2]:.1f}\u00a0%).") and chance
+    chance = level_means(store, MEASURES["shared parameters"])["chance"]
+    slow = [store["shared_chance"].sel(task=a, other_task=b) for a, b in [*pairs_of(True), *pairs_of(False)]]
+    assert chance[2] == pytest.approx(np.mean([float(values[2]) for values in slow]))
+    assert level_means(store, MEASURES["overlap of subspaces"])["chance"] == pytest.approx([0.03] * 3)
+    within, between = (
+        f"{100 * means[name][2]:.{digits}f}" for name, digits in (("within groups", 0), ("between groups", 1))
+    )
+    assert sharing_sentence(store).endswith(
+        f", and {within}\u00a0% within groups and {between}\u00a0% between groups at step20 ({100 * (chance[2] + 0.02):.1f}"
+        f"\u00a0% with right and wrong swapped in one of them, {100 * chance[2]:.1f}\u00a0% by chance)."
+    )
     assert sharing_sentence(store).count("by chance") == 2
     assert sharing_sentence(gradients_store(ONCE)).count("by chance") == 1
     assert "within groups" not in sharing_sentence(gradients_store(ALONE))
+
+
+def test_a_comparison_of_gradients_that_is_not_known_of_all_pairs_is_averaged_over_the_others() -> None:
+    store = gradients_store()
+    store["corrected_cosine"].loc[{"task": "near", "other_task": "far"}] = np.nan
+    pairs = [pair for pair in pairs_of(True) if pair != ("near", "far")]
+    slow = [float(store["corrected_cosine"].sel(checkpoint="step10", task=a, other_task=b)) for a, b in pairs]
+    assert group_means(store, "corrected_cosine")["within groups"][1] == pytest.approx(np.mean(slow))
 
 
 def test_gradient_matrices_stand_two_by_two_and_leave_out_a_diagonal_that_tells_nothing() -> None:
@@ -271,8 +287,16 @@ def test_gradient_matrices_stand_two_by_two_and_leave_out_a_diagonal_that_tells_
     ]
     cosine, shared = (figure["data"][0] for figure in drawn["Cosine of gradients and shared parameters"]["step20"])
     assert [cosine["z"][place][place] for place in range(7)] == [0.9] * 7
-    assert all(shared["z"][place][place] is None for place in range(7))
-    assert cosine["zmin"] == -cosine["zmax"] and shared["zmin"] == 0 and len(shared["customdata"][0][0]) == 1
+    corrected = drawn["Cosine, corrected for sampling and overlap of subspaces"]["step20"][0]["data"][0]
+    assert all(corrected["z"][place][place] is None for place in range(7))  # one by definition
+    assert cosine["zmin"] == -cosine["zmax"] and shared["zmin"] == 0
+    first, other = KNOWN.tasks[0], "far"
+    level = [float(gradients_store()[f"shared_{name}"].sel(checkpoint="step20", task=first, other_task=other))
+             for name in ("swapped", "chance")]  # fmt: skip
+    assert shared["customdata"][0][1] == pytest.approx(level, abs=5e-4)
+    assert shared["hovertemplate"].index("swapped: %{customdata[0]") < shared["hovertemplate"].index(
+        "chance: %{customdata[1]"
+    )
     titles = [figure["title"] for figure in draw_gradient_courses(gradients_store())]
     assert titles == [
         "Cosine of gradients",
@@ -356,31 +380,6 @@ def test_stability_stands_beside_both_controls() -> None:
     assert rows["From gradients"][2][1][6] == "–"
 
 
-def test_removal_is_summed_over_pairs_that_share_features_and_transfer_for_certain() -> None:
-    at = bridge_store(left_without_shared=0.25).sel(checkpoint="step20")
-    at["shared_features"].loc[{"source": "near", "target": "far"}] = 0
-    kept = [
-        (a, b)
-        for a, b in [*pairs_of(True), *pairs_of(False)]
-        if float(at["transfer_intact_low"].sel(source=a, target=b)) > 0
-        and int(at["shared_features"].sel(source=a, target=b)) > 0
-    ]
-    found = removal(at)
-    assert ("near", "far") not in kept and found.pairs == len(kept)
-    assert (found.without_shared, found.without_others) == pytest.approx((0.25, 0.9))
-    below = sum(
-        float(at["transfer_without_shared_high"].sel(source=a, target=b))
-        < float(at["transfer_without_others_low"].sel(source=a, target=b))
-        for a, b in kept
-    )
-    assert (found.less_without_shared, found.less_without_others) == (below, 0) and below > 0
-    pairs = removal(bridge_store().sel(checkpoint="step20")).pairs
-    assert bridge_sentences(bridge_store(left_without_shared=0.25))[1].startswith(
-        f"Over the {pairs} ordered pairs of tasks that share features and transfer for certain, 25\u00a0% of the"
-        " transfer is left without the shared features, against 90\u00a0% without as many others of like effect"
-    )
-
-
 def test_bridge_is_told_as_measured() -> None:
     assert bridge_sentences(bridge_store())[0] == (
         "at step20, a task transfers more to tasks with which it shares more features: Spearman’s ρ is 0.60 over"
@@ -392,21 +391,30 @@ def test_bridge_is_told_as_measured() -> None:
     assert "a task transfers less to tasks with which" in bridge_sentences(reverse)[0]
     reverse["correlation"][:] = np.nan
     assert bridge_sentences(reverse)[0] == ("at step20, transfer cannot be correlated with the overlap of features.")
-    nothing = bridge_store()
-    nothing["shared_features"][:] = 0
-    assert bridge_sentences(nothing)[1] == (
-        "No two tasks share features and transfer for certain, so that none could be removed."
-    )
-    nothing = nothing.assign_attrs(comparison="pair", variant="l1", seed=0)
-    assert bridge_tables([nothing])["pair · l1 · seed 0"][2][1] == [
-        "0.60 (p = 0.004)",
-        "0.50 (p = 0.004)",
-        "0",
-        "–",
-        "–",
-        "0",
-        "0",
+    nothing = bridge_store().assign_attrs(comparison="pair", variant="l1", seed=0)
+    nothing["pairs_compared"][:] = 0
+    nothing["removed_by_shared"][:] = np.nan
+    assert bridge_sentences(nothing)[1:] == [
+        "Whether shared features carry transfer cannot be told: no task transfers to another for certain and shares"
+        " features with it beside which there are others of like effect."
     ]
+    row = bridge_tables([nothing])["pair · l1 · seed 0"][2]
+    assert row.checkpoint == "step20" and row.correlations == ["0.60 (p = 0.004)", "0.50 (p = 0.004)"]
+    assert row.removals["within groups"][:2] == ["0", "– (53\u00a0% to 67\u00a0%)"]
+
+
+def test_what_goes_without_shared_features_stands_beside_what_goes_without_others() -> None:
+    _, within, between = bridge_sentences(bridge_store())
+    assert within == (
+        "Of the transfer within groups, 60\u00a0% goes without the shared features and 10\u00a0% without as many others of"
+        " like effect: a difference of 50\u00a0% (42\u00a0% to 58\u00a0%) over 10 ordered pairs."
+    )
+    assert between.startswith("Of the transfer between groups, 60\u00a0% goes") and between.endswith(
+        "over 32 ordered pairs."
+    )
+    less = bridge_sentences(bridge_store(left_without_shared=0.95))[1]
+    assert "a difference of −5\u00a0% (−13\u00a0% to 3\u00a0%)" in less
+    assert len(bridge_sentences(bridge_store(ALONE))) == 2  # no two tasks are of one group
 
 
 def test_figures_of_a_bridge_show_all_pairs_or_as_many_as_can_be_told_apart(inputs: ReportInputs) -> None:
@@ -419,7 +427,11 @@ def test_figures_of_a_bridge_show_all_pairs_or_as_many_as_can_be_told_apart(inpu
             source, target = (name.replace(" ", "_") for name in text.split(" → "))
             at = store.sel(source=source, target=target)
             assert [x, y] == pytest.approx([float(at["feature_overlap"]), float(at["transfer"])], abs=5e-4)
-    assert [trace["name"] for trace in removed["data"]][1] == "without shared features"
+    others, shared, _ = removed["data"]
+    assert [others["name"], shared["name"]] == ["without as many others", "without shared features"]
+    assert list(others["x"]) == list(shared["x"]) and len(shared["x"]) == int(
+        ((store["shared_features"] > 0) & (store["source"] != store["target"])).sum()
+    )
     assert hidden_pairs(inputs.bridges) == (42, 42) and hidden_pairs([]) == (0, 0)
     large = bridge_store(Known(groups={"a": [f"a{of}" for of in range(15)], "b": [f"b{of}" for of in range(15)]}))
     large = large.assign_attrs(comparison="pair", variant="l1", seed=0)

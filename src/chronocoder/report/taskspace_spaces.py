@@ -177,7 +177,7 @@ def _panel(of_basis: xr.Dataset, place: int) -> Json:
 
 def _axis_text(of_basis: xr.Dataset, place: int, axis: int) -> str:
     part = float(of_basis["explained"].isel(checkpoint=place, axis=axis))
-    return f"{percent(part)} of the variance" if np.isfinite(part) else ""
+    return f"axis {axis + 1}: {percent(part)}" if np.isfinite(part) else f"axis {axis + 1}"
 
 
 def _courses(of_basis: xr.Dataset, basis: str) -> list[Json]:
@@ -190,9 +190,11 @@ def _courses(of_basis: xr.Dataset, basis: str) -> list[Json]:
         Line("relabelled tasks", value["stability_chance"][None], PALETTE[8], "dot"),
     ]
     if basis == TRANSFER:
-        stability.append(
-            Line("between seeds, one checkpoint", of_basis["seed_stability"].values[None], PALETTE[2], "dash")
-        )
+        of_seeds = {"between seeds, same checkpoint": "", "between seeds, checkpoint before": "_before"}
+        stability += [
+            Line(label, of_basis[f"seed_stability{end}"].values[None], colour, "dash")
+            for (label, end), colour in zip(of_seeds.items(), (PALETTE[2], PALETTE[4]), strict=True)
+        ]
     agreement = Line(
         "transfer and gradients",
         of_basis["agreement"].values[None],
