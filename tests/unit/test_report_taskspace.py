@@ -259,12 +259,11 @@ def test_gradients_within_and_between_groups_are_means_over_pairs_of_different_t
     slow = [store["shared_chance"].sel(task=a, other_task=b) for a, b in [*pairs_of(True), *pairs_of(False)]]
     assert chance[2] == pytest.approx(np.mean([float(values[2]) for values in slow]))
     assert level_means(store, MEASURES["overlap of subspaces"])["chance"] == pytest.approx([0.03] * 3)
-    within, between = (
-        f"{100 * means[name][2]:.{digits}f}" for name, digits in (("within groups", 0), ("between groups", 1))
-    )
+    within, between = (100 * means[name][2] for name in ("within groups", "between groups"))
     assert sharing_sentence(store).endswith(
-        f", and {within}\u00a0% within groups and {between}\u00a0% between groups at step20 ({100 * (chance[2] + 0.02):.1f}"
-        f"\u00a0% with right and wrong swapped in one of them, {100 * chance[2]:.1f}\u00a0% by chance)."
+        f", and {within:.0f}\u00a0% within groups and {between:.1f}\u00a0% between groups at step20"
+        f" ({100 * chance[2] + 2:.1f}\u00a0% with right and wrong swapped in one of them, {100 * chance[2]:.1f}\u00a0% by"
+        " chance)."
     )
     assert sharing_sentence(store).count("by chance") == 2
     assert sharing_sentence(gradients_store(ONCE)).count("by chance") == 1
@@ -290,13 +289,10 @@ def test_gradient_matrices_stand_two_by_two_and_leave_out_a_diagonal_that_tells_
     corrected = drawn["Cosine, corrected for sampling and overlap of subspaces"]["step20"][0]["data"][0]
     assert all(corrected["z"][place][place] is None for place in range(7))  # one by definition
     assert cosine["zmin"] == -cosine["zmax"] and shared["zmin"] == 0
-    first, other = KNOWN.tasks[0], "far"
-    level = [float(gradients_store()[f"shared_{name}"].sel(checkpoint="step20", task=first, other_task=other))
-             for name in ("swapped", "chance")]  # fmt: skip
-    assert shared["customdata"][0][1] == pytest.approx(level, abs=5e-4)
-    assert shared["hovertemplate"].index("swapped: %{customdata[0]") < shared["hovertemplate"].index(
-        "chance: %{customdata[1]"
-    )
+    at = gradients_store().sel(checkpoint="step20", task="near", other_task="far")
+    levels = [float(at["shared_swapped"]), float(at["shared_chance"])]
+    assert shared["customdata"][0][1] == pytest.approx(levels, abs=5e-4)
+    assert re.search(r"swapped: %{customdata\[0].*chance: %{customdata\[1]", shared["hovertemplate"])
     titles = [figure["title"] for figure in draw_gradient_courses(gradients_store())]
     assert titles == [
         "Cosine of gradients",
@@ -370,7 +366,7 @@ def test_stability_stands_beside_both_controls() -> None:
     )
     assert stability_sentence(space_store(ONCE)) == ""
     courses = draw_space_courses(space_store())
-    assert [len(figure["data"]) for figure in courses["from transfer"]] == [2, 1, 3, 1]
+    assert [len(figure["data"]) for figure in courses["from transfer"]] == [2, 1, 4, 1]
     assert [len(figure["data"]) for figure in courses["from gradients"]] == [2, 1, 2, 1]
     filled = draw_space_courses(space_store(p_value=0.2))["from transfer"][1]["data"][0]["marker"]["symbol"]
     assert list(filled) == ["circle", "circle-open", "circle-open"]  # the first has no value
@@ -406,8 +402,8 @@ def test_bridge_is_told_as_measured() -> None:
 def test_what_goes_without_shared_features_stands_beside_what_goes_without_others() -> None:
     _, within, between = bridge_sentences(bridge_store())
     assert within == (
-        "Of the transfer within groups, 60\u00a0% goes without the shared features and 10\u00a0% without as many others of"
-        " like effect: a difference of 50\u00a0% (42\u00a0% to 58\u00a0%) over 10 ordered pairs."
+        "Of the transfer within groups, 60\u00a0% goes without the shared features and 10\u00a0% without as many others"
+        " of like effect: a difference of 50\u00a0% (42\u00a0% to 58\u00a0%) over 10 ordered pairs."
     )
     assert between.startswith("Of the transfer between groups, 60\u00a0% goes") and between.endswith(
         "over 32 ordered pairs."
