@@ -171,17 +171,19 @@ def gradients_store(known: Known = KNOWN) -> xr.Dataset:
     overlap = np.clip(0.05 + 0.5 * truth + symmetric(generator, truth.shape, 0.01), 0, 1)
     chance = np.clip(0.05 + symmetric(generator, truth.shape, 0.005), 0, 1)
     shared = np.clip(chance + 0.4 * truth, 0, 1)
-    np.einsum("ctt->ct", shared)[:] = 1.0
+    np.einsum("ctt->ct", shared)[:] = 0.6
     norm = generator.uniform(0.5, 2, (len(known.checkpoints), count))
     return with_facts(
         xr.Dataset(
             {
                 **with_ends(dims, "cosine", cosine, 0.05, "1"),
-                "corrected_cosine": labelled(dims, np.clip(cosine / 0.9, -1, 1), "cosine without attenuation"),
+                **with_ends(dims, "corrected_cosine", np.clip(cosine / 0.9, -1, 1), 0.06, "1"),
                 "subspace_overlap": labelled(dims, overlap, "overlap of subspaces"),
                 "subspace_chance": labelled(
                     ("checkpoint",), np.full(len(known.checkpoints), 0.03), "overlap of random subspaces"
                 ),
+                "subspace_swapped": labelled(dims, np.full(overlap.shape, 0.04), "overlap with swapped labels"),
+                "shared_swapped": labelled(dims, chance + 0.02, "the same with swapped labels"),
                 "shared_parameters": labelled(dims, shared, "fraction of the parameters that both select"),
                 "shared_chance": labelled(dims, chance, "the same of parameters chosen at random"),
                 "norm": labelled(("checkpoint", "task"), norm, "norm of the gradient differential"),
@@ -231,6 +233,9 @@ def space_store(known: Known = KNOWN, p_value: float = 0.002) -> xr.Dataset:
                 "stability_chance": labelled(
                     at, np.where(np.isnan(stability), np.nan, 0.3), "the same of relabelled tasks"
                 ),
+                "seed_stability_before": labelled(
+                    ("checkpoint",), np.where(np.isnan(stability[0]), np.nan, 0.75), "the same, checkpoint before"
+                ),
                 "seed_stability": labelled(("checkpoint",), seeds, "the same between seeds"),
                 "agreement": labelled(("checkpoint",), agreement, "Mantel correlation of both bases"),
                 "agreement_p": labelled(("checkpoint",), np.where(np.isnan(agreement), np.nan, 0.01), "its p-value"),
@@ -247,8 +252,12 @@ def bridge_store(known: Known = KNOWN, left_without_shared: float = 0.4, p_value
     overlap = np.clip(0.05 + 0.6 * truth + symmetric(generator, truth.shape, 0.05), 0, 1)
     transfer = truth + generator.normal(0, known.noise, truth.shape)
     width, shared = 0.05, np.round(20 * overlap).astype(int)
-    correlation = np.tile([[0.6], [0.5]], len(known.checkpoints)) * known.growth
-    measured = ("measure", "checkpoint")
+    correlation = known.growth[:, None] * np.array([0.6, 0.5])
+    measured, relations = ("checkpoint", "measure"), ("own", "within", "between")
+    apart = ~np.eye(count, dtype=bool)
+    pairs = np.array([count, (known.same_group & apart).sum(), (~known.same_group).sum()])
+    carried = np.broadcast_to(np.where(pairs > 0, 1 - left_without_shared, np.nan), (len(known.checkpoints), 3)).copy()
+    by_others = np.where(pairs > 0, 0.1, np.nan) * np.ones_like(carried)
     with_own = {"source": strings(known.tasks), "target": strings(known.tasks)}
     return with_facts(
         xr.Dataset(
@@ -265,11 +274,18 @@ def bridge_store(known: Known = KNOWN, left_without_shared: float = 0.4, p_value
                     dims, "transfer_without_shared", left_without_shared * transfer, width, "unit of the target"
                 ),
                 **with_ends(dims, "transfer_without_others", 0.9 * transfer, width, "unit of the target"),
+                **with_ends(("checkpoint", "relation"), "removed_by_shared", carried, 0.07, "1"),
+                **with_ends(("checkpoint", "relation"), "removed_by_others", by_others, 0.03, "1"),
+                **with_ends(("checkpoint", "relation"), "removed_beyond_others", carried - by_others, 0.08, "1"),
+                "pairs_compared": labelled(
+                    ("checkpoint", "relation"), np.tile(pairs.astype(int), (len(known.checkpoints), 1)), "ordered pairs"
+                ),
             },
             coords={
                 **known.along_checkpoints(),
                 **with_own,
                 "measure": strings(["overlap", "cosine"]),
+                "relation": strings(relations),
                 "unit": ("target", strings(["logit"] * count)),
                 "group": ("target", strings(known.group_of_tasks)),
                 "source_group": ("source", strings(known.group_of_tasks)),

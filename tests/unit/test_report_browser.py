@@ -23,6 +23,7 @@ from report_stores import (
     with_control,
     with_facts,
 )
+from taskspace_stores import with_task_space
 
 from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.page import write_page
@@ -180,3 +181,46 @@ def test_browser_marks_what_is_recovered_above_one(inputs: ReportInputs, tmp_pat
     assert ("▲ 1.010" in quality) == ("More than everything is recovered" in quality) == (recovered > 1)
     assert f'title="cross-entropy {"−0.0100" if recovered > 1 else "+0.0500"} ± 0.0025 nats"' in quality
     assert "0.800" in quality and "0.850" in quality and "0.750" in quality
+
+
+CHOOSE = """<script>
+for (const [name, places] of Object.entries({ transfer: [1, 0], gradients: [1, 1], spaces: [1], bridge: [0, 1] })) {
+  document.querySelectorAll(`[data-choice="${name}"]`).forEach((select, level) => {
+    select.value = places[level];
+    select.dispatchEvent(new Event("change"));
+  });
+}
+const [cells] = document.querySelectorAll('[data-figures="transfer"] .js-plotly-plot');
+Plotly.Fx.hover(cells, { xval: 2, yval: 1 });
+document.body.append(cells.querySelector(".hoverlayer").textContent);
+</script></body>"""
+
+
+@needs_browser
+@pytest.mark.parametrize("runs", [True, False])
+def test_browser_shows_the_task_space(inputs: ReportInputs, tmp_path: Path, runs: bool) -> None:
+    alone = replace(inputs, runs=[], seed_matches=[], comparisons={}, contrasts=[])
+    write_page(with_task_space(inputs if runs else alone), tmp_path / "index.html")
+    space = section(body_in_browser(tmp_path / "index.html", tmp_path / "profile"), "taskspace")
+    panels = {"transfer": 2, "damage": 3, "gradients": 2, "gradientCourse": 4, "spaces": 3, "spaceCourse": 4}
+    assert space.count("js-plotly-plot") == sum(panels.values()) + 3 * runs
+    assert "<figcaption>Transfer at step20 (logits)</figcaption>" in space
+    assert "<figcaption>Cosine of gradients at step20</figcaption>" in space
+    assert ("Overlap of features: ρ = 0.60, p = 0.004" in space) == runs
+    assert '<option value="1">plain (right sentences only, 100&nbsp;% of the parameters)</option>' in space
+
+
+@needs_browser
+def test_browser_shows_the_matrix_that_is_chosen(inputs: ReportInputs, tmp_path: Path) -> None:
+    page = tmp_path / "index.html"
+    write_page(with_task_space(inputs), page)
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", CHOOSE), encoding="utf-8")
+    body = body_in_browser(page, tmp_path / "profile")
+    space = section(body, "taskspace")
+    assert "<figcaption>Transfer at step0 (logits)</figcaption>" in space
+    assert "<figcaption>Cosine, corrected for sampling at step10</figcaption>" in space
+    assert "<figcaption>Overlap of features: ρ = 0.30, p = 0.004</figcaption>" in space
+    assert "<figcaption>step0</figcaption>" in space and "(7 of 7 tasks left out)" not in space
+    (hover,) = re.findall(r"</svg>([^<]*)</body>", body)
+    said = r"tuned on far,evaluated on across clause:.* \(.* to .*\) logitschance level ±.*accuracy changes by .*"
+    assert re.fullmatch(said, hover.strip())

@@ -108,7 +108,7 @@ def unit_words(store: xr.Dataset) -> str:
 def p_words(p_value: float) -> str:
     """Return a p-value as a relation, such as `p = 0.03`."""
     if not np.isfinite(p_value):
-        return "p not known"
+        return "p –"
     return f"p < {SMALLEST_P}" if p_value < SMALLEST_P else f"p = {p_value:.2g}"
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from chronocoder.report.inputs import key_of, names
 from chronocoder.report.style import GRID, INK, PALETTE, Json, finished
 from chronocoder.report.taskspace import P_SHOWN, p_words, rounded, same_group, unit_words
-from chronocoder.report.text import counted, decimal, in_words, percent, sentence
+from chronocoder.report.text import counted, decimal, in_words, sentence
 
 MOST_POINTS = 600
 """Pairs that a figure shows; of more, so many at random, since all would hide each other and slow the page down."""
@@ -20,69 +20,25 @@ HEIGHT_PX = 420
 ZERO_LINE = {"zerolinecolor": GRID, "zerolinewidth": 2}
 MEASURES = {"overlap": "feature_overlap", "cosine": "feature_cosine"}
 AXES = {"overlap": "fraction of top features in common", "cosine": "cosine of effects over all features"}
-REMOVAL_VARIABLES = (
-    "transfer_intact",
-    "transfer_intact_low",
-    "transfer_without_shared",
-    "transfer_without_shared_low",
-    "transfer_without_shared_high",
-    "transfer_without_others",
-    "transfer_without_others_low",
-    "transfer_without_others_high",
-    "shared_features",
-)
-BRIDGE_COLUMNS = (
-    "ρ with overlap",
-    "ρ with cosine",
-    "Pairs with transfer",
-    "Left without shared",
-    "Left without others",
-    "Lower without shared",
-    "Lower without others",
-)
+CORRELATION_COLUMNS = ("ρ with overlap", "ρ with cosine")
+REMOVAL_COLUMNS = ("Ordered pairs", "Removed by shared", "Removed by others", "Difference")
+RELATIONS = {"within": "within groups", "between": "between groups"}
+COUNTED = ("transfer_intact", "transfer_without_shared", "transfer_without_others", "shared_features")
+REMOVED = ("removed_by_shared", "removed_by_others", "removed_beyond_others")
 
 
-class Removal(NamedTuple):
-    """What removing features leaves of the transfer between different tasks that share some.
+class BridgeRow(NamedTuple):
+    """The numbers of one checkpoint.
 
     Attributes:
-        pairs: ordered pairs whose transfer is above zero for certain, and that share features.
-        without_shared: fraction of the summed transfer that is left without shared features.
-        without_others: the same without as many other features of the target.
-        less_without_shared: pairs whose interval without shared features lies below that without others.
-        less_without_others: pairs in which it is the reverse.
+        checkpoint: its name.
+        correlations: one a column of `CORRELATION_COLUMNS`, as text.
+        removals: by relation of the tasks, in words, one a column of `REMOVAL_COLUMNS`, as text.
     """
 
-    pairs: int
-    without_shared: float
-    without_others: float
-    less_without_shared: int
-    less_without_others: int
-
-
-def removal(at: xr.Dataset) -> Removal:
-    """Return what is left of transfer at one checkpoint, dims (source, target)."""
-    values = {name: at[name].transpose("source", "target").values for name in REMOVAL_VARIABLES}
-    known = np.isfinite(values["transfer_without_shared"]) & np.isfinite(values["transfer_without_others"])
-    chosen = (
-        same_group(at, "target", "source_group", "group").any(axis=0)
-        & known
-        & (values["transfer_intact_low"] > 0)
-        & (values["shared_features"] > 0)
-    )
-    intact, shared, others = (
-        float(values[name][chosen].sum())
-        for name in ("transfer_intact", "transfer_without_shared", "transfer_without_others")
-    )
-    ends = {
-        name: (values[f"{name}_low"][chosen], values[f"{name}_high"][chosen])
-        for name in ("transfer_without_shared", "transfer_without_others")
-    }
-    (shared_low, shared_high), (others_low, others_high) = ends.values()
-    left = (shared / intact, others / intact) if chosen.any() else (np.nan, np.nan)
-    return Removal(
-        int(chosen.sum()), *left, int((shared_high < others_low).sum()), int((others_high < shared_low).sum())
-    )
+    checkpoint: str
+    correlations: list[str]
+    removals: dict[str, list[str]]
 
 
 def draw_bridges(bridges: Sequence[xr.Dataset]) -> dict[str, dict[str, list[Json]]]:
@@ -99,13 +55,10 @@ def draw_bridges(bridges: Sequence[xr.Dataset]) -> dict[str, dict[str, list[Json
     }
 
 
-def bridge_tables(bridges: Sequence[xr.Dataset]) -> dict[str, list[tuple[str, list[str]]]]:
+def bridge_tables(bridges: Sequence[xr.Dataset]) -> dict[str, list[BridgeRow]]:
     """Return for each run the numbers of every checkpoint."""
     return {
-        key_of(bridge).label: [
-            (checkpoint, _numbers(bridge.isel(checkpoint=place)))
-            for place, checkpoint in enumerate(names(bridge, "checkpoint"))
-        ]
+        key_of(bridge).label: [_row(bridge.isel(checkpoint=place)) for place in range(bridge.sizes["checkpoint"])]
         for bridge in bridges
     }
 
@@ -113,7 +66,7 @@ def bridge_tables(bridges: Sequence[xr.Dataset]) -> dict[str, list[tuple[str, li
 def bridge_sentences(bridge: xr.Dataset) -> list[str]:
     """Return whether transfer goes with shared features at the last checkpoint of a run, and needs them."""
     last = bridge.isel(checkpoint=-1)
-    return [_correlation_sentence(last), _removal_sentence(last)]
+    return [_correlation_sentence(last), *_removal_sentences(last)]
 
 
 def hidden_pairs(bridges: Sequence[xr.Dataset]) -> tuple[int, int]:
@@ -136,36 +89,43 @@ def _correlation_sentence(last: xr.Dataset) -> str:
     )
 
 
-def _removal_sentence(last: xr.Dataset) -> str:
-    found = removal(last)
-    if not found.pairs:
-        return "No two tasks share features and transfer for certain, so that none could be removed."
-    pairs, be = counted(found.pairs, "ordered pair"), "transfers" if found.pairs == 1 else "transfer"
-    lower = (
-        f"the interval lies below that without others in {found.less_without_shared} of {found.pairs}, above in"
-        f" {found.less_without_others}"
-    )
+def _removal_sentences(last: xr.Dataset) -> list[str]:
+    known = {name: words for name, words in RELATIONS.items() if int(last["pairs_compared"].sel(relation=name))}
+    if not known:
+        return [
+            "Whether shared features carry transfer cannot be told: no task transfers to another for certain and shares"
+            " features with it beside which there are others of like effect."
+        ]
+    return [_removal_sentence(last.sel(relation=name), words) for name, words in known.items()]
+
+
+def _removal_sentence(of_relation: xr.Dataset, words: str) -> str:
+    shared, others, _ = (_part(float(of_relation[name])) for name in REMOVED)
+    more, low, high = (float(of_relation[f"{REMOVED[-1]}{end}"]) for end in ("", "_low", "_high"))
+    pairs = counted(int(of_relation["pairs_compared"]), "ordered pair")
     return (
-        f"Over the {pairs} of tasks that share features and {be} for certain, {percent(found.without_shared)}"
-        f" of the transfer is left without the shared features, against {percent(found.without_others)} without as many"
-        f" others of like effect ({lower})."
+        f"Of the transfer {words}, {shared} goes without the shared features and {others} without as many others of"
+        f" like effect: a difference of {_part(more)} ({_part(low)} to {_part(high)}) over {pairs}."
     )
 
 
-def _numbers(at: xr.Dataset) -> list[str]:
-    found = removal(at)
+def _row(at: xr.Dataset) -> BridgeRow:
     correlations = []
     for measure in MEASURES:
         rho, p_value = (float(at[name].sel(measure=measure)) for name in ("correlation", "correlation_p"))
         correlations.append(f"{decimal(rho)} ({p_words(p_value)})" if np.isfinite(rho) else "–")
-    return [
-        *correlations,
-        str(found.pairs),
-        percent(found.without_shared),
-        percent(found.without_others),
-        str(found.less_without_shared),
-        str(found.less_without_others),
-    ]
+    removals = {words: _removal_numbers(at.sel(relation=name)) for name, words in RELATIONS.items()}
+    return BridgeRow(str(at["checkpoint"].values), correlations, removals)
+
+
+def _removal_numbers(of_relation: xr.Dataset) -> list[str]:
+    ends = [[_part(float(of_relation[f"{name}{end}"])) for end in ("", "_low", "_high")] for name in REMOVED]
+    return [str(int(of_relation["pairs_compared"])), *(f"{middle} ({low} to {high})" for middle, low, high in ends)]
+
+
+def _part(part: float) -> str:
+    """Return a part, which may be negative, as a percentage without decimals."""
+    return f"{round(100 * part) + 0}\u00a0%".replace("-", "−") if np.isfinite(part) else "–"
 
 
 class _Points(NamedTuple):
@@ -215,17 +175,18 @@ def _measure_figure(at: xr.Dataset, measure: str) -> Json:
 
 def _removal_figure(at: xr.Dataset) -> Json:
     points = _points(at)
-    value = {name: at[name].transpose("source", "target").values[points.places] for name in REMOVAL_VARIABLES}
+    value = {name: at[name].transpose("source", "target").values[points.places] for name in COUNTED}
+    known = np.isfinite([value[name] for name in COUNTED]).all(axis=0) & (value["shared_features"] > 0)
     figure = go.Figure()
     for name, label, colour, symbol in (
         ("transfer_without_others", "without as many others", PALETTE[8], "circle-open"),
         ("transfer_without_shared", "without shared features", PALETTE[1], "diamond"),
     ):
-        known = np.isfinite(value[name]) & (value["shared_features"] > 0)
         figure.add_trace(
             _scatter(value["transfer_intact"][known], value[name][known], points.texts[known], label, colour, symbol)
         )
-    ends = [min(0.0, float(np.nanmin(value["transfer_intact"]))), float(np.nanmax(value["transfer_intact"]))]
+    intact = value["transfer_intact"][known]
+    ends = [min(0.0, float(intact.min(initial=0))), float(intact.max(initial=0))]
     unchanged = go.Scatter(
         x=rounded(np.array(ends)),
         y=rounded(np.array(ends)),

@@ -1,5 +1,6 @@
 """How similar the gradient differentials of tasks are, and what parameters they share: figures and a sentence."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,27 +27,39 @@ class Measure(NamedTuple):
 
     Attributes:
         variable: of the store.
-        chance: variable of the level expected by chance; empty where that is zero.
+        levels: variables of what would be found without a relation, by what they are called; none where it is zero.
         diagonal: what the diagonal holds; empty where it tells nothing and is left out.
         has_interval: whether the store has both ends of an interval.
     """
 
     variable: str
-    chance: str = ""
+    levels: Mapping[str, str] = {}
     diagonal: str = ""
     has_interval: bool = False
 
 
 HALVES = "halves of one task"
+CHANCE, SWAPPED = "chance", "right and wrong swapped"
 MEASURES = {
     "cosine of gradients": Measure("cosine", diagonal=HALVES, has_interval=True),
-    "cosine, corrected for sampling": Measure("corrected_cosine"),
-    "overlap of subspaces": Measure("subspace_overlap", "subspace_chance", HALVES),
-    "shared parameters": Measure("shared_parameters", "shared_chance"),
+    "cosine, corrected for sampling": Measure("corrected_cosine", has_interval=True),
+    "overlap of subspaces": Measure(
+        "subspace_overlap", {SWAPPED: "subspace_swapped", CHANCE: "subspace_chance"}, HALVES
+    ),
+    "shared parameters": Measure("shared_parameters", {SWAPPED: "shared_swapped", CHANCE: "shared_chance"}, HALVES),
 }
 PAIRED = (("cosine of gradients", "shared parameters"), ("cosine, corrected for sampling", "overlap of subspaces"))
 """Measures whose matrices stand side by side."""
-WITHIN, BETWEEN, CHANCE = "within groups", "between groups", "chance"
+WITHIN, BETWEEN = "within groups", "between groups"
+
+
+STYLES = {
+    WITHIN: (PALETTE[0], "solid"),
+    BETWEEN: (PALETTE[1], "dash"),
+    HALVES: (PALETTE[2], "dashdot"),
+    SWAPPED: (PALETTE[5], "dot"),
+    CHANCE: (PALETTE[8], "dot"),
+}
 
 
 def draw_gradients(gradients: xr.Dataset) -> dict[str, dict[str, list[Json]]]:
@@ -69,13 +82,15 @@ def draw_gradient_courses(gradients: xr.Dataset) -> list[Json]:
 
 
 def sharing_sentence(gradients: xr.Dataset) -> str:
-    """Return how many parameters tasks share at the first and the last checkpoint, beside chance."""
-    means = group_means(gradients, "shared_parameters", "shared_chance")
-    known = {kind: means[kind] for kind in (WITHIN, BETWEEN) if np.isfinite(means[kind]).any()}
+    """Return how many parameters tasks share at the first and the last checkpoint, beside both levels."""
+    measure = MEASURES["shared parameters"]
+    means, levels = group_means(gradients, measure.variable), level_means(gradients, measure)
+    known = {kind: values for kind, values in means.items() if np.isfinite(values).any()}
     checkpoints = names(gradients, "checkpoint")
     parts = [
         f"{listed([f'{percent(of[place])} {kind}' for kind, of in known.items()])} at {checkpoints[place]}"
-        f" (by chance {percent(means[CHANCE][place])})"
+        f" ({percent(levels[SWAPPED][place])} with right and wrong swapped in one of them,"
+        f" {percent(levels[CHANCE][place])} by chance)"
         for place in dict.fromkeys((0, len(checkpoints) - 1))
     ]
     return (
@@ -84,17 +99,22 @@ def sharing_sentence(gradients: xr.Dataset) -> str:
     )
 
 
-def group_means(gradients: xr.Dataset, variable: str, chance: str = "") -> dict[str, np.ndarray]:
-    """Return the mean of a measure within and between groups at each checkpoint, and that of chance over all pairs."""
-    values = _values(gradients, variable)
-    means = {
-        name: values[:, pairs].mean(axis=1) if pairs.any() else np.full(len(values), np.nan)
-        for name, pairs in zip((WITHIN, BETWEEN), same_group(gradients), strict=True)
-    }
-    if not chance:
-        return means
-    levels = _values(gradients, chance)
-    return {**means, CHANCE: levels[:, ~np.eye(levels.shape[1], dtype=bool)].mean(axis=1)}
+def group_means(gradients: xr.Dataset, variable: str) -> dict[str, np.ndarray]:
+    """Return the mean of a measure within and between groups at each checkpoint, over the pairs where it is known."""
+    kinds = zip((WITHIN, BETWEEN), same_group(gradients), strict=True)
+    return {name: _mean(gradients, variable, pairs) for name, pairs in kinds}
+
+
+def level_means(gradients: xr.Dataset, measure: Measure) -> dict[str, np.ndarray]:
+    """Return the mean of each level of a measure at each checkpoint, over all pairs of different tasks."""
+    different = ~np.eye(gradients.sizes["task"], dtype=bool)
+    return {name: _mean(gradients, variable, different) for name, variable in measure.levels.items()}
+
+
+def _mean(gradients: xr.Dataset, variable: str, pairs: np.ndarray) -> np.ndarray:
+    values = xr.DataArray(_values(gradients, variable)[:, pairs], dims=("checkpoint", "pair"))
+    mean: np.ndarray = values.mean("pair").values
+    return mean
 
 
 def _values(gradients: xr.Dataset, variable: str) -> np.ndarray:
@@ -105,13 +125,12 @@ def _values(gradients: xr.Dataset, variable: str) -> np.ndarray:
 
 
 def _lines(gradients: xr.Dataset, measure: Measure) -> list[Line]:
-    styles = {WITHIN: (PALETTE[0], "solid"), BETWEEN: (PALETTE[1], "dash"), CHANCE: (PALETTE[8], "dot")}
-    means = group_means(gradients, measure.variable, measure.chance)
-    lines = [Line(name, values[None], *styles[name]) for name, values in means.items()]
+    means = {**group_means(gradients, measure.variable), **level_means(gradients, measure)}
+    lines = [Line(name, values[None], *STYLES[name]) for name, values in means.items()]
     if not measure.diagonal:
         return lines
-    own = np.diagonal(_values(gradients, measure.variable), axis1=1, axis2=2).mean(axis=1)
-    return [*lines, Line(measure.diagonal, own[None], PALETTE[2], "dashdot")]
+    own = np.eye(gradients.sizes["task"], dtype=bool)
+    return [*lines, Line(measure.diagonal, _mean(gradients, measure.variable, own)[None], *STYLES[measure.diagonal])]
 
 
 def _matrix(gradients: xr.Dataset, place: int, label: str) -> Json:
@@ -126,8 +145,8 @@ def _matrix(gradients: xr.Dataset, place: int, label: str) -> Json:
     if measure.has_interval:
         hover += " (%{customdata[0]:.3f} to %{customdata[1]:.3f})"
         extra = [f"{measure.variable}_low", f"{measure.variable}_high"]
-    if measure.chance:
-        hover, extra = f"{hover}<br>by chance %{{customdata[0]:.3f}}", [measure.chance]
+    for name, variable in measure.levels.items():
+        hover, extra = f"{hover}<br>{name}: %{{customdata[{len(extra)}]:.3f}}", [*extra, variable]
     numbers = np.stack([_values(gradients, name)[place] for name in extra], axis=-1) if extra else None
     return draw_matrix(
         at,

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 from chronocoder.report.inputs import ReportInputs, key_of, names
 from chronocoder.report.taskspace import task_order, unit_words
 from chronocoder.report.taskspace_bridge import (
-    BRIDGE_COLUMNS,
+    CORRELATION_COLUMNS,
+    REMOVAL_COLUMNS,
+    BridgeRow,
     bridge_sentences,
     bridge_tables,
     draw_bridges,
@@ -47,7 +49,7 @@ class SpaceParts(NamedTuple):
         methods: rows of each method.
         space_columns: heads of the numbers of spaces.
         spaces: rows of each basis.
-        bridge_columns: heads of the numbers of bridges.
+        bridge_columns: heads of the numbers of bridges: of correlations, and of removals.
         bridges: rows of each run.
         shown_pairs: how many pairs of tasks the figures of bridges show, and of how many.
         source: a task, for the note on how to read the stores.
@@ -63,8 +65,8 @@ class SpaceParts(NamedTuple):
     methods: dict[str, list[MethodRow]]
     space_columns: tuple[str, ...]
     spaces: dict[str, list[tuple[str, list[str]]]]
-    bridge_columns: tuple[str, ...]
-    bridges: dict[str, list[tuple[str, list[str]]]]
+    bridge_columns: tuple[tuple[str, ...], tuple[str, ...]]
+    bridges: dict[str, list[BridgeRow]]
     shown_pairs: tuple[int, int]
     source: str
     method: str
@@ -91,7 +93,7 @@ def space_parts(inputs: ReportInputs) -> SpaceParts | None:
         methods=method_tables(inputs.transfer),
         space_columns=SPACE_COLUMNS,
         spaces=space_tables(inputs.space),
-        bridge_columns=BRIDGE_COLUMNS,
+        bridge_columns=(CORRELATION_COLUMNS, REMOVAL_COLUMNS),
         bridges=bridge_tables(inputs.bridges),
         shown_pairs=hidden_pairs(inputs.bridges),
         source=names(inputs.transfer, "source")[0],
@@ -120,7 +122,8 @@ def space_findings(inputs: ReportInputs) -> dict[str, str]:
     if inputs.transfer is None or inputs.gradients is None or inputs.space is None:
         return {}
     findings = {
-        "Transfer between tasks": f"{transfer_sentence(inputs.transfer)} {damage_sentences(inputs.transfer)[0]}",
+        "Transfer between tasks": transfer_sentence(inputs.transfer),
+        "Damage by tuning": damage_sentences(inputs.transfer)[0],
         "Task space": " ".join(contrast_sentences(inputs.space)),
         "Shared parameters": sharing_sentence(inputs.gradients),
     }

@@ -117,11 +117,11 @@ def stability_sentence(space: xr.Dataset) -> str:
 
 def _contrast_sentence(of_basis: xr.Dataset, basis: str) -> str:
     last, p_values = of_basis.isel(checkpoint=-1), of_basis["contrast_p"].values
-    checkpoints, what = names(of_basis, "checkpoint"), "transfer" if basis == TRANSFER else "gradient similarity"
+    checkpoints = names(of_basis, "checkpoint")
     within, between, contrast, low, high, p_value = (
         float(last[name]) for name in ("within", "between", "contrast", "contrast_low", "contrast_high", "contrast_p")
     )
-    where = f"At {checkpoints[-1]}, {what}"
+    where = f"At {checkpoints[-1]}, {'relative transfer' if basis == TRANSFER else 'gradient similarity'}"
     if not np.isfinite(contrast):
         return f"{where} within hypothesised groups cannot be compared with that between them."
     beyond = p_value < P_SHOWN and contrast > 0
@@ -130,6 +130,9 @@ def _contrast_sentence(of_basis: xr.Dataset, basis: str) -> str:
         f"{where} {verdict} hypothesised groups than between them: {decimal(within)} against {decimal(between)},"
         f" difference {decimal(contrast)} ({decimal(low)} to {decimal(high)}), {p_words(p_value)} by relabelling tasks"
     )
+    smallest = float(last["contrast_smallest_p"])
+    if not beyond and smallest >= P_SHOWN:
+        return f"{text}; with so few tasks it could not be smaller than {smallest:.2g}."
     if not beyond or len(checkpoints) == 1:
         return f"{text}."
     holds = (p_values < P_SHOWN) & (of_basis["contrast"].values > 0)
@@ -174,7 +177,7 @@ def _panel(of_basis: xr.Dataset, place: int) -> Json:
 
 def _axis_text(of_basis: xr.Dataset, place: int, axis: int) -> str:
     part = float(of_basis["explained"].isel(checkpoint=place, axis=axis))
-    return f"{percent(part)} of the variance" if np.isfinite(part) else ""
+    return f"axis {axis + 1}: {percent(part)}" if np.isfinite(part) else f"axis {axis + 1}"
 
 
 def _courses(of_basis: xr.Dataset, basis: str) -> list[Json]:
@@ -187,9 +190,11 @@ def _courses(of_basis: xr.Dataset, basis: str) -> list[Json]:
         Line("relabelled tasks", value["stability_chance"][None], PALETTE[8], "dot"),
     ]
     if basis == TRANSFER:
-        stability.append(
-            Line("between seeds, one checkpoint", of_basis["seed_stability"].values[None], PALETTE[2], "dash")
-        )
+        of_seeds = {"between seeds, same checkpoint": "", "between seeds, checkpoint before": "_before"}
+        stability += [
+            Line(label, of_basis[f"seed_stability{end}"].values[None], colour, "dash")
+            for (label, end), colour in zip(of_seeds.items(), (PALETTE[2], PALETTE[4]), strict=True)
+        ]
     agreement = Line(
         "transfer and gradients",
         of_basis["agreement"].values[None],
@@ -233,7 +238,7 @@ def _numbers(at: xr.Dataset, basis: str) -> list[str]:
         decimal(float(at["within"])),
         decimal(float(at["between"])),
         f"{contrast} ({low} to {high})",
-        p_words(float(at["contrast_p"])) if np.isfinite(float(at["contrast_p"])) else "–",
+        p_words(float(at["contrast_p"])).removeprefix("p = ").removeprefix("p "),
         decimal(float(at["stability"])),
         decimal(float(at["stability_chance"])),
         seeds,

@@ -30,7 +30,7 @@ from chronocoder.report.text import counted, in_words, listed, signed
 
 QUARTILES = (0.5, 0.25, 0.75)
 CELL_NUMBERS = ("mean_transfer_low", "mean_transfer_high", "accuracy_change")
-CELL_VARIABLES = ("mean_transfer", *CELL_NUMBERS, "relative_transfer", "beyond_chance")
+CELL_VARIABLES = ("mean_transfer", *CELL_NUMBERS, "relative_transfer")
 METHOD_COLUMNS = (
     "Own gain",
     "Accuracy",
@@ -120,7 +120,7 @@ def transfer_sentence(transfer: xr.Dataset) -> str:
             " not measured."
         )
     within, between = same_group(transfer, "target", "source_group", "group")
-    found, of_control = (_beyond(last, method) for method in (0, controls[0]))
+    found, of_control = (_beyond(last.isel(method=method)) for method in (0, controls[0]))
     harmed = int((found & (within | between) & (_mean_transfer(last, 0) < 0)).sum())
     harm = f" ({harmed} of these for the worse)" if harmed else ""
     return (
@@ -170,8 +170,10 @@ def _of_objective(transfer: xr.Dataset, objective: str) -> list[int]:
     return [place for place, name in enumerate(names(transfer, "objective")) if name == objective]
 
 
-def _beyond(at: xr.Dataset, method: int) -> np.ndarray:
-    beyond: np.ndarray = at["beyond_chance"].isel(method=method).transpose("source", "target").values
+def _beyond(at: xr.Dataset) -> np.ndarray:
+    """Return which cells are beyond chance, of those whose level of chance is known: shape (source, target)."""
+    known = np.isfinite(at["chance_level"].values)
+    beyond: np.ndarray = at["beyond_chance"].transpose("source", "target").values & known
     return beyond
 
 
@@ -211,7 +213,7 @@ def _matrices(at: xr.Dataset, rows: TaskOrder, columns: TaskOrder, reach: float)
             DIVERGING,
             (-reach, reach),
             extra,
-            cell["beyond_chance"],
+            _beyond(at),
         ),
         draw_matrix(
             relative,
@@ -261,7 +263,7 @@ def _method_numbers(at: xr.Dataset, within: np.ndarray, between: np.ndarray) -> 
         float(np.diagonal(at[name].transpose("source", "target").values).mean())
         for name in ("mean_transfer", "accuracy_change")
     )
-    ratio, beyond = np.exp(at["mean_loss_change"].values), at["beyond_chance"].transpose("source", "target").values
+    ratio, beyond = np.exp(at["mean_loss_change"].values), _beyond(at)
     return [
         f"{signed(gain)} {unit_words(at)}",
         signed(accuracy),
