@@ -1,5 +1,6 @@
 """A plan of task spaces agrees with what is computed and held."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from chronocoder.plan.compute import Prompts, blocks_flops, logits_flops
 from chronocoder.plan.costs import cost_of
 from chronocoder.plan.hardware import Hardware, Peak
 from chronocoder.plan.jobs import Job, count_by_rule, jobs_of
+from chronocoder.plan.memory import PROCESS_BYTES
 from chronocoder.plan.models import ModelShape, parse_shape, shape_of
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.plan import make_plan
@@ -148,6 +150,19 @@ def test_copies_are_held_in_float32() -> None:
     assert costs(given, job) == costs(in_half, job)
     assert costs(given, job).memory.device > 4 * 4 * shape.parameters
     assert costs(given, job, accelerated=False).memory.host > costs(given, job).memory.device
+
+
+def test_gradients_of_large_models_are_compared_in_few_dimensions() -> None:
+    """Of three tasks, 8 groups each, twice: as they are below 2 GiB, else projected."""
+    given, job = experiment(), Job("compare_gradients", "small", tasks=TASKS, revision="step4")
+    shape = shape_of("small", given.suites["small"])
+    large = replace(shape, blocks=400)
+    assert 2 * 24 * 4 * large.parameters > 2**31
+    whole, projected = (cost_of(Place(given, each, job, accelerated=True)) for each in (shape, large))
+    assert whole.memory.host == PROCESS_BYTES + 2 * 24 * 4 * shape.parameters + shape.parameters
+    assert projected.memory.host == PROCESS_BYTES + max(2 * 24 * 4 * 2**18 + large.parameters, 4 * large.parameters)
+    assert projected.work.cpu_s > 2e-9 * 2 * 24 * large.parameters
+    assert projected.memory.device > 4 * 4 * large.parameters, "weights, gradients and two sums of these"
 
 
 def test_plan_of_a_task_space_alone_has_no_trainings() -> None:

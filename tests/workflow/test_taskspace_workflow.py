@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import xarray as xr
 
+from chronocoder.config import parse_experiment
+from chronocoder.plan.disk import disk_of
+from chronocoder.plan.models import shape_of
 from experiments import ROOT, SUBMITIT, Workflow
 
 SPACE = {"checkpoints": ["step8"], "hypothesis": {"verbs": ["agreement_simple"]}, "bridge": ["triplet"]}
@@ -67,6 +70,17 @@ def test_stores_of_a_task_space_open_with_labels_and_provenance(related: Workflo
         assert dataset.attrs["suite"] == "small" and dataset.attrs["config_digest"], path
         for name, variable in dataset.data_vars.items():
             assert variable.attrs["long_name"] and variable.attrs["units"], (path, name)
+
+
+def test_bytes_of_a_task_space_are_those_planned(related: Workflow) -> None:
+    experiment = parse_experiment(related.config, "test")
+    planned = disk_of(experiment, {"small": shape_of("small", experiment.suites["small"])})
+    sizes = {stored.kind: (stored.number, stored.size_bytes) for stored in planned}
+    directory = related.directory / "results/small"
+    tunings, stores = ([name for name in STORES if ("tunings" in name) == of_tunings] for of_tunings in (True, False))
+    for kind, paths in (("tunings", tunings), ("task space", [*stores, f"../{BRIDGE}"])):
+        files = [file for path in paths for file in (directory / "taskspace" / path).rglob("*") if file.is_file()]
+        assert sizes[kind] == (len(paths), pytest.approx(sum(file.stat().st_size for file in files), rel=0.2)), kind
 
 
 def test_every_tuning_is_evaluated_on_every_task(related: Workflow) -> None:

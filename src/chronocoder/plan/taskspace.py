@@ -13,7 +13,7 @@ from chronocoder.plan.compute import Measuring, Prompts, blocks_flops, logits_fl
 from chronocoder.plan.disk import bridge_bytes, gradients_bytes, space_bytes, transfer_bytes, tuning_bytes
 from chronocoder.plan.effects import CORE_FLOPS
 from chronocoder.plan.hardware import Work
-from chronocoder.plan.memory import LIGHT_PROCESS_BYTES, Memory, held_bytes, loading_bytes, model_bytes, on, pass_bytes
+from chronocoder.plan.memory import Memory, held_bytes, loading_bytes, model_bytes, on, pass_bytes
 from chronocoder.plan.models import Loaded, ModelShape
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.sizes import LOGITS_AT_ONCE, sequences_of
@@ -30,6 +30,8 @@ KEPT_BYTES, MARK_BYTES = 8, 1
 """In main memory, for each parameter that may be updated: its value before and after; and whether it has been."""
 CODE_MATRICES = 5
 """Matrices (token, feature) of float32 alive while features are removed, as in attribution."""
+JOINING_BYTES = 210e6
+"""Python with xarray and SciPy, for jobs that join and compare stores, measured."""
 READ_S = 0.011
 """Seconds of one core for reading a tuning, measured."""
 SKETCHED_S = 2e-9
@@ -147,14 +149,14 @@ def transfer_cost(place: Place) -> Cost:
     tunings = len(suite.taskspace.checkpoints) * len(settings.seeds) * len(suite.space_tasks)
     read = tunings * tuning_bytes(place.experiment, _held_out_pairs(place))
     work = Work(disk_bytes=read + transfer_bytes(place.experiment, suite), cpu_s=READ_S * tunings)
-    return Cost(work, Memory(0.0, LIGHT_PROCESS_BYTES + 3 * read))
+    return Cost(work, Memory(0.0, JOINING_BYTES + 3 * read))
 
 
 def joining_cost(place: Place) -> Cost:
     """Join the gradients of all checkpoints."""
     assert place.suite.taskspace is not None
     read = len(place.suite.taskspace.checkpoints) * gradients_bytes(len(place.suite.space_tasks))
-    return Cost(Work(disk_bytes=2 * read), Memory(0.0, LIGHT_PROCESS_BYTES + 2 * read))
+    return Cost(Work(disk_bytes=2 * read), Memory(0.0, JOINING_BYTES + 2 * read))
 
 
 def mapping_cost(place: Place) -> Cost:
@@ -164,7 +166,7 @@ def mapping_cost(place: Place) -> Cost:
     permuted_s = PERMUTED_S * checkpoints * place.experiment.taskspace.permutations * tasks**2
     moved = transfer_bytes(place.experiment, place.suite) + checkpoints * gradients_bytes(tasks)
     moved += space_bytes(place.suite)
-    return Cost(Work(disk_bytes=moved, cpu_s=permuted_s), Memory(0.0, LIGHT_PROCESS_BYTES + 2 * moved))
+    return Cost(Work(disk_bytes=moved, cpu_s=permuted_s), Memory(0.0, JOINING_BYTES + 2 * moved))
 
 
 def bridge_cost(place: Place) -> Cost:
