@@ -24,6 +24,8 @@ from chronocoder.report.text import decimal, in_words, percent
 TRANSFER, GRADIENTS = "transfer", "gradients"
 PANEL_HEIGHT_PX = 340
 REACH = 1.2
+COARSE_P = 0.01
+"""Where the smallest p-value that there can be is not below this, it is told."""
 COURSE_VARIABLES = (
     "within",
     "between",
@@ -131,8 +133,8 @@ def _contrast_sentence(of_basis: xr.Dataset, basis: str) -> str:
         f" difference {decimal(contrast)} ({decimal(low)} to {decimal(high)}), {p_words(p_value)} by relabelling tasks"
     )
     smallest = float(last["contrast_smallest_p"])
-    if not beyond and smallest >= P_SHOWN:
-        return f"{text}; with so few tasks it could not be smaller than {smallest:.2g}."
+    if smallest >= COARSE_P:
+        text = f"{text}, of which the smallest that such groups allow is {smallest:.2g}"
     if not beyond or len(checkpoints) == 1:
         return f"{text}."
     holds = (p_values < P_SHOWN) & (of_basis["contrast"].values > 0)
