@@ -312,17 +312,20 @@ def test_spaces_share_a_scale_and_leave_out_tasks_without_a_position() -> None:
         "step20 (1 of 7 tasks left out)",
     ]
     assert len({tuple(panel["layout"]["xaxis"]["range"]) for panel in panels}) == 1
-    names = [name for trace in panels[2]["data"] for name in trace["text"]]
+    names = [name for trace in panels[2]["data"] for name in trace["hovertext"]]
     assert "far" not in names and len(names) == 6
     agreement = panels[1]["data"][0]
-    for name, x, y in zip(agreement["text"], agreement["x"], agreement["y"], strict=True):
+    for name, x, y in zip(agreement["hovertext"], agreement["x"], agreement["y"], strict=True):
         at = store["position"].sel(basis="transfer", checkpoint="step10", task=name.replace(" ", "_"))
         assert [x, y] == pytest.approx(at.values.tolist(), abs=5e-4)
     assert [(mark.name, mark.tasks) for mark in group_marks(store)] == [
-        ("agreement", 3),
-        ("binding", 2),
-        ("islands", 2),
+        ("agreement", "1\u00a0near, 2\u00a0far, 3\u00a0across clause"),
+        ("binding", "4\u00a0reflexive, 5\u00a0pronoun"),
+        ("islands", "6\u00a0wh, 7\u00a0adjunct"),
     ]
+    assert list(agreement["text"]) == ["1", "2", "3"] and list(panels[2]["data"][0]["text"]) == ["1", "3"]
+    assert group_marks(space_store(MANY))[0].tasks == "4 tasks"
+    assert draw_spaces(space_store(MANY))["from transfer"][1]["data"][0]["mode"] == "markers"
     assert group_marks(store)[0].colour == agreement["marker"]["color"]
     assert len({group_style(place) for place in range(36)}) == 36
 
