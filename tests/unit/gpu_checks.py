@@ -26,7 +26,7 @@ from chronocoder.attribution.effects import Effects
 from chronocoder.attribution.estimators import ESTIMATORS
 from chronocoder.attribution.prompts import ZERO, read_prompts
 from chronocoder.behaviour.pool import Pool
-from chronocoder.config import TWO_STAGES, AttributionSettings, LoadingSettings
+from chronocoder.config import TWO_STAGES, AttributionSettings, LoadingSettings, MethodSettings, TuningSettings
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig, load_crosscoder
 from chronocoder.crosscoder.own_codes import fit_maps, measure_own_codes
 from chronocoder.crosscoder.sparse import active_topk, keep_largest
@@ -37,6 +37,9 @@ from chronocoder.errors import NonFiniteError
 from chronocoder.suites.checkpoints import load_model, loading_facts
 from chronocoder.suites.precision import in_float32, is_full_precision
 from chronocoder.suites.sites import Site, resolve_site
+from chronocoder.taskspace.losses import Loss, accumulate_gradient
+from chronocoder.taskspace.subset import trainable
+from chronocoder.taskspace.tuning import Source, tuned
 
 Check = Callable[[torch.device, Path], None]
 CPU = torch.device("cpu")
@@ -45,6 +48,10 @@ ROUNDED = {"tf32": 0.02, "bfloat16": 0.15}
 """Fraction of the norm of all effects that may differ; on a CPU .003, emulated, and .04 do."""
 HALF = {torch.bfloat16: 0.2, torch.float16: 0.03}
 """The same of weights in half precision; on a CPU .05 and .007 do."""
+TUNINGS = {
+    "ftgd": MethodSettings(objective="differential", fraction=0.05, learning_rate=1e-3),
+    "plain": MethodSettings(objective="right", fraction=1.0, learning_rate=1e-3),
+}
 WEIGHTS = ("encoder_rows", "decoder_rows", "b_enc", "b_dec")
 
 
@@ -291,6 +298,20 @@ def models_on_two_devices(device: torch.device, _directory: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+def task_spaces(device: torch.device, _directory: Path) -> None:
+    """Gradient differentials are those of the CPU; tuning by them changes weights alike, but for 5 % of the change."""
+    task = random_task().assign_attrs(task="random")
+    for name, method in TUNINGS.items():
+        source, settings = Source(task, np.arange(6), seed=0), TuningSettings(steps=5, batch_pairs=4)
+        models = [tiny_model("gpt_neox").to(where) for where in (CPU, device)]
+        gradients, changes, losses = zip(*(_tuned(model, source, method, settings) for model in models), strict=True)
+        size = float(gradients[0].abs().max())
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=1e-4 * size, msg=f"{name}: gradient")
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3, atol=1e-4, err_msg=name)
+        missed, change = (changes[1] - changes[0]).norm(), changes[0].norm()
+        assert missed <= 0.05 * change, f"{name}: {missed:.3g} of a change of {change:.3g} differ"
+
+
 def own_codes(device: torch.device, _directory: Path) -> None:
     """Own codes miss as much as they do on the CPU."""
     generator = torch.Generator().manual_seed(0)
@@ -348,6 +369,7 @@ CHECKS: dict[str, Check] = {
         quantised_models,
         models_on_two_devices,
         two_stages,
+        task_spaces,
         own_codes,
         saved_crosscoders,
         exchange,
@@ -370,6 +392,25 @@ def trainer_on(device: torch.device, config: CrosscoderConfig) -> Trainer:
     """Return a trainer on a device, whatever others there are."""
     accelerator = SimpleNamespace(device=device, backward=lambda loss: loss.backward())
     return Trainer(config, Noise(), Team(device=device), accelerator)
+
+
+def _tuned(
+    model: PreTrainedModel, source: Source, method: MethodSettings, settings: TuningSettings
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Return a gradient, how tuning changes the weights, and its losses; check that it leaves the model as it was."""
+    before = _weights(model)
+    with trainable(model, settings.embeddings) as parameters:
+        loss = Loss.of(source.task, source.pairs, method.objective)
+        accumulate_gradient(model, loss, settings.tokens_at_once)
+        gradient = torch.cat([one.grad.flatten().cpu() for one in parameters if one.grad is not None])
+    with tuned(model, source, "method", method, settings) as tuning:
+        change = _weights(model) - before
+    assert torch.equal(_weights(model), before), "tuning has changed the model for good"
+    return gradient, change, tuning.losses
+
+
+def _weights(model: PreTrainedModel) -> Tensor:
+    return torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()])
 
 
 def sites_on(device: torch.device) -> list[Site]:

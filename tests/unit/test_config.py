@@ -401,6 +401,25 @@ def test_a_task_space_needs_two_tasks() -> None:
         parse_experiment(config, "config.yaml")
 
 
+def test_a_task_space_needs_pairs_to_tune_on_and_to_evaluate_on() -> None:
+    config = changed("suites.nursery.taskspace", SPACE)
+    few: list[tuple[dict[str, Any], str]] = [
+        ({"kind": "nursery", "pairs": 15}, "pairs"),
+        ({"kind": "blimp", "name": "passive_1", "limit": 15}, "limit"),
+    ]
+    for task, key in few:
+        config["suites"]["nursery"]["tasks"]["determiner_noun"] = task
+        message = (
+            rf"suites\.nursery: tasks\.determiner_noun\.{key} 15: the task space needs 8 pairs to tune on and as many"
+            r" to evaluate on; raise it to several times 16, or leave the task out of taskspace\.tasks"
+        )
+        with pytest.raises(ConfigError, match=message):
+            parse_experiment(config, "config.yaml")
+    config["suites"]["nursery"]["taskspace"] = SPACE | {"tasks": ["agreement_simple", "reflexive_number"]}
+    found = parse_experiment(config, "config.yaml").suites["nursery"]
+    assert found.space_tasks == ["agreement_simple", "reflexive_number"]
+
+
 FTGD = {"objective": "differential", "fraction": 0.1}
 WRONG_TUNINGS: list[tuple[dict[str, Any], str]] = [
     ({"seeds": []}, r"taskspace\.seeds: List should have at least 1 item"),

@@ -141,7 +141,7 @@ def controlled(seeds: tuple[int, ...] = (0, 1)) -> Experiment:
         "late": {"checkpoints": ["step320"]},
         "twins": {"checkpoints": ["step320", "step320@twin"]},
     }
-    twin = {**copy.deepcopy(nursery), "comparisons": {}}
+    twin = {**copy.deepcopy(nursery), "comparisons": {}, "taskspace": None}
     twin["source"] |= {"seed": 1, "tokenizer_seed": 0}
     return parse_experiment({**config, "suites": {"nursery": nursery, "twin": twin}, "seeds": list(seeds)}, "test")
 
@@ -329,7 +329,15 @@ EXPERIMENTS: dict[str, Callable[[Path], Experiment]] = {
     "languages": lambda _: load_experiment(ROOT / "experiments" / "nursery-bilingual.yaml"),
     "controls alone": hub_controlled,
     "scan": lambda _: changed(suites__nursery__scan={"limit": 20, "study": ["step0"]}),
-    "scan alone": lambda _: changed(suites__nursery__scan={}, suites__nursery__comparisons={}),
+    "scan alone": lambda _: changed(
+        suites__nursery__scan={}, suites__nursery__comparisons={}, suites__nursery__taskspace=None
+    ),
+    "task space alone": lambda _: changed(
+        suites__nursery__comparisons={},
+        suites__nursery__taskspace={"checkpoints": ["step64", "step320"]},
+        taskspace={"seeds": [0, 1, 2]},
+        behaviour={"tasks_per_job": 2},
+    ),
     "local": local_experiment,
     "hub": hub_experiment,
 }
@@ -537,7 +545,7 @@ def plan() -> Plan:
 
 def test_plan_adds_up(plan: Plan) -> None:
     document = plan_document(plan)
-    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 130
+    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 191
     assert document["stored_bytes"] == sum(stored["size_bytes"] for stored in document["stores"])
     assert document["flops"] == pytest.approx(sum(rule["flops"] for rule in document["rules"]))
     training = next(rule for rule in plan.rules if rule.rule == "train_crosscoder")
@@ -547,7 +555,7 @@ def test_plan_adds_up(plan: Plan) -> None:
 
 def test_page_states_totals_and_assumptions(plan: Plan) -> None:
     page = plan_text(plan)
-    assert re.search(r"\n  attribute_task +45 ", page) and re.search(r"\n  total +130 ", page)
+    assert re.search(r"\n  attribute_task +45 ", page) and re.search(r"\n  total +191 ", page)
     assert "at 1.00 GB/s" in page and "50% of that" in page
     assert "pairs of sentences are scored by `sentence`, which costs most, others by `next_token`" in page
 

@@ -111,12 +111,13 @@ def test_unchanged_spaces_are_stable_and_stay_where_they_are() -> None:
 
 def test_checkpoints_are_rotated_onto_the_one_before() -> None:
     """Of another space, no rotation of which is closer to the one before."""
-    other = COSINE + 0.2 * np.random.default_rng(2).normal(size=(6, 6))
+    other = COSINE + 0.5 * np.random.default_rng(3).normal(size=(6, 6))
     relative = np.stack([COSINE, np.clip((other + other.T) / 2, -1, 1)])
     relative[1, np.arange(6), np.arange(6)] = 1.0
     mapped = map_tasks(transfer_store(relative), gradients_store(relative), SETTINGS)
     before, after = mapped["position"].sel(basis="transfer").values
     own = classical_scaling(relative[1]).position()
+    assert abs(after - own).max() > 0.5
     np.testing.assert_allclose(
         np.linalg.norm(after[:, None] - after, axis=-1), np.linalg.norm(own[:, None] - own, axis=-1)
     )
@@ -214,3 +215,9 @@ def test_script_writes_the_space(tmp_path: Path) -> None:
     xr.testing.assert_allclose(found.drop_attrs(), MAPPED.drop_attrs())
     assert found["contrast"].attrs["reason"] == MAPPED["contrast"].attrs["reason"]
     assert found.attrs["suite"] == "made-up" and json.loads(found.attrs["settings"])["permutations"] == 1000
+
+
+def test_collecting_and_mapping_import_no_torch() -> None:
+    code = "import sys, chronocoder.taskspace.transfer, chronocoder.taskspace.space; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found == "False\n"

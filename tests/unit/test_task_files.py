@@ -15,6 +15,7 @@ from chronocoder.errors import ConfigError
 from chronocoder.tasks.sources import read_pairs
 
 DEFAULT = yaml.safe_load((Path(__file__).parents[2] / "config.yaml").read_text())
+del DEFAULT["suites"]["nursery"]["taskspace"]  # which names tasks that tests take away
 COLUMNS = {"good": "good", "bad": "bad"}
 
 

@@ -18,6 +18,7 @@ from chronocoder.stores import load_store, write_store
 from chronocoder.taskspace.intervals import (
     Interval,
     Means,
+    Spread,
     means_by_unit,
     pooled_over_sources,
     seed_interval,
@@ -169,6 +170,31 @@ def test_variance_between_seeds_is_pooled_over_sources_but_the_target() -> None:
             alike = [(1, 1)] if target == 1 else [(0, 0), (2, 2)]
         assert pooled[place, source, target] == pytest.approx(np.mean([variance[(place, *cell)] for cell in alike]))
         assert cells[place, source, target] == len(alike)
+
+
+def test_few_cells_and_few_units_widen_intervals() -> None:
+    """A part alone has its own degrees of freedom; both together have some in between."""
+    mean, units = np.zeros(1), np.array([8])
+    cases = ((0.0, 0.5, 3 * 2), (0.5, 0.0, 7), (0.3, 0.2, 0.25 / (0.2**2 / 6 + 0.3**2 / 7)))
+    for sampling, between, freedom in cases:
+        spread = Spread(mean, np.array([sampling]), np.array([sampling]), mean, units)
+        found = seed_interval(spread, np.array([3 * between]), np.array([3]), 3, 0.9)
+        assert found.high[0] == -found.low[0] == pytest.approx(student.ppf(0.95, freedom) * np.sqrt(0.5))
+
+
+def test_pairs_of_one_prefix_are_one_sampling_unit() -> None:
+    settings = TaskSpaceSettings(seeds=[3])
+    found = collected([tuning for tuning in TUNINGS if tuning.attrs["seed"] == 3], settings)
+    held_out = TUNINGS[0].isel(entry=np.flatnonzero(TUNINGS[0]["target"] == "simple")).sel({"method": "ftgd"})
+    changes = (held_out["difference"] - held_out["difference_before"]).values.astype(float)
+    sums: dict[int, float] = {}
+    for example, change in zip(held_out["example"].values, changes, strict=True):
+        prefix = int(TASKS["simple"]["token_id"][example, 0])
+        sums[prefix] = sums.get(prefix, 0.0) + (change - changes.mean()) / len(changes)
+    assert len(sums) == 8 < len(changes)
+    margin = student.ppf(0.975, 7) * np.sqrt(8 / 7 * sum(each**2 for each in sums.values()))
+    cell = found.sel({"method": "ftgd", "checkpoint": "step8", "source": "simple", "target": "simple"})
+    assert float(cell["mean_transfer_high"]) == pytest.approx(changes.mean() + margin, abs=1e-6)
 
 
 @pytest.mark.parametrize("seeds", [2, 3])

@@ -12,7 +12,7 @@ from chronocoder.config.files import expand_tasks
 from chronocoder.config.loading import LoadingSettings
 from chronocoder.config.sources import NurserySource, Source
 from chronocoder.config.tasks import Task
-from chronocoder.config.taskspace import SpaceSettings
+from chronocoder.config.taskspace import FEWEST_PAIRS, SpaceSettings
 from chronocoder.labels import is_foreign, is_identity
 from chronocoder.settings import Name, Settings, Site
 from chronocoder.site_names import parse_site
@@ -272,16 +272,30 @@ class Suite(Settings):
         if self.taskspace is None:
             return
         order = list(self.tokens_seen)
-        grouped = [task for tasks in self.taskspace.hypothesis.values() for task in tasks]
+        self._check_space_names(self.taskspace)
+        if self.taskspace.checkpoints != sorted(self.taskspace.checkpoints, key=order.index):
+            raise ValueError(
+                f"taskspace.checkpoints {self.taskspace.checkpoints} must be in order of training;"
+                f" list them as {', '.join(sorted(self.taskspace.checkpoints, key=order.index))}"
+            )
+        if len(self.space_tasks) < 2:
+            raise ValueError(f"taskspace: relates tasks, and the suite has only {', '.join(self.tasks)}; add one")
+        self._check_space_pairs()
+        for name in set(self.taskspace.bridge or []) & set(self.comparisons):
+            if not set(self.comparisons[name].checkpoints) & set(self.taskspace.checkpoints):
+                raise ValueError(
+                    f"taskspace.bridge: '{name}' has no checkpoint among {', '.join(self.taskspace.checkpoints)};"
+                    " add one to taskspace.checkpoints"
+                )
+
+    def _check_space_names(self, space: SpaceSettings) -> None:
+        grouped = [task for tasks in space.hypothesis.values() for task in tasks]
+        bridged = [*self.examined, *(self.auto.names if self.auto else [])]
         known = {
-            "checkpoints": ("the suite's checkpoints", self.taskspace.checkpoints, order),
-            "tasks": ("the suite's tasks", self.taskspace.tasks or [], list(self.tasks)),
+            "checkpoints": ("the suite's checkpoints", space.checkpoints, list(self.tokens_seen)),
+            "tasks": ("the suite's tasks", space.tasks or [], list(self.tasks)),
             "hypothesis": ("the tasks of the task space", grouped, self.space_tasks),
-            "bridge": (
-                "the comparisons that the report is about",
-                self.taskspace.bridge or [],
-                [*self.examined, *(self.auto.names if self.auto else [])],
-            ),
+            "bridge": ("the comparisons that the report is about", space.bridge or [], bridged),
         }
         for key, (those, names, possible) in known.items():
             for number, name in enumerate(names):
@@ -291,18 +305,16 @@ class Suite(Settings):
                     )
                 if name in names[:number]:
                     raise ValueError(f"taskspace.{key}: '{name}' is named twice; name it once")
-        if self.taskspace.checkpoints != sorted(self.taskspace.checkpoints, key=order.index):
-            raise ValueError(
-                f"taskspace.checkpoints {self.taskspace.checkpoints} must be in order of training;"
-                f" list them as {', '.join(sorted(self.taskspace.checkpoints, key=order.index))}"
-            )
-        if len(self.space_tasks) < 2:
-            raise ValueError(f"taskspace: relates tasks, and the suite has only {', '.join(self.tasks)}; add one")
-        for name in set(self.taskspace.bridge or []) & set(self.comparisons):
-            if not set(self.comparisons[name].checkpoints) & set(self.taskspace.checkpoints):
+
+    def _check_space_pairs(self) -> None:
+        for name in self.space_tasks:
+            task = self.tasks[name]
+            key, pairs = ("pairs", task.pairs) if task.kind == "nursery" else ("limit", task.limit)
+            if pairs is not None and pairs < 2 * FEWEST_PAIRS:
                 raise ValueError(
-                    f"taskspace.bridge: '{name}' has no checkpoint among {', '.join(self.taskspace.checkpoints)};"
-                    " add one to taskspace.checkpoints"
+                    f"tasks.{name}.{key} {pairs}: the task space needs {FEWEST_PAIRS} pairs to tune on and as many to"
+                    f" evaluate on; raise it to several times {2 * FEWEST_PAIRS}, or leave the task out of"
+                    " taskspace.tasks"
                 )
 
     def _check_nursery(self) -> None:

@@ -7,6 +7,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from chronocoder.settings import Name, Settings
 
 DIFFERENTIAL, RIGHT, SWAPPED = "differential", "right", "swapped"
+FEWEST_PAIRS = 8
+"""Pairs of a task that there have to be to tune on, and as many to evaluate on."""
 FLOAT32_BYTES = 4
 LABELLINGS = 2
 """Sets of gradients that are compared: with right and wrong as they are, and swapped in half of the pairs."""

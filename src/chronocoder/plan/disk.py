@@ -39,8 +39,11 @@ ABLATION_METADATA_BYTES = 137_000
 BASELINE_METADATA_BYTES = 32_000
 CONSOLIDATION_METADATA_BYTES = 55_000
 """Metadata of stores of 66, 64, 17 and 27 variables, measured."""
-TUNING_METADATA_BYTES = 20_000
-TRANSFER_NUMBERS, GRADIENT_NUMBERS, BRIDGE_NUMBERS = 10, 14, 20
+TUNING_METADATA_BYTES, TRANSFER_METADATA_BYTES = 25_000, 64_000
+GRADIENTS_METADATA_BYTES, SPACE_METADATA_BYTES, BRIDGE_METADATA_BYTES = 37_000, 56_000, 85_000
+"""Of stores of 13, 31, 18, 28 and 41 variables, measured."""
+TRANSFER_NUMBERS, GRADIENT_NUMBERS, BRIDGE_NUMBERS = 9, 14, 20
+"""Matrices of every two tasks in these stores, beside one for each seed."""
 EFFECT_BYTES = 263
 """Bytes for each checkpoint and latent before compression, of a task with two conditions and three draws of random
 directions: effects with their ends, p-values, rates and shares as float32, and whether they are measurable; of the mean
@@ -143,25 +146,35 @@ def consolidation_bytes(crosscoder: CrosscoderShape, families: int) -> float:
 
 
 def tuning_bytes(experiment: Experiment, pairs: float) -> float:
-    """Return the bytes of a tuning: float32 of each held-out pair before and after each method, and its task's name."""
-    return (4 * (1 + len(experiment.taskspace.methods)) + 2) * pairs + TUNING_METADATA_BYTES
+    """Return the bytes of a tuning: a float32 of each held-out pair and sequence, before and after each method.
+
+    Names of pairs compress to nothing.
+    """
+    settings = experiment.taskspace
+    return 4 * (1 + len(settings.methods)) * (pairs + settings.sequences) + TUNING_METADATA_BYTES
 
 
 def transfer_bytes(experiment: Experiment, suite: Suite) -> float:
-    """Return the bytes of what tuning on each task does to each: 15 numbers and intervals of all seeds, and each's."""
+    """Return the bytes of what tuning on each task does to each: float64 of every seed, and of the mean over seeds."""
     assert suite.taskspace is not None
     cells = len(suite.space_tasks) ** 2 * len(suite.taskspace.checkpoints) * len(experiment.taskspace.methods)
-    return 4.0 * cells * (2 * len(experiment.taskspace.seeds) + TRANSFER_NUMBERS) + STORE_BYTES
+    return 8 * cells * (len(experiment.taskspace.seeds) + TRANSFER_NUMBERS) + TRANSFER_METADATA_BYTES
 
 
 def gradients_bytes(tasks: int) -> float:
     """Return the bytes of the gradients at one checkpoint: `GRADIENT_NUMBERS` of every two tasks."""
-    return 4.0 * GRADIENT_NUMBERS * tasks**2 + STORE_BYTES
+    return 8 * GRADIENT_NUMBERS * tasks**2 + GRADIENTS_METADATA_BYTES
 
 
-def bridge_bytes(experiment: Experiment, suite: Suite, checkpoints: int) -> float:
+def space_bytes(suite: Suite) -> float:
+    """Return the bytes of a space: two similarities of every two tasks at each checkpoint; the rest is little."""
+    assert suite.taskspace is not None
+    return 8 * 2 * len(suite.taskspace.checkpoints) * len(suite.space_tasks) ** 2 + SPACE_METADATA_BYTES
+
+
+def bridge_bytes(suite: Suite, checkpoints: int) -> float:
     """Return the bytes of a bridge to a crosscoder: `BRIDGE_NUMBERS` of every two tasks at each checkpoint."""
-    return 4.0 * BRIDGE_NUMBERS * checkpoints * len(suite.space_tasks) ** 2 + STORE_BYTES
+    return 8 * BRIDGE_NUMBERS * checkpoints * len(suite.space_tasks) ** 2 + BRIDGE_METADATA_BYTES
 
 
 def disk_of(experiment: Experiment, shapes: Mapping[str, ModelShape]) -> list[Stored]:
@@ -292,8 +305,8 @@ def _of_taskspace(experiment: Experiment, suite: str, examples: Mapping[str, int
     tunings = sum(job.rule == "tune_task" for job in jobs)
     bridges = [job for job in jobs if job.rule == "bridge_tasks"]
     gradients = 2 * checkpoints * gradients_bytes(len(settings.space_tasks))
-    small = transfer_bytes(experiment, settings) + gradients + STORE_BYTES
-    small += sum(bridge_bytes(experiment, settings, checkpoints) for _ in bridges)
+    small = transfer_bytes(experiment, settings) + gradients + space_bytes(settings)
+    small += len(bridges) * bridge_bytes(settings, checkpoints)
     return [
         Stored(suite, "tunings", tunings, tunings * tuning_bytes(experiment, pairs)),
         Stored(suite, "task space", 3 + checkpoints + len(bridges), small),

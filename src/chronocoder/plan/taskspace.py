@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from chronocoder.config import RIGHT, MethodSettings, TaskSpaceSettings
+from chronocoder.config.taskspace import LABELLINGS
 from chronocoder.plan.compute import Measuring, Prompts, blocks_flops, logits_flops, resumed_flops
-from chronocoder.plan.disk import bridge_bytes, gradients_bytes, transfer_bytes, tuning_bytes
+from chronocoder.plan.disk import bridge_bytes, gradients_bytes, space_bytes, transfer_bytes, tuning_bytes
 from chronocoder.plan.effects import CORE_FLOPS
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import LIGHT_PROCESS_BYTES, Memory, held_bytes, loading_bytes, model_bytes, on, pass_bytes
@@ -29,10 +30,14 @@ KEPT_BYTES, MARK_BYTES = 8, 1
 """In main memory, for each parameter that may be updated: its value before and after; and whether it has been."""
 CODE_MATRICES = 5
 """Matrices (token, feature) of float32 alive while features are removed, as in attribution."""
-RESAMPLED_S = 1e-9
-"""Seconds of one core for each pair in a resample of a tuning."""
-PERMUTED_S, TESTS = 1e-8, 8
-"""Seconds of one core for each two tasks in a relabelling, and permutation tests at a checkpoint."""
+READ_S = 0.011
+"""Seconds of one core for reading a tuning, measured."""
+SKETCHED_S = 2e-9
+"""Seconds of one core for each parameter of a gradient that is projected, measured."""
+PERMUTED_S = 5e-8
+"""Seconds of one core for each two tasks in a relabelling, for all tests at a checkpoint, measured with 16 tasks."""
+COMPARISONS = 3
+"""Passes over all gradients, in units of their inner products: these, and overlaps of subspaces, measured."""
 
 
 class Texts(NamedTuple):
@@ -116,34 +121,33 @@ def tuning_cost(place: Place) -> Cost:
 
 
 def gradients_cost(place: Place) -> Cost:
-    """Take the gradient of every group of pairs of every task at one checkpoint, and compare them, or their sketches.
+    """Take the gradient of both parts of every group of pairs of every task, and compare groups, or their sketches.
 
-    In main memory the gradients of all groups, and a bit for each parameter and half of the pairs; on the device two
-    sums of gradients, one for each half.
+    Both with right and wrong as they are and with those of one part swapped. In main memory the gradients of all
+    groups, and whether each parameter is selected; on the device two sums of gradients.
     """
     settings, shape = place.experiment.taskspace, _in_float32(place.shape)
     texts = [Texts(shape, prompts) for prompts in place.prompts]
     trainable = trainable_parameters(shape, settings)
-    groups, width = len(texts) * settings.gradient_groups, min(trainable, settings.sketch)
-    compared_s = 2.0 * width * groups**2 / CORE_FLOPS
+    sketch = settings.sketched(trainable, len(texts))
+    groups, width = len(texts) * settings.gradient_groups, sketch or trainable
+    compared_s = LABELLINGS * COMPARISONS * 2.0 * width * groups**2 / CORE_FLOPS
+    sketched_s = SKETCHED_S * 2 * groups * trainable if sketch else 0.0
     passing = max(of.gradient_bytes(settings.tokens_at_once) for of in texts)
-    held = model_bytes(shape) + 3 * 4.0 * trainable + passing
+    held = model_bytes(shape) + (1 + LABELLINGS) * 4.0 * trainable + passing
     flops = sum(BACKWARD * of.forward for of in texts)
-    work = Work(flops, disk_bytes=gradients_bytes(len(texts)), cpu_s=compared_s)
-    return _of_model(place, work, held, 4.0 * groups * width + len(texts) * trainable / 4)
+    work = Work(flops, disk_bytes=gradients_bytes(len(texts)), cpu_s=compared_s + sketched_s)
+    return _of_model(place, work, held, LABELLINGS * 4.0 * groups * width + trainable)
 
 
 def transfer_cost(place: Place) -> Cost:
-    """Join the tunings of all checkpoints, seeds and tasks, and resample their pairs."""
+    """Join the tunings of all checkpoints, seeds and tasks, which are held at once."""
     settings, suite = place.experiment.taskspace, place.suite
     assert suite.taskspace is not None
-    pairs = _held_out_pairs(place)
     tunings = len(suite.taskspace.checkpoints) * len(settings.seeds) * len(suite.space_tasks)
-    read = tunings * tuning_bytes(place.experiment, pairs)
-    numbers = 4.0 * tunings * (len(settings.methods) + 1) * pairs
-    resampled_s = RESAMPLED_S * tunings * len(settings.methods) * settings.bootstrap_samples * pairs
-    work = Work(disk_bytes=read + transfer_bytes(place.experiment, suite), cpu_s=resampled_s)
-    return Cost(work, Memory(0.0, LIGHT_PROCESS_BYTES + 2 * numbers))
+    read = tunings * tuning_bytes(place.experiment, _held_out_pairs(place))
+    work = Work(disk_bytes=read + transfer_bytes(place.experiment, suite), cpu_s=READ_S * tunings)
+    return Cost(work, Memory(0.0, LIGHT_PROCESS_BYTES + 3 * read))
 
 
 def joining_cost(place: Place) -> Cost:
@@ -157,8 +161,9 @@ def mapping_cost(place: Place) -> Cost:
     """Make a space of transfer and of gradients at every checkpoint, each with its permutation tests."""
     assert place.suite.taskspace is not None
     tasks, checkpoints = len(place.suite.space_tasks), len(place.suite.taskspace.checkpoints)
-    permuted_s = PERMUTED_S * TESTS * checkpoints * place.experiment.taskspace.permutations * tasks**2
+    permuted_s = PERMUTED_S * checkpoints * place.experiment.taskspace.permutations * tasks**2
     moved = transfer_bytes(place.experiment, place.suite) + checkpoints * gradients_bytes(tasks)
+    moved += space_bytes(place.suite)
     return Cost(Work(disk_bytes=moved, cpu_s=permuted_s), Memory(0.0, LIGHT_PROCESS_BYTES + 2 * moved))
 
 
@@ -186,7 +191,7 @@ def bridge_cost(place: Place) -> Cost:
     passing = max(codes, *(texts.gradient_bytes(settings.tokens_at_once) for texts, _ in trained))
     others = held_bytes(place.shape, crosscoder.checkpoints - 1, place.accelerated)
     loaded = crosscoder.saved_bytes + crosscoder.checkpoints * place.shape.checkpoint_bytes
-    work = Work(flops, disk_bytes=loaded + bridge_bytes(place.experiment, place.suite, len(shared)))
+    work = Work(flops, disk_bytes=loaded + bridge_bytes(place.suite, len(shared)))
     loading = place.loading(crosscoder.checkpoints, with_crosscoder=True)
     tuned = tuned_memory(place)
     tensors = others + crosscoder.saved_bytes + tuned.device + passing

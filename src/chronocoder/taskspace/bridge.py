@@ -21,7 +21,7 @@ from chronocoder.tasks.rows import unit_of
 from chronocoder.taskspace.mantel import mantel
 from chronocoder.taskspace.removal import Reading, Tuning, measure_changes
 from chronocoder.taskspace.removal_summary import RELATIONS, summarise_changes
-from chronocoder.taskspace.shared_features import alike, compare_effects, features_to_remove
+from chronocoder.taskspace.shared_features import compare_effects, features_to_remove
 
 OVERLAP, COSINE = "overlap", "cosine"
 TASKS = ("source", "target")
@@ -143,8 +143,9 @@ def compare(
             "feature_overlap": (TASKS, similarity.overlap),
             "overlap_chance": (TASKS, similarity.chance),
             "feature_cosine": (TASKS, similarity.cosine),
-            "correlation": ("measure", [one.value for one in found]),
+            "correlation": ("measure", [one.observed for one in found]),
             "correlation_p": ("measure", [one.p_value for one in found]),
+            "correlation_smallest_p": ("measure", [one.smallest_p for one in found]),
         },
         coords={"measure": strings(list(measures))},
     )
@@ -171,7 +172,7 @@ def remove(
         counts.reshape(3, -1)[:, number] = len(shared), sizes[target][shared].sum(), effect_of_others
     changes = measure_changes(reading, tasks, removed, tuning)
     shared_features, *effect = counts
-    return summarise_changes(changes, tasks, groups, alike(*effect), settings).assign(
+    return summarise_changes(changes, tasks, groups, settings).assign(
         shared_features=(TASKS, shared_features.astype(np.int64)),
         effect_of_shared=(TASKS, effect[0]),
         effect_of_others=(TASKS, effect[1]),
@@ -184,7 +185,8 @@ LONG_NAMES = {
     "feature_cosine": "cosine of the IE of all features on source and target",
     "transfer": "mean change of right minus wrong of the target by tuning on the source with {method}",
     "correlation": "Spearman correlation of transfer and likeness of effects, over ordered pairs of different tasks",
-    "correlation_p": "fraction of relabellings of the tasks that reach the correlation",
+    "correlation_p": "fraction of relabellings of the tasks with at least this correlation (Mantel test)",
+    "correlation_smallest_p": "smallest p-value that could be had",
     "shared_features": "features among the {top} of largest |IE| of both source and target",
     "effect_of_shared": "sum of |IE| on the target over the shared features",
     "effect_of_others": "sum of |IE| on the target over the other features",
@@ -193,7 +195,7 @@ LONG_NAMES = {
     "difference_without_others": "right minus wrong of the target before the tuning, without other features",
     "transfer_intact": "transfer with all features, of one tuning",
     "transfer_without_shared": "transfer without the shared features, of one tuning",
-    "transfer_without_others": "transfer without as many others, matched in |IE| on the target, of one tuning",
+    "transfer_without_others": "transfer without as many others that matter alike to the target, of one tuning",
     "removed_by_shared": "fraction of the transfer that goes without the shared features",
     "removed_by_others": "fraction of the transfer that goes without as many others, matched in |IE| on the target",
     "removed_beyond_others": "fraction that goes without the shared features less that without others",

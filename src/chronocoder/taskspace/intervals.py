@@ -8,8 +8,9 @@ that several seeds hold out counts in each of their means, which are therefore c
 
 and never less than what the sampling of units alone gives. A variance between two or three seeds is all but unknown, so
 it is pooled over cells that are taken to vary alike, and quantiles are Student's, with degrees of freedom by
-Satterthwaite (1946). What the intervals do not hold: seeds choose from the same pairs, so that those that one seed
-tunes on are partly those of the next; the correlation that this brings cannot be estimated from the same pairs.
+Satterthwaite (1946). So coverage holds over these cells together: those that vary more than the others are covered
+less often. Nor do intervals hold that all seeds choose from the same pairs, so that those that two seeds tune on are
+partly the same: the correlation that this brings cannot be had from them.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,6 @@ def summarise_changes(
     changes: xr.Dataset,
     tasks: Mapping[str, xr.Dataset],
     groups: Mapping[str, str],
-    matched: Bool[np.ndarray, "source target"],
     settings: TaskSpaceSettings,
 ) -> xr.Dataset:
     """Average what tuning does to pairs, with intervals over the prefixes of pairs.
@@ -33,7 +32,6 @@ def summarise_changes(
         changes: what `measure_changes` returns, at one checkpoint.
         tasks: the pairs it was measured on, by name.
         groups: the hypothesised group of each task.
-        matched: where the other features that are removed matter about as much as the shared ones.
         settings: resamples, coverage, and their seed.
 
     Returns:
@@ -51,7 +49,7 @@ def summarise_changes(
         found |= _with_ends(f"transfer_{kind}", transfer.sel(kind=kind, drop=True), settings.confidence)
     summary = xr.Dataset({name: values.transpose("source", "target") for name, values in found.items()})
     certain = (summary["transfer_intact_low"] > 0) | (summary["transfer_intact_high"] < 0)
-    compared = matched & certain.values
+    compared = certain.values & np.isfinite(summary["transfer_without_others"].values)
     fractions = _fractions(transfer, compared, groups, settings.confidence)
     return summary.assign(fractions).assign_coords(relation=list(RELATIONS))
 
@@ -84,8 +82,8 @@ def _fractions(
 
     Args:
         transfer: dims (target, sample, source, kind), the first sample that of all pairs.
-        compared: the ordered pairs of tasks to add up: whose sign of transfer is certain, and whose other features
-            matter about as much as the shared ones. Where there is none, fractions are NaN.
+        compared: the ordered pairs of tasks to add up: those of which the sign of transfer is certain, and that have a
+            control. Where there are none, fractions are NaN.
         groups: the hypothesised group of each task.
         confidence: coverage of the intervals, over resamples of each target; the tuning is one and the same.
 

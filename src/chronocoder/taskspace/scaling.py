@@ -32,7 +32,7 @@ class Configuration(NamedTuple):
     @property
     def negative(self) -> float:
         """The negative eigenvalues as a fraction of the sum of all by size: what no points have as distances."""
-        return -float(np.minimum(self.eigenvalues, 0).sum()) / self.size if self.size > ROUNDING else np.nan
+        return float(np.maximum(-self.eigenvalues, 0).sum()) / self.size if self.size > ROUNDING else np.nan
 
     @property
     def size(self) -> float:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from chronocoder.features.overlap import largest, ratio
 
 LARGEST_FACTOR = 2.0
-"""Between what two sets of features matter, for the one to be a control of the other."""
+"""Between the sums of |IE| of two sets of features, for the one to be a control of the other."""
 
 
 class Removed(NamedTuple):
@@ -16,7 +16,8 @@ class Removed(NamedTuple):
 
     Attributes:
         shared: those that matter to both tasks, ascending.
-        others: as many that are not shared, matched in |IE| on the target; None where the target has too few.
+        others: as many that are not shared and matter about as much to the target; None where there are none such, or
+            nothing is shared.
     """
 
     shared: Int[np.ndarray, " feature"]
@@ -60,7 +61,9 @@ def features_to_remove(effects: Float[np.ndarray, "2 feature"], count: int) -> R
     """Return what to remove for one source and one target.
 
     Each shared feature, from the largest |IE| on the target on, is matched with the feature of nearest rank in it that
-    is neither shared nor taken; of two equally near with the larger one, so that the control removes rather more.
+    is neither shared nor taken; of two equally near with the larger one, so that the control removes rather more. Where
+    tasks share nearly all features that matter, no others are like them: if the sums of |IE| differ by more than
+    `LARGEST_FACTOR`, there is no control.
 
     Args:
         effects: IE on the source and on the target.
@@ -71,20 +74,11 @@ def features_to_remove(effects: Float[np.ndarray, "2 feature"], count: int) -> R
     ranks, free = np.flatnonzero(shared[ranked]), np.flatnonzero(~shared[ranked])
     if len(free) < len(ranks):
         return Removed(np.flatnonzero(shared), None)
-    taken = []
+    taken = np.empty(0, dtype=np.int64)
     for rank in ranks:
         nearest = int(np.abs(free - rank).argmin())
-        taken.append(free[nearest])
+        taken = np.append(taken, free[nearest])
         free = np.delete(free, nearest)
-    return Removed(np.flatnonzero(shared), np.sort(ranked[taken]))
-
-
-def alike(
-    shared: Float[np.ndarray, "source target"], others: Float[np.ndarray, "source target"]
-) -> Bool[np.ndarray, "source target"]:
-    """Say where shared and other features matter about as much, by their sums of |IE|; never where one is NaN.
-
-    Where tasks share nearly all features that matter, no others are like them, and there is no control.
-    """
-    found: np.ndarray = (others <= LARGEST_FACTOR * shared) & (shared <= LARGEST_FACTOR * others)
-    return found
+    own, other = (np.abs(effects[1, ranked[places]]).sum() for places in (ranks, taken))
+    alike = 0 < max(own, other) <= LARGEST_FACTOR * min(own, other)
+    return Removed(np.flatnonzero(shared), np.sort(ranked[taken]) if alike else None)

@@ -9,11 +9,10 @@ from jaxtyping import Bool
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from chronocoder.config.taskspace import FEWEST_PAIRS
 from chronocoder.errors import TaskError
 from chronocoder.tasks.rows import by_member
 
-FEWEST_PAIRS = 8
-"""Pairs of a task that there have to be to tune on, and as many to evaluate on."""
 _DIGEST_BYTES = 8
 
 
