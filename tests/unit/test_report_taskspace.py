@@ -383,15 +383,13 @@ def test_stability_stands_beside_both_controls() -> None:
 
 def test_bridge_is_told_as_measured() -> None:
     assert bridge_sentences(bridge_store())[0] == (
-        "at step20, a task transfers more to tasks with which it shares more features: Spearman’s ρ is 0.60 over"
-        " ordered pairs, p = 0.004 by relabelling tasks."
+        "at step20, Spearman’s correlation of transfer over ordered pairs of tasks is 0.60 with the overlap of their top"
+        " features (p = 0.004) and 0.50 with the cosine of the effects of all features (p = 0.004), p-values by"
+        " relabelling tasks."
     )
-    assert "is not found to transfer more to tasks" in bridge_sentences(bridge_store(p_value=0.4))[0]
-    reverse = bridge_store()
-    reverse["correlation"][:] = -reverse["correlation"]
-    assert "a task transfers less to tasks with which" in bridge_sentences(reverse)[0]
-    reverse["correlation"][:] = np.nan
-    assert bridge_sentences(reverse)[0] == ("at step20, transfer cannot be correlated with the overlap of features.")
+    unknown = bridge_store()
+    unknown["correlation"][:] = unknown["correlation_p"][:] = np.nan
+    assert "is – with the overlap of their top features (p –)" in bridge_sentences(unknown)[0]
     nothing = bridge_store().assign_attrs(comparison="pair", variant="l1", seed=0)
     nothing["pairs_compared"][:] = 0
     nothing["removed_by_shared"][:] = np.nan

@@ -10,8 +10,8 @@ import xarray as xr
 
 from chronocoder.report.inputs import key_of, names
 from chronocoder.report.style import GRID, INK, PALETTE, Json, finished
-from chronocoder.report.taskspace import P_SHOWN, p_words, rounded, same_group, unit_words
-from chronocoder.report.text import counted, decimal, in_words, sentence
+from chronocoder.report.taskspace import p_words, rounded, same_group, unit_words
+from chronocoder.report.text import counted, decimal, in_words, listed, sentence
 
 MOST_POINTS = 600
 """Pairs that a figure shows; of more, so many at random, since all would hide each other and slow the page down."""
@@ -19,6 +19,7 @@ SEED = 0
 HEIGHT_PX = 420
 ZERO_LINE = {"zerolinecolor": GRID, "zerolinewidth": 2}
 MEASURES = {"overlap": "feature_overlap", "cosine": "feature_cosine"}
+CORRELATED = {"overlap": "the overlap of their top features", "cosine": "the cosine of the effects of all features"}
 AXES = {"overlap": "fraction of top features in common", "cosine": "cosine of effects over all features"}
 CORRELATION_COLUMNS = ("ρ with overlap", "ρ with cosine")
 REMOVAL_COLUMNS = ("Ordered pairs", "Removed by shared", "Removed by others", "Difference")
@@ -76,16 +77,13 @@ def hidden_pairs(bridges: Sequence[xr.Dataset]) -> tuple[int, int]:
 
 
 def _correlation_sentence(last: xr.Dataset) -> str:
-    rho, p_value = (float(last[name].sel(measure="overlap")) for name in ("correlation", "correlation_p"))
-    where = f"at {last['checkpoint'].values}"
-    if not np.isfinite(rho):
-        return f"{where}, transfer cannot be correlated with the overlap of features."
-    verdict = "transfers more to" if p_value < P_SHOWN and rho > 0 else "is not found to transfer more to"
-    if p_value < P_SHOWN and rho < 0:
-        verdict = "transfers less to"
+    parts = []
+    for measure, words in CORRELATED.items():
+        rho, p_value = (float(last[name].sel(measure=measure)) for name in ("correlation", "correlation_p"))
+        parts.append(f"{decimal(rho)} with {words} ({p_words(p_value)})")
     return (
-        f"{where}, a task {verdict} tasks with which it shares more features: Spearman’s ρ is {decimal(rho)} over"
-        f" ordered pairs, {p_words(p_value)} by relabelling tasks."
+        f"at {last['checkpoint'].values}, Spearman’s correlation of transfer over ordered pairs of tasks is"
+        f" {listed(parts)}, p-values by relabelling tasks."
     )
 
 
