@@ -16,6 +16,7 @@ from chronocoder.report.text import counted, decimal, in_words, listed, sentence
 MOST_POINTS = 600
 """Pairs that a figure shows; of more, so many at random, since all would hide each other and slow the page down."""
 SEED = 0
+PERCENT = "\u00a0%"
 HEIGHT_PX = 420
 ZERO_LINE = {"zerolinecolor": GRID, "zerolinewidth": 2}
 MEASURES = {"overlap": "feature_overlap", "cosine": "feature_cosine"}
@@ -117,13 +118,14 @@ def _row(at: xr.Dataset) -> BridgeRow:
 
 
 def _removal_numbers(of_relation: xr.Dataset) -> list[str]:
-    ends = [[_part(float(of_relation[f"{name}{end}"])) for end in ("", "_low", "_high")] for name in REMOVED]
-    return [str(int(of_relation["pairs_compared"])), *(f"{middle} ({low} to {high})" for middle, low, high in ends)]
+    parts = [[_part(float(of_relation[f"{name}{end}"])) for end in ("", "_low", "_high")] for name in REMOVED]
+    texts = [f"{middle} ({low.removesuffix(PERCENT)} to {high.removesuffix(PERCENT)})" for middle, low, high in parts]
+    return [str(int(of_relation["pairs_compared"])), *texts]
 
 
 def _part(part: float) -> str:
     """Return a part, which may be negative, as a percentage without decimals."""
-    return f"{round(100 * part) + 0}\u00a0%".replace("-", "−") if np.isfinite(part) else "–"
+    return f"{round(100 * part)}{PERCENT}".replace("-", "−") if np.isfinite(part) else "–"
 
 
 class _Points(NamedTuple):
