@@ -398,7 +398,7 @@ def test_bridge_is_told_as_measured() -> None:
         " features with it beside which there are others of like effect."
     ]
     row = bridge_tables([nothing])["pair · l1 · seed 0"][2]
-    assert row.checkpoint == "step20" and row.correlations == ["0.60 (p = 0.004)", "0.50 (p = 0.004)"]
+    assert row.checkpoint == "step20" and row.correlations == ["0.60 (0.004)", "0.50 (0.004)"]
     assert row.removals["within groups"][:2] == ["0", "– (53 to 67)"]
 
 

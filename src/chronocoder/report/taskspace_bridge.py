@@ -10,7 +10,7 @@ import xarray as xr
 
 from chronocoder.report.inputs import key_of, names
 from chronocoder.report.style import GRID, INK, PALETTE, Json, finished
-from chronocoder.report.taskspace import p_words, rounded, same_group, unit_words
+from chronocoder.report.taskspace import p_number, p_words, rounded, same_group, unit_words
 from chronocoder.report.text import counted, decimal, in_words, listed, sentence
 
 MOST_POINTS = 600
@@ -22,7 +22,7 @@ ZERO_LINE = {"zerolinecolor": GRID, "zerolinewidth": 2}
 MEASURES = {"overlap": "feature_overlap", "cosine": "feature_cosine"}
 CORRELATED = {"overlap": "the overlap of their top features", "cosine": "the cosine of the effects of all features"}
 AXES = {"overlap": "fraction of top features in common", "cosine": "cosine of effects over all features"}
-CORRELATION_COLUMNS = ("ρ with overlap", "ρ with cosine")
+CORRELATION_COLUMNS = ("ρ with overlap (p)", "ρ with cosine (p)")
 REMOVAL_COLUMNS = ("Ordered pairs", "Removed by shared", "Removed by others", "Difference")
 RELATIONS = {"within": "within groups", "between": "between groups"}
 COUNTED = ("transfer_intact", "transfer_without_shared", "transfer_without_others", "shared_features")
@@ -112,7 +112,7 @@ def _row(at: xr.Dataset) -> BridgeRow:
     correlations = []
     for measure in MEASURES:
         rho, p_value = (float(at[name].sel(measure=measure)) for name in ("correlation", "correlation_p"))
-        correlations.append(f"{decimal(rho)} ({p_words(p_value)})" if np.isfinite(rho) else "–")
+        correlations.append(f"{decimal(rho)} ({p_number(p_value)})" if np.isfinite(rho) else "–")
     removals = {words: _removal_numbers(at.sel(relation=name)) for name, words in RELATIONS.items()}
     return BridgeRow(str(at["checkpoint"].values), correlations, removals)
 
