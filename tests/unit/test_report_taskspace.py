@@ -262,8 +262,8 @@ def test_gradients_within_and_between_groups_are_means_over_pairs_of_different_t
     within, between = (100 * means[name][2] for name in ("within groups", "between groups"))
     assert sharing_sentence(store).endswith(
         f", and {within:.0f}\u00a0% within groups and {between:.1f}\u00a0% between groups at step20"
-        f" ({100 * chance[2] + 2:.1f}\u00a0% with right and wrong swapped in one of them, {100 * chance[2]:.1f}\u00a0% by"
-        " chance)."
+        f" ({100 * chance[2] + 2:.1f}\u00a0% with right and wrong swapped in one of them, {100 * chance[2]:.1f}\u00a0%"
+        " by chance)."
     )
     assert sharing_sentence(store).count("by chance") == 2
     assert sharing_sentence(gradients_store(ONCE)).count("by chance") == 1
@@ -312,17 +312,20 @@ def test_spaces_share_a_scale_and_leave_out_tasks_without_a_position() -> None:
         "step20 (1 of 7 tasks left out)",
     ]
     assert len({tuple(panel["layout"]["xaxis"]["range"]) for panel in panels}) == 1
-    names = [name for trace in panels[2]["data"] for name in trace["text"]]
+    names = [name for trace in panels[2]["data"] for name in trace["hovertext"]]
     assert "far" not in names and len(names) == 6
     agreement = panels[1]["data"][0]
-    for name, x, y in zip(agreement["text"], agreement["x"], agreement["y"], strict=True):
+    for name, x, y in zip(agreement["hovertext"], agreement["x"], agreement["y"], strict=True):
         at = store["position"].sel(basis="transfer", checkpoint="step10", task=name.replace(" ", "_"))
         assert [x, y] == pytest.approx(at.values.tolist(), abs=5e-4)
     assert [(mark.name, mark.tasks) for mark in group_marks(store)] == [
-        ("agreement", 3),
-        ("binding", 2),
-        ("islands", 2),
+        ("agreement", "1\u00a0near, 2\u00a0far, 3\u00a0across clause"),
+        ("binding", "4\u00a0reflexive, 5\u00a0pronoun"),
+        ("islands", "6\u00a0wh, 7\u00a0adjunct"),
     ]
+    assert list(agreement["text"]) == ["1", "2", "3"] and list(panels[2]["data"][0]["text"]) == ["1", "3"]
+    assert group_marks(space_store(MANY))[0].tasks == "4 tasks"
+    assert draw_spaces(space_store(MANY))["from transfer"][1]["data"][0]["mode"] == "markers"
     assert group_marks(store)[0].colour == agreement["marker"]["color"]
     assert len({group_style(place) for place in range(36)}) == 36
 
@@ -337,10 +340,12 @@ def test_contrast_is_claimed_only_where_the_test_supports_it() -> None:
     assert of_gradients.startswith("At step20, gradient similarity is larger within")
     unsure = contrast_sentences(space_store(p_value=0.2))[0]
     assert "relative transfer is not found to be larger within" in unsure and "p = 0.2 by" in unsure
-    assert "holds" not in unsure and "could not" not in unsure
+    assert "holds" not in unsure and "smallest" not in unsure
     few = space_store(p_value=0.2)
     few["contrast_smallest_p"][:] = 0.1
-    assert contrast_sentences(few)[0].endswith("; with so few tasks it could not be smaller than 0.1.")
+    assert contrast_sentences(few)[0].endswith(
+        "p = 0.2 by relabelling tasks, of which the smallest that such groups allow is 0.1."
+    )
     less = space_store()
     less["contrast"][:] = -less["contrast"]
     assert "is not found to be larger" in contrast_sentences(less)[1]
@@ -378,15 +383,13 @@ def test_stability_stands_beside_both_controls() -> None:
 
 def test_bridge_is_told_as_measured() -> None:
     assert bridge_sentences(bridge_store())[0] == (
-        "at step20, a task transfers more to tasks with which it shares more features: Spearman’s ρ is 0.60 over"
-        " ordered pairs, p = 0.004 by relabelling tasks."
+        "at step20, Spearman’s correlation of transfer over ordered pairs of tasks is 0.60 with the overlap of their"
+        " top features (p = 0.004) and 0.50 with the cosine of the effects of all features (p = 0.004), p-values by"
+        " relabelling tasks."
     )
-    assert "is not found to transfer more to tasks" in bridge_sentences(bridge_store(p_value=0.4))[0]
-    reverse = bridge_store()
-    reverse["correlation"][:] = -reverse["correlation"]
-    assert "a task transfers less to tasks with which" in bridge_sentences(reverse)[0]
-    reverse["correlation"][:] = np.nan
-    assert bridge_sentences(reverse)[0] == ("at step20, transfer cannot be correlated with the overlap of features.")
+    unknown = bridge_store()
+    unknown["correlation"][:] = unknown["correlation_p"][:] = np.nan
+    assert "is – with the overlap of their top features (p –)" in bridge_sentences(unknown)[0]
     nothing = bridge_store().assign_attrs(comparison="pair", variant="l1", seed=0)
     nothing["pairs_compared"][:] = 0
     nothing["removed_by_shared"][:] = np.nan
@@ -395,8 +398,8 @@ def test_bridge_is_told_as_measured() -> None:
         " features with it beside which there are others of like effect."
     ]
     row = bridge_tables([nothing])["pair · l1 · seed 0"][2]
-    assert row.checkpoint == "step20" and row.correlations == ["0.60 (p = 0.004)", "0.50 (p = 0.004)"]
-    assert row.removals["within groups"][:2] == ["0", "– (53\u00a0% to 67\u00a0%)"]
+    assert row.checkpoint == "step20" and row.correlations == ["0.60 (0.004)", "0.50 (0.004)"]
+    assert row.removals["within groups"][:2] == ["0", "– (53 to 67)"]
 
 
 def test_what_goes_without_shared_features_stands_beside_what_goes_without_others() -> None:
@@ -480,9 +483,7 @@ def test_summary_tells_of_the_task_space_last(inputs: ReportInputs) -> None:
     assert list(space_findings(inputs)) == labels
     assert [finding.label for finding in summarise(inputs, {})][-5:] == labels
     assert [finding.label for finding in summarise(without_runs(inputs), {})] == ["Ability", *labels[:4]]
-    assert space_findings(inputs)["Transfer and features"].startswith(
-        "In pair · l1 · seed 0: at step20, a task transfers"
-    )
+    assert space_findings(inputs)["Transfer and features"].startswith("In pair · l1 · seed 0: at step20, Spearman")
     assert space_findings(toy_inputs(six_features())) == {}
 
 

@@ -112,6 +112,11 @@ def p_words(p_value: float) -> str:
     return f"p < {SMALLEST_P}" if p_value < SMALLEST_P else f"p = {p_value:.2g}"
 
 
+def p_number(p_value: float) -> str:
+    """Return a p-value for a column that is headed by its name."""
+    return p_words(p_value).removeprefix("p = ").removeprefix("p ")
+
+
 def rounded(values: np.ndarray) -> list[Any]:
     """Return numbers in three decimals as nested lists, with None for what is not finite."""
     near = (np.round(np.asarray(values, dtype=float), PLACES) + 0.0).astype(object)

@@ -10,17 +10,19 @@ import xarray as xr
 
 from chronocoder.report.inputs import key_of, names
 from chronocoder.report.style import GRID, INK, PALETTE, Json, finished
-from chronocoder.report.taskspace import P_SHOWN, p_words, rounded, same_group, unit_words
-from chronocoder.report.text import counted, decimal, in_words, sentence
+from chronocoder.report.taskspace import p_number, p_words, rounded, same_group, unit_words
+from chronocoder.report.text import counted, decimal, in_words, listed, sentence
 
 MOST_POINTS = 600
 """Pairs that a figure shows; of more, so many at random, since all would hide each other and slow the page down."""
 SEED = 0
+PERCENT = "\u00a0%"
 HEIGHT_PX = 420
 ZERO_LINE = {"zerolinecolor": GRID, "zerolinewidth": 2}
 MEASURES = {"overlap": "feature_overlap", "cosine": "feature_cosine"}
+CORRELATED = {"overlap": "the overlap of their top features", "cosine": "the cosine of the effects of all features"}
 AXES = {"overlap": "fraction of top features in common", "cosine": "cosine of effects over all features"}
-CORRELATION_COLUMNS = ("ρ with overlap", "ρ with cosine")
+CORRELATION_COLUMNS = ("ρ with overlap (p)", "ρ with cosine (p)")
 REMOVAL_COLUMNS = ("Ordered pairs", "Removed by shared", "Removed by others", "Difference")
 RELATIONS = {"within": "within groups", "between": "between groups"}
 COUNTED = ("transfer_intact", "transfer_without_shared", "transfer_without_others", "shared_features")
@@ -76,16 +78,13 @@ def hidden_pairs(bridges: Sequence[xr.Dataset]) -> tuple[int, int]:
 
 
 def _correlation_sentence(last: xr.Dataset) -> str:
-    rho, p_value = (float(last[name].sel(measure="overlap")) for name in ("correlation", "correlation_p"))
-    where = f"at {last['checkpoint'].values}"
-    if not np.isfinite(rho):
-        return f"{where}, transfer cannot be correlated with the overlap of features."
-    verdict = "transfers more to" if p_value < P_SHOWN and rho > 0 else "is not found to transfer more to"
-    if p_value < P_SHOWN and rho < 0:
-        verdict = "transfers less to"
+    parts = []
+    for measure, words in CORRELATED.items():
+        rho, p_value = (float(last[name].sel(measure=measure)) for name in ("correlation", "correlation_p"))
+        parts.append(f"{decimal(rho)} with {words} ({p_words(p_value)})")
     return (
-        f"{where}, a task {verdict} tasks with which it shares more features: Spearman’s ρ is {decimal(rho)} over"
-        f" ordered pairs, {p_words(p_value)} by relabelling tasks."
+        f"at {last['checkpoint'].values}, Spearman’s correlation of transfer over ordered pairs of tasks is"
+        f" {listed(parts)}, p-values by relabelling tasks."
     )
 
 
@@ -113,19 +112,20 @@ def _row(at: xr.Dataset) -> BridgeRow:
     correlations = []
     for measure in MEASURES:
         rho, p_value = (float(at[name].sel(measure=measure)) for name in ("correlation", "correlation_p"))
-        correlations.append(f"{decimal(rho)} ({p_words(p_value)})" if np.isfinite(rho) else "–")
+        correlations.append(f"{decimal(rho)} ({p_number(p_value)})" if np.isfinite(rho) else "–")
     removals = {words: _removal_numbers(at.sel(relation=name)) for name, words in RELATIONS.items()}
     return BridgeRow(str(at["checkpoint"].values), correlations, removals)
 
 
 def _removal_numbers(of_relation: xr.Dataset) -> list[str]:
-    ends = [[_part(float(of_relation[f"{name}{end}"])) for end in ("", "_low", "_high")] for name in REMOVED]
-    return [str(int(of_relation["pairs_compared"])), *(f"{middle} ({low} to {high})" for middle, low, high in ends)]
+    parts = [[_part(float(of_relation[f"{name}{end}"])) for end in ("", "_low", "_high")] for name in REMOVED]
+    texts = [f"{middle} ({low.removesuffix(PERCENT)} to {high.removesuffix(PERCENT)})" for middle, low, high in parts]
+    return [str(int(of_relation["pairs_compared"])), *texts]
 
 
 def _part(part: float) -> str:
     """Return a part, which may be negative, as a percentage without decimals."""
-    return f"{round(100 * part) + 0}\u00a0%".replace("-", "−") if np.isfinite(part) else "–"
+    return f"{round(100 * part)}{PERCENT}".replace("-", "−") if np.isfinite(part) else "–"
 
 
 class _Points(NamedTuple):

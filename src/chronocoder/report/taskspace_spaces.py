@@ -15,15 +15,18 @@ from chronocoder.report.taskspace import (
     draw_course,
     group_style,
     largest,
+    p_number,
     p_words,
     rounded,
     task_order,
 )
-from chronocoder.report.text import decimal, in_words, percent
+from chronocoder.report.text import counted, decimal, in_words, percent
 
 TRANSFER, GRADIENTS = "transfer", "gradients"
 PANEL_HEIGHT_PX = 340
 REACH = 1.2
+COARSE_P = 0.01
+"""Where the smallest p-value that there can be is not below this, it is told."""
 COURSE_VARIABLES = (
     "within",
     "between",
@@ -53,22 +56,27 @@ class GroupMark(NamedTuple):
         name: of the group, in words.
         colour: of its points.
         symbol: their shape, as a character.
-        tasks: how many it has.
+        tasks: their numbers in the panels and their names; of many tasks, how many they are.
     """
 
     name: str
     colour: str
     symbol: str
-    tasks: int
+    tasks: str
 
 
 def group_marks(space: xr.Dataset) -> list[GroupMark]:
     """Return the legend of the groups."""
-    of_tasks = names(space, "group")
-    found = []
-    for place, group in enumerate(dict.fromkeys(of_tasks)):
+    order, found = task_order(space), []
+    for place, group in enumerate(dict.fromkeys(order.groups)):
         colour, _, symbol = group_style(place)
-        found.append(GroupMark(in_words(group), colour, symbol, of_tasks.count(group)))
+        numbered = [
+            f"{number}\u00a0{label}"
+            for number, (label, of) in enumerate(zip(order.labels, order.groups, strict=True), start=1)
+            if of == group
+        ]
+        tasks = counted(len(numbered), "task") if order.many else ", ".join(numbered)
+        found.append(GroupMark(in_words(group), colour, symbol, tasks))
     return found
 
 
@@ -131,8 +139,8 @@ def _contrast_sentence(of_basis: xr.Dataset, basis: str) -> str:
         f" difference {decimal(contrast)} ({decimal(low)} to {decimal(high)}), {p_words(p_value)} by relabelling tasks"
     )
     smallest = float(last["contrast_smallest_p"])
-    if not beyond and smallest >= P_SHOWN:
-        return f"{text}; with so few tasks it could not be smaller than {smallest:.2g}."
+    if smallest >= COARSE_P:
+        text = f"{text}, of which the smallest that such groups allow is {smallest:.2g}"
     if not beyond or len(checkpoints) == 1:
         return f"{text}."
     holds = (p_values < P_SHOWN) & (of_basis["contrast"].values > 0)
@@ -143,35 +151,38 @@ def _contrast_sentence(of_basis: xr.Dataset, basis: str) -> str:
 def _panel(of_basis: xr.Dataset, place: int) -> Json:
     position = of_basis["position"].transpose("checkpoint", "task", "axis").values
     reach, at = REACH * largest(position), position[place]
-    groups, size = list(dict.fromkeys(names(of_basis, "group"))), 7 if task_order(of_basis).many else 10
-    tasks, of_tasks = names(of_basis, "task"), np.array(names(of_basis, "group"))
+    order = task_order(of_basis)
+    placed, of_tasks = at[order.places], np.array(order.groups)
+    known = np.isfinite(placed).all(axis=1)
     figure = go.Figure()
-    for number, group in enumerate(groups):
+    for number, group in enumerate(dict.fromkeys(order.groups)):
         colour, symbol, _ = group_style(number)
-        members = np.flatnonzero((of_tasks == group) & np.isfinite(at).all(axis=1))
-        labels = [html.escape(in_words(tasks[member])) for member in members]
+        members = np.flatnonzero((of_tasks == group) & known)
         figure.add_trace(
             go.Scatter(
-                x=rounded(at[members, 0]),
-                y=rounded(at[members, 1]),
-                text=labels,
+                x=rounded(placed[members, 0]),
+                y=rounded(placed[members, 1]),
+                text=[str(member + 1) for member in members],
+                hovertext=[html.escape(order.labels[member]) for member in members],
                 name=html.escape(in_words(group)),
-                mode="markers",
+                mode="markers" if order.many else "markers+text",
+                textposition="top center",
+                textfont={"size": 10},
                 marker={
                     "color": colour,
                     "symbol": symbol,
-                    "size": size,
+                    "size": 7 if order.many else 9,
                     "line": {"width": 1, "color": INK},
                 },
-                hovertemplate="%{text}",
+                hovertemplate="%{hovertext}",
                 showlegend=False,
             )
         )
     axes = {"range": [-reach, reach], "showticklabels": False, "zerolinecolor": GRID, "zerolinewidth": 1}
     figure.update_xaxes(**axes, title_text=_axis_text(of_basis, place, 0))
     figure.update_yaxes(**axes, scaleanchor="x", title_text=_axis_text(of_basis, place, 1))
-    missing = int((~np.isfinite(at).all(axis=1)).sum())
-    absent = f" ({missing} of {len(tasks)} tasks left out)" if missing else ""
+    missing = int((~known).sum())
+    absent = f" ({missing} of {len(known)} tasks left out)" if missing else ""
     return finished(figure, f"{names(of_basis, 'checkpoint')[place]}{absent}", PANEL_HEIGHT_PX)
 
 
@@ -238,7 +249,7 @@ def _numbers(at: xr.Dataset, basis: str) -> list[str]:
         decimal(float(at["within"])),
         decimal(float(at["between"])),
         f"{contrast} ({low} to {high})",
-        p_words(float(at["contrast_p"])).removeprefix("p = ").removeprefix("p "),
+        p_number(float(at["contrast_p"])),
         decimal(float(at["stability"])),
         decimal(float(at["stability_chance"])),
         seeds,
