@@ -4,7 +4,7 @@
 #   results/{suite}/corpus/{split}.zarr, tasks/{task}.zarr, behaviour.zarr, similarity.zarr
 #   results/{suite}/activations/{site}/{revision}/{split}.zarr
 #   results/{suite}/{comparison}/{variant}/seed{seed}/crosscoder, evaluation.zarr, attribution/{task}.zarr, relie.zarr
-#   results/{suite}/taskspace/transfer.zarr, space.zarr
+#   results/{suite}/taskspace/tunings/{revision}/seed{tuning_seed}/{task}.zarr, transfer.zarr, gradients.zarr, space.zarr
 #   results/{suite}/report/index.html
 from snakemake.utils import min_version
 
