@@ -40,8 +40,8 @@ class Space(NamedTuple):
     """What tuning does at a checkpoint.
 
     Attributes:
-        transfer: mean change of right minus wrong on held-out pairs, dims (method, seed, source, target).
-        damage: change of the loss of text, dims (method, seed, source).
+        transfer: mean change of right minus wrong on held-out pairs, dims (tuning, seed, source, target).
+        damage: change of the loss of text, dims (tuning, seed, source).
     """
 
     transfer: xr.DataArray
@@ -49,20 +49,20 @@ class Space(NamedTuple):
 
     @property
     def own_gain(self) -> xr.DataArray:
-        """Transfer of each task to itself, mean over seeds, dims (method, task)."""
+        """Transfer of each task to itself, mean over seeds, dims (tuning, task)."""
         mean = self.transfer.mean("seed")
         return xr.concat([mean.sel(source=task, target=task, drop=True) for task in TASKS], "task")
 
     def ftgd(self, sources: list[str], targets: list[str]) -> np.ndarray:
         """Return transfer by the main method between different tasks, one row for each seed."""
-        between = self.transfer.sel({"method": EXPERIMENT.taskspace.main}).sel(source=sources, target=targets)
+        between = self.transfer.sel(tuning=EXPERIMENT.taskspace.main).sel(source=sources, target=targets)
         different = [(source, target) for source in sources for target in targets if source != target]
         found = [between.sel(source=source, target=target).values for source, target in different]
         return np.array(found).T
 
     def chance(self, targets: list[str]) -> np.ndarray:
         """Return what transfer to each task exceeds in size by chance in no more than 5 % of tunings."""
-        size = np.abs(self.transfer.sel({"method": "swapped"}).sel(target=targets))
+        size = np.abs(self.transfer.sel(tuning="swapped").sel(target=targets))
         return np.asarray(size.quantile(CHANCE, ("seed", "source")))
 
 
@@ -93,8 +93,8 @@ def spaces() -> dict[str, Space]:
 
 def test_tuning_on_a_task_that_is_learnt_raises_its_own_margin(spaces: dict[str, Space]) -> None:
     last = spaces[CHECKPOINTS[-1]]
-    assert (last.own_gain.sel({"method": "ftgd"}) > 1).all()
-    assert (np.abs(last.own_gain.sel({"method": "swapped"})) < 1).all()
+    assert (last.own_gain.sel(tuning="ftgd") > 1).all()
+    assert (np.abs(last.own_gain.sel(tuning="swapped")) < 1).all()
 
 
 @pytest.mark.parametrize("revision", CHECKPOINTS)
@@ -103,8 +103,8 @@ def test_gradient_differentials_gain_more_and_damage_less_than_plain_tuning(
 ) -> None:
     gain = spaces[revision].own_gain.mean("task")
     damage = spaces[revision].damage.mean(("seed", "source"))
-    assert gain.sel({"method": "ftgd"}) > 1.5 * gain.sel({"method": "plain"}) > 0
-    assert 0 < damage.sel({"method": "ftgd"}) < damage.sel({"method": "plain"}) / 2
+    assert gain.sel(tuning="ftgd") > 1.5 * gain.sel(tuning="plain") > 0
+    assert 0 < damage.sel(tuning="ftgd") < damage.sel(tuning="plain") / 2
 
 
 def test_tasks_that_share_a_mechanism_transfer_more_than_unrelated_ones(spaces: dict[str, Space]) -> None:
@@ -123,7 +123,7 @@ def test_they_do_so_beyond_chance(spaces: dict[str, Space]) -> None:
     )
     beyond = last.ftgd(AGREEMENT, AGREEMENT) > level
     assert (beyond.mean(axis=1) > 0.75).all()
-    swapped = last.transfer.sel({"method": "swapped"}).sel(source=AGREEMENT, target=AGREEMENT)
+    swapped = last.transfer.sel(tuning="swapped").sel(source=AGREEMENT, target=AGREEMENT)
     assert abs(float(swapped.mean())) < 0.1
 
 

@@ -111,7 +111,7 @@ def transfer_store(known: Known = KNOWN) -> xr.Dataset:
     )
     mean_loss = loss.mean(axis=1)
     beyond = (abs(mean) > by_chance[None, :, None, :]) & (abs(mean) > width)
-    cell, own_cell = ("method", "checkpoint", "source", "target"), ("method", "checkpoint", "source")
+    cell, own_cell = ("tuning", "checkpoint", "source", "target"), ("tuning", "checkpoint", "source")
     of_target = ("checkpoint", "target")
     accuracy = np.clip(0.25 * mean, -0.5, 0.5)
     before = np.broadcast_to(0.5 + 0.4 * known.growth[:, None], (len(known.checkpoints), count)).copy()
@@ -119,7 +119,7 @@ def transfer_store(known: Known = KNOWN) -> xr.Dataset:
     return with_facts(
         xr.Dataset(
             {
-                "transfer": labelled(("method", "seed", "checkpoint", "source", "target"), transfer, "transfer", unit),
+                "transfer": labelled(("tuning", "seed", "checkpoint", "source", "target"), transfer, "transfer", unit),
                 **with_ends(cell, "mean_transfer", mean, width, unit),
                 **with_ends(cell, "accuracy_change", accuracy, 0.03, "1"),
                 "accuracy_before": labelled(of_target, before, "accuracy before tuning"),
@@ -128,7 +128,7 @@ def transfer_store(known: Known = KNOWN) -> xr.Dataset:
                 "chance_level": labelled(of_target, by_chance, "transfer that swapped pairs stay within", unit),
                 "beyond_chance": labelled(cell, beyond & np.isfinite(by_chance)[None, :, None, :], "beyond chance"),
                 "loss_change": labelled(
-                    ("method", "seed", "checkpoint", "source"), loss, "change of the loss", "nat per token"
+                    ("tuning", "seed", "checkpoint", "source"), loss, "change of the loss", "nat per token"
                 ),
                 **with_ends(own_cell, "mean_loss_change", mean_loss, 0.01, "nat per token"),
                 "loss_before": labelled(("checkpoint",), 6 - 3 * known.growth, "loss before tuning", "nat per token"),
@@ -146,9 +146,9 @@ def transfer_store(known: Known = KNOWN) -> xr.Dataset:
             },
             coords={
                 **known.along_checkpoints(),
-                "method": strings(methods),
-                "objective": ("method", strings([objective for objective, _ in known.methods.values()])),
-                "fraction": ("method", [of for _, of in known.methods.values()]),
+                "tuning": strings(methods),
+                "objective": ("tuning", strings([objective for objective, _ in known.methods.values()])),
+                "fraction": ("tuning", [of for _, of in known.methods.values()]),
                 "seed": list(known.seeds),
                 "source": strings(tasks),
                 "target": strings(tasks),
@@ -309,26 +309,26 @@ def tuning_store(source: str, known: Known = KNOWN, seed: int = 0, checkpoint: i
     store = xr.Dataset(
         {
             "difference": labelled(
-                ("method", "entry"),
+                ("tuning", "entry"),
                 before + truth + generator.normal(0, known.noise, truth.shape),
                 "difference",
                 "logit",
             ),
             "difference_before": labelled(("entry",), before, "difference before tuning", "logit"),
             "loss": labelled(
-                ("method", "sequence"), loss_before + damage[:, None], "loss after tuning", "nat per token"
+                ("tuning", "sequence"), loss_before + damage[:, None], "loss after tuning", "nat per token"
             ),
             "loss_before": labelled(("sequence",), loss_before, "loss before tuning", "nat per token"),
             "training_loss": labelled(
-                ("method", "step"), generator.normal(0, 0.1, (len(methods), 5)) - np.arange(5), "training loss", "nat"
+                ("tuning", "step"), generator.normal(0, 0.1, (len(methods), 5)) - np.arange(5), "training loss", "nat"
             ),
-            "updated_parameters": labelled(("method",), updated, "entries that were updated"),
-            "update_norm": labelled(("method",), np.full(len(methods), 0.5), "norm of the update"),
+            "updated_parameters": labelled(("tuning",), updated, "entries that were updated"),
+            "update_norm": labelled(("tuning",), np.full(len(methods), 0.5), "norm of the update"),
         },
         coords={
-            "method": strings(methods),
-            "objective": ("method", strings([objective for objective, _ in known.methods.values()])),
-            "fraction": ("method", [of for _, of in known.methods.values()]),
+            "tuning": strings(methods),
+            "objective": ("tuning", strings([objective for objective, _ in known.methods.values()])),
+            "fraction": ("tuning", [of for _, of in known.methods.values()]),
             "target": ("entry", strings([tasks[at] for at in target])),
             "example": ("entry", np.tile(np.arange(pairs), len(tasks))),
         },

@@ -389,11 +389,11 @@ def stores() -> tuple[xr.Dataset, xr.Dataset]:
     )
     transfer = xr.Dataset(
         {
-            "mean_transfer": (("method", "checkpoint", "source", "target"), generator.normal(size=(2, 2, 2, 2))),
-            "transfer": (("method", "seed", "checkpoint", "source", "target"), generator.normal(size=(2, 2, 2, 2, 2))),
+            "mean_transfer": (("tuning", "checkpoint", "source", "target"), generator.normal(size=(2, 2, 2, 2))),
+            "transfer": (("tuning", "seed", "checkpoint", "source", "target"), generator.normal(size=(2, 2, 2, 2, 2))),
         },
         coords={
-            "method": ["ftgd", "plain"],
+            "tuning": ["ftgd", "plain"],
             "seed": [0, 1],
             "checkpoint": ["step1", "step2"],
             "tokens_seen": ("checkpoint", [10, 20]),
@@ -417,7 +417,7 @@ def test_bridge_is_stored_with_what_the_stores_have_in_common(task: xr.Dataset, 
     loaded = load_store(tmp_path / "bridge.zarr")
     assert loaded["checkpoint"].values.tolist() == ["step1"] and loaded["tokens_seen"].values.tolist() == [10]
     assert loaded["relation"].values.tolist() == list(RELATIONS) and loaded["group"].values.tolist() == ["x", "x"]
-    own = {"method": "ftgd", "checkpoint": "step1"}
+    own = {"tuning": "ftgd", "checkpoint": "step1"}
     expected, of_seed = transfer["mean_transfer"].sel(own), transfer["transfer"].sel({**own, "seed": 0})
     deviation = abs(loaded["transfer_intact"].sel(checkpoint="step1") - of_seed).max()
     assert loaded["tuning_deviation"].item() == pytest.approx(deviation.item(), rel=1e-4)
@@ -439,7 +439,7 @@ def test_bridge_is_stored_with_what_the_stores_have_in_common(task: xr.Dataset, 
             "of suite 'other', the transfer of 'tiny'",
         ),
         (
-            lambda relie, transfer: (relie, transfer.sel({"method": ["plain"]})),
+            lambda relie, transfer: (relie, transfer.sel(tuning=["plain"])),
             "the transfer given: no method 'ftgd', only plain; run its",
         ),
         (

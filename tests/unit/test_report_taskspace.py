@@ -120,7 +120,7 @@ def test_cells_of_the_matrix_are_of_the_tasks_that_label_them(transfer: xr.Datas
     (cells,), (shares,) = absolute["data"], relative["data"]
     for row, source in enumerate(KNOWN.tasks):
         for column, target in enumerate(KNOWN.tasks):
-            at = {"method": "ftgd", "checkpoint": "step20", "source": source, "target": target}
+            at = {"tuning": "ftgd", "checkpoint": "step20", "source": source, "target": target}
             place = cells["y"].index(in_words(source)), cells["x"].index(in_words(target))
             value, low, high, accuracy = (
                 float(transfer[name].sel(at))
@@ -175,7 +175,7 @@ def test_transfer_beyond_chance_is_counted_within_and_between_groups(transfer: x
     last = transfer.sel(checkpoint="step20")
 
     def count(method: str, pairs: list[tuple[str, str]]) -> int:
-        return sum(bool(last["beyond_chance"].sel({"method": method, "source": a, "target": b})) for a, b in pairs)
+        return sum(bool(last["beyond_chance"].sel({"tuning": method, "source": a, "target": b})) for a, b in pairs)
 
     within, between = pairs_of(True), pairs_of(False)
     assert count("ftgd", within) == 10 and 0 < count("ftgd", between) < 32
@@ -187,7 +187,7 @@ def test_transfer_beyond_chance_is_counted_within_and_between_groups(transfer: x
     )
     rows = method_tables(transfer)[FTGD]
     assert [row.checkpoint for row in rows] == ["step0", "step10", "step20"]
-    of_ftgd = last.sel({"method": "ftgd"})
+    of_ftgd = last.sel(tuning="ftgd")
     gain = np.mean([float(of_ftgd["mean_transfer"].sel(source=task, target=task)) for task in KNOWN.tasks])
     ratio = np.exp(of_ftgd["mean_loss_change"].values)
     assert rows[2].numbers[0] == f"+{gain:.2f} logits" and rows[2].numbers[2] == f"{ratio.mean():.3f}"
@@ -197,7 +197,7 @@ def test_transfer_beyond_chance_is_counted_within_and_between_groups(transfer: x
 
 def test_transfer_that_harms_is_said(transfer: xr.Dataset) -> None:
     worse = transfer.assign(mean_transfer=transfer["mean_transfer"].copy())
-    at = {"method": "ftgd", "checkpoint": "step20", "source": "near", "target": "far"}
+    at = {"tuning": "ftgd", "checkpoint": "step20", "source": "near", "target": "far"}
     worse["mean_transfer"].loc[at] *= -1
     assert "(1 of these for the worse); with right" in transfer_sentence(worse)
     assert "within groups" not in transfer_sentence(transfer_store(ALONE))
@@ -205,9 +205,9 @@ def test_transfer_that_harms_is_said(transfer: xr.Dataset) -> None:
 
 def test_damage_is_told_as_measured(transfer: xr.Dataset) -> None:
     def with_damage(ftgd: float, plain: float, width: float = 0.01) -> xr.Dataset:
-        loss = transfer["mean_loss_change"] * 0 + xr.DataArray([ftgd, plain, 0.0], dims="method")
+        loss = transfer["mean_loss_change"] * 0 + xr.DataArray([ftgd, plain, 0.0], dims="tuning")
         ends = {f"mean_loss_change{end}": loss + by for end, by in (("", 0), ("_low", -width), ("_high", width))}
-        gain = xr.zeros_like(transfer["mean_transfer"]) + xr.DataArray([1.5, 0.5, 0.0], dims="method")
+        gain = xr.zeros_like(transfer["mean_transfer"]) + xr.DataArray([1.5, 0.5, 0.0], dims="tuning")
         return transfer.assign(**ends, mean_transfer=gain)
 
     assert damage_sentences(with_damage(np.log(1.1), np.log(1.5))) == [
@@ -230,10 +230,10 @@ def test_damage_figure_has_a_point_for_each_method_and_task(transfer: xr.Dataset
     assert [trace["name"] for trace in points["data"]] == ["ftgd", "plain", "swapped"]
     for trace in points["data"]:
         for task, x, y in zip(KNOWN.tasks, trace["x"], trace["y"], strict=True):
-            at = {"method": trace["name"], "checkpoint": "step10", "source": task}
+            at = {"tuning": trace["name"], "checkpoint": "step10", "source": task}
             assert x == pytest.approx(np.exp(float(transfer["mean_loss_change"].sel(at))), abs=5e-4)
             assert y == pytest.approx(float(transfer["mean_transfer"].sel(at | {"target": task})), abs=5e-4)
-    plain = np.exp(transfer["mean_loss_change"].sel({"method": "plain"}).values)
+    plain = np.exp(transfer["mean_loss_change"].sel(tuning="plain").values)
     assert list(ratios["data"][1]["y"]) == pytest.approx(np.median(plain, axis=1).tolist(), abs=5e-4)
     bars = ratios["data"][1]["error_y"]
     upper = np.quantile(plain, 0.75, axis=1) - np.median(plain, axis=1)

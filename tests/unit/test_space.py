@@ -40,13 +40,13 @@ def transfer_store(relative: np.ndarray, gain: float = 2.0, noise: float = 0.02,
     """A transfer store of a first method of this relative transfer (checkpoint, source, target), and of a second."""
     generator = np.random.default_rng(1)
     by_seed = gain * np.nan_to_num(relative) + noise * generator.normal(size=(2, seeds, *relative.shape))
-    cell = ("method", "checkpoint", "source", "target")
+    cell = ("tuning", "checkpoint", "source", "target")
     variables = {
-        "transfer": labelled(("method", "seed", *cell[1:]), by_seed, "transfer", "logit"),
+        "transfer": labelled(("tuning", "seed", *cell[1:]), by_seed, "transfer", "logit"),
         "relative_transfer": labelled(cell, np.stack([relative, 0 * relative]), "relative transfer"),
     }
     coordinates = {
-        "method": strings(["ftgd", "plain"]),
+        "tuning": strings(["ftgd", "plain"]),
         "checkpoint": strings(CHECKPOINTS[: len(relative)]),
         "tokens_seen": ("checkpoint", 100 * np.arange(len(relative))),
         "source": strings(TASKS),

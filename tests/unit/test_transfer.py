@@ -60,12 +60,12 @@ def test_transfer_is_that_of_loops_over_the_pairs() -> None:
                 for place, name in enumerate(tuning["target"].values):
                     if name == target:
                         before.append(float(tuning["difference_before"][place]))
-                        after.append(float(tuning["difference"].sel({"method": method})[place]))
+                        after.append(float(tuning["difference"].sel(tuning=method)[place]))
                         right_before += before[-1] > 0
                         right_after += after[-1] > 0
                 facts = {"seed": "seed", "checkpoint": "revision", "source": "task"}
                 place = {dim: tuning.attrs[name] for dim, name in facts.items()}
-                cell = found.sel({"method": method, **place, "target": target})
+                cell = found.sel({"tuning": method, **place, "target": target})
                 assert float(cell["transfer"]) == pytest.approx(np.mean(after) - np.mean(before), abs=1e-6)
                 assert int(cell["pairs_held_out"]) == len(before)
     for name, of_seed in (("mean_transfer", "transfer"), ("mean_loss_change", "loss_change")):
@@ -82,19 +82,19 @@ def test_accuracy_loss_and_counts_are_those_of_the_tunings() -> None:
     changes, before = [], []
     for tuning in TUNINGS:
         if (tuning.attrs["revision"], tuning.attrs["task"]) == ("step16", "simple"):
-            own = tuning.isel(entry=np.flatnonzero(tuning["target"] == "distant")).sel({"method": "ftgd"})
+            own = tuning.isel(entry=np.flatnonzero(tuning["target"] == "distant")).sel(tuning="ftgd")
             right = [[float(x) > 0 for x in own[name]] for name in ("difference_before", "difference")]
             before.append(np.mean(right[0]))
             changes.append(np.mean(right[1]) - np.mean(right[0]))
-    assert float(found["accuracy_change"].sel({"method": "ftgd", "source": "simple", **cell})) == pytest.approx(
+    assert float(found["accuracy_change"].sel({"tuning": "ftgd", "source": "simple", **cell})) == pytest.approx(
         np.mean(changes)
     )
     assert float(found["accuracy_before"].sel(cell)) == pytest.approx(np.mean(before)) != 0
-    np.testing.assert_allclose(found["mean_loss_change"].sel({"method": "plain"}), 0.2)
+    np.testing.assert_allclose(found["mean_loss_change"].sel(tuning="plain"), 0.2)
     margin = student.ppf(0.975, SEQUENCES - 1) * np.linspace(0, 0.4, SEQUENCES).std(ddof=1) / np.sqrt(SEQUENCES)
-    np.testing.assert_allclose(found["mean_loss_change_high"].sel({"method": "plain"}), 0.2 + margin)
+    np.testing.assert_allclose(found["mean_loss_change_high"].sel(tuning="plain"), 0.2 + margin)
     np.testing.assert_allclose(found["loss_before"], 3.0)
-    np.testing.assert_allclose(found["updated_fraction"].sel({"method": "plain"}), 0.02)
+    np.testing.assert_allclose(found["updated_fraction"].sel(tuning="plain"), 0.02)
     assert (found["pairs_tuned"] + found["pairs_held_out"].rename(target="source") == [40, 60, 30]).all()
 
 
@@ -107,7 +107,7 @@ def test_relative_transfer_is_left_out_where_the_target_gains_nothing_for_certai
     np.testing.assert_allclose(relative_transfer(mean, low, 0.0), [[1.0, np.nan], [0.5, np.nan]])
     assert np.isnan(relative_transfer(mean, low, 1.0)).all()  # not above it, but at it
     np.testing.assert_allclose(relative_transfer(mean, low, -1.0), mean / np.diag(mean))
-    found = collected()["relative_transfer"].sel({"method": "ftgd"})
+    found = collected()["relative_transfer"].sel(tuning="ftgd")
     assert found.sel(checkpoint="step8").isnull().all()
     np.testing.assert_allclose(found.sel(checkpoint="step16"), RELATED / np.diag(RELATED), atol=0.25)
     np.testing.assert_allclose(np.diag(found.sel(checkpoint="step16")), 1.0)
@@ -126,11 +126,11 @@ def test_chance_is_what_swapped_pairs_give_and_both_criteria_have_to_hold() -> N
     assert beyond_chance(mean, interval, np.array([[1.0]])).ravel().tolist() == [True, False, False, True]
     assert beyond_chance(mean, interval, np.array([[np.nan]])).ravel().tolist() == [True, False, True, True]
     found = collected()
-    last = found["beyond_chance"].sel({"checkpoint": "step16", "method": "ftgd"})
+    last = found["beyond_chance"].sel({"checkpoint": "step16", "tuning": "ftgd"})
     assert last.values[np.ix_([0, 1], [0, 1])].all() and bool(last[2, 2])
-    swapped = abs(found["transfer"].sel({"method": "swapped"}))
+    swapped = abs(found["transfer"].sel(tuning="swapped"))
     np.testing.assert_allclose(found["chance_level"], swapped.max(("seed", "source")))  # of nine
-    alone = collected([tuning.drop_sel(method="swapped") for tuning in TUNINGS])
+    alone = collected([tuning.drop_sel(tuning="swapped") for tuning in TUNINGS])
     assert alone["chance_level"].isnull().all() and alone["beyond_chance"].sel(checkpoint="step16").any()
 
 
@@ -185,7 +185,7 @@ def test_few_cells_and_few_units_widen_intervals() -> None:
 def test_pairs_of_one_prefix_are_one_sampling_unit() -> None:
     settings = TaskSpaceSettings(seeds=[3])
     found = collected([tuning for tuning in TUNINGS if tuning.attrs["seed"] == 3], settings)
-    held_out = TUNINGS[0].isel(entry=np.flatnonzero(TUNINGS[0]["target"] == "simple")).sel({"method": "ftgd"})
+    held_out = TUNINGS[0].isel(entry=np.flatnonzero(TUNINGS[0]["target"] == "simple")).sel(tuning="ftgd")
     changes = (held_out["difference"] - held_out["difference_before"]).values.astype(float)
     sums: dict[int, float] = {}
     for example, change in zip(held_out["example"].values, changes, strict=True):
@@ -193,7 +193,7 @@ def test_pairs_of_one_prefix_are_one_sampling_unit() -> None:
         sums[prefix] = sums.get(prefix, 0.0) + (change - changes.mean()) / len(changes)
     assert len(sums) == 8 < len(changes)
     margin = student.ppf(0.975, 7) * np.sqrt(8 / 7 * sum(each**2 for each in sums.values()))
-    cell = found.sel({"method": "ftgd", "checkpoint": "step8", "source": "simple", "target": "simple"})
+    cell = found.sel({"tuning": "ftgd", "checkpoint": "step8", "source": "simple", "target": "simple"})
     assert float(cell["mean_transfer_high"]) == pytest.approx(changes.mean() + margin, abs=1e-6)
 
 
@@ -222,10 +222,10 @@ def test_with_one_seed_intervals_are_of_sampling_alone_and_say_so() -> None:
     settings = TaskSpaceSettings(seeds=[3])
     found = collected([tuning for tuning in TUNINGS if tuning.attrs["seed"] == 3], settings)
     assert found["mean_transfer_low"].attrs["holds"] == "sampling alone, since there is one seed"
-    held_out = TUNINGS[0].isel(entry=np.flatnonzero(TUNINGS[0]["target"] == "distant")).sel({"method": "ftgd"})
+    held_out = TUNINGS[0].isel(entry=np.flatnonzero(TUNINGS[0]["target"] == "distant")).sel(tuning="ftgd")
     changes = (held_out["difference"] - held_out["difference_before"]).values
     margin = student.ppf(0.975, len(changes) - 1) * changes.std(ddof=1) / np.sqrt(len(changes))
-    cell = found.sel({"method": "ftgd", "checkpoint": "step8", "source": "simple", "target": "distant"})
+    cell = found.sel({"tuning": "ftgd", "checkpoint": "step8", "source": "simple", "target": "distant"})
     assert float(cell["mean_transfer_high"]) == pytest.approx(changes.mean() + margin, abs=1e-6)
 
 

@@ -88,16 +88,16 @@ def _store(
     sequence = np.linspace(2.0, 4.0, SEQUENCES)
     damage = np.arange(1, len(methods) + 1)[:, None] * np.linspace(0.0, 0.2, SEQUENCES)
     variables = {
-        "difference": labelled(("method", "entry"), after.astype(np.float32), "right minus wrong", "see unit"),
+        "difference": labelled(("tuning", "entry"), after.astype(np.float32), "right minus wrong", "see unit"),
         "difference_before": labelled(("entry",), before.astype(np.float32), "right minus wrong", "see unit"),
-        "loss": labelled(("method", "sequence"), sequence + damage, "loss", "nat/token"),
+        "loss": labelled(("tuning", "sequence"), sequence + damage, "loss", "nat/token"),
         "loss_before": labelled(("sequence",), sequence, "loss", "nat/token"),
-        "updated_parameters": labelled(("method",), 10 * np.arange(1, len(methods) + 1), "parameters"),
+        "updated_parameters": labelled(("tuning",), 10 * np.arange(1, len(methods) + 1), "parameters"),
     }
     coordinates = {
-        "method": strings(methods),
-        "objective": ("method", strings([METHODS[method] for method in methods])),
-        "fraction": ("method", np.full(len(methods), 0.01)),
+        "tuning": strings(methods),
+        "objective": ("tuning", strings([METHODS[method] for method in methods])),
+        "fraction": ("tuning", np.full(len(methods), 0.01)),
         "target": ("entry", strings(target)),
         "example": ("entry", example),
     }

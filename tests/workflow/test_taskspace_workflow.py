@@ -85,8 +85,8 @@ def test_bytes_of_a_task_space_are_those_planned(related: Workflow) -> None:
 
 def test_every_tuning_is_evaluated_on_every_task(related: Workflow) -> None:
     transfer = xr.open_zarr(related.directory / "results/small/taskspace/transfer.zarr").load()
-    assert transfer["transfer"].dims == ("method", "seed", "checkpoint", "source", "target")
-    assert transfer["transfer"].notnull().all() and list(transfer["method"].values) == list(SETTINGS["methods"])
+    assert transfer["transfer"].dims == ("tuning", "seed", "checkpoint", "source", "target")
+    assert transfer["transfer"].notnull().all() and list(transfer["tuning"].values) == list(SETTINGS["methods"])
     assert dict(zip(transfer["target"].values, transfer["group"].values, strict=True)) == {
         "agreement_simple": "verbs",
         "agreement_across_prepositional_phrase": "agreement_across_prepositional_phrase",

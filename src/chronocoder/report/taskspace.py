@@ -92,7 +92,7 @@ def same_group(store: xr.Dataset, dim: str = "task", group: str = "group", other
 
 def method_labels(transfer: xr.Dataset) -> dict[str, str]:
     """Return each way of tuning in words, by its name."""
-    facts = zip(names(transfer, "method"), names(transfer, "objective"), transfer["fraction"].values, strict=True)
+    facts = zip(names(transfer, "tuning"), names(transfer, "objective"), transfer["fraction"].values, strict=True)
     return {
         name: f"{in_words(name)} ({OBJECTIVES[objective]}, {percent(float(fraction))} of the parameters)"
         for name, objective, fraction in facts

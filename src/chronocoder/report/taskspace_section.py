@@ -76,7 +76,7 @@ def space_parts(inputs: ReportInputs) -> SpaceParts | None:
     """Return what the template shows of the task space; None without one."""
     if inputs.transfer is None or inputs.gradients is None or inputs.space is None:
         return None
-    main = names(inputs.transfer, "method")[0]
+    main = names(inputs.transfer, "tuning")[0]
     return SpaceParts(
         many=task_order(inputs.space).many,
         main=in_words(main),

@@ -54,14 +54,14 @@ class MethodRow(NamedTuple):
 
 
 def own_gain(transfer: xr.Dataset) -> np.ndarray:
-    """Return the transfer of every task to itself, shape (method, checkpoint, task)."""
-    values = transfer["mean_transfer"].transpose("method", "checkpoint", "source", "target").values
+    """Return the transfer of every task to itself, shape (tuning, checkpoint, task)."""
+    values = transfer["mean_transfer"].transpose("tuning", "checkpoint", "source", "target").values
     return np.diagonal(values, axis1=2, axis2=3)
 
 
 def perplexity_ratio(transfer: xr.Dataset) -> np.ndarray:
-    """Return by what tuning multiplies the perplexity on validation text, shape (method, checkpoint, source)."""
-    ratio: np.ndarray = np.exp(transfer["mean_loss_change"].transpose("method", "checkpoint", "source").values)
+    """Return by what tuning multiplies the perplexity on validation text, shape (tuning, checkpoint, source)."""
+    ratio: np.ndarray = np.exp(transfer["mean_loss_change"].transpose("tuning", "checkpoint", "source").values)
     return ratio
 
 
@@ -112,7 +112,7 @@ def method_tables(transfer: xr.Dataset) -> dict[str, list[MethodRow]]:
 def transfer_sentence(transfer: xr.Dataset) -> str:
     """Return how much transfer there is between different tasks at the last checkpoint, beside the control."""
     last = transfer.isel(checkpoint=-1)
-    where, main = f"At {names(transfer, 'checkpoint')[-1]}", in_words(names(transfer, "method")[0])
+    where, main = f"At {names(transfer, 'checkpoint')[-1]}", in_words(names(transfer, "tuning")[0])
     controls = _of_objective(transfer, SWAPPED)
     if not controls:
         return (
@@ -120,7 +120,7 @@ def transfer_sentence(transfer: xr.Dataset) -> str:
             " not measured."
         )
     within, between = same_group(transfer, "target", "source_group", "group")
-    found, of_control = (_beyond(last.isel(method=method)) for method in (0, controls[0]))
+    found, of_control = (_beyond(last.isel(tuning=method)) for method in (0, controls[0]))
     harmed = int((found & (within | between) & (_mean_transfer(last, 0) < 0)).sum())
     harm = f" ({harmed} of these for the worse)" if harmed else ""
     return (
@@ -137,9 +137,9 @@ def damage_sentences(transfer: xr.Dataset) -> list[str]:
 
 def _damage_sentence(transfer: xr.Dataset, plain: int) -> str:
     last = transfer.isel(checkpoint=-1)
-    main, other = (in_words(names(last, "method")[place]) for place in (0, plain))
+    main, other = (in_words(names(last, "tuning")[place]) for place in (0, plain))
     ratios, gains = ([float(of(transfer)[at, -1].mean()) for at in (0, plain)] for of in (perplexity_ratio, own_gain))
-    low, high = (last[f"mean_loss_change_{end}"].transpose("method", "source").values for end in ("low", "high"))
+    low, high = (last[f"mean_loss_change_{end}"].transpose("tuning", "source").values for end in ("low", "high"))
     below, above = int((high[0] < low[plain]).sum()), int((low[0] > high[plain]).sum())
     verdict = "less" if ratios[0] < ratios[1] else "no less"
     return (
@@ -152,7 +152,7 @@ def _damage_sentence(transfer: xr.Dataset, plain: int) -> str:
 
 
 def _lone_damage(transfer: xr.Dataset) -> str:
-    last, main = names(transfer, "checkpoint")[-1], in_words(names(transfer, "method")[0])
+    last, main = names(transfer, "checkpoint")[-1], in_words(names(transfer, "tuning")[0])
     ratio, gain = (float(of(transfer)[0, -1].mean()) for of in (perplexity_ratio, own_gain))
     return (
         f"At {last}, tuning by {main} multiplies the perplexity on validation text by {ratio:.3f}, the mean over"
@@ -163,7 +163,7 @@ def _lone_damage(transfer: xr.Dataset) -> str:
 
 def _by_method(transfer: xr.Dataset) -> dict[str, xr.Dataset]:
     labels = method_labels(transfer)
-    return {label: transfer.sel({"method": name}) for name, label in labels.items()}
+    return {label: transfer.sel(tuning=name) for name, label in labels.items()}
 
 
 def _of_objective(transfer: xr.Dataset, objective: str) -> list[int]:
@@ -178,7 +178,7 @@ def _beyond(at: xr.Dataset) -> np.ndarray:
 
 
 def _mean_transfer(at: xr.Dataset, method: int) -> np.ndarray:
-    values: np.ndarray = at["mean_transfer"].isel(method=method).transpose("source", "target").values
+    values: np.ndarray = at["mean_transfer"].isel(tuning=method).transpose("source", "target").values
     return values
 
 
@@ -231,7 +231,7 @@ def _matrices(at: xr.Dataset, rows: TaskOrder, columns: TaskOrder, reach: float)
 def _damage_figure(transfer: xr.Dataset, ratio: np.ndarray, gain: np.ndarray, checkpoint: str) -> Json:
     tasks = [html.escape(in_words(name)) for name in names(transfer, "source")]
     figure = go.Figure()
-    for place, method in enumerate(names(transfer, "method")):
+    for place, method in enumerate(names(transfer, "tuning")):
         figure.add_trace(
             go.Scatter(
                 x=rounded(ratio[place]),
@@ -250,10 +250,10 @@ def _damage_figure(transfer: xr.Dataset, ratio: np.ndarray, gain: np.ndarray, ch
 
 
 def _quartile_course(transfer: xr.Dataset, values: np.ndarray, title: str, axis: str) -> Json:
-    """Draw medians over tasks with quartiles, of values of shape (method, checkpoint, task)."""
+    """Draw medians over tasks with quartiles, of values of shape (tuning, checkpoint, task)."""
     lines = [
         Line(in_words(method), np.quantile(values[place], QUARTILES, axis=-1), PALETTE[place % len(PALETTE)])
-        for place, method in enumerate(names(transfer, "method"))
+        for place, method in enumerate(names(transfer, "tuning"))
     ]
     return draw_course(transfer, lines, title, axis)
 

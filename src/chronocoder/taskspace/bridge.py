@@ -81,7 +81,7 @@ def relate(relie: xr.Dataset, transfer: xr.Dataset, tasks: Sequence[str], settin
             " give stores of the same suite"
         )
     wanted: dict[str, Sequence[object]] = {
-        "method": [settings.main],
+        "tuning": [settings.main],
         "seed": settings.seeds[:1],
         "source": tasks,
         "target": tasks,
@@ -96,7 +96,7 @@ def relate(relie: xr.Dataset, transfer: xr.Dataset, tasks: Sequence[str], settin
         )
     effects = relie["indirect_effect"].sel(task=list(tasks), checkpoint=common)
     between = transfer.sel({"checkpoint": common, "source": list(tasks), "target": list(tasks)})
-    of_main = between.sel({"method": settings.main, "seed": settings.seeds[0]}, drop=True)
+    of_main = between.sel({"tuning": settings.main, "seed": settings.seeds[0]}, drop=True)
     mean, of_seed = (of_main[name].transpose("checkpoint", *TASKS) for name in ("mean_transfer", "transfer"))
     groups = dict(zip(tasks, map(str, of_main["group"].values), strict=True))
     return Relations(effects.transpose("checkpoint", "task", "feature"), mean, of_seed, groups)

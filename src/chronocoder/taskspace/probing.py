@@ -75,9 +75,9 @@ class Probe:
         """Tune a copy on a task by every method and return how it does.
 
         Returns:
-            `difference` (method, entry) and `difference_before` (entry) of the held-out pairs of all tasks, `loss`
-            (method, sequence) and `loss_before` (sequence), `training_loss` (method, step), `updated_parameters` and
-            `update_norm` (method). The coordinates `target` and `example` say which pair an entry is.
+            `difference` (tuning, entry) and `difference_before` (entry) of the held-out pairs of all tasks, `loss`
+            (tuning, sequence) and `loss_before` (sequence), `training_loss` (tuning, step), `updated_parameters` and
+            `update_norm` (tuning). The coordinates `target` and `example` say which pair an entry is.
 
         Raises:
             NonFiniteError: a number in a tuning or of a tuned model is NaN or infinite.
@@ -108,7 +108,7 @@ class Probe:
 
     def _dataset(self, tunings: Sequence[Tuning], evaluations: Sequence[Evaluation]) -> xr.Dataset:
         methods, before = self._settings.methods, self._before
-        by_entry, by_sequence, by_step = (("method", dim) for dim in ("entry", "sequence", "step"))
+        by_entry, by_sequence, by_step = (("tuning", dim) for dim in ("entry", "sequence", "step"))
         change = "after tuning"
         return xr.Dataset(
             {
@@ -135,14 +135,14 @@ class Probe:
                     "that of the objective",
                 ),
                 "updated_parameters": labelled(
-                    ("method",), [one.updated for one in tunings], "entries of parameters that were updated"
+                    ("tuning",), [one.updated for one in tunings], "entries of parameters that were updated"
                 ),
-                "update_norm": labelled(("method",), [one.norm for one in tunings], "norm of the weights' change"),
+                "update_norm": labelled(("tuning",), [one.norm for one in tunings], "norm of the weights' change"),
             },
             coords={
-                "method": strings(list(methods)),
-                "objective": ("method", strings([one.objective for one in methods.values()])),
-                "fraction": ("method", [one.fraction for one in methods.values()]),
+                "tuning": strings(list(methods)),
+                "objective": ("tuning", strings([one.objective for one in methods.values()])),
+                "fraction": ("tuning", [one.fraction for one in methods.values()]),
                 "target": ("entry", strings([name for name, places in self._places.items() for _ in places])),
                 "example": ("entry", np.concatenate(list(self._places.values()))),
                 "step": np.arange(self._settings.steps),

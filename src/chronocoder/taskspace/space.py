@@ -32,7 +32,7 @@ def map_tasks(transfer: xr.Dataset, gradients: xr.Dataset, settings: TaskSpaceSe
         StoreError: the two are not of the same checkpoints and tasks.
     """
     _check_fit(transfer, gradients)
-    main = transfer.isel(method=0)
+    main = transfer.isel(tuning=0)
     similarity = np.stack([by_transfer(main["relative_transfer"]), by_gradients(gradients["cosine"])])
     spaces = [[space_of(values) for values in of_basis] for of_basis in similarity]
     by_seed = spaces_by_seed(main, settings)

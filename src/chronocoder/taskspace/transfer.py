@@ -27,8 +27,8 @@ from chronocoder.taskspace.intervals import (
 from chronocoder.taskspace.relative import beyond_chance, chance_level, relative_transfer
 from chronocoder.taskspace.tuned import TunedWithSeed, arranged, with_seed
 
-CELL = ("method", "checkpoint", "source", "target")
-OF_SEED = ("method", "seed", *CELL[1:])
+CELL = ("tuning", "checkpoint", "source", "target")
+OF_SEED = ("tuning", "seed", *CELL[1:])
 Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -73,9 +73,9 @@ def collect_transfer(
     loss = _loss_change(seeds, settings.confidence)
     objectives = [str(one) for one in tunings[0]["objective"].values]
     coordinates = {
-        "method": strings(tunings[0]["method"].values),
-        "objective": labelled(("method",), strings(objectives), "loss that the copies were tuned by"),
-        "fraction": labelled(("method",), tunings[0]["fraction"].values, "fraction of the parameters to update"),
+        "tuning": strings(tunings[0]["tuning"].values),
+        "objective": labelled(("tuning",), strings(objectives), "loss that the copies were tuned by"),
+        "fraction": labelled(("tuning",), tunings[0]["fraction"].values, "fraction of the parameters to update"),
         "seed": settings.seeds,
         "checkpoint": strings(list(tokens_seen)),
         "tokens_seen": labelled(("checkpoint",), list(tokens_seen.values()), "tokens seen in pretraining", "token"),

@@ -69,7 +69,7 @@ def with_seed(tunings: np.ndarray) -> TunedWithSeed:
     """
     first = tunings[0, 0]
     for tuning in tunings.flat:
-        for name in ("method", "target", "example"):
+        for name in ("tuning", "target", "example"):
             if not np.array_equal(tuning[name].values, first[name].values):
                 raise StoreError(
                     f"tunings with seed {tuning.attrs['seed']} on {first.attrs['task']} and {tuning.attrs['task']}"
@@ -85,9 +85,9 @@ def with_seed(tunings: np.ndarray) -> TunedWithSeed:
         strings(first["target"].values),
         first["example"].values,
         np.stack([tuning["difference_before"].values for tuning in tunings[:, 0]]),
-        stacked(lambda tuning: tuning["difference"].transpose("method", "entry").values),
+        stacked(lambda tuning: tuning["difference"].transpose("tuning", "entry").values),
         np.stack([tuning["loss_before"].values for tuning in tunings[:, 0]]),
-        stacked(lambda tuning: tuning["loss"].transpose("method", "sequence").values),
+        stacked(lambda tuning: tuning["loss"].transpose("tuning", "sequence").values),
         stacked(lambda tuning: tuning["updated_parameters"].values[:, None] / tuning.attrs["parameters"])[..., 0],
         np.array([int(tuning.attrs["pairs_tuned"]) for tuning in tunings[0]]),
     )
