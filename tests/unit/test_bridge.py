@@ -440,7 +440,7 @@ def test_bridge_is_stored_with_what_the_stores_have_in_common(task: xr.Dataset, 
         ),
         (
             lambda relie, transfer: (relie, transfer.sel(tuning=["plain"])),
-            "the transfer given: no method 'ftgd', only plain; run its",
+            "the transfer given: no tuning 'ftgd', only plain; run its",
         ),
         (
             lambda relie, transfer: (relie, transfer.sel(seed=[1])),
