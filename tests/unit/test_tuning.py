@@ -197,6 +197,16 @@ def test_half_of_the_pairs_are_swapped_the_same_in_every_batch(source: Source) -
     assert swapped.sum() == 20 and len(right)  # two terms each of ten pairs
 
 
+def test_pairs_of_one_prefix_are_swapped_together() -> None:
+    task = prefixes([[1, 10 + number // 4] for number in range(40)], [5, 6, 7, 8] * 10, [15, 16, 17, 18] * 10)
+    source = Source(task.assign_attrs(task="a", unit="logit"), np.arange(40), 0)
+    swapped = [source.loss(np.array([number]), "swapped").weight[0] > 0 for number in range(40)]
+    straight = [source.loss(np.array([number]), "differential").weight[0] > 0 for number in range(40)]
+    of_prefixes = (np.array(swapped) != straight).reshape(10, 4)
+    assert (of_prefixes.all(axis=1) | ~of_prefixes.any(axis=1)).all()
+    assert of_prefixes.all(axis=1).sum() == 5
+
+
 @pytest.mark.parametrize("fraction", [0.05, 1.0])
 def test_tuning_raises_the_margin_of_pairs_it_has_not_seen(fraction: float, source: Source) -> None:
     model, held = tiny_model("gpt_neox"), source.task.isel(example=slice(1, None, 2))

@@ -64,6 +64,18 @@ def test_the_fraction_is_what_was_asked_on_average_and_seeds_differ() -> None:
     assert not (smaller & ~first).any()
 
 
+@pytest.mark.parametrize("joined", [1, 4])
+def test_the_fraction_is_of_components_of_however_many_texts(joined: int) -> None:
+    ids = np.arange(8000 * 3).reshape(8000 // joined // 2, joined * 2, 3) % 20_011
+    pairs = np.stack([ids[:, :1].repeat(joined * 2 - 1, axis=1), ids[:, 1:]], axis=2).reshape(-1, 2, 3)
+    lengths = np.full(pairs.shape[:2], 3)
+    task = xr.Dataset(
+        {"token_id": (("example", "member", "position"), pairs), "length": (("example", "member"), lengths)}
+    )
+    for fraction in (0.2, 0.5):
+        assert held_out_pairs({"a": task}, fraction, 0)["a"].mean() == pytest.approx(fraction, abs=0.05)
+
+
 def test_order_of_pairs_and_another_task_move_none() -> None:
     tasks = some_tasks()
     held = held_out_pairs(tasks, 0.5, 0)

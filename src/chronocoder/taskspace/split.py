@@ -22,8 +22,9 @@ def held_out_pairs(
     """Say of each pair whether it is held out, so that no text is on both sides, in any task.
 
     Pairs that share a text belong together, and so do those that share one with these, across tasks. Such a component
-    is held out where the smallest digest of its texts, with the seed, is in the lowest `fraction` of all possible ones:
-    another task moves no pair but those that it joins together.
+    is held out where the digest of one of its texts, the first in order, with the seed is in the lowest `fraction` of
+    all possible ones: another task moves no pair but those that it joins together, and components of many texts are
+    held out no more often than those of few.
 
     Args:
         tasks: by name, as `tokenise_pairs` returns them.
@@ -34,13 +35,13 @@ def held_out_pairs(
         TaskError: a task has fewer than `FEWEST_PAIRS` pairs on a side.
     """
     texts = [pair for task in tasks.values() for pair in _texts_of(task)]
-    components = _components(texts)
-    smallest: dict[int, int] = {}
-    for component, pair in zip(components.tolist(), texts, strict=True):
-        digests = [_digest(text, seed) for text in pair]
-        smallest[component] = min(smallest.get(component, digests[0]), *digests)
+    components = _components(texts).tolist()
+    first: dict[int, bytes] = {}
+    for component, pair in zip(components, texts, strict=True):
+        first[component] = min(first.get(component, pair[0]), *pair)
     bound = fraction * 2 ** (8 * _DIGEST_BYTES)
-    held = np.array([smallest[component] < bound for component in components.tolist()], dtype=bool)
+    out = {component: _digest(text, seed) < bound for component, text in first.items()}
+    held = np.array([out[component] for component in components], dtype=bool)
     ends = np.cumsum([task.sizes["example"] for task in tasks.values()])
     found = dict(zip(tasks, np.split(held, ends[:-1]), strict=True))
     for name, of_task in found.items():

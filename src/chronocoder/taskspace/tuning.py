@@ -13,8 +13,10 @@ from jaxtyping import Float
 from torch import nn
 from transformers import PreTrainedModel
 
+from chronocoder.attribution.sampling import sampling_units
 from chronocoder.config import SWAPPED, MethodSettings, TuningSettings
 from chronocoder.errors import NonFiniteError
+from chronocoder.tasks.rows import by_member
 from chronocoder.taskspace.losses import Loss, accumulate_gradient
 from chronocoder.taskspace.subset import Adam, Entries, trainable
 
@@ -48,13 +50,23 @@ class Source(NamedTuple):
         yield from order[: steps * size].reshape(steps, size)
 
     def loss(self, numbers: np.ndarray, objective: str) -> Loss:
-        """Return the loss of some of the pairs; half of all, at random, are swapped where the objective says so."""
+        """Return the loss of some of the pairs; about half of all, at random, are swapped where the objective says so.
+
+        Those of one prefix, or right sentence, are swapped together: if some were and some not, what can be learnt of
+        them would cancel, and the level of chance would come out too low.
+        """
         signs = self._signs()[numbers] if objective == SWAPPED else None
         return Loss.of(self.task, self.pairs[numbers], objective, signs)
 
     def _signs(self) -> Float[np.ndarray, " pair"]:
-        swapped = self._generator(SWAPS).permutation(len(self.pairs)) < len(self.pairs) // 2
-        return np.where(swapped, -1.0, 1.0)
+        """Return -1 of the pairs that are swapped: as many prefixes, in random order, as have no more than half."""
+        units = sampling_units([""] * len(self.pairs), self._prefixes())
+        order = np.argsort(self._generator(SWAPS).permutation(len(units.size)))
+        swapped = order[np.cumsum(units.size[order]) <= len(self.pairs) // 2]
+        return np.where(np.isin(units.unit, swapped), -1.0, 1.0)
+
+    def _prefixes(self) -> list[tuple[int, ...]]:
+        return [tuple(row) for row in by_member(self.task, "token_id")[self.pairs, 0].tolist()]
 
     def _generator(self, purpose: int) -> np.random.Generator:
         return np.random.default_rng([zlib.crc32(self.name.encode()), purpose, self.seed % 2**32])
