@@ -108,12 +108,12 @@ def test_memory_of_an_update_by_hand() -> None:
     few, all_of_them = (MethodSettings(objective="differential", fraction=fraction) for fraction in (0.25, 1.0))
     parameters = 3 * (4 * 64 + 2 * 256) + 2 * 800
     assert trainable_parameters(SHAPE, settings) == SHAPE.parameters == parameters
-    assert updating_memory(SHAPE, settings, all_of_them) == (8 * parameters + 12 * 800, 8 * parameters)
-    assert updating_memory(SHAPE, settings, few) == (5 * parameters + 12 * 800, 2 * parameters)
+    assert updating_memory(SHAPE, settings, all_of_them) == (8 * parameters + 12 * 800, 4 * parameters)
+    assert updating_memory(SHAPE, settings, few) == (5 * parameters + 12 * 800, parameters)
     stepwise = settings.model_copy(update={"selection": "step"})
-    assert updating_memory(SHAPE, stepwise, few) == (8 * parameters + 12 * 800, 9 * parameters)
+    assert updating_memory(SHAPE, stepwise, few) == (8 * parameters + 12 * 800, 5 * parameters)
     frozen = settings.model_copy(update={"embeddings": False})
-    assert updating_memory(SHAPE, frozen, all_of_them).host == 8 * (parameters - 1600)
+    assert updating_memory(SHAPE, frozen, all_of_them).host == 4 * (parameters - 1600)
 
 
 def test_flops_of_a_tuning_by_hand() -> None:

@@ -173,6 +173,14 @@ def test_what_is_saved_is_what_is_updated(source: Source) -> None:
     assert [one.numel() for one in saved] != [12, 7, 30, 1] and sum(one.numel() for one in saved) == 5
 
 
+def test_the_distance_from_what_was_saved_is_that_of_all_entries() -> None:
+    before, after = some_tensors(0), some_tensors(1)
+    for entries in (Entries.every(before), Entries.largest(before, 13)):
+        changed = [new - old for new, old in zip(entries.saved(after), entries.saved(before), strict=True)]
+        expected = float(torch.cat([one.flatten() for one in changed]).double().norm())
+        assert entries.distance(after, entries.saved(before)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(source: Source) -> None:
     found = [changes(tiny_model("gpt_neox"), source._replace(seed=seed), of()) for seed in (0, 0, 1)]
     for first, second in zip(found[0][1], found[1][1], strict=True):

@@ -110,7 +110,7 @@ def test_a_changed_learning_rate_tunes_anew_and_takes_no_gradients_again(related
     assert related.planned(with_settings(related, methods=methods)) == {"tune_task": 2, **AFTER_TUNING}
 
 
-def test_a_changed_control_leaves_gradients_and_bridge_alone(related: Workflow) -> None:
+def test_a_changed_control_takes_no_gradients_again(related: Workflow) -> None:
     methods = SETTINGS["methods"] | {"plain": {"objective": "right", "fraction": 0.5}}
     changed = related.planned(with_settings(related, methods=methods))
     assert changed["tune_task"] == 2 and "compare_gradients" not in changed

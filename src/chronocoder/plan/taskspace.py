@@ -26,8 +26,8 @@ MOMENT_BYTES, CHOSEN_BYTES = 8, 12
 """For each parameter that is updated: Adam's two moments; where not all are, its place and its gradient besides."""
 WORKING_BYTES = 12
 """For each entry of the largest tensor, while the largest gradients are found, or changes are made of moments."""
-KEPT_BYTES, MARK_BYTES = 8, 1
-"""In main memory, for each parameter that may be updated: its value before and after; and whether it has been."""
+KEPT_BYTES, MARK_BYTES = 4, 1
+"""In main memory, for each parameter that may be updated: its value before; and whether it has been updated."""
 CODE_MATRICES = 5
 """Matrices (token, feature) of float32 alive while features are removed, as in attribution."""
 JOINING_BYTES = 210e6

@@ -1,5 +1,6 @@
 """The entries of a model's parameters that are updated: those of largest gradient, and Adam on them alone."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -61,6 +62,12 @@ class Entries(NamedTuple):
         """Return a copy of the entries of each tensor, in the memory of the CPU."""
         flat = zip(tensors, self.places, strict=True)
         return [_entries(tensor.detach(), places).to("cpu", copy=True) for tensor, places in flat]
+
+    def distance(self, tensors: Sequence[Tensor], values: Sequence[Float[Tensor, " entry"]]) -> float:
+        """Return the norm of the difference between the entries and some values, computed where the tensors are."""
+        every = zip(tensors, self.places, values, strict=True)
+        differences = (_entries(tensor.detach(), places) - value.to(tensor.device) for tensor, places, value in every)
+        return math.hypot(*(float(torch.linalg.vector_norm(one, dtype=torch.float64)) for one in differences))
 
     def put(self, tensors: Sequence[Tensor], values: Sequence[Float[Tensor, " entry"]]) -> None:
         """Set the entries of each tensor."""

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import nn
+from torch.nn.utils import get_total_norm
 from transformers import PreTrainedModel
 
 from chronocoder.attribution.sampling import sampling_units
@@ -152,7 +153,7 @@ class _Run:
             parameter.requires_grad_(False)
             parameter.grad = None
         updated = sum(int(seen.sum()) for seen in touched) if self._anew else self._entries.number
-        return Tuning(np.array(losses), updated, self._norm())
+        return Tuning(np.array(losses), updated, self._entries.distance(self._parameters, self._before))
 
     def restore(self) -> None:
         self._entries.put(self._parameters, self._before)
@@ -172,17 +173,10 @@ class _Run:
         loss = self._source.loss(numbers, self._method.objective)
         value = accumulate_gradient(self._model, loss, self._settings.tokens_at_once)
         gradients = [one.grad for one in self._parameters if one.grad is not None]
-        if not (math.isfinite(value) and all(bool(gradient.isfinite().all()) for gradient in gradients)):
+        if not math.isfinite(value + float(get_total_norm(gradients, math.inf))):
             raise NonFiniteError(
                 f"{self._model.name_or_path}: the loss of task '{self._source.name}' or its gradient is not finite at"
                 f" {when} of method '{self._name}'; lower taskspace.methods.{self._name}.learning_rate"
                 f" {self._method.learning_rate:g}"
             )
         return value
-
-    def _norm(self) -> float:
-        after = self._entries.saved(self._parameters)
-        squares = (
-            float((new.double() - old.double()).square().sum()) for new, old in zip(after, self._before, strict=True)
-        )
-        return math.sqrt(sum(squares))
