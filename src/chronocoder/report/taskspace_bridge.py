@@ -103,8 +103,8 @@ def _removal_sentence(of_relation: xr.Dataset, words: str) -> str:
     more, low, high = (float(of_relation[f"{REMOVED[-1]}{end}"]) for end in ("", "_low", "_high"))
     pairs = counted(int(of_relation["pairs_compared"]), "ordered pair")
     return (
-        f"Of the transfer {words}, {shared} goes without the shared features and {others} without as many others of"
-        f" like effect: a difference of {_part(more)} ({_part(low)} to {_part(high)}) over {pairs}."
+        f"Of the transfer {words}, removing the shared features removes {shared}, and removing as many others of like"
+        f" effect {others}: a difference of {_part(more)} ({_part(low)} to {_part(high)}) over {pairs}."
     )
 
 

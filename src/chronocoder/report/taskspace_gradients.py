@@ -89,7 +89,7 @@ def sharing_sentence(gradients: xr.Dataset) -> str:
     checkpoints = names(gradients, "checkpoint")
     parts = [
         f"{listed([f'{percent(of[place])} {kind}' for kind, of in known.items()])} at {checkpoints[place]}"
-        f" ({percent(levels[SWAPPED][place])} with right and wrong swapped in one of them,"
+        f" ({percent(levels[SWAPPED][place])} with right and wrong swapped in half of one’s pairs,"
         f" {percent(levels[CHANCE][place])} by chance)"
         for place in dict.fromkeys((0, len(checkpoints) - 1))
     ]

@@ -140,7 +140,7 @@ def _contrast_sentence(of_basis: xr.Dataset, basis: str) -> str:
     )
     smallest = float(last["contrast_smallest_p"])
     if smallest >= COARSE_P:
-        text = f"{text}, of which the smallest that such groups allow is {smallest:.2g}"
+        text = f"{text} (the smallest that such groups allow is {smallest:.2g})"
     if not beyond or len(checkpoints) == 1:
         return f"{text}."
     holds = (p_values < P_SHOWN) & (of_basis["contrast"].values > 0)
