@@ -100,9 +100,10 @@ def transfer_store(known: Known = KNOWN) -> xr.Dataset:
     mean, width = transfer.mean(axis=1), 2 * known.noise
     swapped = [place for place, (objective, _) in enumerate(known.methods.values()) if objective == "swapped"]
     if swapped:
-        by_chance = np.quantile(abs(transfer[swapped]), 0.95, axis=(0, 1, 3))
+        level = np.quantile(abs(transfer[swapped]), 0.95, axis=(0, 1, 3))[:, None]
     else:
-        by_chance = np.full((len(known.checkpoints), count), np.nan)
+        level = np.full((len(known.checkpoints), 1, count), np.nan)
+    by_chance = np.repeat(level, count, axis=1)
     own = np.diagonal(mean, axis1=2, axis2=3)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where((own > width)[:, :, None, :], mean / own[:, :, None, :], np.nan)
@@ -110,7 +111,7 @@ def transfer_store(known: Known = KNOWN) -> xr.Dataset:
         0, 0.002, (*shape[:3], count)
     )
     mean_loss = loss.mean(axis=1)
-    beyond = (abs(mean) > by_chance[None, :, None, :]) & (abs(mean) > width)
+    beyond = (abs(mean) > by_chance) & (abs(mean) > width)
     cell, own_cell = ("tuning", "checkpoint", "source", "target"), ("tuning", "checkpoint", "source")
     of_target = ("checkpoint", "target")
     accuracy = np.clip(0.25 * mean, -0.5, 0.5)
@@ -125,8 +126,8 @@ def transfer_store(known: Known = KNOWN) -> xr.Dataset:
                 "accuracy_before": labelled(of_target, before, "accuracy before tuning"),
                 "difference_before": labelled(of_target, 4 * before - 2, "right minus wrong before tuning", unit),
                 "relative_transfer": labelled(cell, relative, "transfer over own gain of the target"),
-                "chance_level": labelled(of_target, by_chance, "transfer that swapped pairs stay within", unit),
-                "beyond_chance": labelled(cell, beyond & np.isfinite(by_chance)[None, :, None, :], "beyond chance"),
+                "chance_level": labelled(cell[1:], by_chance, "transfer that swapped pairs stay within", unit),
+                "beyond_chance": labelled(cell, beyond & np.isfinite(by_chance), "beyond chance"),
                 "loss_change": labelled(
                     ("tuning", "seed", "checkpoint", "source"), loss, "change of the loss", "nat per token"
                 ),

@@ -410,12 +410,17 @@ def test_a_task_space_needs_pairs_to_tune_on_and_to_evaluate_on() -> None:
     for task, key in few:
         config["suites"]["nursery"]["tasks"]["determiner_noun"] = task
         message = (
-            rf"suites\.nursery: tasks\.determiner_noun\.{key} 15: the task space needs 8 pairs to tune on and as many"
-            r" to evaluate on; raise it to several times 16, or leave the task out of taskspace\.tasks"
+            rf"suites\.nursery\.tasks\.determiner_noun\.{key} 15: the task space needs 8 pairs to tune on and as many"
+            r" to evaluate on, with taskspace\.held_out 0\.5; raise it to several times 16, take a held_out nearer to"
+            r" 0\.5, or leave the task out of taskspace\.tasks"
         )
         with pytest.raises(ConfigError, match=message):
             parse_experiment(config, "config.yaml")
     config["suites"]["nursery"]["taskspace"] = SPACE | {"tasks": ["agreement_simple", "reflexive_number"]}
+    config["taskspace"] = {"held_out": 0.999}
+    with pytest.raises(ConfigError, match=r"agreement_simple\.pairs \d+: .* with taskspace\.held_out 0\.999; raise"):
+        parse_experiment(config, "config.yaml")
+    del config["taskspace"]
     found = parse_experiment(config, "config.yaml").suites["nursery"]
     assert found.space_tasks == ["agreement_simple", "reflexive_number"]
 

@@ -126,7 +126,7 @@ def test_cells_of_the_matrix_are_of_the_tasks_that_label_them(transfer: xr.Datas
                 float(transfer[name].sel(at))
                 for name in ("mean_transfer", "mean_transfer_low", "mean_transfer_high", "accuracy_change")
             )
-            level = float(transfer["chance_level"].sel(checkpoint="step20", target=target))
+            level = float(transfer["chance_level"].sel(checkpoint="step20", source=source, target=target))
             assert cells["z"][place[0]][place[1]] == pytest.approx(value, abs=5e-4), (row, column)
             assert cells["customdata"][place[0]][place[1]] == pytest.approx([low, high, accuracy, level], abs=5e-4)
             beyond = bool(transfer["beyond_chance"].sel(at))
@@ -181,8 +181,8 @@ def test_transfer_beyond_chance_is_counted_within_and_between_groups(transfer: x
     assert count("ftgd", within) == 10 and 0 < count("ftgd", between) < 32
     assert transfer_sentence(transfer) == (
         "At step20, tuning on one task by ftgd changes another one beyond chance in 10 of 10 ordered pairs within"
-        f" groups and {count('ftgd', between)} of 32 ordered pairs between groups; chance is what tuning with right"
-        " and wrong swapped at random gives."
+        f" groups and {count('ftgd', between)} of 32 ordered pairs between groups; with right and wrong swapped at"
+        f" random, in {count('swapped', within + between)} of 42 altogether."
     )
     rows = method_tables(transfer)[FTGD]
     assert [row.checkpoint for row in rows] == ["step0", "step10", "step20"]
@@ -198,7 +198,7 @@ def test_transfer_that_harms_is_said(transfer: xr.Dataset) -> None:
     worse = transfer.assign(mean_transfer=transfer["mean_transfer"].copy())
     at = {"tuning": "ftgd", "checkpoint": "step20", "source": "near", "target": "far"}
     worse["mean_transfer"].loc[at] *= -1
-    assert "(1 of these for the worse); chance is" in transfer_sentence(worse)
+    assert "(1 of these for the worse); with right" in transfer_sentence(worse)
     assert "within groups" not in transfer_sentence(transfer_store(ALONE))
 
 
@@ -366,9 +366,12 @@ def test_a_contrast_holds_since_it_last_failed() -> None:
 
 def test_stability_stands_beside_both_controls() -> None:
     assert stability_sentence(space_store()) == (
-        "Spaces from transfer at successive checkpoints have a Procrustes similarity of 0.80 on average; with tasks"
-        " relabelled it is 0.30, and between seeds of tuning at one checkpoint 0.90."
+        "Spaces from transfer at successive checkpoints have a Procrustes similarity of 0.80 on average, 0.30"
+        " with tasks relabelled. Between two seeds of tuning it is 0.75 at successive checkpoints and 0.90 at the same"
+        " one."
     )
+    one_seed = space_store().assign(seed_stability=space_store()["seed_stability"] * np.nan)
+    assert stability_sentence(one_seed).endswith("0.30 with tasks relabelled.")
     assert stability_sentence(space_store(ONCE)) == ""
     courses = draw_space_courses(space_store())
     assert [len(figure["data"]) for figure in courses["from transfer"]] == [2, 1, 4, 1]
@@ -376,7 +379,7 @@ def test_stability_stands_beside_both_controls() -> None:
     filled = draw_space_courses(space_store(p_value=0.2))["from transfer"][1]["data"][0]["marker"]["symbol"]
     assert list(filled) == ["circle", "circle-open", "circle-open"]  # the first has no value
     rows = space_tables(space_store())
-    assert rows["From transfer"][0] == ("step0", ["–", "–", "– (– to –)", "–", "–", "–", "–", "–"])
+    assert rows["From transfer"][0] == ("step0", ["–", "–", "–", "–", "–", "–", "–", "–"])
     assert rows["From transfer"][2][1][3:7] == ["0.002", "0.80", "0.30", "0.90"]
     assert rows["From gradients"][2][1][6] == "–"
 

@@ -436,6 +436,25 @@ def consolidations_of_suite(wildcards):
     return of_every_run_of(LAYOUT.consolidation)(wildcards) if suite_of(wildcards).families else []
 
 
+def taskspace_without(names):
+    """Return the settings of task spaces, with the defaults of those that a step does not depend on."""
+    fields = type(EXPERIMENT.taskspace).model_fields
+    defaults = {name: fields[name].get_default(call_default_factory=True) for name in names}
+    return to_flags(EXPERIMENT.taskspace.model_copy(update=defaults))
+
+
+def tunings_of_suite(wildcards):
+    """Return the tunings of a suite: of every checkpoint and seed on every task of its task space."""
+    suite = suite_of(wildcards)
+    return expand(
+        LAYOUT.tuning,
+        suite=wildcards.suite,
+        revision=suite.taskspace.checkpoints,
+        tuning_seed=EXPERIMENT.taskspace.seeds,
+        task=suite.space_tasks,
+    )
+
+
 def with_baseline(suite):
     """Return the comparisons of a suite that have a baseline, by name."""
     return {name: one for name, one in EXPERIMENT.suites[suite].comparisons.items() if one.baseline}

@@ -5,25 +5,6 @@ NOT_OF_TRANSFER = ("gradient_groups", "sketch", "top_features", "permutations", 
 NOT_OF_SPACE = ("top_features", "bootstrap_samples")
 
 
-def taskspace_without(names):
-    """Return the settings of task spaces, with the defaults of those that a step does not depend on."""
-    fields = type(EXPERIMENT.taskspace).model_fields
-    defaults = {name: fields[name].get_default(call_default_factory=True) for name in names}
-    return to_flags(EXPERIMENT.taskspace.model_copy(update=defaults))
-
-
-def tunings_of_suite(wildcards):
-    """Return the tunings of a suite: of every checkpoint and seed on every task of its task space."""
-    suite = suite_of(wildcards)
-    return expand(
-        LAYOUT.tuning,
-        suite=wildcards.suite,
-        revision=suite.taskspace.checkpoints,
-        tuning_seed=EXPERIMENT.taskspace.seeds,
-        task=suite.space_tasks,
-    )
-
-
 rule collect_transfer:
     input:
         tunings=tunings_of_suite,

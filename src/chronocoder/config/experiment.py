@@ -115,6 +115,15 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _task_spaces_have_pairs(self) -> "Experiment":
+        for name, suite in self.suites.items():
+            try:
+                suite.check_space_pairs(self.taskspace.held_out)
+            except ValueError as error:
+                raise ValueError(f"suites.{name}.{error}") from None
+        return self
+
+    @model_validator(mode="after")
     def _spread_models_have_one_process(self) -> "Experiment":
         processes = {"attribution_jobs.processes": self.attribution_jobs.processes}
         if self.training.activations == "streaming":

@@ -280,7 +280,6 @@ class Suite(Settings):
             )
         if len(self.space_tasks) < 2:
             raise ValueError(f"taskspace: relates tasks, and the suite has only {', '.join(self.tasks)}; add one")
-        self._check_space_pairs()
         for name in set(self.taskspace.bridge or []) & set(self.comparisons):
             if not set(self.comparisons[name].checkpoints) & set(self.taskspace.checkpoints):
                 raise ValueError(
@@ -306,15 +305,23 @@ class Suite(Settings):
                 if name in names[:number]:
                     raise ValueError(f"taskspace.{key}: '{name}' is named twice; name it once")
 
-    def _check_space_pairs(self) -> None:
+    def check_space_pairs(self, held_out: float) -> None:
+        """Check that no task of the task space is known to have too few pairs on a side.
+
+        Args:
+            held_out: fraction of the pairs that are held out.
+
+        Raises:
+            ValueError: one is; the message names the keys and the remedy.
+        """
         for name in self.space_tasks:
             task = self.tasks[name]
             key, pairs = ("pairs", task.pairs) if task.kind == "nursery" else ("limit", task.limit)
-            if pairs is not None and pairs < 2 * FEWEST_PAIRS:
+            if pairs is not None and pairs * min(held_out, 1 - held_out) < FEWEST_PAIRS:
                 raise ValueError(
                     f"tasks.{name}.{key} {pairs}: the task space needs {FEWEST_PAIRS} pairs to tune on and as many to"
-                    f" evaluate on; raise it to several times {2 * FEWEST_PAIRS}, or leave the task out of"
-                    " taskspace.tasks"
+                    f" evaluate on, with taskspace.held_out {held_out:g}; raise it to several times {2 * FEWEST_PAIRS},"
+                    " take a held_out nearer to 0.5, or leave the task out of taskspace.tasks"
                 )
 
     def _check_nursery(self) -> None:

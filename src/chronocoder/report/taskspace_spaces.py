@@ -42,7 +42,7 @@ SPACE_COLUMNS = (
     "Between groups",
     "Difference",
     "p",
-    "Like the one before",
+    "Stability",
     "Relabelled",
     "Between seeds",
     "Agreement of bases",
@@ -114,13 +114,18 @@ def stability_sentence(space: xr.Dataset) -> str:
     of_transfer = space.sel(basis=TRANSFER)
     if not of_transfer["stability"].notnull().any():
         return ""
-    stable, chance, seeds = (
-        decimal(float(of_transfer[name].mean())) for name in ("stability", "stability_chance", "seed_stability")
+    stable, chance, before, seeds = (
+        decimal(float(of_transfer[name].mean()))
+        for name in ("stability", "stability_chance", "seed_stability_before", "seed_stability")
     )
-    return (
-        f"Spaces from transfer at successive checkpoints have a Procrustes similarity of {stable} on average; with"
-        f" tasks relabelled it is {chance}, and between seeds of tuning at one checkpoint {seeds}."
+    sentence = (
+        f"Spaces from transfer at successive checkpoints have a Procrustes similarity of {stable} on average, {chance}"
+        " with tasks relabelled."
     )
+    if not of_transfer["seed_stability"].notnull().any():
+        return sentence
+    between = f" Between two seeds of tuning it is {before} at successive checkpoints and {seeds} at the same one."
+    return sentence + between
 
 
 def _contrast_sentence(of_basis: xr.Dataset, basis: str) -> str:
@@ -248,7 +253,7 @@ def _numbers(at: xr.Dataset, basis: str) -> list[str]:
     return [
         decimal(float(at["within"])),
         decimal(float(at["between"])),
-        f"{contrast} ({low} to {high})",
+        f"{contrast} ({low} to {high})" if np.isfinite(float(at["contrast_low"])) else contrast,
         p_number(float(at["contrast_p"])),
         decimal(float(at["stability"])),
         decimal(float(at["stability_chance"])),

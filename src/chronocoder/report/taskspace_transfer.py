@@ -113,18 +113,19 @@ def transfer_sentence(transfer: xr.Dataset) -> str:
     """Return how much transfer there is between different tasks at the last checkpoint, beside the control."""
     last = transfer.isel(checkpoint=-1)
     where, main = f"At {names(transfer, 'checkpoint')[-1]}", in_words(names(transfer, "tuning")[0])
-    if not _of_objective(transfer, SWAPPED):
+    controls = _of_objective(transfer, SWAPPED)
+    if not controls:
         return (
             f"{where}, no transfer can be called beyond chance: what tuning does where there is nothing to learn was"
             " not measured."
         )
     within, between = same_group(transfer, "target", "source_group", "group")
-    found = _beyond(last.isel(tuning=0))
+    found, of_control = (_beyond(last.isel(tuning=method)) for method in (0, controls[0]))
     harmed = int((found & (within | between) & (_mean_transfer(last, 0) < 0)).sum())
     harm = f" ({harmed} of these for the worse)" if harmed else ""
     return (
         f"{where}, tuning on one task by {main} changes another one beyond chance in {_parts(found, within, between)}"
-        f"{harm}; chance is what tuning with right and wrong swapped at random gives."
+        f"{harm}; with right and wrong swapped at random, in {_part(of_control, within | between)} altogether."
     )
 
 
@@ -171,7 +172,7 @@ def _of_objective(transfer: xr.Dataset, objective: str) -> list[int]:
 
 def _beyond(at: xr.Dataset) -> np.ndarray:
     """Return which cells are beyond chance, of those whose level of chance is known: shape (source, target)."""
-    known = np.isfinite(at["chance_level"].values)
+    known = np.isfinite(at["chance_level"].transpose("source", "target").values)
     beyond: np.ndarray = at["beyond_chance"].transpose("source", "target").values & known
     return beyond
 
@@ -195,7 +196,7 @@ def _matrices(at: xr.Dataset, rows: TaskOrder, columns: TaskOrder, reach: float)
     unit, where = unit_words(at), str(at["checkpoint"].values)
     cell = {name: at[name].transpose("source", "target").values for name in CELL_VARIABLES}
     values, relative = cell["mean_transfer"], cell["relative_transfer"]
-    chance = np.broadcast_to(at["chance_level"].values, values.shape)
+    chance = at["chance_level"].transpose("source", "target").values
     known = [chance] if np.isfinite(chance).all() else []
     extra = np.stack([*(cell[name] for name in CELL_NUMBERS), *known], axis=-1)
     level = "<br>chance level ±%{customdata[3]:.3f}" if known else ""

@@ -24,23 +24,25 @@ def relative_transfer(
 
 def chance_level(
     transfer: Float[np.ndarray, "swapped seed checkpoint source target"], confidence: float
-) -> Float[np.ndarray, "checkpoint target"]:
+) -> Float[np.ndarray, "checkpoint source target"]:
     """Return the size of transfer that a fraction `confidence` of the tunings with nothing to learn stays below.
 
+    The tunings are those on all sources but the one that is judged: tunings with nothing to learn can be judged, too.
     The quantile is the next larger one found. It is of single seeds, beside which means over seeds vary less. NaN
     without such a method.
     """
     if not len(transfer):
-        return np.full(transfer.shape[2::2], np.nan)
-    level: np.ndarray = np.quantile(abs(transfer), confidence, axis=(0, 1, 3), method="higher")
-    return level
+        return np.full(transfer.shape[2:], np.nan)
+    others = (np.delete(abs(transfer), source, axis=3) for source in range(transfer.shape[3]))
+    levels = [np.quantile(sizes, confidence, axis=(0, 1, 3), method="higher") for sizes in others]
+    return np.stack(levels, axis=1)
 
 
 def beyond_chance(
     mean: Float[np.ndarray, "method checkpoint source target"],
     interval: Interval,
-    level: Float[np.ndarray, "checkpoint target"],
+    level: Float[np.ndarray, "checkpoint source target"],
 ) -> Bool[np.ndarray, "method checkpoint source target"]:
     """Return where the interval excludes 0 and the size of the mean exceeds a level, which does not count where NaN."""
-    found: np.ndarray = ((interval.low > 0) | (interval.high < 0)) & ~(abs(mean) <= level[:, None])
+    found: np.ndarray = ((interval.low > 0) | (interval.high < 0)) & ~(abs(mean) <= level)
     return found

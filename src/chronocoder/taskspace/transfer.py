@@ -172,9 +172,9 @@ def _related(transfer: Estimates, objectives: list[str], settings: TaskSpaceSett
             "mean transfer as a fraction of the target's gain by tuning on itself",
         ),
         "chance_level": labelled(
-            ("checkpoint", "target"),
+            CELL[1:],
             level,
-            f"|transfer| that {percent} of tunings with right and wrong swapped at random stay below",
+            f"|transfer| that {percent} of tunings on other sources with right and wrong swapped at random stay below",
             "see unit",
         ),
         "beyond_chance": labelled(
