@@ -39,10 +39,10 @@ def chance_level(
 
 
 def beyond_chance(
-    mean: Float[np.ndarray, "method checkpoint source target"],
+    mean: Float[np.ndarray, "tuning checkpoint source target"],
     interval: Interval,
     level: Float[np.ndarray, "checkpoint source target"],
-) -> Bool[np.ndarray, "method checkpoint source target"]:
+) -> Bool[np.ndarray, "tuning checkpoint source target"]:
     """Return where the interval excludes 0 and the size of the mean exceeds a level, which does not count where NaN."""
     found: np.ndarray = ((interval.low > 0) | (interval.high < 0)) & ~(abs(mean) <= level)
     return found

@@ -41,8 +41,8 @@ class Estimates(NamedTuple):
         interval: of the mean.
     """
 
-    by_seed: Float[np.ndarray, "method seed checkpoint source target"]
-    mean: Float[np.ndarray, "method checkpoint source target"]
+    by_seed: Float[np.ndarray, "tuning seed checkpoint source target"]
+    mean: Float[np.ndarray, "tuning checkpoint source target"]
     interval: Interval
 
 
@@ -132,7 +132,7 @@ def _estimates(
 
 def _of_target(
     seeds: Sequence[TunedWithSeed], name: str, task: xr.Dataset, change: Change
-) -> tuple[Float[np.ndarray, "seed method checkpoint source"], Spread]:
+) -> tuple[Float[np.ndarray, "seed tuning checkpoint source"], Spread]:
     """Return a change on one target, of each seed, and what tells the variance of its mean."""
     units = units_of(task)
     prefix = units.prefix[units.unit]

@@ -28,10 +28,10 @@ class TunedWithSeed(NamedTuple):
     target: np.ndarray
     example: Int[np.ndarray, " entry"]
     before: Float[np.ndarray, "checkpoint entry"]
-    after: Float[np.ndarray, "method checkpoint source entry"]
+    after: Float[np.ndarray, "tuning checkpoint source entry"]
     loss_before: Float[np.ndarray, "checkpoint sequence"]
-    loss: Float[np.ndarray, "method checkpoint source sequence"]
-    updated: Float[np.ndarray, "method checkpoint source"]
+    loss: Float[np.ndarray, "tuning checkpoint source sequence"]
+    updated: Float[np.ndarray, "tuning checkpoint source"]
     pairs_tuned: Int[np.ndarray, " source"]
 
 
