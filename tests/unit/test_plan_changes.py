@@ -145,7 +145,9 @@ def test_the_metric_tells_what_will_be_read() -> None:
     def texts(**values: Any) -> TaskTexts:
         source = {"kind": "nursery", "pairs": 10} if "kind" not in values else {"path": "x.jsonl"}
         experiment = changed(
-            suites__nursery__tasks={"agreement_simple": {**source, **values}}, suites__nursery__contrasts={}
+            suites__nursery__tasks={"agreement_simple": {**source, **values}},
+            suites__nursery__contrasts={},
+            suites__nursery__taskspace=None,
         )
         return expected_texts(experiment.suites["nursery"].tasks["agreement_simple"])
 
@@ -163,7 +165,9 @@ def test_sentences_cost_more_than_prefixes() -> None:
 
     def plan(metric: str) -> Plan:
         tasks = {"agreement_simple": {"kind": "nursery", "pairs": 100, "metric": metric}}
-        experiment = changed(suites__nursery__tasks=tasks, suites__nursery__contrasts={})
+        experiment = changed(
+            suites__nursery__tasks=tasks, suites__nursery__contrasts={}, suites__nursery__taskspace=None
+        )
         return make_plan(experiment, {"nursery": DEEP}, ANY)
 
     prefix, continuation, sentence = (plan(metric) for metric in EXPECTED_TEXTS)

@@ -220,6 +220,7 @@ def test_flops_of_scoring_are_those_of_a_real_one(scored: int, number: int, site
     experiment = changed(
         suites__nursery__tasks={"agreement_simple": {"kind": "nursery", "pairs": EXAMPLES}},
         suites__nursery__contrasts={},
+        suites__nursery__taskspace=None,
     )
     measured = Measured({}, {("nursery", "agreement_simple"): texts_of(task)})
     job = next(job for job in jobs_of(experiment) if job.rule == "score_task")
@@ -236,7 +237,10 @@ def test_logits_of_sentences_are_held_and_bounded() -> None:
     def device(rule: str, metric: str, batch_size: int) -> float:
         tasks = {"agreement_simple": {"kind": "nursery", "pairs": 10_000, "metric": metric}}
         experiment = changed(
-            suites__nursery__tasks=tasks, suites__nursery__contrasts={}, attribution__batch_size=batch_size
+            suites__nursery__tasks=tasks,
+            suites__nursery__contrasts={},
+            suites__nursery__taskspace=None,
+            attribution__batch_size=batch_size,
         )
         return cost(experiment, rule, shape).memory.device
 
@@ -490,6 +494,7 @@ def test_memory_of_a_real_attribution(tmp_path: Path) -> None:
         attribution_jobs={"tasks_per_job": 1},
         suites__nursery__tasks={"agreement_simple": {"kind": "nursery", "pairs": examples}},
         suites__nursery__contrasts={},
+        suites__nursery__taskspace=None,
         variants__batchtopk__dictionary_size=features,
     )
     shape = parse_shape(json.loads((tmp_path / "early/config.json").read_text()), "here")

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy.stats import false_discovery_control
 
 from chronocoder.stores import strings
 from chronocoder.tasks.rows import by_member
@@ -200,6 +199,8 @@ def false_discovery_rates(p_values: xr.DataArray, tested: xr.DataArray) -> xr.Da
         p_values: of all tests, over all dimensions together.
         tested: which of them are tests at all; the others get one.
     """
+    from scipy.stats import false_discovery_control  # nothing else here needs SciPy, nor does what tunes models
+
     rates = xr.ones_like(p_values)
     chosen = tested.transpose(*p_values.dims).values
     if chosen.any():
