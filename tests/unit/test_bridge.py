@@ -300,11 +300,14 @@ def test_similarity_is_undefined_without_effects() -> None:
     assert np.isnan(found.cosine[0, 1]) and found.overlap[0, 1] == 0 and np.isnan(found.overlap[1, 1])
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("related", [True, False])
-def test_mantel_against_all_relabellings(related: bool) -> None:
+def test_mantel_against_all_relabellings(related: bool, symmetric: bool) -> None:
     generator = np.random.default_rng(3)
     first = generator.normal(size=(5, 5))
     second = first + generator.normal(size=(5, 5)) * (0.3 if related else 30)
+    if symmetric:
+        first, second = first + first.T, second + second.T
     apart = ~np.eye(5, dtype=bool)
     values = [
         stats.spearmanr(first[apart], second[np.ix_(order, order)][apart]).statistic
@@ -321,6 +324,7 @@ def test_mantel_is_undefined_of_constant_relations_and_ignores_the_diagonal() ->
     generator = np.random.default_rng(0)
     first, constant = generator.normal(size=(4, 4)), np.eye(4)
     assert np.isnan(mantel(first, constant, 100, generator)).all()
+    assert np.isnan(mantel(first[:2, :2], first[:2, :2], 100, generator)).all()
     other = first + np.diag(generator.normal(size=4))
     assert mantel(first, other, 100, generator).observed == pytest.approx(1)
 

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from scipy.spatial import procrustes
-from scipy.stats import kstest, pearsonr
+from scipy.stats import kstest
 
 from chronocoder.config import TaskSpaceSettings
 from chronocoder.taskspace.hypothesis import contrast_of
+from chronocoder.taskspace.mantel import mantel
 from chronocoder.taskspace.relabelling import (
-    beside_chance,
     distinct_groupings,
     groupings,
-    matrix_correlations,
     orders,
 )
 from chronocoder.taskspace.scaling import classical_scaling, procrustes_similarities, rotated_onto
@@ -139,27 +138,12 @@ def test_a_group_of_two_alone_has_a_contrast_without_an_interval() -> None:
     assert found.reason == "without one of the tasks no pair is left within groups, or none between them"
 
 
-def test_matrix_correlation_is_that_over_pairs_of_relabelled_tasks() -> None:
-    generator = np.random.default_rng(5)
-    first, second = random_similarity(5, generator), random_similarity(5, generator)
-    every = orders(5, 120, generator)
-    pairs = list(itertools.combinations(range(5), 2))
-    expected = [
-        pearsonr([first[pair] for pair in pairs], [second[order[one], order[other]] for one, other in pairs]).statistic
-        for order in every
-    ]
-    np.testing.assert_allclose(matrix_correlations(first, second, every), expected)
-    assert beside_chance(np.array(expected)).p_value == (np.array(expected) >= expected[0]).mean()
-    constant = matrix_correlations(first, np.ones((5, 5)), every)
-    assert np.isnan(constant).all() and np.isnan(beside_chance(constant)).all()
-
-
 def test_mantel_p_values_of_unrelated_matrices_are_uniform() -> None:
     """Similarities of points: those of one task are not independent, which a test over pairs would take them to be."""
     generator, found = np.random.default_rng(6), []
     for _ in range(300):
         first, second = (points @ points.T for points in generator.normal(size=(2, 6, 2)))
-        found.append(beside_chance(matrix_correlations(first, second, orders(6, 720, generator))).p_value)
+        found.append(mantel(first, second, 720, generator).p_value)
     assert kstest(found, "uniform").pvalue > 0.01
 
 

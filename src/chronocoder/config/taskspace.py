@@ -118,7 +118,7 @@ class TaskSpaceSettings(TuningSettings):
         20, description="Features of largest |IE| of a task at a checkpoint, whose overlap is held against transfer."
     )
     permutations: PositiveInt = Field(10_000, description="Relabellings of the tasks behind each p-value.")
-    bootstrap_samples: PositiveInt = Field(1000, description="Resamples behind an interval.")
+    bootstrap_samples: PositiveInt = Field(1000, description="Resamples of prefixes behind an interval of the bridge.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Coverage of the intervals.")
     smallest_gain: NonNegativeFloat = Field(
         0.0,

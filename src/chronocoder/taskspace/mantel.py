@@ -1,10 +1,10 @@
-"""The Mantel test of relations that have a direction: whether two of them, between the same tasks, are correlated."""
+"""The Mantel test: whether two relations between the same tasks, which may have a direction, are correlated."""
 
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
-from chronocoder.taskspace.relabelling import AT_ONCE, UNDEFINED, Tested, beside_chance, orders
+from chronocoder.taskspace.relabelling import FEWEST, UNDEFINED, Tested, beside_chance, in_parts, orders
 
 
 def mantel(
@@ -25,8 +25,10 @@ def mantel(
         generator: draws them, where there are more.
 
     Returns:
-        NaN where an entry is, or where one of the relations is constant.
+        NaN of fewer than three tasks, where an entry is NaN, or where one of the relations is constant.
     """
+    if len(first) < FEWEST:
+        return UNDEFINED
     row, column = np.nonzero(~np.eye(len(first), dtype=bool))
     fixed, moved = (_standardised(values[row, column]) for values in (first, second))
     if not (np.isfinite(fixed).all() and np.isfinite(moved).all()):
@@ -34,8 +36,8 @@ def mantel(
     relation = np.zeros(first.shape)
     relation[row, column] = moved
     every = orders(len(first), permutations, generator)
-    parts = (every[start : start + AT_ONCE] for start in range(0, len(every), AT_ONCE))
-    return beside_chance(np.concatenate([relation[part[:, row], part[:, column]] @ fixed for part in parts]))
+    products = [relation[part[:, row], part[:, column]] @ fixed for part in in_parts(every)]
+    return beside_chance(np.concatenate(products))
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:

@@ -106,29 +106,13 @@ def contrasts(
 ) -> Float[np.ndarray, "kind relabelling"]:
     """Return the mean similarity of the pairs within groups, and between them; NaN where there is no such pair."""
     pairs = similarity[np.triu_indices(len(similarity), 1)]
-    within = np.concatenate([_together(part) @ pairs for part in _parts(groupings)])
+    within = np.concatenate([_together(part) @ pairs for part in in_parts(groupings)])
     count = int(_together(groupings[:1]).sum())
     sums, counts = np.stack([within, pairs.sum() - within]), np.array([count, len(pairs) - count])[:, None]
     found: np.ndarray = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
     return found
 
 
-def matrix_correlations(
-    first: Float[np.ndarray, "task task"],
-    second: Float[np.ndarray, "task task"],
-    orders: Int[np.ndarray, "relabelling task"],
-) -> Float[np.ndarray, " relabelling"]:
-    """Return the correlation between two symmetric matrices over pairs of tasks, the second relabelled (Mantel 1967).
-
-    NaN where one of the two is constant.
-    """
-    row, column = np.triu_indices(len(first), 1)
-    fixed = first[row, column] - first[row, column].mean()
-    moved = second - second[row, column].mean()
-    size = np.linalg.norm(fixed) * np.linalg.norm(moved[row, column])
-    products = np.concatenate([moved[part[:, row], part[:, column]] @ fixed for part in _parts(orders)])
-    return products / size if size > ROUNDING else np.full(len(orders), np.nan)
-
-
-def _parts(relabellings: np.ndarray) -> list[np.ndarray]:
+def in_parts(relabellings: np.ndarray) -> list[np.ndarray]:
+    """Return relabellings in parts whose statistics are computed together."""
     return [relabellings[start : start + AT_ONCE] for start in range(0, len(relabellings), AT_ONCE)]

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import orthogonal_procrustes
 
-from chronocoder.taskspace.relabelling import AT_ONCE
+from chronocoder.taskspace.relabelling import in_parts
 
 AXES = 2
 ROUNDING = 1e-9
@@ -95,8 +95,7 @@ def procrustes_similarities(
     sizes = np.linalg.norm(first) * np.linalg.norm(second)
     if sizes <= ROUNDING:
         return np.full(len(orders), np.nan)
-    parts = [orders[start : start + AT_ONCE] for start in range(0, len(orders), AT_ONCE)]
-    products = (np.einsum("ta,rtb->rab", first, second[part]) for part in parts)
+    products = (np.einsum("ta,rtb->rab", first, second[part]) for part in in_parts(orders))
     traces = [np.linalg.svd(product, compute_uv=False).sum(axis=-1) for product in products]
     found: np.ndarray = np.square(np.concatenate(traces) / sizes)
     return found

@@ -8,8 +8,9 @@ import xarray as xr
 
 from chronocoder.config import TaskSpaceSettings
 from chronocoder.stores import labelled
+from chronocoder.taskspace.mantel import mantel
 from chronocoder.taskspace.points import AGREEMENT, DIMS, STABILITY, Space, common_tasks
-from chronocoder.taskspace.relabelling import FEWEST, UNDEFINED, Tested, beside_chance, matrix_correlations, orders
+from chronocoder.taskspace.relabelling import FEWEST, UNDEFINED, Tested, beside_chance, orders
 from chronocoder.taskspace.scaling import procrustes_similarities
 
 
@@ -69,15 +70,13 @@ def agreement(spaces: Sequence[Sequence[Space]], settings: TaskSpaceSettings) ->
     generator, found = np.random.default_rng([settings.seed, AGREEMENT]), []
     for first, second in zip(*spaces, strict=True):
         one, other = common_tasks(first, second)
-        if len(one) < FEWEST:
-            found.append(UNDEFINED)
-            continue
         matrices = first.similarity[np.ix_(one, one)], second.similarity[np.ix_(other, other)]
-        relabelled = orders(len(one), settings.permutations, generator)
-        found.append(beside_chance(matrix_correlations(*matrices, relabelled)))
+        found.append(mantel(*matrices, settings.permutations, generator))
     return {
         "agreement": labelled(
-            DIMS[1:], [each.observed for each in found], "correlation of transfer and gradients over pairs of tasks"
+            DIMS[1:],
+            [each.observed for each in found],
+            "rank correlation of transfer and gradients over pairs of tasks",
         ),
         "agreement_p": labelled(
             DIMS[1:],
