@@ -3,6 +3,7 @@ PYTHON ?= python3
 CORES ?= all
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+EXECUTOR := packages/snakemake-executor-plugin-submitit
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: run plan test lint format reference clean
@@ -38,8 +39,8 @@ reference: $(INSTALLED)
 clean:
 	rm -rf $(VENV) results .snakemake
 
-$(INSTALLED): pyproject.toml envs/constraints.txt
+$(INSTALLED): pyproject.toml $(EXECUTOR)/pyproject.toml envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --constraint envs/constraints.txt --editable '.[dev]'
+	$(VENV)/bin/pip install --constraint envs/constraints.txt --editable $(EXECUTOR) --editable '.[dev]'
 	touch $@

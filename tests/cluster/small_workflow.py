@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from private_slurm import PrivateSlurm
-
 from snakemake_executor_plugin_submitit.journal import Journal
 
 OPTIONS = (

@@ -4,8 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from snakemake_interface_common.exceptions import WorkflowError
-
 from snakemake_executor_plugin_submitit.request import (
     Request,
     Wish,
@@ -15,6 +13,7 @@ from snakemake_executor_plugin_submitit.request import (
     request_of,
     wish_of,
 )
+from snakemake_interface_common.exceptions import WorkflowError
 
 LEAST = {"mem_mb": 1000, "runtime": 10}
 REQUEST = Request(runtime=10, mem_mb=1000, cpus=1)

@@ -13,7 +13,6 @@ import psutil
 import pytest
 import submitit
 from allocations import allocation_of, lines
-
 from snakemake_executor_plugin_submitit.allocation import Allocation, AllocationError
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
 

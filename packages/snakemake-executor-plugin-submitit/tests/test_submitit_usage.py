@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
 from snakemake_executor_plugin_submitit import usage as usage_module
 from snakemake_executor_plugin_submitit.request import Request
 from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError

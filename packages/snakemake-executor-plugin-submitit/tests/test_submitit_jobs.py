@@ -17,8 +17,6 @@ import psutil
 import pytest
 import submitit
 from allocations import allocation_of, lines
-from snakemake_interface_common.exceptions import WorkflowError
-
 from snakemake_executor_plugin_submitit.__main__ import cancel, main
 from snakemake_executor_plugin_submitit.failure import explain_death, explain_failure
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
@@ -31,6 +29,7 @@ from snakemake_executor_plugin_submitit.schedulers import (
     SlurmScheduler,
     scheduler_of,
 )
+from snakemake_interface_common.exceptions import WorkflowError
 
 LOGGER = logging.getLogger("test_submitit_jobs")
 REQUEST = Request(runtime=30, mem_mb=500, cpus=1)

@@ -8,8 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from snakemake_interface_common.exceptions import WorkflowError
-
 from snakemake_executor_plugin_submitit import ExecutorSettings, recovery, schedulers, submission
 from snakemake_executor_plugin_submitit.allocation import Allocation, Step
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
@@ -19,6 +17,7 @@ from snakemake_executor_plugin_submitit.recovery import cancel_left, check_clust
 from snakemake_executor_plugin_submitit.request import Request
 from snakemake_executor_plugin_submitit.schedulers import ACTIVE, UNKNOWN, NoAnswerError, Scheduler, end_jobs
 from snakemake_executor_plugin_submitit.submission import Submitter
+from snakemake_interface_common.exceptions import WorkflowError
 
 REQUEST = Request(runtime=30, mem_mb=500, cpus=3)
 ENTRY = Entry("train-1", "digest", "train-1-a", "train", "snakemake-1", "slurm", "train.log", "77", "train")
