@@ -170,8 +170,8 @@ def test_threads_read_and_cut_the_same_batches(rows: int, processes: int) -> Non
     expected = taken(shuffled_batches(RandomSource(rows), 29, 3, buffer_tokens=60, processes=processes), 28)
     with ThreadPoolExecutor(3) as pool:
         groups = loader._filled_groups(source, order, 0, threading.Event(), pool)
-        batches = islice(loader._batches(source, groups, 29, 0, pool, pinned=False), 28)
-        found = [batch.values[:, 0, 0].int().tolist() for batch in batches]
+        batches = islice(loader._batches(source, groups, order, 29, 0, pool, pinned=False), 28)
+        found = [batch.values[:, 0, 0].int().tolist() for batch, _ in batches]
         source._failing = 2
         with pytest.raises(StoreError, match="piece 2 is damaged"):
             source.read_pieces(range(6), empty_stored(60, 2, 1, "float32"), pool=pool)
@@ -329,7 +329,7 @@ def test_samples_are_the_same_for_every_number_of_processes(processes: int, toke
     parts = [
         block[:, 0, 0].int().tolist()
         for rank in range(processes)
-        for block in sampled_blocks(RandomSource(203), tokens, 3, rank=rank, processes=processes)
+        for block in sampled_blocks(RandomSource(203), tokens, 3, part=rank, parts=processes)
     ]
     found = sorted(row for part in parts for row in part)
     pieces = np.random.default_rng([3, 0]).permutation(21)
