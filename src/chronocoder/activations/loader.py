@@ -298,9 +298,8 @@ def _sent_batches(
         groups = _filled_groups(source, order, first_batch * batch_tokens, closed, readers if threads > 1 else None)
         stream = torch.cuda.Stream(device) if on_gpu else None
         with closing(Prefetched(groups, 1, closed)) as filled:
-            batches = _batches(
-                source, filled, order, batch_tokens, first_batch, cutters if threads > 1 else None, on_gpu
-            )
+            pool = cutters if threads > 1 else None
+            batches = _batches(source, filled, order, batch_tokens, first_batch, pool, on_gpu)
             for batch, sizes in batches:
                 if stream is None:
                     yield _Sent(batch, sizes, None)

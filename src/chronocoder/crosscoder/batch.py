@@ -24,7 +24,8 @@ class TrainingBatch:
         step: training step, from 0.
         tokens: tokens of the batch over all processes.
         team: the processes.
-        dealt: its tokens as what sums are taken over.
+        dealt: its tokens, as parts of the whole batch where `part_sizes`, the tokens of each part of all processes, is
+            given.
         smallest: the smallest weighted activation that was kept of the last batch, where the variant keeps the largest
             of a batch; its own as soon as that is known. How long the search takes depends on it, and nothing else.
     """
@@ -39,11 +40,6 @@ class TrainingBatch:
         smallest: Tensor | None = None,
         part_sizes: Sequence[int] | None = None,
     ) -> None:
-        """Keep what is given.
-
-        Args:
-            part_sizes: tokens of each part of the batch, of all processes; None where it is not dealt to parts.
-        """
         self.crosscoder, self.x, self.step, self.tokens = crosscoder, x, step, tokens
         self.team = team or Team()
         self.dealt = DealtTokens(part_sizes, self.team) if part_sizes else OwnTokens(self.team)
