@@ -66,7 +66,8 @@ def main() -> None:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(arguments, name)} is below 1; give 1 or more")
     if arguments.parts < 0 or arguments.parts % arguments.processes:
         raise ConfigError(
-            f"--processes {arguments.processes} does not divide --parts {arguments.parts}; change one, or give --parts 0"
+            f"--processes {arguments.processes} does not divide --parts {arguments.parts}; change one of them, or give"
+            " --parts 0"
         )
     if arguments.activations and arguments.checkpoints:
         raise ConfigError("--activations and --checkpoints are both given; give one of them")
@@ -107,11 +108,9 @@ def main() -> None:
         folded=False,
         unequal_widths=source.widths if len(set(source.widths)) > 1 else (),
     )
-    states = StateDirectory(
-        arguments.crosscoder.with_name("training_state"), identity_of(config, origin, arguments.parts)
-    )
-    rescue = arguments.crosscoder.with_name("last_good_crosscoder")
     shards, parts = arguments.dictionary_shards, arguments.parts
+    states = StateDirectory(arguments.crosscoder.with_name("training_state"), identity_of(config, origin, parts))
+    rescue = arguments.crosscoder.with_name("last_good_crosscoder")
     trained = train_crosscoder(config, source, states, rescue, arguments.save_every, shards, parts)
     if PartialState().is_main_process:
         facts = {**trained.crosscoder.facts, "processes": PartialState().num_processes, "parts": parts}

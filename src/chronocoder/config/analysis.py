@@ -46,8 +46,8 @@ class TrainingSettings(Settings):
     )
     parts: NonNegativeInt = Field(
         8,
-        description="Parts that each batch is dealt to, so that a crosscoder is the same to the last bit for any number of"
-        " processes that divides it; `0`: none, and rounding depends on the number of processes.",
+        description="Parts that each batch is dealt to, so that a crosscoder is the same to the last bit for any number"
+        " of processes that divides it; `0`: none, and rounding depends on the number of processes.",
     )
     save_every: PositiveInt = Field(1000, description="Steps from one saved state to the next.")
 

@@ -98,11 +98,11 @@ def train_crosscoder(
     """Train a crosscoder, or go on with a training that was ended before it was finished.
 
     The loss is mean_b sum_m ||x_b^m - x_hat_b^m||^2 plus the variant's penalty and the auxiliary loss. With `parts`,
-    the result is the same to the last bit for any number of processes that divides them, also if a training goes on with
-    another number of them than it began with: for a given number of shards, on hardware of one model, with the same
-    versions of libraries. On a CPU each process then computes with one thread, since rounding depends on their number
-    too. Without parts, rounding depends on the number of processes, and makes another dictionary over some hundred
-    steps. The caller removes `states` once the result is stored.
+    the result is the same to the last bit for any number of processes that divides them, also where a training goes on
+    with another number of processes: for one number of shards, on hardware of one model, with the same versions of
+    libraries. On a CPU each process then computes with one thread, since rounding depends on their number too. Without
+    parts, rounding depends on the number of processes, and makes another dictionary within some hundred steps. The
+    caller removes `states` once the result is stored.
 
     Args:
         config: what to train; `folded` is false.

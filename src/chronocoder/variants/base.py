@@ -26,8 +26,8 @@ class Selection(NamedTuple):
 
     Attributes:
         codes: the activations of the latents.
-        penalty: the sparsity term with its coefficient, summed over tokens by `Batch.sum_tokens` and over this process's
-            latents; None where the variant has none.
+        penalty: the sparsity term with its coefficient, summed over tokens by `Batch.sum_tokens`, and over this
+            process's latents; None where the variant has none.
         threshold: the inference threshold after this batch, shape (); None where the variant has none, or learns it
             by gradient.
     """
