@@ -5,7 +5,7 @@ of the codes and those of both weights. A step of batches that are dealt to part
 All is measured in turn, round after round; ratios are of medians.
 
     python benchmarks/training.py
-    OMP_NUM_THREADS=1 python benchmarks/training.py --d-model 128 --checkpoints 2 --dictionary-size 512 --batch-tokens 1024
+    python benchmarks/training.py --d-model 128 --checkpoints 2 --dictionary-size 512 --batch-tokens 1024
     python benchmarks/training.py --precision bfloat16      # on a GPU: products and steps in bfloat16
 """
 

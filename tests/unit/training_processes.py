@@ -37,7 +37,6 @@ def train_in_team(
     config: CrosscoderConfig,
     paths: list[Path],
     output: Path,
-    save_every: int,
 ) -> None:
     """Train as one of several processes, as `accelerate launch` would have started it."""
     torch.set_num_threads(1)
@@ -45,7 +44,7 @@ def train_in_team(
     os.environ.update({name: str(value) for name, value in own.items()})
     os.environ.update({"CHRONOCODER_LAUNCHED": "1", "CUDA_VISIBLE_DEVICES": ""})
     states = StateDirectory(output / "state", {})
-    trained = train_crosscoder(config, ActivationStores(paths), states, output / "last_good", save_every, shards, parts)
+    trained = train_crosscoder(config, ActivationStores(paths), states, output / "last_good", 10, shards, parts)
     if rank == 0:
         trained.crosscoder.save(output / "crosscoder")
         trained.history.to_zarr(output / "history.zarr", consolidated=False)

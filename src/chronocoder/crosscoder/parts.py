@@ -21,6 +21,9 @@ from chronocoder.crosscoder.products import half_product, multiply
 from chronocoder.crosscoder.sparse import ActiveLatents, sum_by_feature
 from chronocoder.crosscoder.team import Team
 
+ALIGNMENT = 64
+"""Bytes, of all memory that PyTorch gives."""
+
 
 class OwnTokens:
     """The tokens of a process that sums over them alone: the gradients of all processes are added up afterwards.
@@ -146,7 +149,7 @@ class DealtTokens(OwnTokens):
         product = left.new_empty(len(left), right.shape[1], dtype=torch.float32)
         for block, into in zip(left.split(self.row_blocks), product.split(self.row_blocks), strict=True):
             if len(block):
-                multiply(block, right, into)
+                _multiply_aligned(block, right, into)
         return product
 
     def product_over_tokens(
@@ -161,7 +164,7 @@ class DealtTokens(OwnTokens):
         blocks = even_sizes(of_latents.shape[1], self._parts)[own]
         for block, into in zip(columns.split(blocks, dim=1), product.split(blocks), strict=True):
             if len(into):
-                multiply(block.contiguous().T, rows, into)  # the product may depend on how its factors lie
+                _multiply_aligned(block.contiguous(), rows, into, transposed=True)
         return self._team.gather_rows(product, sizes)
 
     def _features(self, features: int) -> list[int]:
@@ -224,6 +227,16 @@ class _Sum(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0].expand(context.shape), None
+
+
+def _multiply_aligned(left: Tensor, right: Tensor, into: Tensor, transposed: bool = False) -> None:
+    """Multiply matrices that begin where memory does that is newly had: elsewhere a product may be rounded otherwise."""
+    left = left if left.data_ptr() % ALIGNMENT == 0 else left.clone()
+    left = left.T if transposed else left
+    if into.data_ptr() % ALIGNMENT == 0:
+        multiply(left, right, into)
+    else:
+        into.copy_(multiply(left, right))
 
 
 def even_sizes(count: int, parts: int) -> list[int]:
