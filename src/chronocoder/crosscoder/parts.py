@@ -230,7 +230,7 @@ class _Sum(torch.autograd.Function):
 
 
 def _multiply_aligned(left: Tensor, right: Tensor, into: Tensor, transposed: bool = False) -> None:
-    """Multiply matrices that begin where memory does that is newly had: elsewhere a product may be rounded otherwise."""
+    """Multiply matrices that begin where new memory does: a product of others may be rounded differently."""
     left = left if left.data_ptr() % ALIGNMENT == 0 else left.clone()
     left = left.T if transposed else left
     if into.data_ptr() % ALIGNMENT == 0:
