@@ -84,10 +84,10 @@ def step_bytes(settings: CrosscoderSettings, training: TrainingSettings, crossco
 
 
 def dealing_bytes(settings: CrosscoderSettings, training: TrainingSettings, crosscoder: CrosscoderShape) -> float:
-    """Return what several processes need more where batches are dealt to parts: none of them sums over its tokens alone.
+    """Return what several processes need more where batches are dealt to parts, and gradients are of all tokens.
 
-    Twice, as they come and put together: the rows of a whole batch, the gradient of encoder or decoder, and, where codes
-    are dense, the shard's codes of the tokens that a process sends.
+    Twice, as they come and put together: the rows of a whole batch, the gradient of encoder or decoder, and, where
+    codes are dense, the shard's codes of the tokens that a process sends.
     """
     shards = training.dictionary_shards
     if not training.parts or training.processes == shards:
