@@ -260,9 +260,9 @@ def test_pieces_of_different_parts_are_not_read_together(processes: int) -> None
         source.pieces_at_once = 3
         monitored = source.read_together
         source.read_together = lambda numbers, into, read=monitored: (together.add(tuple(numbers)), read(numbers, into))
-        order = RowOrder(203, 10, 3, 203, rank, processes, 4)
+        order = RowOrder(203, 10, 3, 1000, rank, processes, 4)
         next(loader._filled_groups(source, order, 0, threading.Event(), None))
-    pieces = RowOrder(203, 10, 3, 203).epoch_pieces(0).tolist()
+    pieces = RowOrder(203, 10, 3, 1000).epoch_pieces(0).tolist()
     parts = [pieces[part::4] for part in range(4)]
     assert together == {tuple(part[first : first + 3]) for part in parts for first in range(0, len(part), 3)}
 
