@@ -421,9 +421,13 @@ def _plain_largest(preactivations: Tensor, norms: Tensor, k: int) -> Largest:
 
 
 def _largest_by_groups(preactivations: Tensor, norms: Tensor, k: int) -> Largest:
-    """Find the k groups of columns with the largest maxima: the k largest numbers of the row are among theirs."""
+    """Find the k groups of columns with the largest maxima: the k largest numbers of the row are among theirs.
+
+    They come by column: the order in which `topk` leaves them on a GPU depends on the number of rows, and sums on it.
+    """
     blocks = [_of_groups(block * norms, k) for block in preactivations.split(TOKENS_ON_GPU)]
-    return Largest(torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks]))
+    indices, order = torch.cat([block.indices for block in blocks]).sort(dim=1)
+    return Largest(torch.cat([block.values for block in blocks]).gather(1, order), indices)
 
 
 def _of_groups(scores: Float[Tensor, "token feature"], k: int) -> Largest:
