@@ -157,7 +157,7 @@ WRONG = [
     ("variants.batchtopk.k", 600, r"variants\.batchtopk: k 600 exceeds dictionary_size 512; lower it"),
     (
         "training",
-        {"processes": 3, "dictionary_shards": 3},
+        {"processes": 3, "dictionary_shards": 3, "parts": 3},
         r"dictionary_size 512 is no multiple of training",
     ),
     ("seeds", [0, 1, 0], r"seeds: seeds \[0, 1, 0\] repeat; list each of them once"),
@@ -169,6 +169,7 @@ WRONG = [
     ("attribution.swaps", 18, r"attribution: swaps 18: no p-value can be below 0\.053; take at least 19"),
     ("ablation.set_sizes", [1, 5, 2], r"set_sizes \[1, 5, 2\] must ascend without repetition; sort the list"),
     ("training", {"processes": 3, "nodes": 2}, r"training: processes 3 is no multiple of nodes 2; change one"),
+    ("training.processes", 3, r"training: processes 3 does not divide parts 8; change processes, or set parts to a"),
     ("training.nodes", 0, r"training\.nodes: Input should be greater than 0 \(found 0\)"),
     ("training.dictionary_shards", 2, r"training: processes 1 is no multiple of dictionary_shards 2; change one"),
 ]
