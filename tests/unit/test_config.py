@@ -197,7 +197,8 @@ def test_models_that_are_spread_over_gpus_have_one_process(key: str) -> None:
 def with_twin(pair: dict[str, Any] | None = None, **source: Any) -> dict[str, Any]:
     """Return the default configuration with a second suite, with another seed, and a comparison of both."""
     config = copy.deepcopy(DEFAULT)
-    twin = {**copy.deepcopy(config["suites"]["nursery"]), "comparisons": {}}
+    twin = {**copy.deepcopy(config["suites"]["nursery"]), "comparisons": {}, "contrasts": {}}
+    twin["tasks"] = {"agreement_simple": {"kind": "nursery"}}
     twin["source"] |= {"seed": 1, "tokenizer_seed": 0, **source}
     config["suites"]["twin"] = twin
     config["suites"]["nursery"]["comparisons"]["twins"] = pair or {"checkpoints": ["step320", "step320@twin"]}

@@ -212,13 +212,37 @@ def test_target_with_a_misspelt_task_fails_while_the_dag_is_built(nursery: Workf
         ("variants.l1.lambda", 1, "variants.l1.lambda: unknown key; remove it or correct its spelling"),
         ("suites.small.comparisons.pair.checkpoints", ["step0", "step9"], "checkpoint 'step9' does not exist"),
         ("suites.small.site", "residual.2", "site 'residual.2' is outside the model: it has blocks 0 to 1"),
+        (
+            "suites.small.tasks.extra",
+            {"kind": "blimp", "path": "nowhere.jsonl"},
+            "'nowhere.jsonl': there is no such file",
+        ),
+        ("suites.small.tasks.agrement", {"kind": "nursery"}, "has no task 'agrement'; choose from agreement_simple, "),
     ],
 )
 def test_wrong_configuration_stops_before_anything_runs(
     nursery: Workflow, path: str, value: object, message: str
 ) -> None:
     result = nursery.snakemake(config=nursery.changed(path, value))
-    assert result.returncode != 0 and message in result.stdout and "Traceback" not in result.stdout
+    assert result.returncode == 1 and message in result.stdout and "Traceback" not in result.stdout
+    assert "common.smk" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("store", "rule"),
+    [
+        ("similarity.zarr", "compare_checkpoints"),
+        ("pair/l1/seed0/features.zarr", "find_examples"),
+        ("pair/l1/seed0/training.zarr", "train_crosscoder"),
+    ],
+)
+def test_a_deleted_store_that_the_report_shows_is_made_again(nursery: Workflow, store: str, rule: str) -> None:
+    path = nursery.directory / "results/small" / store
+    aside = path.rename(path.with_name("aside"))
+    try:
+        assert nursery.planned()[rule] == 1
+    finally:
+        aside.rename(path)
 
 
 def test_slurm_profile_is_found_from_the_root_and_misses_slurm_at_once(nursery: Workflow, tmp_path: Path) -> None:

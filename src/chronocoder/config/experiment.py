@@ -199,7 +199,7 @@ def load_experiment(path: Path) -> Experiment:
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: no readable configuration ({error}); correct the path or the file") from error
     return parse_experiment(values, str(path))
 
