@@ -167,9 +167,9 @@ rule check_checkpoint:
         LAYOUT.log("check_checkpoint", "{revision}"),
     benchmark:
         LAYOUT.benchmark("check_checkpoint", "{revision}")
-    priority: BEFORE_TASKS + 1  # what is wrong with a checkpoint is said before anything expensive begins
     wildcard_constraints:
         suite=one_of(name for name in EXPERIMENT.suites if has_to_be_checked(EXPERIMENT, name)),
+    priority: BEFORE_TASKS + 1  # what is wrong with a checkpoint is said before anything expensive begins
     conda:
         ENVIRONMENT
     threads: 1
