@@ -30,7 +30,7 @@ from chronocoder.suites.agreement import (
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
 from chronocoder.suites.tokenizer_files import copy_tokenizer
 from chronocoder.suites.tokenizers import load_tokenizer
-from experiments import ROOT, Workflow
+from experiments import ROOT
 
 SCRIPT, CHECK, PLAN = (ROOT / f"scripts/{name}.py" for name in ("harvest_activations", "check_checkpoint", "plan"))
 
@@ -227,8 +227,6 @@ def test_local_checkpoints_are_checked_before_anything_runs(saved: Path) -> None
     path.write_text(yaml.safe_dump(whole))
     result = subprocess.run([sys.executable, str(PLAN), str(path)], capture_output=True, text=True)
     assert result.returncode == 1 and "suites.own.source.checkpoints.other: " in result.stderr
-    workflow = Workflow(saved, whole).snakemake("--dry-run")
-    assert workflow.returncode == 1 and "suites.own.source.checkpoints.other: " in workflow.stdout
 
 
 def test_a_job_checks_and_describes_a_downloaded_checkpoint(saved: Path) -> None:

@@ -25,8 +25,9 @@ from tiny import VOCABULARY
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from chronocoder.config import BlimpTask, NurseryTask, PairsTask
 from chronocoder.errors import ConfigError
-from chronocoder.suites.inputs import checked_experiment
+from chronocoder.suites.inputs import checked_experiment, task_files
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
 
 WRONG: list[tuple[str, Any, str]] = [
@@ -898,6 +899,18 @@ def test_what_is_right_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (Path("texts") / name).write_text(content)
     suite_of(config)["corpus"]["path"] = "texts"
     checked_experiment(config, "config.yaml")
+
+
+def test_a_task_is_read_from_all_files_of_a_local_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    files = [Path("data") / name for name in ("README.md", "train.jsonl")]
+    for file in files:
+        file.write_text("{}")
+    assert task_files(BlimpTask(kind="blimp", dataset="data")) == files
+    assert task_files(BlimpTask(kind="blimp", dataset="owner/data")) == []
+    assert task_files(PairsTask(kind="pairs", path="pairs.jsonl")) == [Path("pairs.jsonl")]
+    assert task_files(NurseryTask(kind="nursery")) == []
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
