@@ -452,7 +452,11 @@ WRONG_FILES: list[tuple[str, Change, str]] = [
     ),
     (
         "weights that an index names",
-        written("late/model.safetensors.index.json", json.dumps({"weight_map": {"a": "model-00002.safetensors"}})),
+        lambda _: (
+            Path("late/model.safetensors")
+            .rename("late/model.safetensors.index.json")
+            .write_text(json.dumps({"weight_map": {"a": "model-00002.safetensors"}}))
+        ),
         LATE + r"\.path 'late': model-00002\.safetensors: there is no such file; give a Hugging Face model directory",
     ),
     (
@@ -930,4 +934,4 @@ def test_what_may_not_be_read_is_named(path: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "access", lambda asked, _: Path(asked) != Path(path))  # the superuser may read everything
     said = said_of_local(lambda _: None)()
-    assert "may not be read by you" in said and path.split("/")[0] in said
+    assert "you may not read it: change its permissions" in said and path.split("/")[0] in said

@@ -6,7 +6,8 @@ missing would be left out without a word. Imports nothing heavy.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from chronocoder.suites.corpora.files import corpus_files
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _EMPTY = "is empty"
+_UNREADABLE = "you may not read it: change its permissions"
 
 
 def checked_experiment(values: Mapping[str, Any], origin: str) -> Experiment:
@@ -124,7 +126,7 @@ def _problem_of_file(path: Path) -> str:
     if not path.exists():
         return "there is no such file"
     if not os.access(path, os.R_OK):
-        return "may not be read by you"
+        return _UNREADABLE
     return "" if path.stat().st_size else _EMPTY
 
 
@@ -133,23 +135,22 @@ def _problem_of_model(directory: Path) -> str:
     if not directory.is_dir():
         return "is a file, not a directory" if directory.exists() else "there is no such directory"
     if not os.access(directory, os.R_OK | os.X_OK):
-        return "may not be read by you"
+        return _UNREADABLE
     if problem := _problem_of_file(directory / "config.json"):
         return f"its config.json: {problem}"
-    weights = sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern))
+    weights = _weights(directory)
     if not weights:
         return f"holds no weights ({', '.join(_WEIGHTS)})"
-    return next(
-        (f"{path.name}: {problem}" for path in _parts(directory, weights) if (problem := _problem_of_file(path))), ""
-    )
+    return next((f"{path.name}: {problem}" for path in weights if (problem := _problem_of_file(path))), "")
 
 
-def _parts(directory: Path, weights: Iterable[Path]) -> list[Path]:
-    """Return the files of the weights that there are or that an index names; what is no index is said elsewhere."""
-    named: set[str] = set()
-    for index in directory.glob("*.index.json"):
-        try:
-            named.update(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError):
-            continue
-    return sorted({*weights, *(directory / name for name in named)})
+def _weights(directory: Path) -> list[Path]:
+    """Return the files that a model's weights are loaded from, whether they are there or only named by an index."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (directory / name).exists():
+            return [directory / name]
+        if (index := directory / f"{name}.index.json").is_file():
+            with suppress(OSError, ValueError, KeyError, AttributeError):  # a damaged index is said by what loads it
+                named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+                return [directory / file for file in sorted(set(named))]
+    return sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern))

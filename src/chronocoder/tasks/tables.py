@@ -108,7 +108,7 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise TaskError(f"{path}: no such file; correct the task's path")
     if not os.access(path, os.R_OK):
-        raise TaskError(f"{path}: may not be read by you; change its permissions, or correct the task's path")
+        raise TaskError(f"{path}: you may not read it; change its permissions, or correct the task's path")
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
