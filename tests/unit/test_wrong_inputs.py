@@ -172,6 +172,23 @@ WRONG: list[tuple[str, Any, str]] = [
         {"kind": "nursery"},
         r"nursery: tasks\.agrement: the grammar of english has no task 'agrement'; choose from agreement_simple, ",
     ),
+    ("reslts", "x", r"reslts: .*its spelling, perhaps to results \(keys are listed in docs/configuration\.md\)"),
+    (
+        "suites.nursery.source.stpes",
+        [0, 4],
+        r"source\.stpes: unknown key; remove it or correct its spelling, perhaps to steps",
+    ),
+    (
+        "suites.nursery.corpus.sequence_lenght",
+        9,
+        r"corpus\.sequence_lenght: unknown key; .*, perhaps to sequence_length \(",
+    ),
+    (
+        "variants.l1.dictionary_sise",
+        9,
+        r"variants\.l1\.dictionary_sise: unknown key; .*, perhaps to dictionary_size \(",
+    ),
+    ("suites.nursery.comparisons.onset.chekpoints", [], r"onset\.chekpoints: .*, perhaps to checkpoints \("),
     ("suites", None, r"suites: Input should be a valid dictionary \(found None\)"),
     ("seeds", "many", r"seeds: Input should be a valid list \(found 'many'\)"),
     ("variants.l1.steps", "3 k", r"variants\.l1\.steps: Input should be a valid integer.* \(found '3 k'\)"),
