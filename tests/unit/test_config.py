@@ -1,4 +1,4 @@
-"""A wrong configuration says which key is wrong, what it holds and what to do."""
+"""What configurations mean; those that are wrong are in test_wrong_inputs.py."""
 
 import re
 import subprocess
