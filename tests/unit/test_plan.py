@@ -127,6 +127,7 @@ def local_experiment(directory: Path) -> Experiment:
     for number, name in enumerate(("early", "late")):
         (directory / name).mkdir()
         (directory / name / "config.json").write_text(json.dumps(LLAMA))
+        (directory / name / "model.safetensors").write_text("weights")
         checkpoints[name] = {"path": str(directory / name), "tokens_seen": number}
     return blimp_experiment({"kind": "local", "checkpoints": checkpoints}, directory)
 
@@ -360,7 +361,7 @@ def test_target_shows_why_it_fails(tmp_path: Path) -> None:
     experiment = local_experiment(tmp_path)
     (tmp_path / "early/config.json").unlink()
     output = snakemake(tmp_path, experiment, "plan")
-    assert "suites.llama.source, checkpoint 'early': no readable" in output
+    assert "suites.llama.source.checkpoints.early.path" in output and "its config.json: there is no such file" in output
 
 
 def write_activations(path: Path, rows: int, width: int, corpus: TextCorpus, stored_format: StoredFormat) -> None:
