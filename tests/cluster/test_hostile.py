@@ -1,0 +1,40 @@
+"""The executor under conditions that work against it, as an ordinary user: nothing runs twice, nothing is lost."""
+
+from collections.abc import Callable
+
+from small_workflow import SmallWorkflow
+
+Ordinary = Callable[[str], SmallWorkflow]
+
+# What users and sites set in their environments; only the partition is to be heeded.
+ENVIRONMENT = {
+    **{"SBATCH_ARRAY_INX": "0-1", "SBATCH_EXPORT": "NONE", "SBATCH_NO_REQUEUE": "1", "SBATCH_OUTPUT": "/dev/null"},
+    **{"SBATCH_PARTITION": "hidden", "SBATCH_SIGNAL": "USR1@5", "SBATCH_TIMELIMIT": "1", "SBATCH_WAIT": "1"},
+    **{"SLURM_EXPORT_ENV": "NONE", "SLURM_TIMELIMIT": "1", "SRUN_EXPORT_ENV": "NONE"},
+    **{"SQUEUE_STATES": "PENDING", "SQUEUE_PARTITION": "main", "SQUEUE_USERS": "root", "SQUEUE_SORT": "i"},
+    **{"SACCT_FEDERATION": "1", "SLURM_TIME_FORMAT": "relative", "SLURM_BITSTR_LEN": "1"},
+    **{"SCANCEL_STATE": "PENDING", "SCONTROL_LOCAL": "1"},
+}
+
+
+def test_neither_hidden_partitions_nor_the_environment_make_jobs_run_twice(ordinary: Ordinary) -> None:
+    workflow = ordinary(
+        """
+rule all:
+    input: expand("out/{i}", i=range(3)), "single"
+rule like:
+    output: "out/{i}"
+    retries: 2
+    shell: "echo {wildcards.i} >> begun; sleep 9; echo {wildcards.i} >> ended; touch {output}"
+rule single:
+    output: "single"
+    retries: 2
+    shell: "echo single >> begun; sleep 9; echo single >> ended; touch {output}"
+"""
+    )
+    workflow.environment |= ENVIRONMENT
+    said = workflow.run("--latency-wait", "1")
+    assert sorted(workflow.lines("begun")) == ["0", "1", "2", "single"], said
+    assert sorted(workflow.lines("ended")) == ["0", "1", "2", "single"], said
+    jobs = workflow.jobs("User", "Partition", "TimelimitRaw", "State")
+    assert jobs == [["nobody", "hidden", "5", "COMPLETED"]] * 4
