@@ -202,9 +202,9 @@ class PrivateSlurm:
         self.wait_until(lambda: self._registered(name) != before and self._works(name), f"{name} is back")
 
     def stop_controller(self) -> None:
-        """Kill the controller; the jobs that run go on."""
+        """End the controller, as for a restart; the jobs that run go on."""
         daemon = self._daemons.pop("slurmctld")
-        daemon.kill()
+        daemon.terminate()
         daemon.wait()
 
     def start_controller(self) -> None:

@@ -53,6 +53,15 @@ class SmallWorkflow:
         assert process.returncode == status, said
         return said
 
+    def replace(self, program: str, script: str) -> None:
+        """Put a script before a program of SLURM."""
+        directory = self.directory / "bin"
+        directory.mkdir(exist_ok=True)
+        (directory / program).write_text(f"#!/bin/sh\n{script}\n")
+        (directory / program).chmod(0o755)
+        if not self.environment["PATH"].startswith(str(directory)):
+            self.environment["PATH"] = f"{directory}{os.pathsep}{self.environment['PATH']}"
+
     def lines(self, name: str) -> list[str]:
         """Return the lines of a file; none where there is no file."""
         path = self.directory / name

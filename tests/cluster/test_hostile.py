@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from private_slurm import PrivateSlurm
 from small_workflow import SmallWorkflow
 
 Ordinary = Callable[[str], SmallWorkflow]
@@ -38,3 +39,43 @@ rule single:
     assert sorted(workflow.lines("ended")) == ["0", "1", "2", "single"], said
     jobs = workflow.jobs("User", "Partition", "TimelimitRaw", "State")
     assert jobs == [["nobody", "hidden", "5", "COMPLETED"]] * 4
+
+
+def test_a_lost_answer_and_an_absent_controller_cost_no_attempt(ordinary: Ordinary, cluster: PrivateSlurm) -> None:
+    workflow = ordinary(
+        """
+localrules: beside
+rule all:
+    input: expand("out/{i}", i=range(3)), "beside"
+rule early:
+    output: "early"
+    shell: "echo early >> begun; while [ ! -e go ]; do sleep 0.2; done; touch {output}"
+rule beside:
+    input: "early"
+    output: "beside"
+    shell: "sleep 6; touch {output}"
+rule late:
+    input: "early"
+    output: "out/{i}"
+    shell: "echo {wildcards.i} >> begun; touch {output}"
+"""
+    )
+    lost = "touch lost; $real > answer; echo 'Socket timed out on send/recv operation' >&2; exit 1"
+    workflow.replace("sbatch", f'real="env PATH=${{PATH#*:}} sbatch $*"; [ -e lost ] || {{ {lost}; }}; exec $real')
+    process = workflow.start()
+    workflow.wait_lines("begun")
+    cluster.stop_controller()
+    try:
+        (workflow.directory / "go").touch()
+        cluster.wait_until((workflow.directory / "beside").exists, "early's end is known, and others go on", 60)
+    finally:
+        cluster.start_controller()
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert sorted(workflow.lines("begun")) == ["0", "1", "2", "early"]
+    assert sorted(workflow.jobs("JobName", "State")) == [
+        ["early", "CANCELLED by 65534"],
+        ["early", "COMPLETED"],
+        *(["late", "COMPLETED"] for _ in range(3)),
+    ]
+    assert said.count("The scheduler does not answer (") == said.count("The scheduler answers again, after ") == 2

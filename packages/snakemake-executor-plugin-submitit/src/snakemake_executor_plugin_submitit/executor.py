@@ -59,7 +59,10 @@ class Executor(RemoteExecutor):
         self._cancelled: set[str] = set()
         self._begun: set[str] = set()
         self._allocations: dict[str, tuple[str, Request]] = {}
-        self._left = jobs_left(self._journal, self._outcomes, self._scheduler, self._outage)
+        try:
+            self._left = jobs_left(self._journal, self._outcomes, self._scheduler, self._outage)
+        except KeyboardInterrupt as error:  # which Snakemake does not expect yet
+            raise WorkflowError("interrupted while jobs of an earlier call were looked for; nothing is lost") from error
         # Jobs wait for Snakemake's temporary directory, which must outlive this process as they do.
         if not self._left:
             for old in ("tmp", "outcomes"):

@@ -100,7 +100,7 @@ class SlurmScheduler(Scheduler):
             return {}
         known = {job_id: state for job_id, state, _ in self._queue()}
         if left := [job_id for job_id in job_ids if job_id not in known]:
-            known |= self._accounted(left)
+            known = self._accounted(left) | known
             doubtful = [job_id for job_id in left if known.get(job_id, ACTIVE) == ACTIVE]
             known |= dict.fromkeys(doubtful, UNKNOWN) | self._shown(doubtful)
         return {job_id: known.get(job_id, UNKNOWN) for job_id in job_ids}

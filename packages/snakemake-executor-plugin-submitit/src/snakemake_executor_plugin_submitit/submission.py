@@ -75,7 +75,7 @@ class Submitter:
             numbers = self._send(batch)
         except _REFUSALS as error:
             if _is_unanswered(error):
-                raise NoAnswerError(f"sbatch: {error}") from error
+                raise NoAnswerError(str(error) or "interrupted") from error
             raise WorkflowError(str(error)) from error
         if again:
             with suppress(NoAnswerError):
