@@ -44,18 +44,21 @@ rule single:
 def test_a_lost_answer_and_an_absent_controller_cost_no_attempt(ordinary: Ordinary, cluster: PrivateSlurm) -> None:
     workflow = ordinary(
         """
-localrules: beside
+localrules: first, beside
 rule all:
-    input: expand("out/{i}", i=range(3)), "beside"
+    input: expand("out/{i}", i=range(3)), "early", "beside"
 rule early:
     output: "early"
     shell: "echo early >> begun; while [ ! -e go ]; do sleep 0.2; done; touch {output}"
+rule first:
+    output: "first"
+    shell: "while [ ! -e down ]; do sleep 0.2; done; touch {output}"
 rule beside:
-    input: "early"
+    input: "first"
     output: "beside"
-    shell: "sleep 6; touch {output}"
+    shell: "sleep 5; touch {output}"
 rule late:
-    input: "early"
+    input: "first"
     output: "out/{i}"
     shell: "echo {wildcards.i} >> begun; touch {output}"
 """
@@ -66,10 +69,11 @@ rule late:
     workflow.wait_lines("begun")
     cluster.stop_controller()
     try:
-        (workflow.directory / "go").touch()
-        cluster.wait_until((workflow.directory / "beside").exists, "early's end is known, and others go on", 60)
+        (workflow.directory / "down").touch()
+        cluster.wait_until((workflow.directory / "beside").exists, "local rules go on", 60)
     finally:
         cluster.start_controller()
+    (workflow.directory / "go").touch()
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert sorted(workflow.lines("begun")) == ["0", "1", "2", "early"]

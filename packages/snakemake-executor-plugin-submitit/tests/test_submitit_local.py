@@ -5,11 +5,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from snakemake_executor_plugin_submitit.journal import Journal
+from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
 from submitit_files import GATED, WAIT_S, SubmititWorkflow
 
 New = Callable[..., SubmititWorkflow]
@@ -392,4 +395,18 @@ def test_a_scheduler_that_stays_away_is_given_up_and_quoted(new: New) -> None:
     workflow = new(gated("a"), "slurm")
     fake_slurm(workflow, **{**FAKE_SLURM, "sbatch": AWAY})
     said = workflow.run("--submitit-max-outage", "0", status=1)
-    assert "It could not be submitted: sbatch: Unable to contact slurm controller (connect failure)" in said
+    assert "It could not be submitted: Unable to contact slurm controller (connect failure)" in said
+
+
+def test_a_job_that_ends_while_the_scheduler_is_away_is_concluded_by_its_own_word(new: New) -> None:
+    workflow = new(gated("a"), "slurm")
+    fake_slurm(workflow, **FAKE_SLURM)
+    process = workflow.start()
+    folder = workflow.directory / ".snakemake" / "submitit"
+    workflow.wait(lambda: any(entry.job_id for entry in Journal(folder).entries()), "the job is submitted")
+    fake_slurm(workflow, squeue=AWAY)
+    workflow.wait(lambda: "does not answer" in (workflow.directory / "said").read_text(), "the user is told")
+    (workflow.directory / "a.out").touch()
+    (entry,) = Journal(folder).entries()
+    Outcomes(folder / "outcomes").write(entry.token, Outcome("done", "", "77", time.time(), 1.0))
+    workflow.end(process)

@@ -291,7 +291,7 @@ def test_it_is_asked_at_intervals_that_grow_until_its_time_is_over(slept: list[f
             asked.append(sum(slept))
             known.note(SILENT)
         slept.append(1)
-    assert asked == [0, 10, 30, 70, 130, 190, 250]
+    assert asked == [0, 5, 15, 35, 75, 135, 195, 255]
     assert sum(slept) == 300
     known.end()
     known.note(SILENT)
@@ -308,7 +308,7 @@ def test_what_cannot_wait_for_others_endures_an_outage(slept: list[float], caplo
         return answer
 
     assert outage_of().endure(act) == "answer"
-    assert slept == [10, 20, 40, 60, 60]
+    assert slept == [5, 10, 20, 40, 60]
     assert len(caplog.messages) == 2
 
 

@@ -9,7 +9,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_submitit.schedulers import NoAnswerError, StillRunningError
 
-_FIRST_S, _LONGEST_S = 10.0, 60.0  # between one attempt and the next
+_FIRST_S, _LONGEST_S = 5.0, 60.0  # between one attempt and the next
 
 Result = TypeVar("Result")
 
