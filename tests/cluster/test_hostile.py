@@ -26,11 +26,11 @@ rule all:
 rule like:
     output: "out/{i}"
     retries: 2
-    shell: "echo {wildcards.i} >> begun; sleep 9; echo {wildcards.i} >> ended; touch {output}"
+    shell: "echo {wildcards.i} >> begun; sleep 6; echo {wildcards.i} >> ended; touch {output}"
 rule single:
     output: "single"
     retries: 2
-    shell: "echo single >> begun; sleep 9; echo single >> ended; touch {output}"
+    shell: "echo single >> begun; sleep 6; echo single >> ended; touch {output}"
 """
     )
     workflow.environment |= ENVIRONMENT
