@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -186,6 +187,31 @@ def test_the_end_of_a_log_of_progress_bars_is_short(tmp_path: Path) -> None:
     text = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST)
     assert "boom" in text
     assert len(text) < 1000
+
+
+@pytest.mark.parametrize(("end", "last"), [("", "x" * 50), ("\nboom\n", "boom")])
+def test_of_a_line_as_long_as_a_log_only_the_end_is_read_and_shown(tmp_path: Path, end: str, last: str) -> None:
+    log = tmp_path / "train.log"
+    with log.open("w") as file:
+        file.truncate(80 << 20)
+        file.seek(0, os.SEEK_END)
+        file.write("x" * 9000 + end)
+    tracemalloc.start()
+    texts = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST), explain_death("FAILED", ENTRY, REQUEST, log)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    for text in texts:
+        assert len(text) < 10_000
+        assert f"The end of {log}:\n    […] xxx" in text
+        assert text.endswith(f"{last}\n")
+
+
+def test_a_log_of_which_all_lines_shown_are_whole_is_not_said_to_be_cut(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"line {number}\n" for number in range(10_000)))
+    text = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST)
+    assert text.splitlines()[2:] == [f"    line {number}" for number in range(9980, 10_000)]
 
 
 def test_a_log_that_is_empty_or_missing_is_no_second_failure(tmp_path: Path) -> None:
