@@ -144,7 +144,7 @@ def test_nodes_of_an_allocation_that_are_stopped_and_go_on_give_the_same_crossco
     for name, weight in one.state_dict().items():
         torch.testing.assert_close(two.state_dict()[name], weight, rtol=1e-2, atol=1e-3, msg=name)
     call = json.loads((tmp_path / "srun.json").read_text())
-    count = ["--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
+    count = ["--ntasks-per-node=1", "--nodes=2", "--ntasks=2"]
     assert call["options"] == [
         "--overlap",
         *count,

@@ -21,6 +21,7 @@ from snakemake_executor_plugin_submitit.ready import Ready, check_wishes, make_r
 from snakemake_executor_plugin_submitit.recovery import cancel_left, check_cluster, ended_meanwhile, jobs_left
 from snakemake_executor_plugin_submitit.request import Request, arrays_of, label_of, packs_of, request_of
 from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError, end_jobs, scheduler_of
+from snakemake_executor_plugin_submitit.storage import check_path, writing
 from snakemake_executor_plugin_submitit.submission import Submitter
 from snakemake_executor_plugin_submitit.usage import report_usage
 
@@ -32,13 +33,16 @@ class Executor(RemoteExecutor):
         """Take the lock of the working directory and look for jobs of an earlier call.
 
         Raises:
-            WorkflowError: a setting has no sense, or another process tends the jobs of this directory.
+            WorkflowError: a setting has no sense, a path cannot be passed to jobs, nothing can be written, or another
+                process tends the jobs of this directory.
         """
         settings = self.settings = self.workflow.executor_settings
         self._scheduler = scheduler_of(settings.cluster, self.logger)
         _check(settings)
         check_wishes(self.workflow.dag.needrun_jobs(), settings.cluster)
         folder = Path(settings.folder).absolute()
+        for meaning, path in (("submitit-folder", folder), ("the working directory", Path.cwd())):
+            check_path(path, meaning, settings.cluster)
         self._logs = folder / "logs"
         self._outcomes = Outcomes(folder / "outcomes")
         self._submitter = Submitter(settings, self._scheduler, self._logs / "allocations")
@@ -54,7 +58,8 @@ class Executor(RemoteExecutor):
             for old in ("tmp", "outcomes"):
                 shutil.rmtree(folder / old, ignore_errors=True)
         self._tmpdir = folder / "tmp" / uuid.uuid4().hex[:8]
-        self._tmpdir.mkdir(parents=True)
+        with writing(self._tmpdir):
+            self._tmpdir.mkdir(parents=True)
 
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
         """Submit jobs: those of an earlier call are found again, short ones packed, like ones sent out as an array."""
@@ -159,25 +164,37 @@ class Executor(RemoteExecutor):
         """Submit allocations that ask for the same, as one job array if they are several."""
         request = request_of([ready.wish for pack in array for ready in pack])
         submission = f"snakemake-{uuid.uuid4().hex[:12]}"
-        for ready in (ready for pack in array for ready in pack):
-            Path(ready.entry.log).parent.mkdir(parents=True, exist_ok=True)
-            ready.wish = replace(ready.wish, request=request)
-            label = label_of(array[0])
-            ready.entry = replace(ready.entry, submission=submission, label=label, request=asdict(request))
-            self._journal.write(ready.entry)
+        readies = [ready for pack in array for ready in pack]
         try:
-            allocations = [self._allocation(pack, request) for pack in array]
-            submitted = self._submitter.submit(allocations, label_of(array[0]), request, submission)
+            with writing(self._tmpdir):
+                self._announce(readies, label_of(array[0]), request, submission)
+                allocations = [self._allocation(pack, request) for pack in array]
+                submitted = self._submitter.submit(allocations, label_of(array[0]), request, submission)
         except WorkflowError as error:
-            for ready in (ready for pack in array for ready in pack):
+            for ready in readies:
                 self._journal.forget(ready.entry)
                 self.report_job_error(SubmittedJobInfo(ready.job), msg=f"It could not be submitted: {error}\n")
             return
         for pack, job_id in zip(array, submitted, strict=True):
             for ready in pack:
                 ready.entry = replace(ready.entry, job_id=job_id)
-                self._journal.write(ready.entry)
+                self._note_number(ready.entry)
                 self._watch(ready)
+
+    def _announce(self, readies: Sequence[Ready], label: str, request: Request, submission: str) -> None:
+        """Note what is about to be submitted."""
+        for ready in readies:
+            Path(ready.entry.log).parent.mkdir(parents=True, exist_ok=True)
+            ready.wish = replace(ready.wish, request=request)
+            ready.entry = replace(ready.entry, submission=submission, label=label, request=asdict(request))
+            self._journal.write(ready.entry)
+
+    def _note_number(self, entry: Entry) -> None:
+        """Note what number a job got; without the note it is watched all the same, and a later call finds it out."""
+        try:
+            self._journal.write(entry)
+        except WorkflowError as error:
+            self.logger.warning(f"Job {entry.job_id} was submitted, but not noted: {error}")
 
     def _allocation(self, pack: Sequence[Ready], request: Request) -> Allocation:
         steps = [

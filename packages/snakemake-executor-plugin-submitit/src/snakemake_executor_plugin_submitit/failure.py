@@ -8,6 +8,7 @@ from typing import NamedTuple
 from snakemake_executor_plugin_submitit.journal import Entry
 from snakemake_executor_plugin_submitit.outcome import Outcome
 from snakemake_executor_plugin_submitit.request import Request
+from snakemake_executor_plugin_submitit.storage import find_fault
 
 _LINES = 20
 _BYTES = 8192  # a line of progress, which never ends, may be as long as the log
@@ -33,7 +34,7 @@ def explain_failure(outcome: Outcome, entry: Entry, request: Request) -> str:
     log = _Tail.of(Path(entry.log))
     killed = any(sign in text for text in (outcome.message, log.text) for sign in _KILLED)
     hint = f" A part of it was killed: it may need more than the {request.mem_mb} MB asked for." if killed else ""
-    return f"Job {entry.job_id}: {outcome.message}.{hint}\n{log.shown()}"
+    return f"Job {entry.job_id}: {outcome.message}.{hint}\n{log.shown()}{_fault_of(log)}"
 
 
 def explain_death(state: str, entry: Entry, request: Request, allocation_log: Path) -> str:
@@ -48,7 +49,7 @@ def explain_death(state: str, entry: Entry, request: Request, allocation_log: Pa
     log, of_allocation = _Tail.of(Path(entry.log)), _Tail.of(allocation_log)
     if any(sign in of_allocation.text for sign in _OUT_OF_MEMORY):
         state = "OUT_OF_MEMORY"  # not every SLURM says so in the job's state
-    return f"Job {entry.job_id} {_reason(state, request)}.\n{log.shown()}{of_allocation.shown()}"
+    return f"Job {entry.job_id} {_reason(state, request)}.\n{log.shown()}{of_allocation.shown()}{_fault_of(log)}"
 
 
 def _reason(state: str, request: Request) -> str:
@@ -61,6 +62,12 @@ def _reason(state: str, request: Request) -> str:
         "UNKNOWN": "is known neither to the queue nor to accounting any more, and left no word of how it ended",
     }
     return reasons.get(state, f"was ended by the scheduler ({state})")
+
+
+def _fault_of(log: "_Tail") -> str:
+    """Return what keeps logs from being written, if something does: then they do not say it."""
+    fault = find_fault(log.path.parent)
+    return f"{fault}\n" if fault else ""
 
 
 class _Tail(NamedTuple):

@@ -11,9 +11,11 @@ import submitit
 from snakemake_interface_common.exceptions import WorkflowError
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from snakemake_executor_plugin_submitit import relay
 from snakemake_executor_plugin_submitit.allocation import Allocation
 from snakemake_executor_plugin_submitit.request import Request
 from snakemake_executor_plugin_submitit.schedulers import NoAnswerError, Scheduler, end_jobs
+from snakemake_executor_plugin_submitit.storage import writing
 
 _NO_LIMIT = 1_000_000  # allocations keep count of their requeues themselves
 _ATTEMPTS = 3  # to submit while the scheduler is busy
@@ -86,7 +88,7 @@ class Submitter:
             local_max_num_timeout=_NO_LIMIT,
         )
         executor.update_parameters(**request.parameters(), **self._parameters(allocations[0], label, request, name))
-        with executor.batch():
+        with writing(self._folder), executor.batch():
             jobs = [executor.submit(allocation) for allocation in allocations]
         if self._settings.cluster == "debug":
             for job in jobs:
@@ -95,6 +97,7 @@ class Submitter:
 
     def _parameters(self, allocation: Allocation, label: str, request: Request, name: str) -> dict[str, Any]:
         """Return submitit's parameters beside those of the request."""
+        site = [self._settings.setup] if self._settings.setup else []
         # srun inherits no CPUs in some versions; --wait=0 keeps it from ending the first node when the others return.
         srun = ["--wait=0", "--cpu-bind=none", f"--cpus-per-task={request.cpus}"]
         return {
@@ -103,6 +106,6 @@ class Submitter:
             "slurm_comment": name,
             "slurm_array_parallelism": self._settings.array_limit,
             "slurm_signal_delay_s": allocation.signal_delay_s,
-            "slurm_setup": [self._settings.setup] if self._settings.setup else None,
+            "slurm_setup": [*site, *(relay.setup() if request.nodes > 1 else [])] or None,
             "slurm_srun_args": srun,
         }
