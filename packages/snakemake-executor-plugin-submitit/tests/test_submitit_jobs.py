@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -166,6 +167,19 @@ def test_without_locks_the_user_is_told_to_take_care(
     assert warning.endswith("see to it that one process tends these jobs")
 
 
+def test_what_cannot_be_noted_leaves_what_was_noted_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    journal = Journal(tmp_path)
+    journal.write(ENTRY)
+    monkeypatch.setattr(Path, "write_text", fill)
+    with pytest.raises(WorkflowError, match=f"^{tmp_path}/jobs/.{ENTRY.key}: No space left on device; free space"):
+        journal.write(replace(ENTRY, job_id="78"))
+    assert journal.entries() == [ENTRY]
+
+
 # What users are told
 
 WHY = "Job 77: its command ended with status 3"
@@ -290,6 +304,18 @@ def test_memory_is_not_blamed_for_a_file_name(tmp_path: Path) -> None:
     log.write_text("as always\n")
     text = explain_death("TIMEOUT", replace(ENTRY, log=str(log)), REQUEST, tmp_path / "no")
     assert text.startswith("Job 77 ran out of its time limit")
+
+
+def test_of_a_full_disk_the_user_is_told_where_logs_do_not_say_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    entry = replace(ENTRY, log=str(tmp_path / "train.log"))
+    for text in (explain_failure(FAILED, entry, REQUEST), explain_death("FAILED", entry, REQUEST, tmp_path / "no")):
+        assert f"\n{tmp_path}: No space left on device; free space" in text
 
 
 # Schedulers

@@ -92,7 +92,8 @@ class Allocation:
         """Run the steps that have not been run.
 
         Raises:
-            AllocationError: one of them failed, or how one stands cannot be written.
+            AllocationError: one of them failed.
+            SystemExit: how one of them stands cannot be written.
         """
         environment = submitit.JobEnvironment()
         if environment.global_rank:
@@ -101,7 +102,8 @@ class Allocation:
         self._listen(environment.cluster)
         if environment.num_nodes > 1:
             os.environ[SRUN] = json.dumps(relay.command())
-        with suppress(AllocationError) if environment.cluster == "debug" else nullcontext():  # it starts a debugger
+        # Snakemake's own process goes on, and is to start no debugger.
+        with suppress(AllocationError, SystemExit) if environment.cluster == "debug" else nullcontext():
             self._work(environment)
 
     def checkpoint(self) -> DelayedSubmission:
@@ -192,13 +194,13 @@ class Allocation:
         """Write how a step stands.
 
         Raises:
-            AllocationError: it cannot be written. The allocation is to end, as nobody would know what it does.
+            SystemExit: it cannot be written, so that nobody would know what the allocation does.
         """
         try:
             self.outcomes.write(step.token, outcome)
         except OSError as error:
             why = why_unwritten(error, self.outcomes.directory)
-            raise AllocationError(f"{step.log}: that this job is {outcome.state} cannot be written: {why}") from error
+            raise SystemExit(f"{step.log}: that this job is {outcome.state} cannot be written: {why}") from error
 
     def _reap(self) -> int:
         """Return the status of a step's process that has ended, and forget the process."""

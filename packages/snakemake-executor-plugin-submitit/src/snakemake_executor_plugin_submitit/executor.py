@@ -1,8 +1,10 @@
 """The executor: submits what Snakemake finds ready, watches over it, and finds it again after a restart."""
 
 import shutil
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
@@ -104,7 +106,23 @@ class Executor(RemoteExecutor):
         end_jobs(self._scheduler, sorted({info.external_jobid for info in active_jobs}))
 
     def cancel(self) -> None:
-        """Do upon Ctrl-C as the settings say: leave the jobs running for the next call, or cancel them."""
+        """Do upon Ctrl-C as the settings say: leave the jobs running for the next call, or cancel them.
+
+        Another Ctrl-C ends the wait for that; the journal has what is left.
+        """
+        interrupted = False
+        try:
+            self._let_go()
+            self.shutdown()
+        except KeyboardInterrupt:
+            interrupted = True
+        with suppress(ValueError):  # in a thread there is none
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Snakemake has but to tidy up
+        if interrupted:
+            self.logger.warning(f"Interrupted again: jobs may go on. {self._how_to_cancel()}")
+            self._journal.unlock()
+
+    def _let_go(self) -> None:
         if self.settings.on_interrupt == "cancel" or self.settings.cluster != "slurm":
             try:
                 cancel_left(self._journal, self._scheduler, self.settings.cluster)
@@ -112,7 +130,6 @@ class Executor(RemoteExecutor):
                 self.logger.error(f"Jobs may go on: {error}. {self._how_to_cancel()}")
         elif count := len(self._journal.entries()):
             self.logger.warning(f"{count} submitted jobs go on. {self._how_to_cancel()}")
-        self.shutdown()
 
     def _how_to_cancel(self) -> str:
         command = f"python -m snakemake_executor_plugin_submitit cancel --folder {self.settings.folder}"
