@@ -3,11 +3,15 @@
 import errno
 import os
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from snakemake_executor_plugin_submitit import Executor
 from snakemake_executor_plugin_submitit.storage import check_path, find_fault, writing
 from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import SharedFSUsage
 from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 CONTROL = {*map(chr, range(1, 32)), "\x7f", "\xa0", "\u2028", "\u200b"}
@@ -20,26 +24,26 @@ CHARACTERS = {*map(chr, range(1, 128)), *CONTROL, "ü", "\U0001f600"} - {"/"}
 )
 def test_the_shell_reads_the_paths_that_will_do_as_snakemake_quotes_them(form: str, refused: set[str]) -> None:
     paths = {character: form.format(character) for character in sorted(CHARACTERS)}
-    taken = {character: path for character, path in paths.items() if _is_taken(path, "local")}
+    taken = {character: path for character, path in paths.items() if _is_taken(path)}
     assert CHARACTERS - set(taken) == CONTROL | refused
     command = "; ".join(f"printf '%s\\0' {format_cli_arg('', path)}" for path in taken.values())
     printed = subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout.decode()
     assert printed.split("\0")[:-1] == list(taken.values())
 
 
-def _is_taken(path: str, cluster: str) -> bool:
+def _is_taken(path: str) -> bool:
     try:
-        check_path(Path(path), "the working directory", cluster)
+        check_path(Path(path), "the working directory")
     except WorkflowError:
         return False
     return True
 
 
-def test_a_path_that_slurm_would_take_for_a_pattern_is_refused() -> None:
-    assert _is_taken("/50%/j", "local")
+def test_a_path_that_would_be_taken_for_a_pattern_is_refused() -> None:
+    assert _is_taken("/50%/j")
     text = r"^submitit-folder '/50%/j': '%' in a path cannot be passed to jobs; rename or move it$"
     with pytest.raises(WorkflowError, match=text):
-        check_path(Path("/50%/j"), "submitit-folder", "slurm")
+        check_path(Path("/50%/j"), "submitit-folder", reserved="%")
 
 
 @pytest.mark.parametrize(
@@ -68,3 +72,11 @@ def test_a_directory_is_tried(tmp_path: Path) -> None:
     assert find_fault(tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
     assert find_fault(tmp_path / "missing") == ""
+
+
+def test_the_path_of_python_is_quoted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = Executor.__new__(Executor)
+    settings = SimpleNamespace(shared_fs_usage=[SharedFSUsage.SOFTWARE_DEPLOYMENT])
+    executor.workflow = SimpleNamespace(storage_settings=settings)
+    monkeypatch.setattr(sys, "executable", "/a $HOME/bin/python")
+    assert executor.get_python_executable() == "'/a $HOME/bin/python'"

@@ -1,5 +1,6 @@
 """The executor: submits what Snakemake finds ready, watches over it, and finds it again after a restart."""
 
+import shlex
 import shutil
 import signal
 import uuid
@@ -43,8 +44,8 @@ class Executor(RemoteExecutor):
         _check(settings)
         check_wishes(self.workflow.dag.needrun_jobs(), settings.cluster)
         folder = Path(settings.folder).absolute()
-        for meaning, path in (("submitit-folder", folder), ("the working directory", Path.cwd())):
-            check_path(path, meaning, settings.cluster)
+        check_path(folder, "submitit-folder", reserved="%" if settings.cluster == "slurm" else "")  # a log's pattern
+        check_path(Path(self.get_snakefile()), "the path of the Snakefile")
         self._logs = folder / "logs"
         self._outcomes = Outcomes(folder / "outcomes")
         self._submitter = Submitter(settings, self._scheduler, self._logs / "allocations")
@@ -130,6 +131,10 @@ class Executor(RemoteExecutor):
                 self.logger.error(f"Jobs may go on: {error}. {self._how_to_cancel()}")
         elif count := len(self._journal.entries()):
             self.logger.warning(f"{count} submitted jobs go on. {self._how_to_cancel()}")
+
+    def get_python_executable(self) -> str:
+        """Return Python's path as the shell is to read it."""
+        return shlex.quote(super().get_python_executable())
 
     def _how_to_cancel(self) -> str:
         command = f"python -m snakemake_executor_plugin_submitit cancel --folder {self.settings.folder}"

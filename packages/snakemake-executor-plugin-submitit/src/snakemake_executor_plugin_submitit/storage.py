@@ -52,8 +52,13 @@ def find_fault(directory: Path) -> str:
     return ""
 
 
-def check_path(path: Path, meaning: str, cluster: str) -> None:
-    """Check that a path survives the shell, Snakemake's quoting and SLURM's patterns of file names.
+def check_path(path: Path, meaning: str, reserved: str = "") -> None:
+    """Check that a path survives Snakemake's quoting and the shell.
+
+    Args:
+        path: part of a job's command.
+        meaning: what it is.
+        reserved: further characters that have a meaning where it is used.
 
     Raises:
         WorkflowError: it does not.
@@ -62,8 +67,7 @@ def check_path(path: Path, meaning: str, cluster: str) -> None:
     wrong = {character for character in text if character == "\\" or not character.isprintable()}
     if "'" in text:  # then Snakemake quotes it by ", within which the shell reads these
         wrong |= set(text) & set('$`"')
-    if cluster == "slurm":
-        wrong |= set(text) & {"%"}
+    wrong |= set(text) & set(reserved)
     if wrong:
         shown = " and ".join(repr(character) for character in sorted(wrong))
         raise WorkflowError(f"{meaning} {text!r}: {shown} in a path cannot be passed to jobs; rename or move it")
