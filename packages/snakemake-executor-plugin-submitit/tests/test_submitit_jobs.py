@@ -8,7 +8,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -165,6 +167,19 @@ def test_without_locks_the_user_is_told_to_take_care(
     assert warning.endswith("see to it that one process tends these jobs")
 
 
+def test_what_cannot_be_noted_leaves_what_was_noted_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    journal = Journal(tmp_path)
+    journal.write(ENTRY)
+    monkeypatch.setattr(Path, "write_text", fill)
+    with pytest.raises(WorkflowError, match=f"^{tmp_path}/jobs/.{ENTRY.key}: No space left on device; free space"):
+        journal.write(replace(ENTRY, job_id="78"))
+    assert journal.entries() == [ENTRY]
+
+
 # What users are told
 
 WHY = "Job 77: its command ended with status 3"
@@ -186,6 +201,31 @@ def test_the_end_of_a_log_of_progress_bars_is_short(tmp_path: Path) -> None:
     text = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST)
     assert "boom" in text
     assert len(text) < 1000
+
+
+@pytest.mark.parametrize(("end", "last"), [("", "x" * 50), ("\nboom\n", "boom")])
+def test_of_a_line_as_long_as_a_log_only_the_end_is_read_and_shown(tmp_path: Path, end: str, last: str) -> None:
+    log = tmp_path / "train.log"
+    with log.open("w") as file:
+        file.truncate(80 << 20)
+        file.seek(0, os.SEEK_END)
+        file.write("x" * 9000 + end)
+    tracemalloc.start()
+    texts = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST), explain_death("FAILED", ENTRY, REQUEST, log)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    for text in texts:
+        assert len(text) < 10_000
+        assert f"The end of {log}:\n    […] xxx" in text
+        assert text.endswith(f"{last}\n")
+
+
+def test_a_log_of_which_all_lines_shown_are_whole_is_not_said_to_be_cut(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"line {number}\n" for number in range(10_000)))
+    text = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST)
+    assert text.splitlines()[2:] == [f"    line {number}" for number in range(9980, 10_000)]
 
 
 def test_a_log_that_is_empty_or_missing_is_no_second_failure(tmp_path: Path) -> None:
@@ -264,6 +304,18 @@ def test_memory_is_not_blamed_for_a_file_name(tmp_path: Path) -> None:
     log.write_text("as always\n")
     text = explain_death("TIMEOUT", replace(ENTRY, log=str(log)), REQUEST, tmp_path / "no")
     assert text.startswith("Job 77 ran out of its time limit")
+
+
+def test_of_a_full_disk_the_user_is_told_where_logs_do_not_say_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    entry = replace(ENTRY, log=str(tmp_path / "train.log"))
+    for text in (explain_failure(FAILED, entry, REQUEST), explain_death("FAILED", entry, REQUEST, tmp_path / "no")):
+        assert f"\n{tmp_path}: No space left on device; free space" in text
 
 
 # Schedulers

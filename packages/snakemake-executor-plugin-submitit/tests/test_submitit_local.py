@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -23,8 +24,9 @@ def new(tmp_path: Path) -> Iterator[New]:
     """Return a function that makes a workflow in an empty directory; nothing of it runs in the end."""
     made: list[SubmititWorkflow] = []
 
-    def make(text: str, cluster: str = "local") -> SubmititWorkflow:
-        made.append(SubmititWorkflow(tmp_path, text, cluster))
+    def make(text: str, cluster: str = "local", directory: str = ".") -> SubmititWorkflow:
+        (tmp_path / directory).mkdir(exist_ok=True)
+        made.append(SubmititWorkflow(tmp_path / directory, text, cluster))
         return made[-1]
 
     yield make
@@ -260,6 +262,79 @@ def test_an_interrupt_cancels_local_jobs(new: New) -> None:
     said = workflow.end(process, status=1)
     workflow.wait(lambda: workflow.processes() == [], "nothing runs")
     assert not list(workflow.directory.glob("*.out")), said
+
+
+def test_interrupts_that_follow_each_other_are_quiet_and_lose_nothing(new: New) -> None:
+    workflow = new(gated("a"))
+    process = workflow.start("--seconds-between-status-checks", "30")
+    workflow.wait(lambda: workflow.begun() == ["a"], "it has begun")
+    process.send_signal(signal.SIGINT)
+    workflow.wait(lambda: "Terminating" in (workflow.directory / "said").read_text(), "Snakemake is about to end")
+    time.sleep(1)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    said = workflow.end(process, status=1)
+    assert "Traceback" not in said
+    assert "Interrupted again: jobs may go on. The same command finds them again; to cancel them: python -m" in said
+    workflow.allow("a")
+    workflow.run()
+    assert workflow.lines("a.out") == ["first"]
+
+
+# Directories, and disks that are full
+
+
+def test_a_directory_may_have_almost_any_name(new: New) -> None:
+    workflow = new(gated("a", "b", pack=2), directory="a $HOME `b` 50%; {c} & \u00fc*?#")
+    workflow.allow("a", "b")
+    workflow.run()
+    assert workflow.begun() == ["a", "b"]
+
+
+def test_a_directory_whose_name_jobs_cannot_be_told_is_refused(new: New) -> None:
+    workflow = new(gated("a"), directory="it's $HOME")
+    said = " ".join(workflow.run(status=1).split())
+    assert "it's $HOME/.snakemake/submitit\": '$' in a path cannot be passed to jobs; rename or move it" in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small file system")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "filled").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_full_disk_is_named_and_nothing_is_lost(new: New, disk: Path) -> None:
+    workflow = new(gated("a"))
+    folder = ("--submitit-folder", str(disk / "submitit"))
+    fill(disk)
+    said = workflow.run(*folder, status=1)
+    assert f"{disk}/submitit/lock: No space left on device; free space or files there, and call the same" in said
+    assert "Traceback" not in said
+    (disk / "filled").unlink()
+    process = workflow.start(*folder)
+    workflow.wait(lambda: workflow.begun() == ["a"], "it has begun")
+    fill(disk)
+    workflow.allow("a")
+    said = workflow.end(process, status=1)
+    assert re.search(rf"{disk}/submitit/logs\S*: No space left on device; free space or files there", said), said
+    assert "Traceback" not in said
+    (disk / "filled").unlink()
+    workflow.run(*folder)
+    assert workflow.lines("a.out") == ["first"]
 
 
 # Groups, and what can only be seen where there seems to be a SLURM

@@ -1,5 +1,6 @@
 """What goes out to a scheduler, what is asked for before, and what is found again, or cancelled, after a call died."""
 
+import errno
 import logging
 import os
 import re
@@ -10,7 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from snakemake_executor_plugin_submitit import ExecutorSettings, outage, recovery, schedulers
+import submitit
+from snakemake_executor_plugin_submitit import ExecutorSettings, outage, recovery, relay, schedulers
 from snakemake_executor_plugin_submitit.allocation import Allocation, Step
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
 from snakemake_executor_plugin_submitit.outage import Outage
@@ -159,7 +161,7 @@ def test_what_is_not_asked_for_is_left_to_the_site(site: Site) -> None:
 
 def test_every_node_is_waited_for_and_gets_its_cpus(site: Site) -> None:
     site.submit(replace(REQUEST, nodes=2))
-    export, srun = site.commands()
+    *_, export, srun = site.commands()
     assert export == "export SUBMITIT_EXECUTOR=slurm"
     assert srun.startswith("srun ")
     assert {"--wait=0", "--cpu-bind=none", "--cpus-per-task=3"} <= set(srun.split(" -u -m submitit")[0].split())
@@ -169,6 +171,23 @@ def test_the_setup_comes_before_the_job(site: Site) -> None:
     site.submit(setup="module load cuda && true")
     assert site.commands()[0] == "module load cuda && true"
     assert site.commands()[-1].startswith("srun ")
+
+
+def test_the_batch_script_of_several_nodes_is_ready_to_call_srun(site: Site) -> None:
+    site.submit(replace(REQUEST, nodes=2), setup="module load cuda")
+    assert site.commands()[:-2] == ["module load cuda", *relay.setup()]
+    site.submit(setup="module load cuda")
+    assert site.commands()[:-2] == ["module load cuda"]
+
+
+def test_a_full_disk_is_no_refusal_of_the_scheduler(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(submitit.core.utils.DelayedSubmission, "dump", fail)
+    with pytest.raises(WorkflowError, match=f"^{site.directory}/submitit: No space left on device; free space"):
+        site.submit()
+    assert site.calls() == []
 
 
 @pytest.mark.parametrize(("limit", "array"), [(2, "0-2%2"), (256, "0-2%3")])

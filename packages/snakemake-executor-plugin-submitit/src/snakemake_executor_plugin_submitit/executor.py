@@ -1,10 +1,13 @@
 """The executor: submits what Snakemake finds ready, watches over it, and finds it again after a restart."""
 
+import shlex
 import shutil
+import signal
 import threading
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +28,7 @@ from snakemake_executor_plugin_submitit.ready import Ready, check_wishes, make_r
 from snakemake_executor_plugin_submitit.recovery import cancel_left, check_cluster, ended_meanwhile, jobs_left
 from snakemake_executor_plugin_submitit.request import Request, arrays_of, label_of, packs_of, request_of
 from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError, end_jobs, scheduler_of
+from snakemake_executor_plugin_submitit.storage import check_path, writing
 from snakemake_executor_plugin_submitit.submission import Batch, Submitter
 from snakemake_executor_plugin_submitit.usage import report_usage
 
@@ -41,7 +45,8 @@ class Executor(RemoteExecutor):
         """Take the lock of the working directory and look for jobs of an earlier call.
 
         Raises:
-            WorkflowError: a setting has no sense, or another process tends the jobs of this directory.
+            WorkflowError: a setting has no sense, a path cannot be passed to jobs, nothing can be written, or another
+                process tends the jobs of this directory.
         """
         settings = self.settings = self.workflow.executor_settings
         self._submitting = threading.RLock()
@@ -50,6 +55,8 @@ class Executor(RemoteExecutor):
         _check(settings)
         check_wishes(self.workflow.dag.needrun_jobs(), settings.cluster)
         folder = Path(settings.folder).absolute()
+        check_path(folder, "submitit-folder", reserved="%" if settings.cluster == "slurm" else "")  # a log's pattern
+        check_path(Path(self.get_snakefile()), "the path of the Snakefile")
         self._logs = folder / "logs"
         self._outcomes = Outcomes(folder / "outcomes")
         self._submitter = Submitter(settings, self._scheduler, self._logs / "allocations")
@@ -68,7 +75,8 @@ class Executor(RemoteExecutor):
             for old in ("tmp", "outcomes"):
                 shutil.rmtree(folder / old, ignore_errors=True)
         self._tmpdir = folder / "tmp" / uuid.uuid4().hex[:8]
-        self._tmpdir.mkdir(parents=True)
+        with writing(self._tmpdir):
+            self._tmpdir.mkdir(parents=True)
 
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
         """Submit jobs: those of an earlier call are found again, short ones packed, like ones sent out as an array."""
@@ -115,7 +123,23 @@ class Executor(RemoteExecutor):
         end_jobs(self._scheduler, sorted({info.external_jobid for info in active_jobs}))
 
     def cancel(self) -> None:
-        """Do upon Ctrl-C as the settings say: leave the jobs running for the next call, or cancel them."""
+        """Do upon Ctrl-C as the settings say: leave the jobs running for the next call, or cancel them.
+
+        Another Ctrl-C ends the wait for that; the journal has what is left.
+        """
+        interrupted = False
+        try:
+            self._let_go()
+            self.shutdown()
+        except KeyboardInterrupt:
+            interrupted = True
+        with suppress(ValueError):  # in a thread there is none
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Snakemake has but to tidy up
+        if interrupted:
+            self.logger.warning(f"Interrupted again: jobs may go on. {self._how_to_cancel()}")
+            self._journal.unlock()
+
+    def _let_go(self) -> None:
         self._postponed.clear()
         if self.settings.on_interrupt == "cancel" or self.settings.cluster != "slurm":
             try:
@@ -125,7 +149,10 @@ class Executor(RemoteExecutor):
                 self.logger.error(f"Jobs may go on: {error}. {self._how_to_cancel()}")
         elif count := sum(bool(entry.job_id) for entry in self._journal.entries()):
             self.logger.warning(f"{count} submitted jobs go on. {self._how_to_cancel()}")
-        self.shutdown()
+
+    def get_python_executable(self) -> str:
+        """Return Python's path as the shell is to read it."""
+        return shlex.quote(super().get_python_executable())
 
     def _how_to_cancel(self) -> str:
         command = f"python -m snakemake_executor_plugin_submitit cancel --folder {self.settings.folder}"
@@ -176,13 +203,15 @@ class Executor(RemoteExecutor):
     def _submit(self, array: Sequence[Sequence[Ready]]) -> None:
         """Submit allocations that ask for the same, as one job array if they are several, or have them wait."""
         request = request_of([ready.wish for pack in array for ready in pack])
+        readies = [ready for pack in array for ready in pack]
         label, name = label_of(array[0]), f"snakemake-{uuid.uuid4().hex[:12]}"
-        for ready in (ready for pack in array for ready in pack):
-            Path(ready.entry.log).parent.mkdir(parents=True, exist_ok=True)
-            ready.wish = replace(ready.wish, request=request)
-            ready.entry = replace(ready.entry, submission=name, label=label, request=asdict(request))
-            self._journal.write(ready.entry)
-        batch = Batch([self._allocation(pack, request) for pack in array], label, request, name)
+        try:
+            with writing(self._tmpdir):
+                self._announce(readies, label, request, name)
+                batch = Batch([self._allocation(pack, request) for pack in array], label, request, name)
+        except WorkflowError as error:
+            self._refuse(array, error)
+            return
         with self._submitting:
             if self._outage.is_on:
                 self._postponed.append((array, batch))
@@ -211,7 +240,7 @@ class Executor(RemoteExecutor):
             for pack, job_id in zip(array, submitted, strict=True):
                 for ready in pack:
                     ready.entry = replace(ready.entry, job_id=job_id)
-                    self._journal.write(ready.entry)
+                    self._note_number(ready.entry)
                     self._watch(ready)
         self._outage.end()
 
@@ -219,6 +248,21 @@ class Executor(RemoteExecutor):
         for ready in (ready for pack in array for ready in pack):
             self._journal.forget(ready.entry)
             self.report_job_error(SubmittedJobInfo(ready.job), msg=f"It could not be submitted: {error}\n")
+
+    def _announce(self, readies: Sequence[Ready], label: str, request: Request, submission: str) -> None:
+        """Note what is about to be submitted."""
+        for ready in readies:
+            Path(ready.entry.log).parent.mkdir(parents=True, exist_ok=True)
+            ready.wish = replace(ready.wish, request=request)
+            ready.entry = replace(ready.entry, submission=submission, label=label, request=asdict(request))
+            self._journal.write(ready.entry)
+
+    def _note_number(self, entry: Entry) -> None:
+        """Note what number a job got; without the note it is watched all the same, and a later call finds it out."""
+        try:
+            self._journal.write(entry)
+        except WorkflowError as error:
+            self.logger.warning(f"Job {entry.job_id} was submitted, but not noted: {error}")
 
     def _allocation(self, pack: Sequence[Ready], request: Request) -> Allocation:
         steps = [

@@ -12,9 +12,11 @@ import submitit
 from snakemake_interface_common.exceptions import WorkflowError
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from snakemake_executor_plugin_submitit import relay
 from snakemake_executor_plugin_submitit.allocation import Allocation
 from snakemake_executor_plugin_submitit.request import Request
 from snakemake_executor_plugin_submitit.schedulers import NoAnswerError, Scheduler
+from snakemake_executor_plugin_submitit.storage import writing
 
 _NO_LIMIT = 1_000_000  # allocations keep count of their requeues themselves
 _NO_ANSWER = re.compile(
@@ -98,7 +100,7 @@ class Submitter:
             local_max_num_timeout=_NO_LIMIT,
         )
         executor.update_parameters(**self._parameters(batch))
-        with executor.batch():
+        with writing(self._folder), executor.batch():
             jobs = [executor.submit(allocation) for allocation in batch.allocations]
         if self._settings.cluster == "debug":
             for job in jobs:
@@ -111,6 +113,7 @@ class Submitter:
         options = asked.pop("slurm_additional_parameters")
         said = {name.removeprefix("slurm_").replace("_", "-") for name in (*asked, *options)}
         defaults = {name: value for name, value in self._scheduler.defaults.items() if name not in said}
+        site = [self._settings.setup] if self._settings.setup else []
         # srun inherits no CPUs in some versions; --wait=0 keeps it from ending the first node when the others return.
         srun = ["--wait=0", "--cpu-bind=none", f"--cpus-per-task={batch.request.cpus}"]
         return asked | {
@@ -119,7 +122,7 @@ class Submitter:
             "slurm_comment": batch.name,
             "slurm_array_parallelism": self._settings.array_limit,
             "slurm_signal_delay_s": batch.allocations[0].signal_delay_s,
-            "slurm_setup": [self._settings.setup] if self._settings.setup else None,
+            "slurm_setup": [*site, *(relay.setup() if batch.request.nodes > 1 else [])] or None,
             "slurm_srun_args": srun,
             "slurm_additional_parameters": {"export": "ALL", **defaults, **options},
         }
