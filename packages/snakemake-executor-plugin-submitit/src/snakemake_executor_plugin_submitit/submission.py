@@ -97,12 +97,16 @@ class Submitter:
         """Return submitit's parameters beside those of the request."""
         # srun inherits no CPUs in some versions; --wait=0 keeps it from ending the first node when the others return.
         srun = ["--wait=0", "--cpu-bind=none", f"--cpus-per-task={request.cpus}"]
+        setup = [self._settings.setup] if self._settings.setup else []
+        if request.tasks > 1:  # that the job's own srun may start; what calls it runs once a node
+            srun += [f"--ntasks={request.nodes}", "--ntasks-per-node=1"]
+            setup += ["export SLURM_OVERLAP=1"]
         return {
             "name": label,
             "stderr_to_stdout": True,
             "slurm_comment": name,
             "slurm_array_parallelism": self._settings.array_limit,
             "slurm_signal_delay_s": allocation.signal_delay_s,
-            "slurm_setup": [self._settings.setup] if self._settings.setup else None,
+            "slurm_setup": setup or None,
             "slurm_srun_args": srun,
         }
