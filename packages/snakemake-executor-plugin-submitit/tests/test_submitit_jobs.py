@@ -309,7 +309,7 @@ JobID|State
 END
 """
 CAT = 'cat() { while read -r line; do echo "$line"; done; }\n'  # the PATH has no other
-QUEUE = "squeue --me --array --noheader --format=%i"
+QUEUE = "squeue --me --array --noheader --format=%i|%T|%P|%r"
 
 
 def test_states_are_those_of_the_queue_and_then_of_accounting(programs: Callable[..., None], tmp_path: Path) -> None:

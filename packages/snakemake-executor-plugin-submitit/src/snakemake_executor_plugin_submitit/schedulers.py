@@ -2,12 +2,15 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
+from types import MappingProxyType
+from typing import NamedTuple
 
 import psutil
 from snakemake_interface_common.exceptions import WorkflowError
@@ -20,6 +23,7 @@ _ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
     *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
 }
+_WAITING = re.compile(r"([^|]+)\|PENDING\|([^|]*)\|(.*)")  # the job, its partition and its reason
 _PER_COMMAND = 500  # job numbers on one command line
 _ANSWER_S = 60
 _END_S = 300  # a site's KillWait and the saving of a state take most of it
@@ -29,8 +33,21 @@ class NoAnswerError(RuntimeError):
     """The scheduler could not be asked."""
 
 
+class Waiting(NamedTuple):
+    """Where a job that has not started waits, and why, in the scheduler's words."""
+
+    partition: str
+    reason: str
+
+
 class Scheduler(ABC):
-    """What knows of jobs."""
+    """What knows of jobs.
+
+    Attributes:
+        waiting: the jobs that had not started when `states` was last asked, those of others too, by their numbers.
+    """
+
+    waiting: Mapping[str, Waiting] = MappingProxyType({})
 
     @abstractmethod
     def states(self, job_ids: Collection[str]) -> dict[str, str]:
@@ -80,7 +97,11 @@ class SlurmScheduler(Scheduler):
         """Return how jobs stand; accounting, which may lag, is asked only about those that have left the queue."""
         if not job_ids:
             return {}
-        queued = self._queued("%i")
+        self.waiting = {}
+        lines = self._queued("%i|%T|%P|%r")
+        waiting = filter(None, (_WAITING.fullmatch(line) for line in lines))
+        self.waiting = {line[1]: Waiting(line[2], line[3]) for line in waiting}
+        queued = {line.split("|")[0] for line in lines}
         left = [job_id for job_id in job_ids if job_id not in queued]
         accounted = self._accounted(left) if left else {}
         return {job_id: ACTIVE if job_id in queued else accounted.get(job_id, UNKNOWN) for job_id in job_ids}
