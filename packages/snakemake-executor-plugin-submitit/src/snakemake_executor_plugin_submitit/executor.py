@@ -232,6 +232,7 @@ class Executor(RemoteExecutor):
     def _report_hopeless(self, info: SubmittedJobInfo, why: str) -> None:
         entry = info.aux["ready"].entry
         self._journal.forget(entry)
+        self._allocations.pop(entry.job_id, None)  # it has used nothing
         self.report_job_error(info, msg=f"Job {entry.job_id} can never start, and was cancelled: {why}.\n")
 
     def _conclude(self, info: SubmittedJobInfo, outcome: Outcome) -> None:

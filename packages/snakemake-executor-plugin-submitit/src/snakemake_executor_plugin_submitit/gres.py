@@ -32,6 +32,11 @@ def gpus_in(gres: str) -> dict[str, int]:
     return gpus
 
 
+def gpus_of(types: str) -> dict[str, int]:
+    """Return how many GPUs of each type are in `type:count`, or several such with commas between; none in no text."""
+    return gpus_in(",".join(f"gpu:{part}" for part in types.split(","))) if types else {}
+
+
 def without_gpus(gres: str) -> str:
     """Return a list of generic resources without GPUs and shares of them."""
     return ",".join(entry for entry in gres.split(",") if entry.split(":")[0] not in _OF_GPUS)

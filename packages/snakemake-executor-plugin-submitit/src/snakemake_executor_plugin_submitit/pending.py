@@ -8,7 +8,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import NamedTuple
 
-from snakemake_executor_plugin_submitit.gres import gpus_in
+from snakemake_executor_plugin_submitit.gres import gpus_in, gpus_of
 from snakemake_executor_plugin_submitit.request import Request
 from snakemake_executor_plugin_submitit.schedulers import NoAnswerError, Waiting, ask
 from snakemake_executor_plugin_submitit.usage import seconds_of
@@ -136,7 +136,7 @@ def offers_of(text: str) -> list[Offer]:
     return [
         Offer(
             *(line[1], bool(line[2]), int(line[3]), int(line[4]), int(line[5]), gpus_in(line[6])),
-            *(seconds_of(line[7]) / 60 or float("inf"), float(line[8])),
+            *(seconds_of(line[7]) / 60 or float("inf"), float(line[8].replace("infinite", "inf"))),
         )
         for line in found
     ]
@@ -148,18 +148,19 @@ def excess(request: Request, offers: Sequence[Offer]) -> str:
     if not partitions or any(_suffices(kinds, request) for kinds in partitions.values()):
         return ""
     where = f"partition{'s' if len(partitions) > 1 else ''} {', '.join(partitions)}"
-    most = {
-        "cpus": (request.cpus, max(offer.cpus for offer in offers)),
-        "mem_mb": (request.mem_mb, max(offer.mem_mb for offer in offers)),
-        "gpus": (request.gpus, max(sum(offer.gpus.values()) for offer in offers)),
-        "nodes": (request.nodes, max(min(_count(kinds), kinds[0].job_nodes) for kinds in partitions.values())),
-        "runtime": (request.runtime, max(offer.runtime for offer in offers)),
-    }
-    over = [f"{name}={asked} (at most {has:.0f})" for name, (asked, has) in most.items() if asked > has]
-    if over:
+    asked = [
+        (f"cpus={request.cpus}", request.cpus, max(offer.cpus for offer in offers)),
+        (f"mem_mb={request.mem_mb}", request.mem_mb, max(offer.mem_mb for offer in offers)),
+        *(
+            (f"gpus={kind and f'{kind}:'}{count}", count, max(_gpus(offer, kind) for offer in offers))
+            for kind, count in _asked_gpus(request)
+        ),
+        (f"nodes={request.nodes}", request.nodes, max(min(_count(k), k[0].job_nodes) for k in partitions.values())),
+        (f"runtime={request.runtime}", request.runtime, max(offer.runtime for offer in offers)),
+    ]
+    if over := [f"{what} (at most {most:.0f})" for what, count, most in asked if count > most]:
         return f"it asks for more than {where} has: {', '.join(over)}; lower that, or choose another partition"
-    all_of = {name: asked for name, (asked, _) in most.items()} | {"gpus": request.gpu_types or request.gpus}
-    together = ", ".join(f"{name}={asked}" for name, asked in all_of.items() if asked)
+    together = ", ".join(what for what, *_ in asked)
     return f"no nodes of {where} have all that it asks for: {together}; lower that, or choose another partition"
 
 
@@ -170,13 +171,17 @@ def _suffices(kinds: Sequence[Offer], request: Request) -> bool:
 
 
 def _fits(kind: Offer, request: Request) -> bool:
-    typed = gpus_in(",".join(f"gpu:{part}" for part in request.gpu_types.split(","))) if request.gpu_types else {}
-    return (
-        kind.cpus >= request.cpus
-        and kind.mem_mb >= request.mem_mb
-        and sum(kind.gpus.values()) >= request.gpus
-        and all(kind.gpus.get(name, 0) >= count for name, count in typed.items())
-    )
+    enough = all(_gpus(kind, name) >= count for name, count in _asked_gpus(request))
+    return enough and kind.cpus >= request.cpus and kind.mem_mb >= request.mem_mb
+
+
+def _asked_gpus(request: Request) -> list[tuple[str, int]]:
+    """Return the types, empty for any, and numbers of the GPUs that are asked for."""
+    return list(gpus_of(request.gpu_types).items()) or [("", request.gpus)] * bool(request.gpus)
+
+
+def _gpus(offer: Offer, kind: str) -> int:
+    return offer.gpus.get(kind, 0) if kind else sum(offer.gpus.values())
 
 
 def _count(kinds: Iterable[Offer]) -> int:

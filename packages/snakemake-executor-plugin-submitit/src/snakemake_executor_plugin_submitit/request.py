@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from snakemake_interface_common.exceptions import WorkflowError
 
-from snakemake_executor_plugin_submitit.gres import gpus_in, is_gres, is_typed, without_gpus
+from snakemake_executor_plugin_submitit.gres import gpus_in, gpus_of, is_gres, is_typed, without_gpus
 from snakemake_executor_plugin_submitit.options import RESOURCES_TOO, options_of
 
 _ARRAY_SIZE = 1000  # what SLURM allows unless a site says otherwise
@@ -202,7 +202,7 @@ def _with_gpus(request: Request, resources: Mapping[str, Any]) -> Request:
 def _gpus(resources: Mapping[str, Any]) -> dict[str, int]:
     gpus = resources.get("gpus", 0)
     if isinstance(gpus, str) and is_typed(gpus):
-        return gpus_in(",".join(f"gpu:{part}" for part in gpus.split(",")))
+        return gpus_of(gpus)
     try:
         return {"": _count(resources, "gpus", 0, least=0)}
     except ValueError as error:
