@@ -10,7 +10,7 @@ import pytest
 from snakemake_executor_plugin_submitit import pending
 from snakemake_executor_plugin_submitit.pending import Offer, Pending, excess, offers_of
 from snakemake_executor_plugin_submitit.request import Request
-from snakemake_executor_plugin_submitit.schedulers import SlurmScheduler, Waiting
+from snakemake_executor_plugin_submitit.schedulers import NoAnswerError, SlurmScheduler, Waiting
 
 LOGGER = logging.getLogger("test_submitit_pending")
 REQUEST = Request(runtime=60, mem_mb=4000, cpus=8)
@@ -226,3 +226,7 @@ def test_the_queue_is_asked_once_for_states_and_reasons(tmp_path: Path, monkeypa
         "8": Waiting("a,b", "ReqNodeNotAvail, Unavailable:n[1-2]"),
     }
     assert calls(tmp_path) == ["squeue"]
+    (tmp_path / "squeue").write_text("#!/bin/bash\nexit 1\n")
+    with pytest.raises(NoAnswerError):
+        scheduler.states(["8"])
+    assert scheduler.waiting == {}
