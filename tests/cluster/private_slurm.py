@@ -1,9 +1,10 @@
 """A private SLURM for tests: real daemons of its own on one machine, with everything in one directory.
 
 It has a controller, accounting in a database of its own, and virtual nodes whose CPUs, memory and GPUs are only
-claimed: a GPU is a dummy device. There are two partitions over the same nodes, and jobs in `urgent` preempt those in
-`main`. It neither uses nor disturbs a SLURM that the machine may have, and needs no systemd and no control groups, but
-root, because SLURM's daemons start jobs as their users.
+claimed: a GPU is a dummy device. There are three partitions over the same nodes: jobs in `urgent` preempt those in
+`main`, and `hidden` is shown to those who ask for all. Every user of the machine can submit jobs. It neither uses nor
+disturbs a SLURM that the machine may have, and needs no systemd and no control groups, but root, because SLURM's
+daemons start jobs as their users.
 """
 
 import os
@@ -102,6 +103,7 @@ ReturnToService=2
 {node_lines}
 PartitionName=main Nodes={nodes} Default=YES State=UP MaxTime=UNLIMITED PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
 PartitionName=urgent Nodes={nodes} State=UP MaxTime=UNLIMITED PriorityTier=2 PreemptMode=OFF
+PartitionName=hidden Nodes={nodes} Hidden=YES State=UP MaxTime=UNLIMITED PriorityTier=1 PreemptMode=OFF
 """
 NODE_LINE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory}"
@@ -211,6 +213,17 @@ class PrivateSlurm:
         self._start_slurmd(name)
         self.wait_until(lambda: self._registered(name) != before and self._works(name), f"{name} is back")
 
+    def stop_controller(self) -> None:
+        """End the controller, as for a restart; the jobs that run go on."""
+        daemon = self._daemons.pop("slurmctld")
+        daemon.terminate()
+        daemon.wait()
+
+    def start_controller(self) -> None:
+        """Start the controller, again from the state in which it was, and wait until it answers."""
+        self._start_daemon("slurmctld", "slurmctld", "-D")
+        self.wait_until(lambda: self._answers("slurmctld", "sinfo"), "slurmctld answers")
+
     def _start(self) -> None:
         if missing := self.missing():
             raise RuntimeError(f"SLURM cannot be started, for want of: {', '.join(missing)}")
@@ -221,14 +234,14 @@ class PrivateSlurm:
         self._start_munged()
         self._start_database()
         self._start_accounting()
-        self._start_daemon("slurmctld", "slurmctld", "-D")
-        self.wait_until(lambda: self._answers("slurmctld", "sinfo"), "slurmctld answers")
+        self.start_controller()
         for node in self.nodes:
             self._start_slurmd(node)
         self.wait_idle()
         self.wait_until(lambda: self._answers("slurmdbd", "sacct"), "sacct answers")
 
     def _configure(self) -> None:
+        self.directory.chmod(0o711)  # users other than root read slurm.conf in it
         names = ["slurmctld", "slurmdbd", *self.nodes]
         self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
         host = socket.gethostname().split(".")[0]
@@ -264,7 +277,7 @@ class PrivateSlurm:
 
     def _write(self, name: str, text: str) -> None:
         path = self.directory / name
-        path.touch(mode=0o600)  # which slurmdbd insists on
+        path.touch(mode=0o600 if name == "slurmdbd.conf" else 0o644)  # which slurmdbd insists on
         path.write_text(text)
 
     def _start_munged(self) -> None:

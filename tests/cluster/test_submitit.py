@@ -1,6 +1,5 @@
 """The executor on a real SLURM: arrays, packs, restarts, failures."""
 
-import os
 import re
 import signal
 import subprocess
@@ -262,7 +261,7 @@ rule bad:
     shell: "kill -9 $PPID; kill -9 $(ps -o ppid= -p $PPID)"
 """
     )
-    _replace(workflow, "sacct", "echo 'accounting is disabled' >&2; exit 1")
+    workflow.replace("sacct", "echo 'accounting is disabled' >&2; exit 1")
     said = workflow.run("--keep-going", status=1)
     assert (workflow.directory / "good").exists()
     assert said.count("no accounting (sacct: accounting is disabled)") == 1
@@ -275,21 +274,11 @@ def test_a_scheduler_that_refuses_is_quoted(small: Small) -> None:
     assert "invalid partition specified: unheard" in said
 
 
-def _replace(workflow: SmallWorkflow, program: str, script: str) -> None:
-    """Put a script before a program of SLURM."""
-    directory = workflow.directory / "bin"
-    directory.mkdir(exist_ok=True)
-    (directory / program).write_text(f"#!/bin/sh\n{script}\n")
-    (directory / program).chmod(0o755)
-    if not workflow.environment["PATH"].startswith(str(directory)):
-        workflow.environment["PATH"] = f"{directory}{os.pathsep}{workflow.environment['PATH']}"
-
-
 def _counted(workflow: SmallWorkflow) -> Path:
     """Have each call of SLURM's commands noted in a file."""
     calls = workflow.directory / "calls"
     for program in ("sbatch", "sacct", "squeue", "scancel", "scontrol"):
-        _replace(workflow, program, f'echo {program} >> {calls}; PATH=${{PATH#*:}} exec {program} "$@"')
+        workflow.replace(program, f'echo {program} >> {calls}; PATH=${{PATH#*:}} exec {program} "$@"')
     return calls
 
 

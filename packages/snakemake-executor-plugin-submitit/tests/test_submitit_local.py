@@ -326,23 +326,29 @@ def test_a_group_is_one_job(new: New, text: str) -> None:
 
 FAKE_SLURM = {
     "sbatch": "cp $1 script; touch queued; echo Submitted batch job 77",
-    "squeue": "[ -e queued ] || exit 0; echo asked >> asked; sleep 2; echo 77",
+    "squeue": "[ -e queued ] || exit 0; echo asked >> asked; sleep 2; echo '77|RUNNING|main|None|'",
     "scancel": "echo $* >> cancelled; rm -f queued",
+    "scontrol": "echo Invalid job id specified >&2; exit 1",
     "sacct": "exit 1",
     "srun": "exit 1",
 }
+
+
+def fake_slurm(workflow: SubmititWorkflow, **programs: str) -> None:
+    """Have a workflow find these programs in place of SLURM's."""
+    directory = workflow.directory / "bin"
+    directory.mkdir(exist_ok=True)
+    for name, text in programs.items():
+        (directory / name).write_text(f"#!/bin/bash\ncd {workflow.directory}\n{text}\n")
+        (directory / name).chmod(0o755)
+    workflow.environment["PATH"] = f"{directory}{os.pathsep}{workflow.environment['PATH']}"
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SubmititWorkflow, str]]:
     """A job of two minutes, interrupted while SLURM takes its time to say how it stands."""
     workflow = SubmititWorkflow(tmp_path_factory.mktemp("slurm"), gated("a"), "slurm")
-    programs = workflow.directory / "bin"
-    programs.mkdir()
-    for name, text in FAKE_SLURM.items():
-        (programs / name).write_text(f"#!/bin/bash\ncd {workflow.directory}\n{text}\n")
-        (programs / name).chmod(0o755)
-    workflow.environment["PATH"] = f"{programs}{os.pathsep}{workflow.environment['PATH']}"
+    fake_slurm(workflow, **FAKE_SLURM)
     try:
         process = workflow.start("--submitit-on-interrupt", "cancel", "--set-resources", "make:runtime=2")
         workflow.wait(lambda: workflow.lines("asked") == ["asked"], "the queue is being asked")
@@ -365,3 +371,35 @@ def test_a_short_job_is_not_told_to_stop_as_it_begins(interrupted: tuple[Submiti
     assert re.findall(r"^#SBATCH --time=(\d+)$", script, re.MULTILINE) == ["2"]
     assert len(delays) == 1
     assert int(delays[0]) < 2 * 60
+
+
+AWAY = "echo $0 >> asked; echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1"
+
+
+def test_an_interrupt_ends_the_wait_for_the_scheduler_and_nothing_is_lost(new: New) -> None:
+    workflow = new(gated("a"), "slurm")
+    fake_slurm(workflow, **{**FAKE_SLURM, "sbatch": AWAY, "squeue": AWAY})
+    for asked in ("sbatch", "squeue"):  # a second call has to know first what became of the jobs of the first
+        process = workflow.start()
+        workflow.wait(lambda: "does not answer" in (workflow.directory / "said").read_text(), "the user is told")
+        process.send_signal(signal.SIGINT)
+        said = workflow.end(process, status=1)
+        assert said.count("The scheduler does not answer (") == 1
+        assert "for up to 30 min" in said
+        assert "submitted jobs go on" not in said
+        assert "Traceback" not in said
+        assert workflow.lines("asked")[-1].endswith(asked)
+        assert len(list((workflow.directory / ".snakemake" / "submitit" / "jobs").iterdir())) == 1
+    fake_slurm(workflow, **FAKE_SLURM)
+    process = workflow.start("--submitit-on-interrupt", "cancel")
+    workflow.wait(lambda: workflow.lines("asked")[-1] == "asked", "the job is submitted")
+    process.send_signal(signal.SIGINT)
+    workflow.end(process, status=1)
+    assert workflow.lines("cancelled") == ["77"]
+
+
+def test_a_scheduler_that_stays_away_is_given_up_and_quoted(new: New) -> None:
+    workflow = new(gated("a"), "slurm")
+    fake_slurm(workflow, **{**FAKE_SLURM, "sbatch": AWAY})
+    said = workflow.run("--submitit-max-outage", "0", status=1)
+    assert "It could not be submitted: sbatch: Unable to contact slurm controller (connect failure)" in said

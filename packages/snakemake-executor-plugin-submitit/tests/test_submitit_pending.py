@@ -212,7 +212,11 @@ def test_reasons_are_told_in_a_line_whenever_they_change(clock: Clock, caplog: p
 
 
 def test_the_queue_is_asked_once_for_states_and_reasons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = ("7_1|PENDING|main|Priority", "7_2|RUNNING|main|None", "8|PENDING|a,b|ReqNodeNotAvail, Unavailable:n[1-2]")
+    lines = (
+        "7_1|PENDING|main|Priority|",
+        "7_2|RUNNING|main|None|",
+        "8|PENDING|a,b|ReqNodeNotAvail, Unavailable:n[1-2]|a|b",
+    )
     scripts = {"squeue": f"echo squeue >> {tmp_path}/calls; printf '%s\\n' {' '.join(map(repr, lines))}"}
     for name, script in {"sbatch": "", "scancel": "", "sacct": "exit 1", **scripts}.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")

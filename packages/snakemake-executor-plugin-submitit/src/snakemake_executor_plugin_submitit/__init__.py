@@ -48,3 +48,7 @@ class ExecutorSettings(ExecutorSettingsBase):
         default="detach",
         metadata={"help": "What Ctrl-C does to jobs: detach (they go on; the same call finds them again) or cancel."},
     )
+    max_outage: int = field(
+        default=30,
+        metadata={"help": "Minutes that submissions wait for a scheduler that does not answer, before they fail."},
+    )
