@@ -322,9 +322,9 @@ rule ranks:
 
 
 def test_what_can_never_start_fails_and_what_waits_for_a_drained_node_does_not(
-    small: Small, cluster: PrivateSlurm
+    ordinary: Small, cluster: PrivateSlurm
 ) -> None:
-    workflow = small(
+    workflow = ordinary(
         """
 rule all:
     input: "large", "huge", "wide"
