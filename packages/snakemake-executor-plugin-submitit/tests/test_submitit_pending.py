@@ -171,6 +171,16 @@ def test_the_time_of_grace_starts_again_when_the_reason_was_another(clock: Clock
     assert [*watch.hopeless(waits("BadConstraints"), {"0": REQUEST})] == ["0"]
 
 
+def test_a_retry_of_a_hopeless_job_has_no_second_time_of_grace(clock: Clock) -> None:
+    watch, retried = Pending(600, LOGGER), replace(REQUEST, mem_mb=8000)
+    for clock.now in (0.0, 600.0):
+        found = watch.hopeless(waits("BadConstraints"), {"0": REQUEST})
+    assert [*found] == ["0"]
+    assert watch.hopeless(waits("None", "Priority"), {"1": retried}) == {}
+    requests = {"1": retried, "2": replace(REQUEST, cpus=1)}
+    assert [*watch.hopeless(waits("None", "BadConstraints", "BadConstraints"), requests)] == ["1"]
+
+
 def test_jobs_of_others_are_passed_over(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert Pending(0, LOGGER).hopeless(waits("BadConstraints"), {"77": REQUEST}) == {}

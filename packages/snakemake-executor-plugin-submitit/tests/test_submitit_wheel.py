@@ -9,6 +9,7 @@ from pathlib import Path
 from shutil import copy, copytree
 
 import pytest
+from snakemake_executor_plugin_submitit.request import RESOURCES
 
 PACKAGE = Path(__file__).parents[1]
 BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
@@ -68,3 +69,4 @@ def test_snakemake_finds_the_plugin_where_neither_torch_nor_the_project_is(site:
     assert prefix == "submitit"
     readme = (PACKAGE / "README.md").read_text()
     assert [name for name in settings if f"\n| `{name.replace('_', '-')}` |" not in readme] == []
+    assert [name for name in RESOURCES if f"`{name}`" not in readme] == []

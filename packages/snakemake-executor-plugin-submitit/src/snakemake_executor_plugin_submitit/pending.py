@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
 from typing import NamedTuple
 
@@ -67,6 +68,7 @@ class Pending:
         """
         self._grace_s, self._logger = grace_s, logger
         self._since: dict[str, float] = {}
+        self._given_up: set[Request] = set()
         self._told: Counter[str] = Counter()
         self._told_at = float("-inf")
         self._offers: list[Offer] = []
@@ -82,9 +84,15 @@ class Pending:
         ours = {job_id: waiting[job_id] for job_id in requests if job_id in waiting}
         never = {job_id: why for job_id, wait in ours.items() if (why := self._why_never(wait, requests[job_id]))}
         now = monotonic()
-        self._since = {job_id: self._since.get(job_id, now) for job_id in never}
+        self._since = {job_id: self._since.get(job_id, self._first_seen(requests[job_id], now)) for job_id in never}
         self._tell(Counter(_label(wait, job_id in never) for job_id, wait in ours.items()), now)
-        return {job_id: why for job_id, why in never.items() if now - self._since[job_id] >= self._grace_s}
+        hopeless = {job_id: why for job_id, why in never.items() if now - self._since[job_id] >= self._grace_s}
+        self._given_up |= {_kind(requests[job_id]) for job_id in hopeless}
+        return hopeless
+
+    def _first_seen(self, request: Request, now: float) -> float:
+        """Return since when a job counts as hopeless: a retry of one that was given up has no second time of grace."""
+        return now - self._grace_s if _kind(request) in self._given_up else now
 
     def excess(self, request: Request, partitions: str = "") -> str:
         """Return what is asked for beyond what these partitions have; empty if nothing is, or that is not known.
@@ -108,9 +116,9 @@ class Pending:
 
     def _known_offers(self) -> list[Offer]:
         if monotonic() - self._offers_at >= _SOON_S:
+            self._offers, self._offers_at = [], monotonic()
             with suppress(NoAnswerError):
                 self._offers = offers_of(ask(["sinfo", "--all", "--exact", "--noheader", f"--format={_FORM}"]))
-                self._offers_at = monotonic()
         return self._offers
 
     def _tell(self, reasons: Counter[str], now: float) -> None:
@@ -121,6 +129,11 @@ class Pending:
         self._told, self._told_at = reasons, now
         (label, count), *others = reasons.most_common()
         self._logger.info("; ".join([f"{count} pending: {label}", *(f"{count}: {label}" for label, count in others)]))
+
+
+def _kind(request: Request) -> Request:
+    """Return a request without what retries ask more of."""
+    return replace(request, mem_mb=0, runtime=0)
 
 
 def _label(wait: Waiting, never: bool) -> str:
