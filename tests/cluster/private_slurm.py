@@ -193,8 +193,9 @@ class PrivateSlurm:
         self.wait_until(lambda: all(self.node_state(node) == "idle" for node in self.nodes), "nodes are idle", seconds)
 
     def node_state(self, name: str) -> str:
-        """Return a node's state as sinfo gives it: "idle", "mixed", "down", with "*" behind if it does not respond."""
-        return self.run("sinfo", "--noheader", f"--nodes={name}", "--partition=main", "--format=%T").strip()
+        """Return a node's state: "idle", "mixed", "down", with "*" behind if it does not respond, or "idle+drain"."""
+        # not as sinfo has it, which may take a node for busy that became idle while the controller was restarted
+        return self._fact_of_node(name, "State").lower()
 
     def job_state(self, job: str) -> str:
         """Return a job's state as the controller has it now, such as "RUNNING"."""
@@ -344,12 +345,15 @@ class PrivateSlurm:
             return probe.connect_ex(("127.0.0.1", self._ports[daemon])) == 0
 
     def _registered(self, name: str) -> str:
-        found = re.search(r"SlurmdStartTime=(\S+)", self.run("scontrol", "show", "node", name))
+        return self._fact_of_node(name, "SlurmdStartTime")
+
+    def _fact_of_node(self, name: str, fact: str) -> str:
+        found = re.search(rf"\b{fact}=(\S+)", self.run("scontrol", "show", "node", name))
         return found[1] if found else ""
 
     def _works(self, name: str) -> bool:
         state = self.node_state(name)
-        if state.startswith("drain"):
+        if "drain" in state:
             self.run("scontrol", "update", f"nodename={name}", "state=resume")
         return state in WORKING
 

@@ -73,9 +73,6 @@ rule late:
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert sorted(workflow.lines("begun")) == ["0", "1", "2", "early"]
-    assert sorted(workflow.jobs("JobName", "State")) == [
-        ["early", "CANCELLED by 65534"],
-        ["early", "COMPLETED"],
-        *(["late", "COMPLETED"] for _ in range(3)),
-    ]
+    ends = sorted((name, state.split()[0]) for name, state in workflow.jobs("JobName", "State"))
+    assert ends == [("early", "CANCELLED"), ("early", "COMPLETED"), *[("late", "COMPLETED")] * 3]
     assert said.count("The scheduler does not answer (") == said.count("The scheduler answers again, after ") == 2
