@@ -108,10 +108,6 @@ REFUSED = {
         ("--default-resources", "mem_mb=100"),
         "rule make: resource runtime is missing; give it to the rule, or",
     ),
-    "gpus": (
-        ("--set-resources", "make:gpus=a100"),
-        "rule make: resource gpus='a100' is no whole number from 0 on, nor",
-    ),
     "hold": (("--set-resources", "make:extra=-H"), "rule make: resource extra='-H': hold would have jobs wait until"),
     "nodes": (("--set-resources", "make:nodes=2"), "rule make: 2 nodes need submitit-cluster slurm, not local"),
     "cluster": (("--submitit-cluster", "pbs"), "submitit-cluster 'pbs' is unknown; use one of slurm, local, debug"),
