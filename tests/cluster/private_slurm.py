@@ -46,6 +46,8 @@ LOG_TAIL = 2000  # characters
 WORKING = ("idle", "mixed", "allocated")
 CGROUPS_CAN_BE_OFF = (24, 5)  # the version since which cgroup.conf can turn control groups off
 
+GPUS = ("a100", "1g.5gb")  # a GPU and a slice of one
+
 # cred_expire is how long a requeued job waits before it may start again: 120 s unless told, and 5 s is the least that
 # SLURM takes. MessageTimeout and SlurmdTimeout make a dead node known within about 15 s.
 SLURM_CONF = """\
@@ -105,7 +107,7 @@ PartitionName=hidden Nodes={nodes} Hidden=YES State=UP MaxTime=UNLIMITED Priorit
 """
 NODE_LINE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory}"
-    " Gres=gpu:{gpus} State=UNKNOWN"
+    " Gres={gres} State=UNKNOWN"
 )
 SLURMDBD_CONF = """\
 AuthType=auth/munge
@@ -126,8 +128,18 @@ LogFile={directory}/slurmdbd.log
 class PrivateSlurm:
     """A SLURM that exists while this context is open."""
 
-    def __init__(self, directory: Path, nodes: int = 2, gpus: int = 2, cpus: int = 8, memory_mb: int = 64000) -> None:
-        """Describe a SLURM with everything in this directory, whose path must be short because sockets lie in it."""
+    def __init__(
+        self, directory: Path, nodes: int = 2, gpus: tuple[str, ...] = GPUS, cpus: int = 8, memory_mb: int = 64000
+    ) -> None:
+        """Describe a SLURM with everything in this directory, whose path must be short because sockets lie in it.
+
+        Args:
+            directory: for all files.
+            nodes: how many.
+            gpus: the type of each GPU of a node.
+            cpus: of each node.
+            memory_mb: memory of each node in MB.
+        """
         self.directory = directory.resolve()
         self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
         self.gpus, self.cpus, self.memory_mb = gpus, cpus, memory_mb
@@ -234,7 +246,8 @@ class PrivateSlurm:
         names = ["slurmctld", "slurmdbd", *self.nodes]
         self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
         host = socket.gethostname().split(".")[0]
-        shape = {"host": host, "cpus": self.cpus, "memory": self.memory_mb, "gpus": self.gpus}
+        shape = {"host": host, "cpus": self.cpus, "memory": self.memory_mb}
+        shape["gres"] = ",".join(f"gpu:{kind}:{self.gpus.count(kind)}" for kind in dict.fromkeys(self.gpus)) or "gpu:0"
         lines = [NODE_LINE.format(name=name, port=self._ports[name], **shape) for name in self.nodes]
         values = {
             "directory": self.directory,
@@ -248,7 +261,8 @@ class PrivateSlurm:
         self._write("slurmdbd.conf", SLURMDBD_CONF.format(**values))
         plugin = "disabled" if self._version() >= CGROUPS_CAN_BE_OFF else "cgroup/v1"
         self._write("cgroup.conf", f"CgroupPlugin={plugin}\n")
-        self._write("gres.conf", "".join(f"Name=gpu File={self._dummy_gpu(number)}\n" for number in range(self.gpus)))
+        gpus = (f"Name=gpu Type={kind} File={self._dummy_gpu(number)}\n" for number, kind in enumerate(self.gpus))
+        self._write("gres.conf", "".join(gpus))
 
     def _version(self) -> tuple[int, int]:
         text = self.run("slurmd", "-V")

@@ -365,14 +365,17 @@ JobID|State
 END
 """
 CAT = 'cat() { while read -r line; do echo "$line"; done; }\n'  # the PATH has no other
-QUEUE = "squeue --all --me --array --states=all --noheader --format=%i|%T|%k"
+QUEUE = "squeue --all --me --array --states=all --noheader --format=%i|%T|%P|%r|%k"
 ACCOUNTING = "sacct --allocations --parsable2 --format=JobID,State --jobs="
 SHOW = "scontrol --all --oneliner show job "
 
 
 def queue(**states: str) -> str:
     """Return a script that prints jobs and their states."""
-    return "".join(f"echo '{job_id.removeprefix('job')}|{state}|a|b'\n" for job_id, state in states.items()) + "true"
+    return (
+        "".join(f"echo '{job_id.removeprefix('job')}|{state}|main|None|a|b'\n" for job_id, state in states.items())
+        + "true"
+    )
 
 
 def test_states_are_those_of_the_queue_and_then_of_accounting(programs: Callable[..., None], tmp_path: Path) -> None:
@@ -482,8 +485,13 @@ def test_a_scheduler_that_takes_too_long_gives_no_answer(
 
 def test_jobs_are_found_by_the_name_they_went_out_under(programs: Callable[..., None], tmp_path: Path) -> None:
     lines_of_queue = (
-        *("7|RUNNING|snakemake-1", "8_0|PENDING|snakemake-12", "8_1|PENDING|snakemake-1", "9|RUNNING|a|snakemake-1"),
-        *("6|COMPLETED|snakemake-1", "5|RUNNING|", "squeue: a remark"),
+        *(
+            "7|RUNNING|main|None|snakemake-1",
+            "8_0|PENDING|main|None|snakemake-12",
+            "8_1|PENDING|main|None|snakemake-1",
+            "9|RUNNING|main|None|a|snakemake-1",
+        ),
+        *("6|COMPLETED|main|None|snakemake-1", "5|RUNNING|main|None|", "squeue: a remark"),
     )
     programs(squeue="".join(f"echo '{line}'\n" for line in lines_of_queue))
     assert sorted(SlurmScheduler(LOGGER).submitted_as("snakemake-1")) == ["7", "8_1"]
@@ -646,9 +654,9 @@ def test_a_process_that_has_the_number_of_a_job_by_chance_is_spared(
 
 
 SLOW_QUEUE = """\
-echo '91|RUNNING|snakemake-3'
-echo '99|RUNNING|'
-[ -e TWICE ] || { echo '77|RUNNING|snakemake-1'; echo '90|PENDING|snakemake-2'; }
+echo '91|RUNNING|main|None|snakemake-3'
+echo '99|RUNNING|main|None|'
+[ -e TWICE ] || { echo '77|RUNNING|main|None|snakemake-1'; echo '90|PENDING|main|None|snakemake-2'; }
 [ ! -e ONCE ] || : > TWICE
 : > ONCE
 """  # what is cancelled is seen once more

@@ -109,7 +109,11 @@ def test_packed_jobs_run_in_the_process_of_snakemake_too(new: New) -> None:
 # What has no sense is said at once
 
 REFUSED = {
-    "runtime": (("--default-resources", "mem_mb=100"), "rule make has no runtime; give one under its resources, or"),
+    "runtime": (
+        ("--default-resources", "mem_mb=100"),
+        "rule make: resource runtime is missing; give it to the rule, or",
+    ),
+    "hold": (("--set-resources", "make:extra=-H"), "rule make: resource extra='-H': hold would have jobs wait until"),
     "nodes": (("--set-resources", "make:nodes=2"), "rule make: 2 nodes need submitit-cluster slurm, not local"),
     "cluster": (("--submitit-cluster", "pbs"), "submitit-cluster 'pbs' is unknown; use one of slurm, local, debug"),
     "interrupt": (("--submitit-on-interrupt", "stop"), "submitit-on-interrupt 'stop' is unknown; use detach or cancel"),
@@ -154,7 +158,9 @@ rule late:
 def test_what_has_no_sense_is_refused_before_what_comes_earlier_has_run(new: New) -> None:
     workflow = new(LATER)
     said = workflow.run(status=1)
-    assert "rule late: resource extra='time=5': time is set otherwise; leave it out" in " ".join(said.split())
+    assert "rule late: resource extra='time=5': time is asked for by the resource runtime; give it there" in " ".join(
+        said.split()
+    )
     assert workflow.begun() == []
 
 
@@ -394,7 +400,7 @@ def test_a_group_is_one_job(new: New, text: str) -> None:
 
 FAKE_SLURM = {
     "sbatch": "cp $1 script; touch queued; echo Submitted batch job 77",
-    "squeue": "[ -e queued ] || exit 0; echo asked >> asked; sleep 2; echo '77|RUNNING|'",
+    "squeue": "[ -e queued ] || exit 0; echo asked >> asked; sleep 2; echo '77|RUNNING|main|None|'",
     "scancel": "echo $* >> cancelled; rm -f queued",
     "scontrol": "echo Invalid job id specified >&2; exit 1",
     "sacct": "exit 1",

@@ -167,6 +167,24 @@ def test_every_node_is_waited_for_and_gets_its_cpus(site: Site) -> None:
     assert {"--wait=0", "--cpu-bind=none", "--cpus-per-task=3"} <= set(srun.split(" -u -m submitit")[0].split())
 
 
+def test_what_calls_the_job_runs_once_a_node_however_many_tasks_the_job_may_start(site: Site) -> None:
+    site.submit(replace(REQUEST, tasks=3, nodes=2), setup="module load mpi")
+    assert {"nodes=2", "ntasks-per-node=3", "cpus-per-task=1"} <= set(site.options())
+    *setup, _, srun = site.commands()
+    assert setup == ["module load mpi", "export SLURM_OVERLAP=1", *relay.setup()]
+    assert {"--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=3"} <= set(srun.split(" -u -m submitit")[0].split())
+
+
+def test_types_of_gpus_and_quoted_values_reach_sbatch(site: Site) -> None:
+    request = replace(REQUEST, gpus=3, gpu_types="a100:2,1g.5gb:1", reservation="course", extra="prefer='a b' nice")
+    site.submit(request)
+    expected = {"gpus-per-node=a100:2,1g.5gb:1", "reservation=course", "prefer='a b'", "nice"}
+    assert expected <= set(site.options())
+    site.submit(replace(REQUEST, gpus=2, gpu_types="a100:2", gres="gpu:a100:2,tmp:1G"))
+    assert "gres=gpu:a100:2,tmp:1G" in site.options()
+    assert not any(option.startswith("gpus") for option in site.options())
+
+
 def test_the_setup_comes_before_the_job(site: Site) -> None:
     site.submit(setup="module load cuda && true")
     assert site.commands()[0] == "module load cuda && true"
@@ -623,12 +641,12 @@ def test_several_nodes_need_a_cluster(cluster: str) -> None:
 def test_a_group_runs_on_the_nodes_of_its_largest_job_and_alone() -> None:
     members = [
         Job(resources=resources(nodes=2, pack=4, pack_with="p", state="s")),
-        Job(["b.out"]),
+        Job(["b.out"], resources=resources(tasks=6)),
         Job(["c.out"], name="evaluate"),
     ]
-    group = Group(members, resources(nodes=4, pack=8, state="s", mem_mb=700))
+    group = Group(members, resources(nodes=4, pack=8, state="s", mem_mb=700, tasks=8))
     ready = make_ready(group, "slurm", no_gpus=False, logs=Path("/logs"))
-    assert ready.wish.request == Request(30, 700, 3, nodes=2)
+    assert ready.wish.request == Request(30, 700, 9, nodes=2, tasks=3)
     assert (ready.wish.pack, ready.wish.pack_with, ready.wish.state) == (1, "", "")
     assert ready.entry.rule == ready.rule == "evaluate+train"
 

@@ -3,7 +3,7 @@
 import logging
 import os
 
-_READ_BY_SLURM = ("SACCT_", "SALLOC_", "SBATCH_", "SCANCEL_", "SCONTROL_", "SLURM_", "SQUEUE_", "SRUN_")
+_READ_BY_SLURM = ("SACCT_", "SALLOC_", "SBATCH_", "SCANCEL_", "SCONTROL_", "SINFO_", "SLURM_", "SQUEUE_", "SRUN_")
 _KEPT = ("SLURM_CONF", "SLURM_JWT", "SLURM_MPI_TYPE", "SLURM_SACK_", "SLURM_UMASK")
 _DEFAULTS = {
     f"SBATCH_{option.replace('-', '_').upper()}": option

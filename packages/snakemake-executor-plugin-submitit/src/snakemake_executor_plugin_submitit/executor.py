@@ -24,6 +24,7 @@ from snakemake_executor_plugin_submitit.failure import explain_death, explain_fa
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
 from snakemake_executor_plugin_submitit.outage import Outage
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
+from snakemake_executor_plugin_submitit.pending import Pending
 from snakemake_executor_plugin_submitit.ready import Ready, check_wishes, make_ready
 from snakemake_executor_plugin_submitit.recovery import cancel_left, check_cluster, ended_meanwhile, jobs_left
 from snakemake_executor_plugin_submitit.request import Request, arrays_of, label_of, packs_of, request_of
@@ -63,6 +64,7 @@ class Executor(RemoteExecutor):
         self._journal = Journal(folder)
         self._journal.lock(self.logger)
         check_cluster(self._journal, settings.cluster)
+        self._pending = Pending(settings.pending_grace, self.logger)
         self._cancelled: set[str] = set()
         self._begun: set[str] = set()
         self._allocations: dict[str, tuple[str, Request]] = {}
@@ -110,9 +112,12 @@ class Executor(RemoteExecutor):
         if silent:
             async with self.status_rate_limiter:
                 states = self._states([info.external_jobid for info in silent])
+            never = self._end_hopeless(silent)
             dead = []
             for info in silent:
-                if self._is_dead(info.aux["ready"], states[info.external_jobid]):
+                if info.external_jobid in never:
+                    self._report_hopeless(info, never[info.external_jobid])
+                elif self._is_dead(info.aux["ready"], states[info.external_jobid]):
                     dead.append(info)
                 else:
                     yield info
@@ -245,9 +250,14 @@ class Executor(RemoteExecutor):
         self._outage.end()
 
     def _refuse(self, array: Sequence[Sequence[Ready]], error: Exception) -> None:
+        request, partition = array[0][0].wish.request, self._scheduler.defaults.get("partition", "")
+        excess = (
+            "" if isinstance(error, NoAnswerError) else self._pending.excess(request, request.partition or partition)
+        )
+        why = f"{error}\n{excess}\n" if excess else f"{error}\n"
         for ready in (ready for pack in array for ready in pack):
             self._journal.forget(ready.entry)
-            self.report_job_error(SubmittedJobInfo(ready.job), msg=f"It could not be submitted: {error}\n")
+            self.report_job_error(SubmittedJobInfo(ready.job), msg=f"It could not be submitted: {why}")
 
     def _announce(self, readies: Sequence[Ready], label: str, request: Request, submission: str) -> None:
         """Note what is about to be submitted."""
@@ -301,6 +311,23 @@ class Executor(RemoteExecutor):
             ready.silent_since = monotonic()
         return bool(monotonic() - ready.silent_since >= self.workflow.execution_settings.latency_wait)
 
+    def _end_hopeless(self, silent: Sequence[SubmittedJobInfo]) -> dict[str, str]:
+        """Cancel the jobs that can never start and return why; none if that fails, for they are seen again."""
+        requests = {info.external_jobid: info.aux["ready"].wish.request for info in silent}
+        never = self._pending.hopeless(self._scheduler.waiting, requests)
+        try:
+            end_jobs(self._scheduler, sorted(never))
+        except NoAnswerError as error:
+            self.logger.debug(f"Jobs that can never start are not cancelled yet: {error}")
+            return {}
+        return never
+
+    def _report_hopeless(self, info: SubmittedJobInfo, why: str) -> None:
+        entry = info.aux["ready"].entry
+        self._journal.forget(entry)
+        self._allocations.pop(entry.job_id, None)  # it has used nothing
+        self.report_job_error(info, msg=f"Job {entry.job_id} can never start, and was cancelled: {why}.\n")
+
     def _conclude(self, info: SubmittedJobInfo, outcome: Outcome) -> None:
         entry, request = info.aux["ready"].entry, info.aux["ready"].wish.request
         self._begun.add(entry.job_id)
@@ -343,6 +370,7 @@ def _check(settings: Any) -> None:
     """
     if settings.on_interrupt not in ("detach", "cancel"):
         raise WorkflowError(f"submitit-on-interrupt {settings.on_interrupt!r} is unknown; use detach or cancel")
-    for name, least in (("array_limit", 1), ("requeues", 0), ("signal_delay", 0), ("max_outage", 0)):
+    least_of = {"array_limit": 1, "requeues": 0, "signal_delay": 0, "pending_grace": 0, "max_outage": 0}
+    for name, least in least_of.items():
         if getattr(settings, name) < least:
             raise WorkflowError(f"submitit-{name.replace('_', '-')} {getattr(settings, name)} is below {least}")

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
+from typing import NamedTuple
 
 import psutil
 from snakemake_interface_common.exceptions import WorkflowError
@@ -36,14 +37,23 @@ class StillRunningError(NoAnswerError):
     """Jobs that were cancelled do not end."""
 
 
+class Waiting(NamedTuple):
+    """Where a job that has not started waits, and why, in the scheduler's words."""
+
+    partition: str
+    reason: str
+
+
 class Scheduler(ABC):
     """What knows of jobs.
 
     Attributes:
         defaults: options of submission, by name, for jobs that say nothing else.
+        waiting: all jobs of the user that had not started when the queue was last asked, by their numbers.
     """
 
     defaults: Mapping[str, str] = {}
+    waiting: Mapping[str, Waiting] = {}
 
     @abstractmethod
     def states(self, job_ids: Collection[str]) -> dict[str, str]:
@@ -120,10 +130,12 @@ class SlurmScheduler(Scheduler):
 
     def _queue(self) -> list[tuple[str, str, str]]:
         """Return number, state and comment of the user's jobs in all partitions, also of some that have ended."""
-        form = "--format=%i|%T|%k"
+        form = "--format=%i|%T|%P|%r|%k"
+        self.waiting = {}
         lines = ask(["squeue", "--all", "--me", "--array", "--states=all", "--noheader", form]).splitlines()
-        fields = (line.split("|", 2) for line in lines if line.count("|") >= 2)
-        return [(job_id, state_of(state), comment) for job_id, state, comment in fields]
+        jobs = [line.split("|", 4) for line in lines if line.count("|") >= 4]
+        self.waiting = {job_id: Waiting(*where) for job_id, state, *where, _ in jobs if state == "PENDING"}
+        return [(job_id, state_of(state), comment) for job_id, state, *_, comment in jobs]
 
     def _accounted(self, job_ids: Iterable[str]) -> dict[str, str]:
         """Return the states that accounting knows; none where there is none, of which the user is told once."""

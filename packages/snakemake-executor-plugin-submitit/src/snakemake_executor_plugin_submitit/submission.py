@@ -109,20 +109,26 @@ class Submitter:
 
     def _parameters(self, batch: Batch) -> dict[str, Any]:
         """Return submitit's parameters: the request's, the protocol's, and the user's defaults for the rest."""
-        asked = batch.request.parameters()
+        request = batch.request
+        asked = request.parameters()
         options = asked.pop("slurm_additional_parameters")
         said = {name.removeprefix("slurm_").replace("_", "-") for name in (*asked, *options)}
         defaults = {name: value for name, value in self._scheduler.defaults.items() if name not in said}
-        site = [self._settings.setup] if self._settings.setup else []
         # srun inherits no CPUs in some versions; --wait=0 keeps it from ending the first node when the others return.
-        srun = ["--wait=0", "--cpu-bind=none", f"--cpus-per-task={batch.request.cpus}"]
+        srun = ["--wait=0", "--cpu-bind=none", f"--cpus-per-task={request.cpus}"]
+        setup = [self._settings.setup] if self._settings.setup else []
+        if request.tasks > 1:  # that the job's own srun may start; what calls it runs once a node
+            srun += [f"--ntasks={request.nodes}", "--ntasks-per-node=1"]
+            setup += ["export SLURM_OVERLAP=1"]
+        if request.nodes > 1:
+            setup += relay.setup()
         return asked | {
             "name": batch.label,
             "stderr_to_stdout": True,
             "slurm_comment": batch.name,
             "slurm_array_parallelism": self._settings.array_limit,
             "slurm_signal_delay_s": batch.allocations[0].signal_delay_s,
-            "slurm_setup": [*site, *(relay.setup() if batch.request.nodes > 1 else [])] or None,
+            "slurm_setup": setup or None,
             "slurm_srun_args": srun,
             "slurm_additional_parameters": {"export": "ALL", **defaults, **options},
         }
