@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -163,7 +163,7 @@ def test_nodes_of_an_allocation_that_are_stopped_and_go_on_give_the_same_crossco
     assert xr.open_zarr(tmp_path / "two" / "history.zarr").attrs["processes"] == 4
     assert_equal(*(load_crosscoder(tmp_path / name / "crosscoder") for name in ("one", "two")))
     call = json.loads((tmp_path / "srun.json").read_text())
-    count = ["--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
+    count = ["--ntasks-per-node=1", "--nodes=2", "--ntasks=2"]
     assert call["options"] == [
         "--overlap",
         *count,
@@ -173,6 +173,17 @@ def test_nodes_of_an_allocation_that_are_stopped_and_go_on_give_the_same_crossco
         "--unbuffered",
     ]
     assert call["environment"] == {"SLURM_JOB_ID": "7"}, "srun would take what is left for its options"
+
+
+def test_nodes_are_started_by_what_the_executor_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[Sequence[str]] = []
+    monkeypatch.setattr(launch, "_run", lambda command, *_: commands.append(command) or 0)
+    monkeypatch.setattr(launch.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert launch.launch_on_nodes(["train.py"], launch.Machines(2)) == 0
+    monkeypatch.setenv("SUBMITIT_SRUN", '["python", "relay.py"]')
+    assert launch.launch_on_nodes(["train.py"], launch.Machines(2)) == 0
+    assert [command[: command.index("--overlap")] for command in commands] == [["srun"], ["python", "relay.py"]]
 
 
 def test_signal_that_comes_while_processes_ask_each_other_is_acted_on_by_none(monkeypatch: pytest.MonkeyPatch) -> None:
