@@ -270,7 +270,10 @@ def test_memory_is_not_suspected_for_the_name_of_a_log(tmp_path: Path) -> None:
         ("CANCELLED", r"was cancelled, by you or by the site\."),
         ("NODE_FAIL", r"lost its node and was not queued again\."),
         ("COMPLETED", r"ended and left no word of how; look at its logs\."),
-        ("UNKNOWN", r"is known neither to the queue nor to accounting any more, and left no word of how it ended\."),
+        (
+            "UNKNOWN",
+            r"is not known to the scheduler any more, which does not say how it ended, and left no word of it\.",
+        ),
         ("BOOT_FAIL", r"was ended by the scheduler \(BOOT_FAIL\)\."),
     ],
 )

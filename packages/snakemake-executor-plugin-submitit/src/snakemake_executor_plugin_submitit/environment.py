@@ -28,8 +28,8 @@ def take_defaults(logger: logging.Logger) -> dict[str, str]:
     allocated = "SLURM_JOB_ID" in os.environ
     found = [name for name in os.environ if name.startswith(_READ_BY_SLURM) and not name.startswith(_KEPT)]
     values = {name: os.environ.pop(name) for name in found}
-    dropped = [name for name in values if name not in _DEFAULTS and not (allocated and name.startswith("SLURM_"))]
-    if dropped := [name for name in sorted(dropped) if name != "SLURM_BITSTR_LEN"]:
-        logger.info(f"Not passed on to SLURM's commands and jobs: {', '.join(dropped)}")
+    untold = {*_DEFAULTS, "SLURM_BITSTR_LEN"}
+    if told := sorted(name for name in values if name not in untold and not (allocated and name.startswith("SLURM_"))):
+        logger.info(f"Not passed on to SLURM's commands and jobs: {', '.join(told)}")
     os.environ["SLURM_BITSTR_LEN"] = "0"  # sacct else cuts off the numbers of an array
     return {option: values[name] for name, option in _DEFAULTS.items() if values.get(name)}

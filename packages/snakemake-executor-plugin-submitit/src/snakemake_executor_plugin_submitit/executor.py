@@ -67,6 +67,7 @@ class Executor(RemoteExecutor):
         self._pending = Pending(settings.pending_grace, self.logger)
         self._cancelled: set[str] = set()
         self._begun: set[str] = set()
+        self._unheard = False  # the scheduler did not say how jobs stand, which it may do and yet take no new ones
         self._allocations: dict[str, tuple[str, Request]] = {}
         try:
             self._left = jobs_left(self._journal, self._outcomes, self._scheduler, self._outage)
@@ -96,11 +97,8 @@ class Executor(RemoteExecutor):
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
         """Conclude jobs that have ended, by their own word or else by the scheduler's; yield the others."""
-        if self._postponed:
-            self._submit_postponed()
-        if not active_jobs:  # this may be asked before there is anything to ask with
-            return
-        known = set(self._outcomes.tokens())
+        # this may be asked before there is anything to ask with
+        known = set(self._outcomes.tokens()) if active_jobs else set()
         silent: list[SubmittedJobInfo] = []
         for info in active_jobs:
             ready: Ready = info.aux["ready"]
@@ -122,6 +120,8 @@ class Executor(RemoteExecutor):
                 else:
                     yield info
             self._bury(dead, states)
+        if self._postponed:
+            self._submit_postponed()
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel these jobs and no others."""
@@ -291,16 +291,18 @@ class Executor(RemoteExecutor):
     def _states(self, job_ids: Iterable[str]) -> dict[str, str]:
         """Return how jobs stand; all as active while the scheduler gives no answer."""
         wanted = set(job_ids)
-        if self._outage.is_due:
-            try:
-                states = self._scheduler.states(wanted)
-            except NoAnswerError as error:
-                self._outage.note(error)
-            else:
-                if not self._postponed:  # which are the better test
-                    self._outage.end()
-                return states
-        return dict.fromkeys(wanted, ACTIVE)
+        if self._unheard and not self._outage.is_due:
+            return dict.fromkeys(wanted, ACTIVE)
+        try:
+            states = self._scheduler.states(wanted)
+        except NoAnswerError as error:
+            self._unheard = True
+            self._outage.note(error)
+            return dict.fromkeys(wanted, ACTIVE)
+        self._unheard = False
+        if not self._postponed:  # which show as well whether it answers
+            self._outage.end()
+        return states
 
     def _is_dead(self, ready: Ready, state: str) -> bool:
         """Say whether a job is gone: a shared file system may take a while to show what it wrote at its end."""

@@ -59,7 +59,7 @@ def _reason(state: str, request: Request) -> str:
         "CANCELLED": "was cancelled, by you or by the site",
         "NODE_FAIL": "lost its node and was not queued again",
         "COMPLETED": "ended and left no word of how; look at its logs",
-        "UNKNOWN": "is known neither to the queue nor to accounting any more, and left no word of how it ended",
+        "UNKNOWN": "is not known to the scheduler any more, which does not say how it ended, and left no word of it",
     }
     return reasons.get(state, f"was ended by the scheduler ({state})")
 

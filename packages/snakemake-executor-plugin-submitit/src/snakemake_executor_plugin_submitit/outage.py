@@ -52,8 +52,10 @@ class Outage:
                 f"The scheduler does not answer ({error}). Jobs that run go on; what is to be submitted or cancelled"
                 f" waits for up to {self._limit_min:g} min."
             )
-        else:
+        elif self.is_due:
             self._wait_s = min(2 * self._wait_s, _LONGEST_S)
+        else:  # one who asked about something else was told the same
+            return
         self._next = now + self._wait_s
 
     def end(self) -> None:

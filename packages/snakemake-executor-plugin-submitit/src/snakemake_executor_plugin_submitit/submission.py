@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -100,7 +101,9 @@ class Submitter:
             local_max_num_timeout=_NO_LIMIT,
         )
         executor.update_parameters(**self._parameters(batch))
-        with writing(self._folder), executor.batch():
+        # submitit prints what sbatch complains of, which is either told in a message or waited for
+        quiet = redirect_stderr(StringIO()) if self._settings.cluster == "slurm" else nullcontext()
+        with writing(self._folder), quiet, executor.batch():
             jobs = [executor.submit(allocation) for allocation in batch.allocations]
         if self._settings.cluster == "debug":
             for job in jobs:
