@@ -246,4 +246,5 @@ def test_slurm_profile_is_found_from_the_root_and_misses_slurm_at_once(nursery: 
     result = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert result.returncode == 1
     assert "Using profile slurm" in result.stderr
-    assert "submitit-cluster slurm: sbatch, squeue, scancel not found; call this where jobs can be" in result.stderr
+    assert "submitit-cluster slurm: sbatch, squeue, scancel" in result.stderr
+    assert "not found; call this where jobs can be" in result.stderr
