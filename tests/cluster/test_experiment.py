@@ -92,7 +92,7 @@ def test_preempted_training_on_two_nodes_goes_on_from_where_it_was_told(again: W
 
 
 def preempt_training(workflow: Workflow, slurm: PrivateSlurm, config: dict[str, Any]) -> None:
-    """Train, and preempt that in its midst: queued again, it goes on from where it was told, as it saves nowhere else."""
+    """Train, and preempt that in its midst: it is queued again, and goes on from where it was told to stop."""
     log = workflow.directory / "results/small/logs/train_crosscoder/pair-l1-seed0.log"
     log.unlink()
     process = start(workflow, config)
