@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from private_slurm import PrivateSlurm
 from snakemake_executor_plugin_submitit.journal import Journal
 
@@ -30,6 +31,7 @@ class SmallWorkflow:
             shutil.chown(directory, user)
             self._python = _python_of_all()
             self.environment |= {"HOME": str(directory), "PYTHONPATH": os.pathsep.join(_packages())}
+            self._skip_unless_readable()
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start Snakemake and return its process; output and errors go to one pipe."""
@@ -45,6 +47,13 @@ class SmallWorkflow:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def _skip_unless_readable(self) -> None:
+        """Skip a test where the user may not read the packages, as in a checkout below root's home."""
+        command = ["sh", "-c", f"{self._python} -c 'import snakemake.cli, snakemake_executor_plugin_submitit'"]
+        done = subprocess.run(command, env=self.environment, user=self.user, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{self.user} cannot run Snakemake from this checkout: {done.stderr[-500:]}")
 
     def run(self, *arguments: str, status: int = 0) -> str:
         """Run Snakemake to its end, which is to be this, and return what it says."""
