@@ -34,7 +34,7 @@ class Workflow:
     def snakemake(self, *arguments: str, config: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
         """Run Snakemake with this or another configuration; output and errors together in `stdout`."""
         return subprocess.run(
-            self.command(*arguments, config=config),
+            ["python", *self.command(*arguments, config=config)[1:]],  # the first one in the path
             cwd=self.directory,
             env=self.whole_environment,
             stdout=subprocess.PIPE,

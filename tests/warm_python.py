@@ -1,6 +1,7 @@
-"""A `python` for the jobs of small workflows: it starts with the libraries imported, most of what such a job takes.
+"""A `python` for small workflows: it starts with the libraries imported, most of what a job of theirs takes.
 
-A server imports what the scripts import, and forks for each `python scripts/<name>.py`. The fork takes over the
+A server imports what Snakemake and the scripts import, and forks for each `python -m snakemake` and each
+`python scripts/<name>.py`. The fork takes over the
 arguments, directory, environment and open files of its caller, and runs the script. Whatever else is asked of this
 `python` goes to the real one. That scripts run in processes of their own is seen in the default experiment, in
 tests/cluster, and in workflows with an environment of their own, which libraries may read while they are imported.
@@ -33,7 +34,7 @@ SCRIPTS = ROOT / "scripts"
 
 CLIENT = """#!{python} -IS
 import os, sys
-if os.path.dirname(os.path.realpath((sys.argv + [""])[1])) != {scripts!r}:
+if sys.argv[1:3] != ["-m", "snakemake"] and os.path.dirname(os.path.realpath((sys.argv + [""])[1])) != {scripts!r}:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 import json, signal, socket
 connection = socket.socket(socket.AF_UNIX)
@@ -79,7 +80,8 @@ def import_libraries() -> None:
     for module in pkgutil.walk_packages(chronocoder.__path__, "chronocoder."):
         with suppress(ModuleNotFoundError):  # of what only GPUs need
             importlib.import_module(module.name)
-    importlib.import_module("transformers.models.gpt_neox.modeling_gpt_neox")
+    for name in ("transformers.models.gpt_neox.modeling_gpt_neox", "snakemake.cli"):
+        importlib.import_module(name)
 
 
 def next_request(listening: socket.socket) -> list[str]:
@@ -141,16 +143,21 @@ def main(address: str) -> None:
     sys.argv = next_request(listening)
     listening.close()
     torch.set_num_threads(1)  # tests run beside each other
-    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
     statuses: list[int] = []
     atexit.register(end_at_once, statuses)  # the first one is called last
-    statuses.append(run_script(sys.argv[0]))
+    statuses.append(run())
 
 
-def run_script(path: str) -> int:
-    """Run a script and return its exit status."""
+def run() -> int:
+    """Run the module or script that the command line names, and return its exit status."""
     try:
-        runpy.run_path(path, run_name="__main__")
+        if sys.argv[0] == "-m":
+            sys.argv = sys.argv[1:]
+            sys.path[0] = str(Path.cwd())
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+            runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         if isinstance(end.code, str):
             sys.stderr.write(f"{end.code}\n")

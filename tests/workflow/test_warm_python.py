@@ -19,7 +19,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{warm_path()}{os.pathsep}{os.environ['PATH']}"}
 
 
-@pytest.mark.parametrize("arguments", [[PLAN, "--help"], [PLAN], [PLAN, "nowhere.yaml"], ["-c", "exit('the end')"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[PLAN, "--help"], [PLAN], [PLAN, "nowhere.yaml"], ["-c", "exit('the end')"], ["-m", "snakemake", "--version"]],
+)
 def test_output_and_status_are_those_of_the_real_one(arguments: list[str], tmp_path: Path) -> None:
     real, warm = (
         subprocess.run([python, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True)
