@@ -11,7 +11,7 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-if "suites" not in config:
+if "suites" not in config and not workflow.overwrite_configfiles:
 
     configfile: "config.yaml"
 
@@ -48,3 +48,4 @@ rule all:
     default_target: True
     input:
         [path for suite in EXPERIMENT.suites for path in results_of_suite(suite)],
+        [stores_of_report(suite) for suite in EXPERIMENT.suites if EXPERIMENT.suites[suite].reported],

@@ -150,7 +150,7 @@ def make_suite(suite: Path, sentences: list[str], tasks: Mapping[str, list[Minim
         folded=False,
     )
     run = suite / COMPARISON / VARIANT / "seed0"
-    states = StateDirectory(run / "training_state", identity_of(config, origin))
+    states = StateDirectory(run / "training_state", identity_of(config, origin, 0))
     trained = train_crosscoder(config, source, states, run / "last_good_crosscoder", sizes.crosscoder.steps + 1)
     write_store(trained.history, run / "training.zarr", provenance(sizes.crosscoder, **trained.crosscoder.facts))
     trained.crosscoder.save(run / "crosscoder")

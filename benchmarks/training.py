@@ -1,9 +1,11 @@
 """Time a training step against the matrix products that a dense step cannot do without.
 
 The limit: five products of (tokens, n) with (n, latents), n = checkpoints times d_model: encode, decode, the gradient
-of the codes and those of both weights. All is measured in turn, round after round; ratios are of medians.
+of the codes and those of both weights. A step of batches that are dealt to parts stands beside the same step without.
+All is measured in turn, round after round; ratios are of medians.
 
     python benchmarks/training.py
+    python benchmarks/training.py --d-model 128 --checkpoints 2 --dictionary-size 512 --batch-tokens 1024
     python benchmarks/training.py --precision bfloat16      # on a GPU: products and steps in bfloat16
 """
 
@@ -49,18 +51,24 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=int, default=3)
     parser.add_argument("--dictionary-size", type=int, default=4096)
     parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--parts", type=int, default=8, help="that a batch is dealt to")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--variants", nargs="+", choices=list(OWN_SETTINGS), default=list(OWN_SETTINGS))
     arguments = parser.parse_args()
     device = Accelerator().device
     works = {"five products": five_products(arguments, device)}
-    works |= {variant: training_step(variant, arguments, device) for variant in arguments.variants}
+    parts = {variant: f"{variant}, {arguments.parts} parts" for variant in arguments.variants}
+    for variant, name in parts.items():
+        works[variant] = training_step(variant, arguments, device)
+        works[name] = training_step(variant, arguments, device, arguments.parts)
     medians = median_seconds(works, device, arguments.rounds)
     limit = medians["five products"]
     sys.stdout.write(f"{device}, {torch.get_num_threads()} threads, {vars(arguments)}\n")
     for name, median in medians.items():
-        sys.stdout.write(f"{name:14} {median * 1e3:9.1f} ms   five products / this = {limit / median:.2f}\n")
+        sys.stdout.write(f"{name:20} {median * 1e3:9.2f} ms   five products / this = {limit / median:.2f}\n")
+    for variant, name in parts.items():
+        sys.stdout.write(f"{name} / none = {medians[name] / medians[variant]:.2f}\n")
 
 
 def median_seconds(
@@ -115,9 +123,11 @@ def five_products(arguments: argparse.Namespace, device: torch.device) -> Callab
     return work
 
 
-def training_step(variant: str, arguments: argparse.Namespace, device: torch.device) -> Callable[[], None]:
+def training_step(
+    variant: str, arguments: argparse.Namespace, device: torch.device, parts: int = 0
+) -> Callable[[], None]:
     """Return a whole step of the real trainer: losses, gradients, clipping, Adam; on activations of rank 256."""
-    trainer = make_trainer(variant, arguments)
+    trainer = make_trainer(variant, arguments, parts)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(arguments.batch_tokens, 256, generator=generator)
     mixing = torch.randn(256, arguments.checkpoints * arguments.d_model, generator=generator) / 16
@@ -125,12 +135,12 @@ def training_step(variant: str, arguments: argparse.Namespace, device: torch.dev
     return lambda: trainer.train_step(Stored(x, None), RESCUE)
 
 
-def make_trainer(variant: str, arguments: argparse.Namespace) -> Trainer:
-    """Return the real trainer, on the GPU where there is one."""
+def make_trainer(variant: str, arguments: argparse.Namespace, parts: int = 0) -> Trainer:
+    """Return the real trainer, on the GPU where there is one, of batches dealt to so many parts."""
     settings, width = settings_of(variant, arguments), arguments.d_model
     revisions = tuple(str(number) for number in range(arguments.checkpoints))
     config = CrosscoderConfig("bench", "all", variant, revisions, "none", width, settings, 0, (), False)
-    return Trainer(config, Shape(arguments.checkpoints, width), Team(), Accelerator())
+    return Trainer(config, Shape(arguments.checkpoints, width), Team(parts=parts), Accelerator())
 
 
 def settings_of(variant: str, arguments: argparse.Namespace) -> CrosscoderSettings:

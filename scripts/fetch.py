@@ -10,6 +10,7 @@ from chronocoder.config import load_experiment
 from chronocoder.errors import ConfigError
 from chronocoder.plan.downloads import downloads_of, priced
 from chronocoder.plan.text import downloads_text
+from chronocoder.suites.inputs import check_inputs
 
 SNAKEFILE = Path(__file__).resolve().parents[1] / "Snakefile"
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--cores", default="4", help="downloads at once (default: 4)")
     arguments = parser.parse_args()
     experiment = load_experiment(arguments.config)
+    check_inputs(experiment)
     downloads = priced(experiment, downloads_of(experiment))
     sys.stdout.write(downloads_text(downloads))
     sys.stdout.flush()

@@ -36,9 +36,16 @@ def main() -> None:
     streaming.add_argument("--corpus", type=Path, help="store of the training text")
     streaming.add_argument("--site", help="for instance residual.2")
     add_loading(parser)
-    running = parser.add_argument_group("running", "what does not change the crosscoder")
+    running = parser.add_argument_group("running", "what changes the crosscoder by rounding only")
     running.add_argument("--processes", type=int, default=1, help="processes to train on, over all machines; one a GPU")
     running.add_argument("--dictionary-shards", type=int, default=1, help="parts that the dictionary is cut into")
+    running.add_argument(
+        "--parts",
+        type=int,
+        default=8,
+        help="parts that each batch is dealt to, so that the crosscoder is the same to the last bit for any number of"
+        " processes that divides it; 0: none, and rounding depends on the number of processes",
+    )
     running.add_argument("--save-every", type=int, default=1000, help="steps from one saved state to the next")
     running.add_argument(
         "--machines",
@@ -57,6 +64,11 @@ def main() -> None:
     for name in ("processes", "dictionary_shards", "save_every", "machines"):
         if getattr(arguments, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(arguments, name)} is below 1; give 1 or more")
+    if arguments.parts < 0 or arguments.parts % arguments.processes:
+        raise ConfigError(
+            f"--processes {arguments.processes} does not divide --parts {arguments.parts}; change one of them, or give"
+            " --parts 0"
+        )
     if arguments.activations and arguments.checkpoints:
         raise ConfigError("--activations and --checkpoints are both given; give one of them")
     if not arguments.activations:
@@ -98,11 +110,12 @@ def main() -> None:
         folded=False,
         unequal_widths=source.widths if len(set(source.widths)) > 1 else (),
     )
-    states = StateDirectory(arguments.crosscoder.with_name("training_state"), identity_of(config, origin))
+    shards, parts = arguments.dictionary_shards, arguments.parts
+    states = StateDirectory(arguments.crosscoder.with_name("training_state"), identity_of(config, origin, parts))
     rescue = arguments.crosscoder.with_name("last_good_crosscoder")
-    trained = train_crosscoder(config, source, states, rescue, arguments.save_every, arguments.dictionary_shards)
+    trained = train_crosscoder(config, source, states, rescue, arguments.save_every, shards, parts)
     if PartialState().is_main_process:
-        facts = {**trained.crosscoder.facts, "processes": PartialState().num_processes}
+        facts = {**trained.crosscoder.facts, "processes": PartialState().num_processes, "parts": parts}
         write_store(trained.history, arguments.history, provenance(settings, **facts))
         trained.crosscoder.save(arguments.crosscoder)
         states.remove()

@@ -13,12 +13,14 @@ from chronocoder.variants import VARIANTS
 from on_gpu.measured import Budget, Row, Setting
 from on_gpu.memory import begin_peak, memory_row, peak_bytes
 
+PARTS = 8
+"""That batches are dealt to by default, so that any number of processes trains the same."""
 TARGET = 0.5
 """Of the measured peak, for a step of a dense variant."""
 
 
 def measure(setting: Setting, budget: Budget) -> Iterator[Row]:
-    """Yield the measured peak, the five products, and each variant's step and memory."""
+    """Yield the measured peak, the five products, and each variant's step, its cost with parts, and its memory."""
     device, arguments = default_device(), setting.arguments(default_device().type)
     shares = budget.shares(2 + len(OWN_SETTINGS))
     peak = peak_flops(setting, next(shares))
@@ -33,12 +35,16 @@ def measure(setting: Setting, budget: Budget) -> Iterator[Row]:
         step = training_step(variant, arguments, device)
         medians = median_seconds({**products, "step": step}, device, setting.rounds, share.ends)
         used = peak_bytes() - held
-        del step
+        dealt = {"step": step, "dealt": training_step(variant, arguments, device, PARTS)}
+        of_parts = median_seconds(dealt, device, setting.rounds, share.ends)
+        del step, dealt
         if VARIANTS[variant].cost.sparse:
             against, ratio, target = "five products", medians["products"] / medians["step"], None
         else:
             against, ratio, target = "five products at the peak", flops / peak / medians["step"], TARGET
         yield Row(f"step, {variant}", 1e3 * medians["step"], "ms", against, ratio, None if setting.reduced else target)
+        ratio = of_parts["step"] / of_parts["dealt"]
+        yield Row(f"step of {PARTS} parts, {variant}", 1e3 * of_parts["dealt"], "ms", "the step without", ratio)
         yield memory_row(f"memory of a step, {variant}", used, step_bytes(settings, TrainingSettings(), shape))
 
 

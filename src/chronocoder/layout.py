@@ -33,8 +33,8 @@ class Layout:
 
     @property
     def checked(self) -> str:
-        """What the checkpoints are that read a suite's tokens, once they have been found to share their tokenizer."""
-        return f"{self.suite}/checkpoints.yaml"
+        """What a checkpoint is that reads a suite's tokens, once it has been found to share their tokenizer."""
+        return f"{self.suite}/checked/{{revision}}.yaml"
 
     @property
     def lock(self) -> str:

@@ -13,6 +13,7 @@ from small_workflow import SmallWorkflow
 from experiments import NURSERY, ROOT, Workflow
 
 PROFILE = ("--profile", str(ROOT / "slurm"), "--seconds-between-status-checks", "1", "--latency-wait", "5")
+USER = "nobody"  # an ordinary user, whom SLURM does not show everything as it does root
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +42,7 @@ def cluster(slurm: PrivateSlurm) -> Iterator[PrivateSlurm]:
     slurm.wait_idle()
     yield slurm
     slurm.run("scancel", "--user=root")
+    slurm.run("scancel", f"--user={USER}")
     slurm.wait_idle()
 
 
@@ -60,3 +62,10 @@ def embedded(slurm: PrivateSlurm, tmp_path_factory: pytest.TempPathFactory) -> W
 def small(cluster: PrivateSlurm, tmp_path: Path) -> Callable[[str], SmallWorkflow]:
     """Return a function that makes a workflow of its own from a Snakefile's text."""
     return lambda text: SmallWorkflow(tmp_path, text, cluster)
+
+
+@pytest.fixture
+def ordinary(cluster: PrivateSlurm) -> Iterator[Callable[[str], SmallWorkflow]]:
+    """Return a function that makes a workflow of an ordinary user from a Snakefile's text."""
+    with tempfile.TemporaryDirectory(prefix="workflow-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        yield lambda text: SmallWorkflow(Path(directory), text, cluster, USER)

@@ -1,9 +1,10 @@
 """A private SLURM for tests: real daemons of its own on one machine, with everything in one directory.
 
 It has a controller, accounting in a database of its own, and virtual nodes whose CPUs, memory and GPUs are only
-claimed: a GPU is a dummy device. There are two partitions over the same nodes, and jobs in `urgent` preempt those in
-`main`. It neither uses nor disturbs a SLURM that the machine may have, and needs no systemd and no control groups, but
-root, because SLURM's daemons start jobs as their users.
+claimed: a GPU is a dummy device. There are three partitions over the same nodes: jobs in `urgent` preempt those in
+`main`, and `hidden` is shown to those who ask for all. Every user of the machine can submit jobs. It neither uses nor
+disturbs a SLURM that the machine may have, and needs no systemd and no control groups, but root, because SLURM's
+daemons start jobs as their users.
 """
 
 import os
@@ -44,6 +45,8 @@ LONGEST_SOCKET = 107  # bytes that the path of a Unix socket may have
 LOG_TAIL = 2000  # characters
 WORKING = ("idle", "mixed", "allocated")
 CGROUPS_CAN_BE_OFF = (24, 5)  # the version since which cgroup.conf can turn control groups off
+
+GPUS = ("a100", "1g.5gb")  # a GPU and a slice of one
 
 # cred_expire is how long a requeued job waits before it may start again: 120 s unless told, and 5 s is the least that
 # SLURM takes. MessageTimeout and SlurmdTimeout make a dead node known within about 15 s.
@@ -100,10 +103,11 @@ ReturnToService=2
 {node_lines}
 PartitionName=main Nodes={nodes} Default=YES State=UP MaxTime=UNLIMITED PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
 PartitionName=urgent Nodes={nodes} State=UP MaxTime=UNLIMITED PriorityTier=2 PreemptMode=OFF
+PartitionName=hidden Nodes={nodes} Hidden=YES State=UP MaxTime=UNLIMITED PriorityTier=1 PreemptMode=OFF
 """
 NODE_LINE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory={memory}"
-    " Gres=gpu:{gpus} State=UNKNOWN"
+    " Gres={gres} State=UNKNOWN"
 )
 SLURMDBD_CONF = """\
 AuthType=auth/munge
@@ -124,8 +128,18 @@ LogFile={directory}/slurmdbd.log
 class PrivateSlurm:
     """A SLURM that exists while this context is open."""
 
-    def __init__(self, directory: Path, nodes: int = 2, gpus: int = 2, cpus: int = 8, memory_mb: int = 64000) -> None:
-        """Describe a SLURM with everything in this directory, whose path must be short because sockets lie in it."""
+    def __init__(
+        self, directory: Path, nodes: int = 2, gpus: tuple[str, ...] = GPUS, cpus: int = 8, memory_mb: int = 64000
+    ) -> None:
+        """Describe a SLURM with everything in this directory, whose path must be short because sockets lie in it.
+
+        Args:
+            directory: for all files.
+            nodes: how many.
+            gpus: the type of each GPU of a node.
+            cpus: of each node.
+            memory_mb: memory of each node in MB.
+        """
         self.directory = directory.resolve()
         self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
         self.gpus, self.cpus, self.memory_mb = gpus, cpus, memory_mb
@@ -179,8 +193,9 @@ class PrivateSlurm:
         self.wait_until(lambda: all(self.node_state(node) == "idle" for node in self.nodes), "nodes are idle", seconds)
 
     def node_state(self, name: str) -> str:
-        """Return a node's state as sinfo gives it: "idle", "mixed", "down", with "*" behind if it does not respond."""
-        return self.run("sinfo", "--noheader", f"--nodes={name}", "--partition=main", "--format=%T").strip()
+        """Return a node's state: "idle", "mixed", "down", with "*" behind if it does not respond, or "idle+drain"."""
+        # not as sinfo has it, which may take a node for busy that became idle while the controller was restarted
+        return self._fact_of_node(name, "State").lower()
 
     def job_state(self, job: str) -> str:
         """Return a job's state as the controller has it now, such as "RUNNING"."""
@@ -199,6 +214,17 @@ class PrivateSlurm:
         self._start_slurmd(name)
         self.wait_until(lambda: self._registered(name) != before and self._works(name), f"{name} is back")
 
+    def stop_controller(self) -> None:
+        """End the controller, as for a restart; the jobs that run go on."""
+        daemon = self._daemons.pop("slurmctld")
+        daemon.terminate()
+        daemon.wait()
+
+    def start_controller(self) -> None:
+        """Start the controller, again from the state in which it was, and wait until it answers."""
+        self._start_daemon("slurmctld", "slurmctld", "-D")
+        self.wait_until(lambda: self._answers("slurmctld", "sinfo"), "slurmctld answers")
+
     def _start(self) -> None:
         if missing := self.missing():
             raise RuntimeError(f"SLURM cannot be started, for want of: {', '.join(missing)}")
@@ -209,18 +235,19 @@ class PrivateSlurm:
         self._start_munged()
         self._start_database()
         self._start_accounting()
-        self._start_daemon("slurmctld", "slurmctld", "-D")
-        self.wait_until(lambda: self._answers("slurmctld", "sinfo"), "slurmctld answers")
+        self.start_controller()
         for node in self.nodes:
             self._start_slurmd(node)
         self.wait_idle()
         self.wait_until(lambda: self._answers("slurmdbd", "sacct"), "sacct answers")
 
     def _configure(self) -> None:
+        self.directory.chmod(0o711)  # users other than root read slurm.conf in it
         names = ["slurmctld", "slurmdbd", *self.nodes]
         self._ports = dict(zip(names, _free_ports(len(names)), strict=True))
         host = socket.gethostname().split(".")[0]
-        shape = {"host": host, "cpus": self.cpus, "memory": self.memory_mb, "gpus": self.gpus}
+        shape = {"host": host, "cpus": self.cpus, "memory": self.memory_mb}
+        shape["gres"] = ",".join(f"gpu:{kind}:{self.gpus.count(kind)}" for kind in dict.fromkeys(self.gpus)) or "gpu:0"
         lines = [NODE_LINE.format(name=name, port=self._ports[name], **shape) for name in self.nodes]
         values = {
             "directory": self.directory,
@@ -234,7 +261,8 @@ class PrivateSlurm:
         self._write("slurmdbd.conf", SLURMDBD_CONF.format(**values))
         plugin = "disabled" if self._version() >= CGROUPS_CAN_BE_OFF else "cgroup/v1"
         self._write("cgroup.conf", f"CgroupPlugin={plugin}\n")
-        self._write("gres.conf", "".join(f"Name=gpu File={self._dummy_gpu(number)}\n" for number in range(self.gpus)))
+        gpus = (f"Name=gpu Type={kind} File={self._dummy_gpu(number)}\n" for number, kind in enumerate(self.gpus))
+        self._write("gres.conf", "".join(gpus))
 
     def _version(self) -> tuple[int, int]:
         text = self.run("slurmd", "-V")
@@ -250,7 +278,7 @@ class PrivateSlurm:
 
     def _write(self, name: str, text: str) -> None:
         path = self.directory / name
-        path.touch(mode=0o600)  # which slurmdbd insists on
+        path.touch(mode=0o600 if name == "slurmdbd.conf" else 0o644)  # which slurmdbd insists on
         path.write_text(text)
 
     def _start_munged(self) -> None:
@@ -317,12 +345,15 @@ class PrivateSlurm:
             return probe.connect_ex(("127.0.0.1", self._ports[daemon])) == 0
 
     def _registered(self, name: str) -> str:
-        found = re.search(r"SlurmdStartTime=(\S+)", self.run("scontrol", "show", "node", name))
+        return self._fact_of_node(name, "SlurmdStartTime")
+
+    def _fact_of_node(self, name: str, fact: str) -> str:
+        found = re.search(rf"\b{fact}=(\S+)", self.run("scontrol", "show", "node", name))
         return found[1] if found else ""
 
     def _works(self, name: str) -> bool:
         state = self.node_state(name)
-        if state.startswith("drain"):
+        if "drain" in state:
             self.run("scontrol", "update", f"nodename={name}", "state=resume")
         return state in WORKING
 

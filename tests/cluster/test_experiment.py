@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -77,20 +78,34 @@ def test_preempted_training_ends_in_the_same_weights(again: Workflow, slurm: Pri
     result = undisturbed.snakemake("--force", CROSSCODER, config=config)
     assert result.returncode == 0, result.stdout
     expected = weights(again)
-    log = again.directory / "results/small/logs/train_crosscoder/pair-l1-seed0.log"
+    preempt_training(again, slurm, config)
+    for name, value in weights(again).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_preempted_training_on_two_nodes_goes_on_from_where_it_was_told(again: Workflow, slurm: PrivateSlurm) -> None:
+    config = again.changed("variants.l1.steps", 40)
+    config["variants"]["l1"]["dictionary_size"] = 30_000  # so that no step, nor saving, is over before a kill
+    config["training"] = {"processes": 2, "nodes": 2, "save_every": 1_000_000}
+    preempt_training(again, slurm, config)
+    assert len(weights(again)) > 0
+
+
+def preempt_training(workflow: Workflow, slurm: PrivateSlurm, config: dict[str, Any]) -> None:
+    """Train, and preempt that in its midst: it is queued again, and goes on from where it was told to stop."""
+    log = workflow.directory / "results/small/logs/train_crosscoder/pair-l1-seed0.log"
     log.unlink()
-    process = start(again, config)
-    slurm.wait_until(lambda: log.exists() and "/4000" in log.read_text(), "training has begun", 60)
+    process = start(workflow, config)
+    slurm.wait_until(lambda: log.exists() and "train:" in log.read_text(), "training has begun", 60)
     whole = ("--nodes=2", "--ntasks-per-node=1", f"--cpus-per-task={slurm.cpus}", "--output=/dev/null")
     slurm.run("sbatch", "--partition=urgent", *whole, "--wrap=true")
     said, _ = process.communicate(timeout=200)
     assert process.returncode == 0, said
-    number = [row[0] for row in accounted(again, slurm, "JobID", "JobName") if row[1] == "train_crosscoder"][-1]
+    number = [row[0] for row in accounted(workflow, slurm, "JobID", "JobName") if row[1] == "train_crosscoder"][-1]
     runs = slurm.run("sacct", "--duplicates", "--allocations", "--noheader", f"--jobs={number}", "--format=State")
     assert runs.split() == ["PREEMPTED", "COMPLETED"]
-    assert "going on after step" in log.read_text()
-    for name, value in weights(again).items():
-        assert torch.equal(value, expected[name]), name
+    (step,) = set(re.findall(r"going on after step (\d+)", log.read_text()))
+    assert int(step) > 0
 
 
 def start(workflow: Workflow, config: dict[str, Any]) -> "subprocess.Popen[str]":

@@ -81,7 +81,7 @@ def test_kills_a_job_above_its_memory(cluster: PrivateSlurm, tmp_path: Path) -> 
 
 
 def test_leaves_no_process(slurm: PrivateSlurm, short_path: Path) -> None:
-    with PrivateSlurm(short_path, nodes=1, gpus=0) as other:
+    with PrivateSlurm(short_path, nodes=1, gpus=()) as other:
         job = submit(other, short_path, "setsid sleep 600 & srun sleep 600")
         wait_state(other, job, "RUNNING")
         assert processes_of(str(short_path))

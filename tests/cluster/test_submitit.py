@@ -1,6 +1,5 @@
 """The executor on a real SLURM: arrays, packs, restarts, failures."""
 
-import os
 import re
 import signal
 import subprocess
@@ -249,7 +248,7 @@ def test_a_cancelled_job_is_a_failure_that_says_so(small: Small, cluster: Privat
     assert re.search(r"Job \d+ was cancelled, by you or by the site", said)
 
 
-def test_works_without_accounting_and_says_so_once(small: Small) -> None:
+def test_what_ended_a_job_is_known_without_accounting(small: Small) -> None:
     workflow = small(
         """
 rule all:
@@ -262,10 +261,10 @@ rule bad:
     shell: "kill -9 $PPID; kill -9 $(ps -o ppid= -p $PPID)"
 """
     )
-    _replace(workflow, "sacct", "echo 'accounting is disabled' >&2; exit 1")
+    workflow.replace("sacct", "echo 'accounting is disabled' >&2; exit 1")
     said = workflow.run("--keep-going", status=1)
     assert (workflow.directory / "good").exists()
-    assert said.count("no accounting (sacct: accounting is disabled)") == 1
+    assert re.search(r"Job \d+ was ended by the scheduler \(FAILED\)", said), said
 
 
 def test_a_scheduler_that_refuses_is_quoted(small: Small) -> None:
@@ -275,21 +274,11 @@ def test_a_scheduler_that_refuses_is_quoted(small: Small) -> None:
     assert "invalid partition specified: unheard" in said
 
 
-def _replace(workflow: SmallWorkflow, program: str, script: str) -> None:
-    """Put a script before a program of SLURM."""
-    directory = workflow.directory / "bin"
-    directory.mkdir(exist_ok=True)
-    (directory / program).write_text(f"#!/bin/sh\n{script}\n")
-    (directory / program).chmod(0o755)
-    if not workflow.environment["PATH"].startswith(str(directory)):
-        workflow.environment["PATH"] = f"{directory}{os.pathsep}{workflow.environment['PATH']}"
-
-
 def _counted(workflow: SmallWorkflow) -> Path:
     """Have each call of SLURM's commands noted in a file."""
     calls = workflow.directory / "calls"
     for program in ("sbatch", "sacct", "squeue", "scancel", "scontrol"):
-        _replace(workflow, program, f'echo {program} >> {calls}; PATH=${{PATH#*:}} exec {program} "$@"')
+        workflow.replace(program, f'echo {program} >> {calls}; PATH=${{PATH#*:}} exec {program} "$@"')
     return calls
 
 
@@ -297,3 +286,79 @@ def _seconds(workflow: SmallWorkflow) -> float:
     """Return how long the jobs of a workflow took from first to last."""
     times = [(workflow.directory / "out" / str(number)).stat().st_mtime for number in range(200)]
     return max(times) - min(times)
+
+
+def test_types_of_gpus_slices_and_tasks_are_those_of_slurm(small: Small) -> None:
+    workflow = small(
+        """
+rule all:
+    input: "typed", "slice", "model", "ranks"
+rule typed:
+    output: "typed"
+    resources: gpus="a100:1,1g.5gb:1", extra="wckey='of a course' nice=1"
+    shell: "echo $CUDA_VISIBLE_DEVICES > {output}"
+rule slice:
+    output: "slice"
+    resources: gres="gpu:1g.5gb:1"
+    shell: "echo $CUDA_VISIBLE_DEVICES > {output}"
+rule model:
+    output: "model"
+    resources: gpu_model="a100", gpu=1
+    shell: "echo $CUDA_VISIBLE_DEVICES > {output}"
+rule ranks:
+    output: "ranks"
+    threads: 2
+    resources: tasks=4, nodes=2
+    shell: "echo once >> runs; srun -n {resources.tasks} bash -c 'echo $SLURMD_NODENAME $SLURM_PROCID' > {output}"
+"""
+    )
+    workflow.run()
+    assert [workflow.lines(name) for name in ("typed", "slice", "model")] == [["0,1"], ["1"], ["0"]]
+    ranks = sorted(line.split() for line in workflow.lines("ranks"))
+    assert Counter(node for node, _ in ranks) == {"node1": 2, "node2": 2}
+    assert sorted(rank for _, rank in ranks) == ["0", "1", "2", "3"]
+    assert workflow.lines("runs") == ["once"]
+    assert ["ranks", "8"] in workflow.jobs("JobName", "AllocCPUS")
+
+
+def test_what_can_never_start_fails_and_what_waits_for_a_drained_node_does_not(
+    ordinary: Small, cluster: PrivateSlurm
+) -> None:
+    workflow = ordinary(
+        """
+rule all:
+    input: "large", "huge", "wide"
+rule large:
+    output: "large"
+    resources: cpus=40
+    shell: "touch {output}"
+rule huge:
+    output: "huge"
+    resources: mem_mb=100000000
+    shell: "touch {output}"
+rule wide:
+    output: "wide"
+    resources: nodes=2
+    shell: "touch {output}"
+"""
+    )
+    cluster.run("scontrol", "update", "nodename=node2", "state=drain", "reason=test")
+    process = workflow.start("--keep-going", "--submitit-pending-grace", "2")
+    states: dict[str, str] = {}
+
+    def is_given_up() -> bool:
+        states.update(tuple(row) for row in workflow.jobs("JobName", "State"))
+        return states.get("large", "").startswith("CANCELLED")
+
+    cluster.wait_until(is_given_up, "the job that can never start is cancelled")
+    assert states["wide"] == "PENDING"
+    cluster.run("scontrol", "update", "nodename=node2", "state=resume")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    text = " ".join(said.split())
+    beyond = "it asks for more than partition main has"
+    assert f"can never start, and was cancelled: PartitionConfig: {beyond}: cpus=40 (at most 8); lower that" in text
+    assert "1 pending: PartitionConfig, can never start" in text or "1: PartitionConfig, can never start" in text
+    assert "It could not be submitted: " in text
+    assert f"{beyond}: mem_mb=100000000 (at most 64000); lower that, or choose another partition" in text
+    assert (workflow.directory / "wide").exists()

@@ -171,8 +171,8 @@ def test_threads_read_and_cut_the_same_batches(rows: int, processes: int) -> Non
     expected = taken(shuffled_batches(RandomSource(rows), 29, 3, buffer_tokens=60, processes=processes), 28)
     with ThreadPoolExecutor(3) as pool:
         groups = loader._filled_groups(source, order, 0, threading.Event(), pool)
-        batches = islice(loader._batches(source, groups, 29, 0, pool, pinned=False), 28)
-        found = [batch.values[:, 0, 0].int().tolist() for batch in batches]
+        batches = islice(loader._batches(source, groups, order, 29, 0, pool, pinned=False), 28)
+        found = [batch.values[:, 0, 0].int().tolist() for batch, _ in batches]
         source._failing = 2
         with pytest.raises(StoreError, match="piece 2 is damaged"):
             source.read_pieces(range(6), empty_stored(60, 2, 1, "float32"), pool=pool)
@@ -230,6 +230,42 @@ def test_processes_share_the_batches_of_one_and_read_their_own_pieces_only(proce
             if group.stop == 203:
                 break
     assert first_epoch == Counter(range(order.pieces)), "a piece is read by no process or by several"
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_parts_of_a_batch_do_not_depend_on_the_number_of_processes(processes: int) -> None:
+    """A part is what one of as many processes as parts would have; each process has its parts one after the other."""
+    whole = [
+        taken(shuffled_batches(RandomSource(203), 29, 3, buffer_tokens=60, rank=part, processes=4), 28)
+        for part in range(4)
+    ]
+    sizes = [[len(part[number]) for part in whole] for number in range(28)]
+    shares = np.array_split(range(4), processes)
+    for rank, own in enumerate(shares):
+        options = {"buffer_tokens": 60, "rank": rank, "processes": processes, "parts": 4}
+        found = taken(shuffled_batches(RandomSource(203), 29, 3, **options), 28)
+        assert found == [[row for part in own for row in whole[part][number]] for number in range(28)]
+        batches = shuffled_batches(RandomSource(203), 29, 3, first_batch=2, **options)
+        for number in range(2, 12):
+            next(batches)
+            assert batches.part_sizes == sizes[number]
+        batches.close()
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_pieces_of_different_parts_are_not_read_together(processes: int) -> None:
+    """What models compute from may depend on what else they are given."""
+    together = set()
+    for rank in range(processes):
+        source = RandomSource(203)
+        source.pieces_at_once = 3
+        monitored = source.read_together
+        source.read_together = lambda numbers, into, read=monitored: (together.add(tuple(numbers)), read(numbers, into))
+        order = RowOrder(203, 10, 3, 1000, rank, processes, 4)
+        next(loader._filled_groups(source, order, 0, threading.Event(), None))
+    pieces = RowOrder(203, 10, 3, 1000).epoch_pieces(0).tolist()
+    parts = [pieces[part::4] for part in range(4)]
+    assert together == {tuple(part[first : first + 3]) for part in parts for first in range(0, len(part), 3)}
 
 
 def test_an_epoch_holds_every_row_once_and_seeds_and_epochs_differ() -> None:
@@ -330,7 +366,7 @@ def test_samples_are_the_same_for_every_number_of_processes(processes: int, toke
     parts = [
         block[:, 0, 0].int().tolist()
         for rank in range(processes)
-        for block in sampled_blocks(RandomSource(203), tokens, 3, rank=rank, processes=processes)
+        for block in sampled_blocks(RandomSource(203), tokens, 3, part=rank, parts=processes)
     ]
     found = sorted(row for part in parts for row in part)
     pieces = np.random.default_rng([3, 0]).permutation(21)

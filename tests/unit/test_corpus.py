@@ -674,8 +674,6 @@ WRONG: dict[str, tuple[str, bytes, Mapping[str, Any], str]] = {
         {"source_field": "site"},
         r"a\.txt, line 1: plain text has no 'site'; give corpus\.source instead of source_field",
     ),
-    "bytes": ("a.txt", b"x\n\xff\n", {}, r"a\.txt, line 2: is no UTF-8 text \(.*\); save the file as UTF-8"),
-    "bytes of JSON": ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}\n', {}, r"a\.jsonl, line 2: is no UTF-8 text"),
     "surrogate": ("a.jsonl", b'{"text": "\\ud800"}\n', {}, r"a\.jsonl, line 1: holds half a surrogate pair"),
     "gz": (
         "a.txt.gz",

@@ -127,6 +127,7 @@ def local_experiment(directory: Path) -> Experiment:
     for number, name in enumerate(("early", "late")):
         (directory / name).mkdir()
         (directory / name / "config.json").write_text(json.dumps(LLAMA))
+        (directory / name / "model.safetensors").write_text("weights")
         checkpoints[name] = {"path": str(directory / name), "tokens_seen": number}
     return blimp_experiment({"kind": "local", "checkpoints": checkpoints}, directory)
 
@@ -360,7 +361,7 @@ def test_target_shows_why_it_fails(tmp_path: Path) -> None:
     experiment = local_experiment(tmp_path)
     (tmp_path / "early/config.json").unlink()
     output = snakemake(tmp_path, experiment, "plan")
-    assert "suites.llama.source, checkpoint 'early': no readable" in output
+    assert "suites.llama.source.checkpoints.early.path" in output and "its config.json: there is no such file" in output
 
 
 def write_activations(path: Path, rows: int, width: int, corpus: TextCorpus, stored_format: StoredFormat) -> None:
@@ -467,6 +468,10 @@ def test_shards_divide_weights_and_streaming_adds_models() -> None:
     assert one == 20 * parameters + 4 * 64 * (4.1 * 24 + 12 * 16)
     two, _ = memory_of(TrainingSettings(processes=2, dictionary_shards=2), True)
     assert two == 20 * parameters / 2 + 4 * 64 * (4.1 * 24 / 2 + 12 * 16)
+    halves = TrainingSettings(processes=2, parts=0)
+    alone, dealt = (memory_of(halves.model_copy(update={"parts": parts}), True)[0] for parts in (0, 8))
+    assert alone == 20 * parameters + 4 * 32 * (4.1 * 24 + 12 * 16)
+    assert dealt - alone == 8 * (64 * 16 + parameters / 2 + 32 * 24)
     streaming, _ = memory_of(TrainingSettings(activations="streaming"), True)
     assert streaming == one + 2 * 4 * SMALL.parameters + pass_bytes(SMALL, 50)
     assert pass_bytes(SMALL, 50) == 50 * 4 * (8 * 8 + 3 * 32)

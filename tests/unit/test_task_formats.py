@@ -359,17 +359,6 @@ TABLE = {"kind": "table", "columns": {"good": "good", "bad": "bad", "condition":
             r"a\.xlsx: no table has the ending '\.xlsx'; give a file in \.jsonl, \.json, \.csv, \.tsv,"
             r" \.parquet, or correct the task's kind",
         ),
-        (
-            "a.jsonl",
-            b'\n{"good": "\xe9 b"}',
-            r"a\.jsonl, line 2: is no UTF-8 text \(.*0xe9.*\); save the file as UTF-8, or give it the"
-            r" ending of its format",
-        ),
-        (
-            "a.csv",
-            "good,bad".encode("utf-16"),
-            r"a\.csv, line 1: is no UTF-8 text \(.*0xff.*\); save the file as UTF-8",
-        ),
         ("a.jsonl", b"", r"a\.jsonl: holds no pairs; give a table with a pair in each row"),
         ("a.jsonl", b" \n\n", r"a\.jsonl: holds no pairs"),
         ("a.csv", b"", r"a\.csv: holds no pairs"),

@@ -30,9 +30,9 @@ from chronocoder.suites.agreement import (
 from chronocoder.suites.nursery.tokenizer import train_tokenizer
 from chronocoder.suites.tokenizer_files import copy_tokenizer
 from chronocoder.suites.tokenizers import load_tokenizer
-from experiments import ROOT, Workflow
+from experiments import ROOT
 
-SCRIPT, CHECK, PLAN = (ROOT / f"scripts/{name}.py" for name in ("harvest_activations", "check_checkpoints", "plan"))
+SCRIPT, CHECK, PLAN = (ROOT / f"scripts/{name}.py" for name in ("harvest_activations", "check_checkpoint", "plan"))
 
 
 @pytest.fixture
@@ -212,27 +212,6 @@ def experiment_of(**suites: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_sites_and_sequences_that_a_local_model_does_not_have_are_refused_before_anything_runs(saved: Path) -> None:
-    file = saved / "same/config.json"
-    own = local_suite(saved, ["corpus", "same"], pair=["corpus", "same"])
-    for changed, message in (
-        (
-            {"num_hidden_layers": 1},
-            r"suites\.own: site 'residual\.1' is outside the model: it has blocks 0 to 0 \(.*same/",
-        ),
-        ({"n_layer": 1}, r"suites\.own: site 'residual\.1' is outside the model"),
-        (
-            {"n_positions": 7},
-            r"suites\.own\.corpus\.sequence_length 8: .*same/config\.json has n_positions 7; lower it",
-        ),
-    ):
-        file.write_text(json.dumps(changed))
-        with pytest.raises(ConfigError, match=message):
-            check_local_checkpoints(parse_experiment(experiment_of(own=own), "test"))
-    file.write_text(json.dumps({"num_hidden_layers": 2, "n_positions": 8}))
-    check_local_checkpoints(parse_experiment(experiment_of(own=own), "test"))
-
-
 def test_local_checkpoints_are_checked_before_anything_runs(saved: Path) -> None:
     whole = experiment_of(
         own=local_suite(saved, ["corpus", "same"], pair=["corpus", "same"], twins=["same", "same@twin"]),
@@ -248,40 +227,34 @@ def test_local_checkpoints_are_checked_before_anything_runs(saved: Path) -> None
     path.write_text(yaml.safe_dump(whole))
     result = subprocess.run([sys.executable, str(PLAN), str(path)], capture_output=True, text=True)
     assert result.returncode == 1 and "suites.own.source.checkpoints.other: " in result.stderr
-    workflow = Workflow(saved, whole).snakemake("--dry-run")
-    assert workflow.returncode == 1 and "suites.own.source.checkpoints.other: " in workflow.stdout
 
 
-def test_a_job_checks_and_lists_downloaded_checkpoints(saved: Path) -> None:
+def test_a_job_checks_and_describes_a_downloaded_checkpoint(saved: Path) -> None:
     tiny_model("gpt_neox").to(torch.bfloat16).save_pretrained(saved / "corpus")
     tiny_model("llama").save_pretrained(saved / "same")
-    (saved / "corpus/commit.json").write_text('{"commit": "abc"}')
-    command = [sys.executable, str(CHECK), "--tokenizer", str(saved / "corpus"), "--output", str(saved / "found.yaml")]
+    (saved / "corpus/commit.json").write_text('{"commit": "abc", "weights": "w"}')
 
-    def check(*names: str) -> subprocess.CompletedProcess[str]:
-        paths = [str(saved / name) for name in names]
-        given = [*command, "--revisions", *names, "--checkpoints", *paths]
-        return subprocess.run(given, capture_output=True, text=True)
+    def check(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(CHECK), "--revision", name, "--checkpoint", str(saved / name), "--others"]
+        command += [str(saved / "corpus"), str(saved / "not_there_yet"), "--tokenizer", str(saved / "corpus")]
+        return subprocess.run([*command, "--output", str(saved / "found.yaml")], capture_output=True, text=True)
 
-    result = check("corpus", "same")
+    def found() -> dict[str, Any]:
+        described: dict[str, Any] = yaml.safe_load((saved / "found.yaml").read_text())
+        return described
+
+    result = check("corpus")
     assert result.returncode == 0, result.stderr
-    found = yaml.safe_load((saved / "found.yaml").read_text())
     digest = tokenizer_digest(saved / "corpus")
-    assert found["corpus"] == {
-        "commit": "abc",
-        "width": WIDTH,
-        "vocabulary": VOCABULARY,
-        "dtype": "bfloat16",
-        "tokenizer": digest,
-    }
-    assert found["same"]["tokenizer"] == digest and found["same"]["dtype"] == "float32"
+    facts = {"width": WIDTH, "vocabulary": VOCABULARY, "dtype": "bfloat16", "tokenizer": digest}
+    assert found() == {"commit": "abc", **facts}
     (saved / "same/tokenizer.json").unlink()
-    assert check("corpus", "same").returncode == 0
-    found = yaml.safe_load((saved / "found.yaml").read_text())
+    assert check("same").returncode == 0
     reason = f"{saved / 'same'} has no tokenizer, {saved / 'corpus'} has tokenizer.json"
-    assert (found["corpus"]["tokenizer"], found["same"]["tokenizer"]) == (digest, f"not compared: {reason}")
-    result = check("corpus", "other")
-    assert result.returncode == 1 and "other: " in result.stderr and "Traceback" not in result.stderr
+    assert (found()["tokenizer"], found()["dtype"]) == (f"not compared: {reason}", "float32")
+    (saved / "same/commit.json").write_text('{"commit": "abd", "weights": "w"}')
+    result = check("same")
+    assert result.returncode == 1 and "corpus and same: the hub has the same weights under both names" in result.stderr
 
 
 def harvest(saved: Path, name: str, token: int, *more: str) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,14 @@ def train_alone(config: CrosscoderConfig, paths: list[Path], directory: Path, sa
 
 
 def train_in_team(
-    rank: int, processes: int, shards: int, port: int, config: CrosscoderConfig, paths: list[Path], output: Path
+    rank: int,
+    processes: int,
+    shards: int,
+    parts: int,
+    port: int,
+    config: CrosscoderConfig,
+    paths: list[Path],
+    output: Path,
 ) -> None:
     """Train as one of several processes, as `accelerate launch` would have started it."""
     torch.set_num_threads(1)
@@ -37,7 +44,7 @@ def train_in_team(
     os.environ.update({name: str(value) for name, value in own.items()})
     os.environ.update({"CHRONOCODER_LAUNCHED": "1", "CUDA_VISIBLE_DEVICES": ""})
     states = StateDirectory(output / "state", {})
-    trained = train_crosscoder(config, ActivationStores(paths), states, output / "last_good", 10, shards)
+    trained = train_crosscoder(config, ActivationStores(paths), states, output / "last_good", 10, shards, parts)
     if rank == 0:
         trained.crosscoder.save(output / "crosscoder")
         trained.history.to_zarr(output / "history.zarr", consolidated=False)

@@ -95,7 +95,10 @@ def test_fetched_experiment_runs_without_network(hub: HubServer, workflow: Workf
     checkpoints = {"main": 0, **workflow.config["suites"]["lab"]["source"]["checkpoints"]}
     earlier = offline.planned(workflow.changed("suites.lab.source.checkpoints", checkpoints))
     made = {"download_tokenizer", "build_corpus", "build_task", "harvest_activations", "train_crosscoder"}
-    assert earlier["download_checkpoint"] == earlier["check_checkpoints"] == 1 and not made & earlier.keys()
+    assert earlier["download_checkpoint"] == earlier["check_checkpoint"] == 1 and not made & earlier.keys()
+    changed = workflow.changed("suites.lab.source.checkpoints", checkpoints)
+    changed["variants"]["batchtopk"]["steps"] += 1
+    assert offline.planned(changed)["train_crosscoder"] == 1, "one more checkpoint hides no other reason"
     more = workflow.changed("suites.lab.corpus.train_tokens", 4800)
     (workflow.directory / "mine.yaml").write_text(yaml.safe_dump(more))
     assert fetch(workflow).returncode == 0

@@ -180,14 +180,6 @@ def test_means_over_the_corpus_reach_the_ablation(local: Workflow, tmp_path: Pat
     assert (ablation.attrs["examples"], ablation.attrs["examples_left_out"]) == (2, 0)
 
 
-def test_site_outside_the_model_is_named_before_anything_runs(local: Workflow) -> None:
-    config = local.changed("suites.llama.site", "residual.7")
-    result = local.snakemake("results/llama/similarity.zarr", config=config)
-    assert result.returncode != 0
-    assert "suites.llama: site 'residual.7' is outside the model: it has blocks 0 to 2" in result.stdout
-    assert "Job stats" not in result.stdout
-
-
 def test_corpus_that_is_too_short_is_named_and_keeps_what_was_computed(local: Workflow) -> None:
     config = local.changed("suites.llama.corpus.train_tokens", 100_000)
     config["results"] = "other"

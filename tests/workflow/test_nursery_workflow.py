@@ -210,15 +210,32 @@ def test_target_with_a_misspelt_task_fails_while_the_dag_is_built(nursery: Workf
     ("path", "value", "message"),
     [
         ("variants.l1.lambda", 1, "variants.l1.lambda: unknown key; remove it or correct its spelling"),
-        ("suites.small.comparisons.pair.checkpoints", ["step0", "step9"], "checkpoint 'step9' does not exist"),
-        ("suites.small.site", "residual.2", "site 'residual.2' is outside the model: it has blocks 0 to 1"),
+        (
+            "suites.small.tasks.extra",
+            {"kind": "blimp", "path": "nowhere.jsonl"},
+            "suites.small.tasks.extra.path 'nowhere.jsonl': there is no such file; correct it, or remove the task",
+        ),
     ],
 )
-def test_wrong_configuration_stops_before_anything_runs(
-    nursery: Workflow, path: str, value: object, message: str
+@pytest.mark.parametrize("target", ["all", "results/small/similarity.zarr"])
+def test_wrong_input_stops_any_target_before_anything_runs(
+    nursery: Workflow, path: str, value: object, message: str, target: str
 ) -> None:
-    result = nursery.snakemake(config=nursery.changed(path, value))
-    assert result.returncode != 0 and message in result.stdout and "Traceback" not in result.stdout
+    """The whole table is in tests/unit/test_wrong_inputs.py."""
+    result = nursery.snakemake(target, config=nursery.changed(path, value))
+    assert result.returncode == 1 and message in result.stdout
+    assert "Traceback" not in result.stdout and ".smk" not in result.stdout
+
+
+def test_deleted_stores_that_the_report_shows_are_made_again(nursery: Workflow) -> None:
+    places = ["similarity.zarr", "pair/l1/seed0/features.zarr", "triplet/batchtopk/seed0/training.zarr"]
+    stores = [nursery.directory / "results/small" / place for place in places]
+    aside = [store.rename(store.with_name("aside")) for store in stores]
+    planned = nursery.planned()
+    for store, kept in zip(stores, aside, strict=True):
+        kept.rename(store)
+    assert {"compare_checkpoints", "find_examples", "train_crosscoder", "write_report"} <= planned.keys()
+    assert planned["find_examples"] == 2 and planned["train_crosscoder"] == 1
 
 
 def test_slurm_profile_is_found_from_the_root_and_misses_slurm_at_once(nursery: Workflow, tmp_path: Path) -> None:
@@ -229,4 +246,5 @@ def test_slurm_profile_is_found_from_the_root_and_misses_slurm_at_once(nursery: 
     result = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert result.returncode == 1
     assert "Using profile slurm" in result.stderr
-    assert "submitit-cluster slurm: sbatch, squeue, scancel not found; call this where jobs can be" in result.stderr
+    assert "submitit-cluster slurm: sbatch, squeue, scancel" in result.stderr
+    assert "not found; call this where jobs can be" in result.stderr

@@ -183,13 +183,6 @@ def test_one_store_of_a_task_space_is_made_alone(related: Workflow) -> None:
     assert related.snakemake("--touch").returncode == 0  # the other tests want an up-to-date state
 
 
-def test_a_task_space_of_a_misspelt_task_stops_before_anything_runs(related: Workflow) -> None:
-    config = related.changed("suites.small.taskspace.tasks", ["agreement_simple", "agreement_simpl"])
-    result = related.snakemake(config=config)
-    assert result.returncode != 0 and "Traceback" not in result.stdout
-    assert "taskspace.tasks: 'agreement_simpl' is not among the suite's tasks; choose from" in result.stdout
-
-
 def test_nothing_of_a_task_space_can_be_asked_for_without_one(nursery: Workflow) -> None:
     result = nursery.snakemake("--dry-run", "results/small/taskspace/transfer.zarr")
     assert result.returncode != 0 and "No rule to produce" in result.stdout

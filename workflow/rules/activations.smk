@@ -4,6 +4,7 @@
 rule harvest_activations:
     input:
         checkpoint=lambda wildcards: checkpoint_path(wildcards.suite, wildcards.revision),
+        checked=checks_of,
         corpora=expand(LAYOUT.corpus, split=HARVESTED, allow_missing=True),
         tokenizer=tokenizer_to_agree_with,
     output:

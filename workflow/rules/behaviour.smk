@@ -4,6 +4,7 @@
 rule score_task:
     input:
         checkpoints=checkpoint_paths,
+        checked=checks_of,
         task=LAYOUT.task,
     output:
         scores=directory(LAYOUT.task_behaviour),
@@ -69,6 +70,7 @@ rule collect_behaviour:
 rule compare_checkpoints:
     input:
         checkpoints=checkpoint_paths,
+        checked=checks_of,
         corpus=LAYOUT.corpus.replace("{split}", "validation"),
     output:
         similarity=directory(LAYOUT.similarity),

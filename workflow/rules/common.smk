@@ -27,8 +27,9 @@ from chronocoder.plan.sizes import examples_of
 from chronocoder.sharing import waiting_in_allocation
 from chronocoder.sharing import SPOOL
 from chronocoder.site_names import SITE_PATTERN
-from chronocoder.suites.agreement import check_local_checkpoints, has_to_be_checked, tokenizer_digest
+from chronocoder.suites.agreement import has_to_be_checked, tokenizer_digest
 from chronocoder.suites.corpora.files import local_files
+from chronocoder.suites.inputs import checked_experiment, task_files
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
 SCRIPTS = Path(os.path.relpath(Path(workflow.basedir) / "scripts"))
@@ -36,10 +37,11 @@ ENVIRONMENT = "../../envs/environment.yaml"
 SPLITS = ["validation", "train"]  # in this order: what is done is lost if the other then fails, so the small one first
 
 try:
-    EXPERIMENT = parse_experiment(config, ", ".join(str(path) for path in workflow.configfiles))
-    check_local_checkpoints(EXPERIMENT)
+    # A job on a cluster need not find what other jobs read.
+    read_experiment = checked_experiment if workflow.is_main_process else parse_experiment
+    EXPERIMENT = read_experiment(config, ", ".join(str(path) for path in workflow.configfiles))
 except ConfigError as error:
-    raise WorkflowError(str(error))
+    raise SystemExit(str(error)) from None
 
 LAYOUT = Layout(EXPERIMENT.results)
 STREAMING = EXPERIMENT.training.activations == "streaming"
@@ -158,16 +160,12 @@ def first_place(wildcards, input):
     return ["--repository", place.repository, "--revision", place.revision]
 
 
-def checkpoints_that_read(wildcards):
-    """Return the directories of all checkpoints that read a suite's text or tasks."""
-    return [checkpoint_path(wildcards.suite, name) for name in suite_of(wildcards).readers]
-
-
-def checked_checkpoints(wildcards):
-    """Return what says that checkpoints share their tokenizer; one more of them reruns nothing that waits for it."""
-    if not has_to_be_checked(EXPERIMENT, wildcards.suite):
+def other_downloads(wildcards, input):
+    """Return where the suite's other checkpoints are downloaded to; with the input, since one more reruns nothing."""
+    if is_foreign(wildcards.revision) or suite_of(wildcards).source.kind != "hub":
         return []
-    return ancient(LAYOUT.checked.format(suite=wildcards.suite))
+    names = [name for name in suite_of(wildcards).readers if not is_foreign(name) and name != wildcards.revision]
+    return [checkpoint_path(wildcards.suite, name) for name in names]
 
 
 def loading(wildcards):
@@ -212,6 +210,14 @@ def checkpoint_paths(wildcards):
     return [checkpoint_path(wildcards.suite, name) for name in names_of(wildcards)]
 
 
+def checks_of(wildcards):
+    """Return what says that the checkpoints of `names_of`, or the one named, share the tokenizer of the suite."""
+    if not has_to_be_checked(EXPERIMENT, wildcards.suite):
+        return []
+    names = [wildcards.revision] if "revision" in wildcards.keys() else names_of(wildcards)
+    return [LAYOUT.checked.format(suite=wildcards.suite, revision=name) for name in names]
+
+
 def tokens_seen(wildcards):
     return [EXPERIMENT.tokens_seen_of(wildcards.suite, name) for name in names_of(wildcards)]
 
@@ -245,7 +251,7 @@ def training_data(wildcards):
     if not STREAMING:
         return {"activations": activations("train")(wildcards)}
     corpus = LAYOUT.corpus.format(suite=wildcards.suite, split="train")
-    return {"checkpoints": checkpoint_paths(wildcards), "corpus": corpus}
+    return {"checkpoints": checkpoint_paths(wildcards), "checked": checks_of(wildcards), "corpus": corpus}
 
 
 @functools.cache
@@ -387,9 +393,8 @@ def of_tasks(pattern, tasks):
 
 
 def task_file(wildcards):
-    """Return the file a task is read from, so that a changed file reruns it; none for generated pairs and datasets."""
-    task = suite_of(wildcards).tasks[wildcards.task]
-    return getattr(task, "path", None) or []
+    """Return the files a task is read from, so that a changed file reruns it; none for generated pairs and the hub."""
+    return [str(path) for path in task_files(suite_of(wildcards).tasks[wildcards.task])]
 
 
 def files_of_corpus(wildcards):
@@ -481,8 +486,49 @@ def of_baseline(pattern):
     ]
 
 
+SHOWN = {
+    "behaviour": LAYOUT.behaviour,
+    "similarity": LAYOUT.similarity,
+    "comparisons": LAYOUT.comparisons,
+    "choice": lambda wildcards: LAYOUT.choice.format(**wildcards) if suite_of(wildcards).auto else [],
+    "scan": lambda wildcards: LAYOUT.scan.format(**wildcards) if suite_of(wildcards).scan else [],
+    "trainings": of_every_run_of(LAYOUT.training),
+    "evaluations": of_every_run_of(LAYOUT.evaluation),
+    "relies": of_every_run_of(LAYOUT.relie),
+    "features": of_every_run_of(LAYOUT.features),
+    "ablations": ablations_of_suite,
+    "seed_matches": seeds_of_suite,
+    "consolidations": consolidations_of_suite,
+    "controls": of_every_control(LAYOUT.relie),
+    "control_evaluations": of_every_control(LAYOUT.evaluation),
+    "baselines": lambda wildcards: of_every_run(wildcards.suite, LAYOUT.baseline, with_baseline(wildcards.suite)),
+    "transfer": of_task_space(LAYOUT.transfer),
+    "gradients": of_task_space(LAYOUT.gradients),
+    "space": of_task_space(LAYOUT.space),
+    "bridges": lambda wildcards: of_every_run(wildcards.suite, LAYOUT.bridge, bridged(wildcards.suite)),
+}
+"""What a report is made of: paths, or input functions."""
+
+
+class Named(dict):
+    """Wildcards for input functions that are called here: read by attribute, too."""
+
+    __getattr__ = dict.__getitem__
+
+
+def stores_of_report(suite):
+    """Return an input function: all that the report of a suite is made of, so that what was deleted is made again."""
+
+    def paths(_):
+        wildcards = Named(suite=suite)
+        found = [shown(wildcards) if callable(shown) else shown.format(suite=suite) for shown in SHOWN.values()]
+        return [path for paths in found for path in ([paths] if isinstance(paths, str) else paths)]
+
+    return paths
+
+
 def results_of_suite(suite):
-    """Return all that a run makes of a suite: its report, and what is measured of controls and single checkpoints."""
+    """Return what a run makes of a suite without waiting for a choice: its report, and what is measured beside it."""
     settings = EXPERIMENT.suites[suite]
     others = {name: one for name, one in settings.comparisons.items() if not one.examined}
     pages = [LAYOUT.report] if settings.reported else [LAYOUT.scan_report] if settings.scan else []

@@ -30,13 +30,14 @@ rule train_crosscoder:
     params:
         data=training_flags,
         settings=lambda wildcards: to_flags(EXPERIMENT.variants[wildcards.variant]),
+        parts=EXPERIMENT.training.parts,
         script=SCRIPTS / "train_crosscoder.py",
     message:
         "Train a {wildcards.variant} crosscoder on {wildcards.comparison} (progress in {log})"
     shell:
         "python {params.script:q} --processes {resources.processes} --machines {resources.nodes}"
-        " --dictionary-shards {resources.shards} --save-every {resources.save_every} --comparison {wildcards.comparison:q}"
-        " --variant {wildcards.variant:q} --seed {wildcards.seed:q} --crosscoder {output.crosscoder:q}"
+        " --dictionary-shards {resources.shards} --save-every {resources.save_every} --parts {params.parts}"
+        " --comparison {wildcards.comparison:q} --variant {wildcards.variant:q} --seed {wildcards.seed:q} --crosscoder {output.crosscoder:q}"
         " --history {output.history:q} --device-map {resources.device_map} {params.data:q} {params.settings:q}"
         " 2> {log:q}"
 

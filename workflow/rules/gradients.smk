@@ -4,6 +4,7 @@
 rule compare_gradients:
     input:
         checkpoint=lambda wildcards: checkpoint_path(wildcards.suite, wildcards.revision),
+        checked=checks_of,
         tasks=lambda wildcards: expand(LAYOUT.task, task=suite_of(wildcards).space_tasks, suite=wildcards.suite),
     output:
         gradients=directory(LAYOUT.checkpoint_gradients),

@@ -3,25 +3,7 @@
 
 rule write_report:
     input:
-        behaviour=LAYOUT.behaviour,
-        similarity=LAYOUT.similarity,
-        comparisons=LAYOUT.comparisons,
-        choice=lambda wildcards: LAYOUT.choice.format(**wildcards) if suite_of(wildcards).auto else [],
-        scan=lambda wildcards: LAYOUT.scan.format(**wildcards) if suite_of(wildcards).scan else [],
-        trainings=of_every_run_of(LAYOUT.training),
-        evaluations=of_every_run_of(LAYOUT.evaluation),
-        relies=of_every_run_of(LAYOUT.relie),
-        features=of_every_run_of(LAYOUT.features),
-        ablations=ablations_of_suite,
-        seed_matches=seeds_of_suite,
-        consolidations=consolidations_of_suite,
-        controls=of_every_control(LAYOUT.relie),
-        control_evaluations=of_every_control(LAYOUT.evaluation),
-        baselines=lambda wildcards: of_every_run(wildcards.suite, LAYOUT.baseline, with_baseline(wildcards.suite)),
-        transfer=of_task_space(LAYOUT.transfer),
-        gradients=of_task_space(LAYOUT.gradients),
-        space=of_task_space(LAYOUT.space),
-        bridges=lambda wildcards: of_every_run(wildcards.suite, LAYOUT.bridge, bridged(wildcards.suite)),
+        **SHOWN,
     output:
         report=LAYOUT.report,
     log:

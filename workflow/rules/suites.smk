@@ -157,38 +157,39 @@ rule fetch:
         "All that comes from the Hugging Face hub is here"
 
 
-rule check_checkpoints:
+rule check_checkpoint:
     input:
-        checkpoints=checkpoints_that_read,
+        checkpoint=lambda wildcards: checkpoint_path(wildcards.suite, wildcards.revision),
         tokenizer=tokenizer_path,
     output:
         checked=LAYOUT.checked,
     log:
-        LAYOUT.log("check_checkpoints"),
+        LAYOUT.log("check_checkpoint", "{revision}"),
     benchmark:
-        LAYOUT.benchmark("check_checkpoints")
+        LAYOUT.benchmark("check_checkpoint", "{revision}")
     wildcard_constraints:
         suite=one_of(name for name in EXPERIMENT.suites if has_to_be_checked(EXPERIMENT, name)),
+    priority: BEFORE_TASKS + 1  # what is wrong with a checkpoint is said before anything expensive begins
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         mem_mb=memory(2000),
-        runtime=30,
+        runtime=10,
+        pack=40,
     params:
-        revisions=lambda wildcards: suite_of(wildcards).readers,
-        script=SCRIPTS / "check_checkpoints.py",
+        others=other_downloads,
+        script=SCRIPTS / "check_checkpoint.py",
     message:
-        "Check that the checkpoints of {wildcards.suite} share their tokenizer"
+        "Check that {wildcards.revision} shares the tokenizer of {wildcards.suite}"
     shell:
-        "python {params.script:q} --revisions {params.revisions:q} --checkpoints {input.checkpoints:q}"
-        " --tokenizer {input.tokenizer:q} --output {output.checked:q} 2> {log:q}"
+        "python {params.script:q} --revision {wildcards.revision:q} --checkpoint {input.checkpoint:q}"
+        " --others {params.others:q} --tokenizer {input.tokenizer:q} --output {output.checked:q} 2> {log:q}"
 
 
 rule build_corpus:
     input:
         tokenizer=tokenizer_path,
-        checked=checked_checkpoints,
         text=files_of_corpus,
     output:
         train=directory(LAYOUT.corpus.replace("{split}", "train")),

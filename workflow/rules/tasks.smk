@@ -4,7 +4,6 @@
 rule build_task:
     input:
         tokenizer=tokenizer_path,
-        checked=checked_checkpoints,
         pairs=task_file,
     output:
         task=directory(LAYOUT.task),

@@ -4,6 +4,7 @@
 rule tune_task:
     input:
         checkpoint=lambda wildcards: checkpoint_path(wildcards.suite, wildcards.revision),
+        checked=checks_of,
         corpus=LAYOUT.corpus.replace("{split}", "validation"),
         targets=lambda wildcards: [
             LAYOUT.task.format(suite=wildcards.suite, task=task) for task in suite_of(wildcards).space_tasks

@@ -1,11 +1,15 @@
 """Jobs in their allocation: one after another, stopped, queued again, given up."""
 
+import errno
+import json
 import os
 import pickle
+import re
 import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import psutil
 import pytest
 import submitit
 from allocations import allocation_of, lines
+from snakemake_executor_plugin_submitit import relay
 from snakemake_executor_plugin_submitit.allocation import Allocation, AllocationError
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
 
@@ -324,6 +329,42 @@ class Interrupting(Outcomes):
         if outcome.ended:
             os.kill(os.getpid(), signal.SIGUSR2)
         super().write(token, outcome)
+
+
+class Full(Outcomes):
+    """Outcomes on a disk that is full but for what says that a job runs; the scheduler's signal comes upon that."""
+
+    states = ("running",)
+
+    def write(self, token: str, outcome: Outcome) -> None:
+        if outcome.state not in self.states:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write(token, outcome)
+
+
+@pytest.mark.parametrize(("states", "said", "ran"), [(("running",), "done", ["a"]), ((), "running", [])])
+def test_an_allocation_that_cannot_say_how_a_job_stands_fails_and_runs_nothing_else(
+    node: Path, monkeypatch: pytest.MonkeyPatch, states: tuple[str, ...], said: str, ran: list[str]
+) -> None:
+    monkeypatch.setattr(Full, "states", states)
+    allocation = allocation_of(node, "echo a >> ran", "echo b >> ran")
+    allocation.outcomes = Full(allocation.outcomes.directory)
+    text = f"job-0.log: that this job is {said} cannot be written: {node}/outcomes: No space left on device; free space"
+    with pytest.raises(SystemExit, match=re.escape(text)):
+        attempt(allocation)  # and is not queued again
+    assert lines(node / "ran") == ran
+    assert not [token for token in Outcomes(node / "outcomes").tokens() if outcome_of(node).ended]
+
+
+def test_a_job_on_several_nodes_is_told_what_to_call_in_place_of_srun(
+    node: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt(allocation_of(node, "echo $SUBMITIT_SRUN >> told"))
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    monkeypatch.setenv("SUBMITIT_SRUN", "")  # for what is set is to be forgotten
+    attempt(replace(allocation_of(node, "echo $SUBMITIT_SRUN >> told"), outcomes=Outcomes(node / "others")))
+    assert lines(node / "told") == ["", json.dumps([sys.executable, relay.__file__])]
 
 
 @pytest.mark.parametrize("state", ["", "state"])

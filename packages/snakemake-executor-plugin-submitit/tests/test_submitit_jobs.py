@@ -8,7 +8,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -165,6 +167,19 @@ def test_without_locks_the_user_is_told_to_take_care(
     assert warning.endswith("see to it that one process tends these jobs")
 
 
+def test_what_cannot_be_noted_leaves_what_was_noted_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    journal = Journal(tmp_path)
+    journal.write(ENTRY)
+    monkeypatch.setattr(Path, "write_text", fill)
+    with pytest.raises(WorkflowError, match=f"^{tmp_path}/jobs/.{ENTRY.key}: No space left on device; free space"):
+        journal.write(replace(ENTRY, job_id="78"))
+    assert journal.entries() == [ENTRY]
+
+
 # What users are told
 
 WHY = "Job 77: its command ended with status 3"
@@ -186,6 +201,31 @@ def test_the_end_of_a_log_of_progress_bars_is_short(tmp_path: Path) -> None:
     text = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST)
     assert "boom" in text
     assert len(text) < 1000
+
+
+@pytest.mark.parametrize(("end", "last"), [("", "x" * 50), ("\nboom\n", "boom")])
+def test_of_a_line_as_long_as_a_log_only_the_end_is_read_and_shown(tmp_path: Path, end: str, last: str) -> None:
+    log = tmp_path / "train.log"
+    with log.open("w") as file:
+        file.truncate(80 << 20)
+        file.seek(0, os.SEEK_END)
+        file.write("x" * 9000 + end)
+    tracemalloc.start()
+    texts = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST), explain_death("FAILED", ENTRY, REQUEST, log)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    for text in texts:
+        assert len(text) < 10_000
+        assert f"The end of {log}:\n    […] xxx" in text
+        assert text.endswith(f"{last}\n")
+
+
+def test_a_log_of_which_all_lines_shown_are_whole_is_not_said_to_be_cut(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"line {number}\n" for number in range(10_000)))
+    text = explain_failure(FAILED, replace(ENTRY, log=str(log)), REQUEST)
+    assert text.splitlines()[2:] == [f"    line {number}" for number in range(9980, 10_000)]
 
 
 def test_a_log_that_is_empty_or_missing_is_no_second_failure(tmp_path: Path) -> None:
@@ -230,7 +270,10 @@ def test_memory_is_not_suspected_for_the_name_of_a_log(tmp_path: Path) -> None:
         ("CANCELLED", r"was cancelled, by you or by the site\."),
         ("NODE_FAIL", r"lost its node and was not queued again\."),
         ("COMPLETED", r"ended and left no word of how; look at its logs\."),
-        ("UNKNOWN", r"is known neither to the queue nor to accounting any more, and left no word of how it ended\."),
+        (
+            "UNKNOWN",
+            r"is not known to the scheduler any more, which does not say how it ended, and left no word of it\.",
+        ),
         ("BOOT_FAIL", r"was ended by the scheduler \(BOOT_FAIL\)\."),
     ],
 )
@@ -266,7 +309,23 @@ def test_memory_is_not_blamed_for_a_file_name(tmp_path: Path) -> None:
     assert text.startswith("Job 77 ran out of its time limit")
 
 
+def test_of_a_full_disk_the_user_is_told_where_logs_do_not_say_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    entry = replace(ENTRY, log=str(tmp_path / "train.log"))
+    for text in (explain_failure(FAILED, entry, REQUEST), explain_death("FAILED", entry, REQUEST, tmp_path / "no")):
+        assert f"\n{tmp_path}: No space left on device; free space" in text
+
+
 # Schedulers
+
+
+UNHEARD = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+PROGRAMS = {"sbatch": "exit 1", "scancel": "exit 0", "squeue": "exit 1", "scontrol": UNHEARD}
 
 
 @pytest.fixture
@@ -279,7 +338,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
         monkeypatch.delenv(name)
 
     def write(**scripts: str) -> None:
-        for name, text in {"sbatch": "exit 1", "scancel": "exit 0", "squeue": "exit 1", **scripts}.items():
+        for name, text in {**PROGRAMS, **scripts}.items():
             (folder / name).write_text(f'#!/bin/bash\necho "{name} $*" >> {tmp_path}/calls\n{text}\n')
             (folder / name).chmod(0o755)
 
@@ -309,35 +368,86 @@ JobID|State
 END
 """
 CAT = 'cat() { while read -r line; do echo "$line"; done; }\n'  # the PATH has no other
-QUEUE = "squeue --me --array --noheader --format=%i"
+QUEUE = "squeue --all --me --array --states=all --noheader --format=%i|%T|%P|%r|%k"
+ACCOUNTING = "sacct --allocations --parsable2 --format=JobID,State --jobs="
+SHOW = "scontrol --all --oneliner show job "
+
+
+def queue(**states: str) -> str:
+    """Return a script that prints jobs and their states."""
+    return (
+        "".join(f"echo '{job_id.removeprefix('job')}|{state}|main|None|a|b'\n" for job_id, state in states.items())
+        + "true"
+    )
 
 
 def test_states_are_those_of_the_queue_and_then_of_accounting(programs: Callable[..., None], tmp_path: Path) -> None:
-    programs(sacct=CAT + SACCT, squeue="for number in 73 76 77 80_2 80_4; do echo $number; done")
-    numbers = [*map(str, range(70, 80)), *(f"80_{index}" for index in (0, 1, 2, 3, 4, 7, 9)), "90"]
+    queued = queue(job70="RUNNING", job73="PENDING", job76="COMPLETING", job80_2="PENDING", job81="TIMEOUT")
+    programs(sacct=CAT + SACCT, squeue=queued)
+    numbers = [*map(str, range(70, 80)), *(f"80_{index}" for index in (0, 1, 2, 9)), "81", "90"]
     states = SlurmScheduler(LOGGER).states(numbers)
     assert list(states) == numbers
-    active = {"73", "76", "77", "80_2", "80_4"}  # 73 was queued again
-    late = {"71", "79", "80_3", "80_7"}  # accounting lags: it does not know yet how they ended
-    assert {number for number, state in states.items() if state == ACTIVE} == active
-    assert {number: state for number, state in states.items() if number not in active} == {
-        **{"70": "COMPLETED", "72": "CANCELLED", "74": "TIMEOUT", "75": "OUT_OF_MEMORY", "78": "NODE_FAIL"},
-        **{"80_0": "COMPLETED", "80_1": "FAILED", "80_9": UNKNOWN, "90": UNKNOWN},
-        **dict.fromkeys(late, UNKNOWN),
+    assert states == {
+        **dict.fromkeys(("70", "73", "76", "80_2"), ACTIVE),  # 73 was queued again
+        **{"72": "CANCELLED", "74": "TIMEOUT", "75": "OUT_OF_MEMORY", "78": "NODE_FAIL"},
+        **{"80_0": "COMPLETED", "80_1": "FAILED", "81": "TIMEOUT"},
+        # accounting takes some of these for alive, and has missed their ends: the controller does not know them
+        **dict.fromkeys(("71", "77", "79", "80_9", "90"), UNKNOWN),
     }
+
+
+SHOWN = """\
+case "${!#}" in
+71) echo 'JobId=71 JobName=JobState=FAILED UserId=u JobState=RUNNING Reason=None Comment=JobState=FAILED';;
+79) echo 'JobId=79 JobName=train UserId=u JobState=NODE_FAIL Reason=None';;
+80) echo 'JobId=92 ArrayJobId=80 ArrayTaskId=2-3,7%2 JobName=train JobState=PENDING Reason=Priority'
+    echo 'JobId=91 ArrayJobId=80 ArrayTaskId=1 ArrayTaskThrottle=2 JobName=train JobState=CANCELLED Reason=None';;
+90) echo 'JobId=90 JobName=train UserId=u JobState=REQUEUED Reason=None';;
+*) echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1;;
+esac
+"""
+
+
+def test_what_the_queue_does_not_show_is_dead_only_by_two_words_or_the_controllers(
+    programs: Callable[..., None], tmp_path: Path
+) -> None:
+    programs(sacct=CAT + SACCT, squeue="true", scontrol=SHOWN)
+    states = SlurmScheduler(LOGGER).states(["70", "71", "77", "79", "80_1", "80_2", "80_3", "80_7", "90", "95"])
+    assert states == {
+        **{"70": "COMPLETED", "71": ACTIVE, "77": UNKNOWN, "79": "NODE_FAIL", "80_1": "CANCELLED"},
+        **{"80_2": ACTIVE, "80_3": ACTIVE, "80_7": ACTIVE, "90": ACTIVE, "95": UNKNOWN},
+    }
+    assert calls(tmp_path) == [
+        QUEUE,
+        f"{ACCOUNTING}70,71,77,79,80,90,95",
+        *(f"{SHOW}{number}" for number in (71, 77, 79, 80, 90, 95)),
+    ]
+
+
+def test_without_accounting_the_controller_says_what_became_of_jobs(programs: Callable[..., None]) -> None:
+    programs(sacct="exit 1", squeue="true", scontrol=SHOWN)
+    states = SlurmScheduler(LOGGER).states(["71", "79", "80_1", "95"])
+    assert states == {"71": ACTIVE, "79": "NODE_FAIL", "80_1": "CANCELLED", "95": UNKNOWN}
+
+
+def test_a_controller_that_does_not_answer_declares_no_job_dead(programs: Callable[..., None]) -> None:
+    programs(sacct=CAT + SACCT, squeue="true", scontrol="echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(NoAnswerError, match="^scontrol: Unable to contact slurm controller$"):
+        SlurmScheduler(LOGGER).states(["71"])
 
 
 def test_accounting_is_asked_once_and_only_about_jobs_that_left_the_queue(
     programs: Callable[..., None], tmp_path: Path
 ) -> None:
-    programs(sacct="echo 'JobID|State'; echo '8_1|FAILED'; echo '9|TIMEOUT'", squeue="echo 7; echo 8_0; echo 99")
+    sacct = "echo 'JobID|State'; echo '8_1|FAILED'; echo '9|TIMEOUT'"
+    programs(sacct=sacct, squeue=queue(job7="RUNNING", job8_0="PENDING", job99="RUNNING"))
     states = SlurmScheduler(LOGGER).states({"7", "8_0", "8_1", "9"})
     assert states == {"7": ACTIVE, "8_0": ACTIVE, "8_1": "FAILED", "9": "TIMEOUT"}
-    assert calls(tmp_path) == [QUEUE, "sacct --allocations --parsable2 --format=JobID,State --jobs=8,9"]
+    assert calls(tmp_path) == [QUEUE, f"{ACCOUNTING}8,9"]
 
 
 def test_accounting_is_left_alone_while_all_jobs_are_queued(programs: Callable[..., None], tmp_path: Path) -> None:
-    programs(sacct="exit 1", squeue="echo 7; echo 8_0")
+    programs(sacct="exit 1", squeue=queue(job7="RUNNING", job8_0="PENDING"))
     assert SlurmScheduler(LOGGER).states(["7", "8_0"]) == {"7": ACTIVE, "8_0": ACTIVE}
     assert calls(tmp_path) == [QUEUE]
 
@@ -352,7 +462,7 @@ def test_nothing_is_asked_about_no_jobs(programs: Callable[..., None], tmp_path:
 def test_without_accounting_the_queue_is_asked_and_the_user_told_once(
     programs: Callable[..., None], caplog: pytest.LogCaptureFixture, sacct: dict[str, str]
 ) -> None:
-    programs(squeue="echo 7", **sacct)
+    programs(squeue=queue(job7="RUNNING"), **sacct)
     scheduler = SlurmScheduler(LOGGER)
     for _ in range(3):
         assert scheduler.states(["7", "8"]) == {"7": ACTIVE, "8": UNKNOWN}
@@ -377,10 +487,18 @@ def test_a_scheduler_that_takes_too_long_gives_no_answer(
 
 
 def test_jobs_are_found_by_the_name_they_went_out_under(programs: Callable[..., None], tmp_path: Path) -> None:
-    programs(squeue="echo '7|snakemake-1'; echo '8_0|snakemake-12'; echo '8_1|snakemake-1'; echo '9|a|snakemake-1'")
+    lines_of_queue = (
+        *(
+            "7|RUNNING|main|None|snakemake-1",
+            "8_0|PENDING|main|None|snakemake-12",
+            "8_1|PENDING|main|None|snakemake-1",
+            "9|RUNNING|main|None|a|snakemake-1",
+        ),
+        *("6|COMPLETED|main|None|snakemake-1", "5|RUNNING|main|None|", "squeue: a remark"),
+    )
+    programs(squeue="".join(f"echo '{line}'\n" for line in lines_of_queue))
     assert sorted(SlurmScheduler(LOGGER).submitted_as("snakemake-1")) == ["7", "8_1"]
-    (call,) = calls(tmp_path)
-    assert call == "squeue --me --array --noheader --format=%i|%k"
+    assert calls(tmp_path) == [QUEUE]
 
 
 def test_many_jobs_are_cancelled_with_few_commands(programs: Callable[..., None], tmp_path: Path) -> None:
@@ -405,17 +523,77 @@ def test_slurm_is_missed_at_once(programs: Callable[..., None], tmp_path: Path) 
         SlurmScheduler(LOGGER)
 
 
-def test_limits_of_the_allocation_around_snakemake_are_not_handed_down(
-    programs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+# What a user's or a site's environment says to SLURM's commands
+
+
+@pytest.fixture
+def spoken(monkeypatch: pytest.MonkeyPatch, programs: Callable[..., None]) -> Callable[..., SlurmScheduler]:
+    """Return a function that makes a scheduler in an environment that says this to SLURM, and nothing else."""
     programs(squeue="true")
-    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
-    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
-    scheduler_of("slurm", LOGGER)
-    assert os.environ["SLURM_MEM_PER_NODE"] == "100"  # a user's own wish, for there is no allocation
-    monkeypatch.setenv("SLURM_JOB_ID", "3")
-    scheduler_of("slurm", LOGGER)
-    assert [name for name in os.environ if name.startswith("SLURM_")] == ["SLURM_CONF"]
+
+    def speak(**variables: str) -> SlurmScheduler:
+        for name in [name for name in os.environ if name.startswith(("S", "PMI_"))]:
+            monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return SlurmScheduler(LOGGER)
+
+    return speak
+
+
+def left_of(*prefixes: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
+
+
+MEANING = (
+    *("SBATCH_ARRAY_INX", "SBATCH_EXPORT", "SBATCH_NO_REQUEUE", "SBATCH_OUTPUT", "SBATCH_REQUEUE", "SBATCH_SIGNAL"),
+    *("SBATCH_TIMELIMIT", "SBATCH_WAIT", "SACCT_FEDERATION", "SALLOC_PARTITION", "SCANCEL_STATE", "SCONTROL_LOCAL"),
+    *("SLURM_BITSTR_LEN", "SLURM_CLUSTERS", "SLURM_EXPORT_ENV", "SLURM_HINT", "SLURM_TIME_FORMAT", "SQUEUE_FORMAT"),
+    *("SQUEUE_STATES", "SRUN_CPUS_PER_TASK", "SRUN_EXPORT_ENV"),
+)
+
+
+@pytest.mark.parametrize("name", MEANING)
+def test_what_changes_the_meaning_of_commands_reaches_neither_them_nor_jobs(
+    spoken: Callable[..., SlurmScheduler], name: str
+) -> None:
+    assert spoken(**{name: "1"}).defaults == {}
+    assert left_of("S") == {"SLURM_BITSTR_LEN": "0"}
+
+
+def test_what_finds_the_cluster_and_is_nobody_elses_is_kept(spoken: Callable[..., SlurmScheduler]) -> None:
+    kept = {
+        **{"SLURM_CONF": "/etc/slurm.conf", "SLURM_JWT": "token", "SLURM_MPI_TYPE": "pmix", "SLURM_UMASK": "0027"},
+        **{"SSH_TTY": "/dev/pts/0", "SCRATCH": "/scratch", "PMI_TIME": "500"},
+    }
+    assert spoken(**kept).defaults == {}
+    assert left_of("S", "PMI_") == {**kept, "SLURM_BITSTR_LEN": "0"}
+
+
+def test_what_a_site_needs_is_an_option_of_jobs_that_say_nothing(spoken: Callable[..., SlurmScheduler]) -> None:
+    needed = {
+        **{"account": "a", "acctg-freq": "30", "constraint": "c", "delay-boot": "5", "network": "n"},
+        **{"partition": "p", "qos": "q", "reservation": "r", "wckey": "w"},
+    }
+    variables = {f"SBATCH_{name.replace('-', '_').upper()}": value for name, value in needed.items()}
+    assert spoken(**variables, SLURM_ACCOUNT="another").defaults == needed
+    assert spoken(SBATCH_ACCOUNT="", SBATCH_QOS="q").defaults == {"qos": "q"}
+    assert left_of("S") == {"SLURM_BITSTR_LEN": "0"}
+
+
+def test_the_user_is_told_what_is_not_passed_on(
+    spoken: Callable[..., SlurmScheduler], caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "Not passed on to SLURM's commands and jobs: "
+    with caplog.at_level(logging.INFO):
+        spoken(SQUEUE_STATES="PENDING", SBATCH_EXPORT="NONE", SBATCH_ACCOUNT="a", SLURM_CLUSTERS="b")
+        assert caplog.messages == [f"{text}SBATCH_EXPORT, SLURM_CLUSTERS, SQUEUE_STATES"]
+        caplog.clear()
+        SlurmScheduler(LOGGER)  # which finds nothing more
+        assert caplog.messages == []
+        spoken(SLURM_JOB_ID="3", SLURM_MEM_PER_NODE="100", SBATCH_EXPORT="NONE")  # the first are not the user's
+        assert caplog.messages == [f"{text}SBATCH_EXPORT"]
+        assert left_of("S") == {"SLURM_BITSTR_LEN": "0"}
 
 
 def test_an_unknown_cluster_is_named_with_the_known_ones() -> None:
@@ -479,10 +657,11 @@ def test_a_process_that_has_the_number_of_a_job_by_chance_is_spared(
 
 
 SLOW_QUEUE = """\
-case "$*" in
-*%k*) echo '90|snakemake-2'; echo '91|snakemake-3'; echo '77|snakemake-1'; echo '99|';;
-*) echo 91; echo 99; [ -e GONE ] || { : > GONE; echo 77; echo 90; };;
-esac
+echo '91|RUNNING|main|None|snakemake-3'
+echo '99|RUNNING|main|None|'
+[ -e TWICE ] || { echo '77|RUNNING|main|None|snakemake-1'; echo '90|PENDING|main|None|snakemake-2'; }
+[ ! -e ONCE ] || : > TWICE
+: > ONCE
 """  # what is cancelled is seen once more
 
 
@@ -494,7 +673,7 @@ def test_exactly_the_jobs_of_the_folder_are_cancelled_and_waited_for(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr("snakemake_executor_plugin_submitit.schedulers.sleep", slept.append)
-    programs(sacct="exit 1", squeue=SLOW_QUEUE.replace("GONE", str(tmp_path / "gone")))
+    programs(sacct="exit 1", squeue=f"cd {tmp_path}\n{SLOW_QUEUE}")
     folder = tmp_path / "submitit"
     journal = Journal(folder)
     journal.write(ENTRY)
@@ -505,7 +684,7 @@ def test_exactly_the_jobs_of_the_folder_are_cancelled_and_waited_for(
     cancelled = [number for line in calls(tmp_path, "scancel") for number in line.split()[1:]]
     assert sorted(cancelled) == ["77", "90"]
     assert len(slept) == 1
-    assert calls(tmp_path)[-2:] == [QUEUE, "sacct --allocations --parsable2 --format=JobID,State --jobs=77,90"]
+    assert calls(tmp_path)[-4:] == [QUEUE, f"{ACCOUNTING}77,90", f"{SHOW}77", f"{SHOW}90"]
     assert journal.entries() == []
     assert "3 jobs cancelled" in caplog.text
     journal.lock(LOGGER)  # and the folder is free again
@@ -515,7 +694,7 @@ def test_exactly_the_jobs_of_the_folder_are_cancelled_and_waited_for(
 def test_jobs_that_could_not_be_cancelled_are_not_forgotten(programs: Callable[..., None], tmp_path: Path) -> None:
     programs(
         scancel="echo 'scancel: error: Kill job error on job id 77: Unable to contact slurm controller' >&2; exit 1",
-        squeue="echo '77|snakemake-1'",
+        squeue=queue(job77="RUNNING"),
     )
     journal = Journal(tmp_path / "submitit")
     journal.write(ENTRY)

@@ -5,11 +5,15 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from snakemake_executor_plugin_submitit.journal import Journal
+from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
 from submitit_files import GATED, WAIT_S, SubmititWorkflow
 
 New = Callable[..., SubmititWorkflow]
@@ -20,8 +24,9 @@ def new(tmp_path: Path) -> Iterator[New]:
     """Return a function that makes a workflow in an empty directory; nothing of it runs in the end."""
     made: list[SubmititWorkflow] = []
 
-    def make(text: str, cluster: str = "local") -> SubmititWorkflow:
-        made.append(SubmititWorkflow(tmp_path, text, cluster))
+    def make(text: str, cluster: str = "local", directory: str = ".") -> SubmititWorkflow:
+        (tmp_path / directory).mkdir(exist_ok=True)
+        made.append(SubmititWorkflow(tmp_path / directory, text, cluster))
         return made[-1]
 
     yield make
@@ -104,7 +109,11 @@ def test_packed_jobs_run_in_the_process_of_snakemake_too(new: New) -> None:
 # What has no sense is said at once
 
 REFUSED = {
-    "runtime": (("--default-resources", "mem_mb=100"), "rule make has no runtime; give one under its resources, or"),
+    "runtime": (
+        ("--default-resources", "mem_mb=100"),
+        "rule make: resource runtime is missing; give it to the rule, or",
+    ),
+    "hold": (("--set-resources", "make:extra=-H"), "rule make: resource extra='-H': hold would have jobs wait until"),
     "nodes": (("--set-resources", "make:nodes=2"), "rule make: 2 nodes need submitit-cluster slurm, not local"),
     "cluster": (("--submitit-cluster", "pbs"), "submitit-cluster 'pbs' is unknown; use one of slurm, local, debug"),
     "interrupt": (("--submitit-on-interrupt", "stop"), "submitit-on-interrupt 'stop' is unknown; use detach or cancel"),
@@ -149,7 +158,9 @@ rule late:
 def test_what_has_no_sense_is_refused_before_what_comes_earlier_has_run(new: New) -> None:
     workflow = new(LATER)
     said = workflow.run(status=1)
-    assert "rule late: resource extra='time=5': time is set otherwise; leave it out" in " ".join(said.split())
+    assert "rule late: resource extra='time=5': time is asked for by the resource runtime; give it there" in " ".join(
+        said.split()
+    )
     assert workflow.begun() == []
 
 
@@ -259,6 +270,79 @@ def test_an_interrupt_cancels_local_jobs(new: New) -> None:
     assert not list(workflow.directory.glob("*.out")), said
 
 
+def test_interrupts_that_follow_each_other_are_quiet_and_lose_nothing(new: New) -> None:
+    workflow = new(gated("a"))
+    process = workflow.start("--seconds-between-status-checks", "30")
+    workflow.wait(lambda: workflow.begun() == ["a"], "it has begun")
+    process.send_signal(signal.SIGINT)
+    workflow.wait(lambda: "Terminating" in (workflow.directory / "said").read_text(), "Snakemake is about to end")
+    time.sleep(1)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    said = workflow.end(process, status=1)
+    assert "Traceback" not in said
+    assert "Interrupted again: jobs may go on. The same command finds them again; to cancel them: python -m" in said
+    workflow.allow("a")
+    workflow.run()
+    assert workflow.lines("a.out") == ["first"]
+
+
+# Directories, and disks that are full
+
+
+def test_a_directory_may_have_almost_any_name(new: New) -> None:
+    workflow = new(gated("a", "b", pack=2), directory="a $HOME `b` 50%; {c} & \u00fc*?#")
+    workflow.allow("a", "b")
+    workflow.run()
+    assert workflow.begun() == ["a", "b"]
+
+
+def test_a_directory_whose_name_jobs_cannot_be_told_is_refused(new: New) -> None:
+    workflow = new(gated("a"), directory="it's $HOME")
+    said = " ".join(workflow.run(status=1).split())
+    assert "it's $HOME/.snakemake/submitit\": '$' in a path cannot be passed to jobs; rename or move it" in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small file system")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "filled").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_full_disk_is_named_and_nothing_is_lost(new: New, disk: Path) -> None:
+    workflow = new(gated("a"))
+    folder = ("--submitit-folder", str(disk / "submitit"))
+    fill(disk)
+    said = workflow.run(*folder, status=1)
+    assert f"{disk}/submitit/lock: No space left on device; free space or files there, and call the same" in said
+    assert "Traceback" not in said
+    (disk / "filled").unlink()
+    process = workflow.start(*folder)
+    workflow.wait(lambda: workflow.begun() == ["a"], "it has begun")
+    fill(disk)
+    workflow.allow("a")
+    said = workflow.end(process, status=1)
+    assert re.search(rf"{disk}/submitit/logs\S*: No space left on device; free space or files there", said), said
+    assert "Traceback" not in said
+    (disk / "filled").unlink()
+    workflow.run(*folder)
+    assert workflow.lines("a.out") == ["first"]
+
+
 # Groups, and what can only be seen where there seems to be a SLURM
 
 NAMES = [f"a_rule_whose_name_says_at_length_what_it_is_for_{number}" for number in range(6)]
@@ -316,23 +400,29 @@ def test_a_group_is_one_job(new: New, text: str) -> None:
 
 FAKE_SLURM = {
     "sbatch": "cp $1 script; touch queued; echo Submitted batch job 77",
-    "squeue": "[ -e queued ] || exit 0; echo asked >> asked; sleep 2; echo 77",
+    "squeue": "[ -e queued ] || exit 0; echo asked >> asked; sleep 2; echo '77|RUNNING|main|None|'",
     "scancel": "echo $* >> cancelled; rm -f queued",
+    "scontrol": "echo Invalid job id specified >&2; exit 1",
     "sacct": "exit 1",
     "srun": "exit 1",
 }
+
+
+def fake_slurm(workflow: SubmititWorkflow, **programs: str) -> None:
+    """Have a workflow find these programs in place of SLURM's."""
+    directory = workflow.directory / "bin"
+    directory.mkdir(exist_ok=True)
+    for name, text in programs.items():
+        (directory / name).write_text(f"#!/bin/bash\ncd {workflow.directory}\n{text}\n")
+        (directory / name).chmod(0o755)
+    workflow.environment["PATH"] = f"{directory}{os.pathsep}{workflow.environment['PATH']}"
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SubmititWorkflow, str]]:
     """A job of two minutes, interrupted while SLURM takes its time to say how it stands."""
     workflow = SubmititWorkflow(tmp_path_factory.mktemp("slurm"), gated("a"), "slurm")
-    programs = workflow.directory / "bin"
-    programs.mkdir()
-    for name, text in FAKE_SLURM.items():
-        (programs / name).write_text(f"#!/bin/bash\ncd {workflow.directory}\n{text}\n")
-        (programs / name).chmod(0o755)
-    workflow.environment["PATH"] = f"{programs}{os.pathsep}{workflow.environment['PATH']}"
+    fake_slurm(workflow, **FAKE_SLURM)
     try:
         process = workflow.start("--submitit-on-interrupt", "cancel", "--set-resources", "make:runtime=2")
         workflow.wait(lambda: workflow.lines("asked") == ["asked"], "the queue is being asked")
@@ -355,3 +445,49 @@ def test_a_short_job_is_not_told_to_stop_as_it_begins(interrupted: tuple[Submiti
     assert re.findall(r"^#SBATCH --time=(\d+)$", script, re.MULTILINE) == ["2"]
     assert len(delays) == 1
     assert int(delays[0]) < 2 * 60
+
+
+AWAY = "echo $0 >> asked; echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1"
+
+
+def test_an_interrupt_ends_the_wait_for_the_scheduler_and_nothing_is_lost(new: New) -> None:
+    workflow = new(gated("a"), "slurm")
+    fake_slurm(workflow, **{**FAKE_SLURM, "sbatch": AWAY, "squeue": AWAY})
+    for asked in ("sbatch", "squeue"):  # a second call has to know first what became of the jobs of the first
+        process = workflow.start()
+        workflow.wait(lambda: "does not answer" in (workflow.directory / "said").read_text(), "the user is told")
+        process.send_signal(signal.SIGINT)
+        said = workflow.end(process, status=1)
+        assert said.count("The scheduler does not answer (") == 1
+        assert "for up to 30 min" in said
+        assert "submitted jobs go on" not in said
+        assert "Traceback" not in said
+        assert workflow.lines("asked")[-1].endswith(asked)
+        assert len(list((workflow.directory / ".snakemake" / "submitit" / "jobs").iterdir())) == 1
+    fake_slurm(workflow, **FAKE_SLURM)
+    process = workflow.start("--submitit-on-interrupt", "cancel")
+    workflow.wait(lambda: workflow.lines("asked")[-1] == "asked", "the job is submitted")
+    process.send_signal(signal.SIGINT)
+    workflow.end(process, status=1)
+    assert workflow.lines("cancelled") == ["77"]
+
+
+def test_a_scheduler_that_stays_away_is_given_up_and_quoted(new: New) -> None:
+    workflow = new(gated("a"), "slurm")
+    fake_slurm(workflow, **{**FAKE_SLURM, "sbatch": AWAY})
+    said = workflow.run("--submitit-max-outage", "0", status=1)
+    assert "It could not be submitted: Unable to contact slurm controller (connect failure)" in said
+
+
+def test_a_job_that_ends_while_the_scheduler_is_away_is_concluded_by_its_own_word(new: New) -> None:
+    workflow = new(gated("a"), "slurm")
+    fake_slurm(workflow, **FAKE_SLURM)
+    process = workflow.start()
+    folder = workflow.directory / ".snakemake" / "submitit"
+    workflow.wait(lambda: any(entry.job_id for entry in Journal(folder).entries()), "the job is submitted")
+    fake_slurm(workflow, squeue=AWAY)
+    workflow.wait(lambda: "does not answer" in (workflow.directory / "said").read_text(), "the user is told")
+    (workflow.directory / "a.out").touch()
+    (entry,) = Journal(folder).entries()
+    Outcomes(folder / "outcomes").write(entry.token, Outcome("done", "", "77", time.time(), 1.0))
+    workflow.end(process)

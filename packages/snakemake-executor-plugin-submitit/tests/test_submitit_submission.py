@@ -1,6 +1,9 @@
 """What goes out to a scheduler, what is asked for before, and what is found again, or cancelled, after a call died."""
 
+import errno
+import logging
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,15 +11,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from snakemake_executor_plugin_submitit import ExecutorSettings, recovery, schedulers, submission
+import submitit
+from snakemake_executor_plugin_submitit import ExecutorSettings, outage, recovery, relay, schedulers
 from snakemake_executor_plugin_submitit.allocation import Allocation, Step
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
+from snakemake_executor_plugin_submitit.outage import Outage
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
 from snakemake_executor_plugin_submitit.ready import check_wishes, make_ready
 from snakemake_executor_plugin_submitit.recovery import cancel_left, check_cluster, jobs_left
 from snakemake_executor_plugin_submitit.request import Request
-from snakemake_executor_plugin_submitit.schedulers import ACTIVE, UNKNOWN, NoAnswerError, Scheduler, end_jobs
-from snakemake_executor_plugin_submitit.submission import Submitter
+from snakemake_executor_plugin_submitit.schedulers import (
+    ACTIVE,
+    UNKNOWN,
+    NoAnswerError,
+    Scheduler,
+    StillRunningError,
+    end_jobs,
+)
+from snakemake_executor_plugin_submitit.submission import Batch, Submitter
 from snakemake_interface_common.exceptions import WorkflowError
 
 REQUEST = Request(runtime=30, mem_mb=500, cpus=3)
@@ -57,9 +69,9 @@ class FakeScheduler(Scheduler):
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What was slept, for which nobody waits, by a clock that knows of nothing else."""
     spans: list[float] = []
-    for module in (schedulers, submission):
+    for module in (schedulers, outage):
         monkeypatch.setattr(module, "sleep", spans.append)
-    monkeypatch.setattr(schedulers, "monotonic", lambda: sum(spans))
+        monkeypatch.setattr(module, "monotonic", lambda: sum(spans))
     return spans
 
 
@@ -80,14 +92,14 @@ class Site:
             (self.directory / "bin" / name).write_text(body)
             (self.directory / "bin" / name).chmod(0o755)
 
-    def submit(self, request: Request = REQUEST, count: int = 1, **settings: Any) -> list[str]:
+    def submit(self, request: Request = REQUEST, count: int = 1, again: bool = False, **settings: Any) -> list[str]:
         """Submit allocations under the name of `snakemake-1`."""
         submitter = Submitter(ExecutorSettings(**settings), self.scheduler, self.directory / "submitit")
         allocations = [
             Allocation([Step(f"train-{number}", "true", "log")], Outcomes(self.directory), "/", 1800, 45, 5)
             for number in range(count)
         ]
-        return submitter.submit(allocations, "train", request, "snakemake-1")
+        return submitter.submit(Batch(allocations, "train", request, "snakemake-1"), again)
 
     def calls(self) -> list[str]:
         path = self.directory / "calls"
@@ -129,7 +141,13 @@ def test_sbatch_is_asked_for_what_the_job_asks_for(site: Site) -> None:
     expected = {
         *("job-name=train", "time=30", "mem=500MB", "cpus-per-task=3", "gpus-per-node=2", "nodes=4"),
         *("ntasks-per-node=1", "partition=gpu", "requeue", "signal=USR2@45", "comment=snakemake-1"),
-        *("open-mode=append", "wckey=course", "reservation=r", f"output={site.directory}/submitit/%j_0_log.out"),
+        *(
+            "export=ALL",
+            "open-mode=append",
+            "wckey=course",
+            "reservation=r",
+            f"output={site.directory}/submitit/%j_0_log.out",
+        ),
     }
     assert sorted(site.options()) == sorted(expected)
 
@@ -143,16 +161,51 @@ def test_what_is_not_asked_for_is_left_to_the_site(site: Site) -> None:
 
 def test_every_node_is_waited_for_and_gets_its_cpus(site: Site) -> None:
     site.submit(replace(REQUEST, nodes=2))
-    export, srun = site.commands()
+    *_, export, srun = site.commands()
     assert export == "export SUBMITIT_EXECUTOR=slurm"
     assert srun.startswith("srun ")
     assert {"--wait=0", "--cpu-bind=none", "--cpus-per-task=3"} <= set(srun.split(" -u -m submitit")[0].split())
+
+
+def test_what_calls_the_job_runs_once_a_node_however_many_tasks_the_job_may_start(site: Site) -> None:
+    site.submit(replace(REQUEST, tasks=3, nodes=2), setup="module load mpi")
+    assert {"nodes=2", "ntasks-per-node=3", "cpus-per-task=1"} <= set(site.options())
+    *setup, _, srun = site.commands()
+    assert setup == ["module load mpi", "export SLURM_OVERLAP=1", *relay.setup()]
+    assert {"--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=3"} <= set(srun.split(" -u -m submitit")[0].split())
+
+
+def test_types_of_gpus_and_quoted_values_reach_sbatch(site: Site) -> None:
+    request = replace(REQUEST, gpus=3, gpu_types="a100:2,1g.5gb:1", reservation="course", extra="prefer='a b' nice")
+    site.submit(request)
+    expected = {"gpus-per-node=a100:2,1g.5gb:1", "reservation=course", "prefer='a b'", "nice"}
+    assert expected <= set(site.options())
+    site.submit(replace(REQUEST, gpus=2, gpu_types="a100:2", gres="gpu:a100:2,tmp:1G"))
+    assert "gres=gpu:a100:2,tmp:1G" in site.options()
+    assert not any(option.startswith("gpus") for option in site.options())
 
 
 def test_the_setup_comes_before_the_job(site: Site) -> None:
     site.submit(setup="module load cuda && true")
     assert site.commands()[0] == "module load cuda && true"
     assert site.commands()[-1].startswith("srun ")
+
+
+def test_the_batch_script_of_several_nodes_is_ready_to_call_srun(site: Site) -> None:
+    site.submit(replace(REQUEST, nodes=2), setup="module load cuda")
+    assert site.commands()[:-2] == ["module load cuda", *relay.setup()]
+    site.submit(setup="module load cuda")
+    assert site.commands()[:-2] == ["module load cuda"]
+
+
+def test_a_full_disk_is_no_refusal_of_the_scheduler(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(submitit.core.utils.DelayedSubmission, "dump", fail)
+    with pytest.raises(WorkflowError, match=f"^{site.directory}/submitit: No space left on device; free space"):
+        site.submit()
+    assert site.calls() == []
 
 
 @pytest.mark.parametrize(("limit", "array"), [(2, "0-2%2"), (256, "0-2%3")])
@@ -163,48 +216,156 @@ def test_several_allocations_are_an_array_of_which_so_many_run(site: Site, limit
     assert "comment=snakemake-1" in site.options()
 
 
-def test_a_busy_scheduler_is_asked_again_after_what_may_have_gone_out_was_cancelled(
-    site: Site, slept: list[float]
-) -> None:
-    site.sbatch(f"[ -e again ] || {{ touch again; {BUSY}; }}; {SUBMITTED}")
-    site.scheduler.submitted = {"snakemake-1": ["70"], "snakemake-2": ["71"]}
-    assert site.submit() == ["77"]
-    assert site.calls() == ["sbatch", "scancel 70", "sbatch"]
-    assert slept == [10]
+def test_what_a_site_needs_is_asked_for_unless_the_job_says_otherwise(site: Site) -> None:
+    site.scheduler.defaults = {"account": "a", "partition": "p", "qos": "q", "wckey": "w", "reservation": "r"}
+    site.submit(replace(REQUEST, partition="gpu", extra="reservation=course export=ALL,CITY=Bern"))
+    assert {"account=a", "qos=q", "partition=gpu", "wckey=w", "reservation=course"} <= set(site.options())
+    assert "export=ALL,CITY=Bern" in site.options()
+    names = [option.split("=")[0] for option in site.options()]
+    assert sorted(names) == sorted(set(names))
 
 
-def test_a_scheduler_that_remains_busy_is_quoted_after_three_attempts(site: Site, slept: list[float]) -> None:
-    site.sbatch(BUSY)
-    with pytest.raises(WorkflowError, match="Socket timed out on send/recv operation"):
-        site.submit()
-    assert site.calls().count("sbatch") == 3
-    assert slept[:2] == [10, 20]
+UNANSWERED = (
+    *("Socket timed out on send/recv operation", "Unable to contact slurm controller (connect failure)"),
+    *("Slurm backup controller in standby mode", "Zero Bytes were transmitted or received", "Connection refused"),
+    *("Protocol authentication error", "Could not establish a configuration source", "Message send failure"),
+)
 
 
-def test_nothing_of_the_last_attempt_is_left_in_the_queue(site: Site) -> None:
-    """The jobs are said to have failed and are forgotten: nobody would find, or cancel, what was taken after all."""
-    site.sbatch(BUSY)
-    site.scheduler.submitted = {"snakemake-1": ["70"]}
-    with pytest.raises(WorkflowError):
-        site.submit()
-    assert site.calls()[-1] == "scancel 70"
-
-
-def test_nothing_is_submitted_beside_what_cannot_be_cancelled(site: Site) -> None:
-    site.sbatch(BUSY)
-    site.scheduler.silent = {"submitted_as"}
-    text = "what was being submitted as snakemake-1 may be queued: Unable to contact slurm controller; try again"
-    with pytest.raises(WorkflowError, match=f"^{text}$"):
+@pytest.mark.parametrize("complaint", UNANSWERED)
+def test_a_scheduler_that_does_not_answer_has_not_refused(site: Site, complaint: str) -> None:
+    site.sbatch(f"echo 'sbatch: error: Batch job submission failed: {complaint}' >&2; exit 1")
+    with pytest.raises(NoAnswerError, match=f"^sbatch: error: .*{re.escape(complaint)}"):
         site.submit()
     assert site.calls() == ["sbatch"]
 
 
-def test_a_refusal_is_quoted_at_once(site: Site, slept: list[float]) -> None:
+def test_an_sbatch_that_is_interrupted_has_not_been_refused(site: Site) -> None:
+    site.sbatch("kill -INT $$")
+    with pytest.raises(NoAnswerError, match="^interrupted$"):
+        site.submit()
+
+
+def test_before_a_second_attempt_what_went_out_at_the_first_is_cancelled(site: Site) -> None:
+    site.scheduler.submitted = {"snakemake-1": ["70_0", "70_1"], "snakemake-2": ["71"]}
+    assert site.submit(again=True) == ["77"]
+    assert site.calls() == ["scancel 70_0 70_1", "sbatch", "scancel 70_0 70_1"]  # they are seen until they have ended
+
+
+def test_what_is_taken_late_is_cancelled_and_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = iter([[], ["70", "77"]])
+    monkeypatch.setattr(site.scheduler, "submitted_as", lambda name: next(queues))
+    assert site.submit(again=True) == ["77"]
+    assert site.calls() == ["scancel ", "sbatch", "scancel 70"]
+
+
+def test_what_was_accepted_counts_even_if_the_scheduler_then_falls_silent(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def submitted_as(name: str) -> list[str]:
+        if "sbatch" in site.calls():
+            raise NoAnswerError("Unable to contact slurm controller")
+        return []
+
+    monkeypatch.setattr(site.scheduler, "submitted_as", submitted_as)
+    assert site.submit(again=True) == ["77"]
+
+
+@pytest.mark.parametrize("silent", ["submitted_as", "cancel"])
+def test_nothing_is_submitted_beside_what_may_be_queued(
+    site: Site, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    site.scheduler.submitted = {"snakemake-1": ["70"]}
+    site.scheduler.silent = {silent}
+    monkeypatch.setattr(site.scheduler, "cancel", lambda numbers: FakeScheduler.cancel(site.scheduler, numbers))
+    with pytest.raises(NoAnswerError, match="^Unable to contact slurm controller$"):
+        site.submit(again=True)
+    assert site.calls() == []
+
+
+def test_a_refusal_is_quoted_once(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     refusal = "Batch job submission failed: Invalid account or account/partition combination specified"
     site.sbatch(f"echo 'sbatch: error: {refusal}' >&2; exit 1")
     with pytest.raises(WorkflowError, match=refusal):
         site.submit()
-    assert (site.calls(), slept) == (["sbatch"], [])
+    assert capfd.readouterr().err == ""
+    assert site.calls() == ["sbatch"]
+
+
+# While the scheduler does not answer
+
+
+SILENT = NoAnswerError("Unable to contact slurm controller")
+
+
+def outage_of(limit_min: float = 30) -> Outage:
+    return Outage(limit_min, logging.getLogger("test_submitit_submission"))
+
+
+def test_the_user_is_told_once_that_an_outage_began_and_once_that_it_is_over(
+    slept: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    known = outage_of()
+    known.end()
+    assert (known.is_on, known.is_due, known.is_long) == (False, True, False)
+    for _ in range(3):
+        known.note(SILENT)
+        slept.append(60)
+    assert known.is_on
+    for _ in range(2):
+        known.end()
+    assert (known.is_on, known.is_due) == (False, True)
+    assert caplog.messages == [
+        "The scheduler does not answer (Unable to contact slurm controller). Jobs that run go on; what is to be"
+        " submitted or cancelled waits for up to 30 min.",
+        "The scheduler answers again, after 3.0 min.",
+    ]
+
+
+def test_it_is_asked_at_intervals_that_grow_until_its_time_is_over(slept: list[float]) -> None:
+    known, asked = outage_of(5), []
+    while not known.is_long:
+        if known.is_due:
+            asked.append(sum(slept))
+            known.note(SILENT)
+            known.note(SILENT)  # to two questions at once
+        slept.append(1)
+    assert asked == [0, 5, 15, 35, 75, 135, 195, 255]
+    assert sum(slept) == 300
+    known.end()
+    known.note(SILENT)
+    slept.append(10)
+    assert (known.is_due, known.is_long) == (True, False)  # another outage begins anew
+
+
+def test_what_cannot_wait_for_others_endures_an_outage(slept: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[str | NoAnswerError] = [SILENT] * 5 + ["answer"]
+
+    def act() -> str:
+        if isinstance(answer := answers.pop(0), NoAnswerError):
+            raise answer
+        return answer
+
+    assert outage_of().endure(act) == "answer"
+    assert slept == [5, 10, 20, 40, 60]
+    assert len(caplog.messages) == 2
+
+
+def test_an_outage_that_is_too_long_is_quoted_and_said_to_lose_nothing(slept: list[float]) -> None:
+    scheduler = FakeScheduler()
+    scheduler.silent = {"cancel"}
+    text = "^Unable to contact slurm controller; nothing is lost: try again once the scheduler answers$"
+    with pytest.raises(WorkflowError, match=text):
+        outage_of(30).endure(lambda: scheduler.cancel(["7"]))
+    assert 1800 <= sum(slept) <= 1860
+
+
+def test_jobs_that_do_not_end_are_no_outage(slept: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    scheduler = FakeScheduler({"7": ACTIVE})
+    scheduler.lasting = 10_000
+    with pytest.raises(WorkflowError, match="^not all of 1 cancelled jobs have ended within 300 s$"):
+        outage_of().endure(lambda: end_jobs(scheduler, ["7"]))
+    assert caplog.messages == []
 
 
 # Ending jobs
@@ -222,7 +383,7 @@ def test_cancelled_jobs_are_waited_for(slept: list[float]) -> None:
 def test_jobs_that_do_not_end_are_not_waited_for_without_end(slept: list[float]) -> None:
     scheduler = FakeScheduler({"7": ACTIVE, "8": ACTIVE})
     scheduler.lasting = 10_000
-    with pytest.raises(NoAnswerError, match="^not all of 2 cancelled jobs have ended within 300 s$"):
+    with pytest.raises(StillRunningError, match="^not all of 2 cancelled jobs have ended within 300 s$"):
         end_jobs(scheduler, ["7", "8"])
     assert 300 <= sum(slept) <= 310
 
@@ -250,8 +411,7 @@ class Left:
 
     def found(self) -> dict[str, Entry]:
         """Look for the jobs, and check that the others are forgotten."""
-        submitter = Submitter(ExecutorSettings(), self.scheduler, self.directory)
-        found = jobs_left(self.journal, self.outcomes, submitter, lambda numbers: self.scheduler.states(set(numbers)))
+        found = jobs_left(self.journal, self.outcomes, self.scheduler, outage_of())
         assert {entry.key for entry in self.journal.entries()} == set(found)
         return found
 
@@ -322,10 +482,11 @@ def test_what_is_cancelled_with_others_of_its_submission_is_not_awaited(left: Le
     assert left.scheduler.cancelled == ["7"]
 
 
-def test_nothing_is_forgotten_while_the_scheduler_does_not_answer(left: Left) -> None:
-    left.scheduler.silent = {"submitted_as"}
+@pytest.mark.parametrize("silent", ["submitted_as", "states"])
+def test_nothing_is_forgotten_while_the_scheduler_does_not_answer(left: Left, silent: str) -> None:
+    left.scheduler.silent = {silent}
     entries = [left.job("train-1"), left.job("train-2", "7", EARLIER)]
-    with pytest.raises(WorkflowError, match="^what was being submitted as snakemake-1 may be queued: Unable to con"):
+    with pytest.raises(WorkflowError, match="^Unable to contact slurm controller; nothing is lost: "):
         left.found()
     assert left.journal.entries() == entries
 
@@ -482,12 +643,12 @@ def test_several_nodes_need_a_cluster(cluster: str) -> None:
 def test_a_group_runs_on_the_nodes_of_its_largest_job_and_alone() -> None:
     members = [
         Job(resources=resources(nodes=2, pack=4, pack_with="p", state="s")),
-        Job(["b.out"]),
+        Job(["b.out"], resources=resources(tasks=6)),
         Job(["c.out"], name="evaluate"),
     ]
-    group = Group(members, resources(nodes=4, pack=8, state="s", mem_mb=700))
+    group = Group(members, resources(nodes=4, pack=8, state="s", mem_mb=700, tasks=8))
     ready = make_ready(group, "slurm", no_gpus=False, logs=Path("/logs"))
-    assert ready.wish.request == Request(30, 700, 3, nodes=2)
+    assert ready.wish.request == Request(30, 700, 9, nodes=2, tasks=3)
     assert (ready.wish.pack, ready.wish.pack_with, ready.wish.state) == (1, "", "")
     assert ready.entry.rule == ready.rule == "evaluate+train"
 

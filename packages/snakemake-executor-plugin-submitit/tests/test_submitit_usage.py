@@ -149,6 +149,19 @@ def test_jobs_of_a_rule_are_one_line():
     assert (score.cpu_share, score.busy_cpus, score.memory_mb, score.gpu_percent) == (None, None, 0, None)
 
 
+def test_gpus_of_a_type_are_counted_and_named():
+    typed = replace(BIG, gpus=3, gpu_types="a100:2,v100:1")
+    jobs = {"1": ("train", replace(BIG, gpus=1)), "2": ("train", typed)}
+    (summary,) = summarize(jobs, {"1": used(gpu_percent=60.0), "2": used(gpu_percent=60.0)})
+    assert (summary.request.gpus, summary.gpu_percent) == (3, 40)
+    assert table_of([summary]).split()[-2:] == ["a100:2,v100:1", "40%"]
+
+
+def test_tasks_keep_an_equal_number_of_cpus():
+    (line,) = advice((replace(BIG, cpus=20, tasks=5), used(cpus=20, cpu_s=3000 * 4)))[1:]
+    assert line.endswith("set-resources: train: cpus: 10")
+
+
 def test_cpu_time_that_was_not_recorded_does_not_count_as_none():
     jobs = dict.fromkeys("12", ("train", BIG))
     (summary,) = summarize(jobs, {"1": used(cpu_s=12000), "2": used(cpu_s=0)})

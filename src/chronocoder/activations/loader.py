@@ -157,15 +157,19 @@ class _Sent(NamedTuple):
 
     Attributes:
         batch: where it is wanted.
+        part_sizes: rows of each part of all processes.
         arrived: what tells the GPU when it is there; None where it is.
     """
 
     batch: Stored
+    part_sizes: list[int]
     arrived: torch.cuda.Event | None
 
 
 class ShuffledBatches(Iterator[Stored]):
     """Endless batches in the stored format, shape (token, checkpoint, d_model); made by `shuffled_batches`.
+
+    The rows of each of this process's parts are together, in the order of the stream.
 
     They are made float32 by `normalised`, on the device that trains: until then they are half as large, or less.
 
@@ -174,6 +178,7 @@ class ShuffledBatches(Iterator[Stored]):
 
     Attributes:
         waited_s: seconds that the consumer has waited for batches.
+        part_sizes: of the batch that came last, the rows of each part of all processes.
     """
 
     def __init__(
@@ -189,13 +194,14 @@ class ShuffledBatches(Iterator[Stored]):
             device: where batches are wanted.
         """
         self.waited_s, self._device = 0.0, device
+        self.part_sizes: list[int] = []
         closed = threading.Event()
         batches = _sent_batches(source, order, batch_tokens, first_batch, closed, device)
         self._batches = Prefetched(batches, BATCHES_AHEAD, closed)
 
     def __next__(self) -> Stored:
         begin = time.perf_counter()
-        batch, arrived = next(self._batches)
+        batch, self.part_sizes, arrived = next(self._batches)
         self.waited_s += time.perf_counter() - begin
         if arrived is not None:
             stream = torch.cuda.current_stream(self._device)
@@ -219,13 +225,15 @@ def shuffled_batches(
     buffer_tokens: int = 65_536,
     rank: int = 0,
     processes: int = 1,
+    parts: int = 0,
     device: torch.device = CPU,
 ) -> ShuffledBatches:
     """Return batches endlessly, epoch after epoch, in an order that the seed alone decides.
 
     A process gets those rows of a global batch that are of its own pieces: the parts of the processes differ in
     length, may be empty, and make up the batch that one process alone would get. They are read ahead in threads, and
-    sent to a GPU while it computes.
+    sent to a GPU while it computes. Where a batch is dealt to more parts than there are processes, a process has the
+    rows of its parts one part after the other.
 
     Args:
         source: the activations.
@@ -235,6 +243,7 @@ def shuffled_batches(
         buffer_tokens: rows, over all processes, that are shuffled with each other.
         rank: this process.
         processes: processes that share the global batch.
+        parts: as `RowOrder`.
         device: where batches are wanted.
 
     Raises:
@@ -245,26 +254,26 @@ def shuffled_batches(
             f"{source.name}: holds {source.rows} tokens, less than batch_tokens {batch_tokens};"
             " raise the corpus' train_tokens or lower batch_tokens"
         )
-    order = RowOrder(source.rows, source.piece_rows, seed, buffer_tokens, rank, processes)
+    order = RowOrder(source.rows, source.piece_rows, seed, buffer_tokens, rank, processes, parts)
     return ShuffledBatches(source, order, batch_tokens, first_batch, device)
 
 
 def sampled_blocks(
-    source: ActivationSource, tokens: int, seed: int, *, rank: int = 0, processes: int = 1
+    source: ActivationSource, tokens: int, seed: int, *, part: int = 0, parts: int = 1
 ) -> Iterator[Float[Tensor, "token checkpoint d_model"]]:
-    """Yield this process's part of a random sample of pieces, float32; that of all processes depends on the seed alone.
+    """Yield a part of a random sample of pieces, float32; that of all parts depends on the seed alone.
 
     Args:
         source: the activations.
-        tokens: rows of the sample over all processes, rounded up to whole pieces; all rows where there are fewer.
+        tokens: rows of the sample over all parts, rounded up to whole pieces; all rows where there are fewer.
         seed: decides the sample: the first pieces that `shuffled_batches` takes.
-        rank: this process.
-        processes: processes that share the sample.
+        part: the part.
+        parts: into which the sample is dealt.
     """
     order = RowOrder(source.rows, source.piece_rows, seed, source.rows)
     pieces = order.epoch_pieces(0)
     before = np.cumsum(order.sizes(pieces)) - order.sizes(pieces)
-    for piece in pieces[before < tokens][rank::processes].tolist():
+    for piece in pieces[before < tokens][part::parts].tolist():
         room = empty_stored(source.piece_rows, source.checkpoints, source.width, source.stored_format)
         yield widen(source.read_pieces([piece], room))
 
@@ -289,45 +298,54 @@ def _sent_batches(
         groups = _filled_groups(source, order, first_batch * batch_tokens, closed, readers if threads > 1 else None)
         stream = torch.cuda.Stream(device) if on_gpu else None
         with closing(Prefetched(groups, 1, closed)) as filled:
-            batches = _batches(source, filled, batch_tokens, first_batch, cutters if threads > 1 else None, on_gpu)
-            for batch in batches:
+            pool = cutters if threads > 1 else None
+            batches = _batches(source, filled, order, batch_tokens, first_batch, pool, on_gpu)
+            for batch, sizes in batches:
                 if stream is None:
-                    yield _Sent(batch, None)
+                    yield _Sent(batch, sizes, None)
                 else:
                     with torch.cuda.stream(stream):
                         sent = batch.on(device)
-                    yield _Sent(sent, stream.record_event())
+                    yield _Sent(sent, sizes, stream.record_event())
 
 
 def _batches(
     source: ActivationSource,
     groups: Iterator[tuple[Group, Stored]],
+    order: RowOrder,
     batch_tokens: int,
     first_batch: int,
     pool: Executor | None,
     pinned: bool,
-) -> Iterator[Stored]:
-    """Yield this process's parts of the batches; the next group is read in a thread while these are cut from one."""
+) -> Iterator[tuple[Stored, list[int]]]:
+    """Yield this process's rows of the batches, and how many rows each part of all processes has.
+
+    The next group is read in a thread while batches are cut from one.
+    """
     start, stop = first_batch * batch_tokens, (first_batch + 1) * batch_tokens
-    room, filled = None, 0
+    sizes, room, ends = order.part_sizes(first_batch, batch_tokens), None, list[int]()
     for group, buffer in groups:
         while start < group.stop:
             if room is None:
-                shape = batch_tokens, source.checkpoints, source.width
-                room, filled = empty_stored(*shape, source.stored_format, pinned), 0
+                of_parts = next(sizes)
+                own = of_parts[order.own_parts]
+                room = empty_stored(int(own.sum()), source.checkpoints, source.width, source.stored_format, pinned)
+                ends = (np.cumsum(own) - own).tolist()  # of what each part has got
             end = min(stop, group.stop)
-            rows = _rows_between(group, start, end)
-            _copy(buffer, rows, room.tokens(filled, filled + len(rows)), pool)
-            start, filled = end, filled + len(rows)
+            for part, rows in enumerate(_rows_between(group, start, end)):
+                _copy(buffer, rows, room.tokens(ends[part], ends[part] + len(rows)), pool)
+                ends[part] += len(rows)
+            start = end
             if start == stop:
-                yield room.tokens(0, filled)
+                yield room, of_parts.tolist()
                 room, stop = None, stop + batch_tokens
 
 
-def _rows_between(group: Group, start: int, stop: int) -> Int[np.ndarray, " row"]:
-    """Return this process's rows of a group that are at the places `start` to `stop` of the stream."""
-    first, last = np.searchsorted(group.places, (start, stop))
-    return group.rows[first:last]
+def _rows_between(group: Group, start: int, stop: int) -> list[Int[np.ndarray, " row"]]:
+    """Return the rows of each of this process's parts that are at the places `start` to `stop` of the stream."""
+    between = slice(*np.searchsorted(group.places, (start, stop)))
+    rows, parts = group.rows[between], group.parts[between]
+    return [rows[parts == part] for part in range(len(group.runs))]
 
 
 def _copy(buffer: Stored, rows: Int[np.ndarray, " row"], into: Stored, pool: Executor | None) -> None:
@@ -345,7 +363,8 @@ def _filled_groups(
     """Yield groups and their rows, which stay there until the next but one is asked for."""
     rooms = [empty_stored(order.largest_part, source.checkpoints, source.width, source.stored_format) for _ in range(2)]
     for number, group in enumerate(order.groups(start)):
-        yield group, source.read_pieces(group.pieces.tolist(), rooms[number % 2], closed, pool)
+        pieces, runs = group.pieces.tolist(), group.runs.tolist()
+        yield group, source.read_pieces(pieces, rooms[number % 2], closed, pool, runs)
 
 
 def _threads() -> int:

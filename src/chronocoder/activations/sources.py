@@ -2,7 +2,7 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 
 from chronocoder.activations.formats import Stored, StoredFormat
@@ -60,6 +60,7 @@ class ActivationSource(ABC):
         into: Stored,
         closed: threading.Event | None = None,
         pool: Executor | None = None,
+        runs: Sequence[int] = (),
     ) -> Stored:
         """Read any number of pieces, unless `closed` is set meanwhile; return the part of the memory that they fill.
 
@@ -68,10 +69,10 @@ class ActivationSource(ABC):
             into: memory for them.
             closed: says that they are no longer wanted.
             pool: of threads that read, where the source may be read `in_threads`.
+            runs: how many pieces there are in each run; none is read together with one of another run.
         """
         filled, parts = 0, []
-        for first in range(0, len(numbers), self.pieces_at_once):
-            together = numbers[first : first + self.pieces_at_once]
+        for together in self._read_at_once(numbers, runs or [len(numbers)]):
             size = sum(self.size(number) for number in together)
             parts.append((together, into.tokens(filled, filled + size)))
             filled += size
@@ -84,6 +85,13 @@ class ActivationSource(ABC):
         if pool is None or not self.in_threads:
             read(parts)
         else:
-            runs = [parts[first : first + PARTS_AT_ONCE] for first in range(0, len(parts), PARTS_AT_ONCE)]
-            list(pool.map(read, runs))  # which raises what one of them has raised
+            shares = [parts[first : first + PARTS_AT_ONCE] for first in range(0, len(parts), PARTS_AT_ONCE)]
+            list(pool.map(read, shares))  # which raises what one of them has raised
         return into.tokens(0, filled)
+
+    def _read_at_once(self, numbers: Sequence[int], runs: Sequence[int]) -> Iterator[Sequence[int]]:
+        start = 0
+        for length in runs:
+            for first in range(start, start + length, self.pieces_at_once):
+                yield numbers[first : min(first + self.pieces_at_once, start + length)]
+            start += length

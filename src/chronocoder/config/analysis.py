@@ -30,7 +30,7 @@ class HarvestSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """How trainings run; nothing here changes a crosscoder but by rounding."""
+    """How trainings run; nothing here changes a crosscoder but by rounding, and with `parts` only that key does."""
 
     activations: Literal["cached", "streaming"] = Field(
         "cached",
@@ -44,6 +44,11 @@ class TrainingSettings(Settings):
     dictionary_shards: PositiveInt = Field(
         1, description="Parts that a dictionary too large for one GPU is cut into, each held by another process."
     )
+    parts: NonNegativeInt = Field(
+        8,
+        description="Parts that each batch is dealt to, so that a crosscoder is the same to the last bit for any number"
+        " of processes that divides it; `0`: none, and rounding depends on the number of processes.",
+    )
     save_every: PositiveInt = Field(1000, description="Steps from one saved state to the next.")
 
     @model_validator(mode="after")
@@ -51,6 +56,11 @@ class TrainingSettings(Settings):
         for key in ("nodes", "dictionary_shards"):
             if self.processes % getattr(self, key):
                 raise ValueError(f"processes {self.processes} is no multiple of {key} {getattr(self, key)}; change one")
+        if self.parts % self.processes:
+            raise ValueError(
+                f"processes {self.processes} does not divide parts {self.parts}; change processes, or set parts to a"
+                f" multiple of {self.processes}, or to 0, with which rounding depends on the number of processes"
+            )
         return self
 
 

@@ -26,6 +26,7 @@ from chronocoder.config.controls import (
     check_foreign_checkpoints,
 )
 from chronocoder.config.loading import NONE
+from chronocoder.config.misspelt import meant_key
 from chronocoder.config.suites import Suite
 from chronocoder.config.taskspace import TaskSpaceSettings
 from chronocoder.errors import ConfigError
@@ -199,7 +200,7 @@ def load_experiment(path: Path) -> Experiment:
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: no readable configuration ({error}); correct the path or the file") from error
     return parse_experiment(values, str(path))
 
@@ -220,7 +221,9 @@ def _described(entry: Mapping[str, Any]) -> str | None:
     kind = str(context.get("discriminator", "")).strip("'")
     match entry["type"]:
         case "extra_forbidden":
-            return f"unknown key; remove it or correct its spelling ({_LISTED})"
+            meant = meant_key(Experiment.model_json_schema(), entry["loc"])
+            perhaps = f", perhaps to {meant}" if meant else ""
+            return f"unknown key; remove it or correct its spelling{perhaps} ({_LISTED})"
         case "missing":
             return f"missing; give it ({_LISTED})"
         case "union_tag_not_found":

@@ -14,8 +14,10 @@ from chronocoder.config.sources import NurserySource, Source
 from chronocoder.config.tasks import Task
 from chronocoder.config.taskspace import FEWEST_PAIRS, SpaceSettings
 from chronocoder.labels import is_foreign, is_identity
+from chronocoder.nearest import nearest_names
 from chronocoder.settings import Name, Settings, Site
 from chronocoder.site_names import parse_site
+from chronocoder.suites.nursery.language import tasks_of
 
 
 def _by_name(given: Any) -> Any:
@@ -353,6 +355,11 @@ class Suite(Settings):
                 found = f"language '{task.language}' is not among" if task.language else "no language is given, of"
                 raise ValueError(
                     f"tasks.{name}: {found} the suite's languages {', '.join(languages)}; set language to one of them"
+                )
+            if task.kind == "nursery" and task.task not in (known := tasks_of(task.language)):
+                choices = ", ".join(nearest_names(task.task, known, len(known)))
+                raise ValueError(
+                    f"tasks.{name}: the grammar of {task.language} has no task '{task.task}'; choose from {choices}"
                 )
 
     def _check_contrasts(self) -> None:

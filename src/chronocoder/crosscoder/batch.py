@@ -1,5 +1,6 @@
 """A training batch as the variants see it."""
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from chronocoder.crosscoder.codes import Codes, DenseCodes, SparseCodes
 from chronocoder.crosscoder.jump import jump
 from chronocoder.crosscoder.model import Crosscoder
+from chronocoder.crosscoder.parts import DealtTokens, OwnTokens
 from chronocoder.crosscoder.sparse import ActiveLatents, dense_preactivations, sparse_encode
 from chronocoder.crosscoder.team import Team
 
@@ -22,6 +24,8 @@ class TrainingBatch:
         step: training step, from 0.
         tokens: tokens of the batch over all processes.
         team: the processes.
+        dealt: its tokens, as parts of the whole batch where `part_sizes`, the tokens of each part of all processes, is
+            given.
         smallest: the smallest weighted activation that was kept of the last batch, where the variant keeps the largest
             of a batch; its own as soon as that is known. How long the search takes depends on it, and nothing else.
     """
@@ -34,9 +38,11 @@ class TrainingBatch:
         tokens: int,
         team: Team | None = None,
         smallest: Tensor | None = None,
+        part_sizes: Sequence[int] | None = None,
     ) -> None:
         self.crosscoder, self.x, self.step, self.tokens = crosscoder, x, step, tokens
         self.team = team or Team()
+        self.dealt = DealtTokens(part_sizes, self.team) if part_sizes else OwnTokens(self.team)
         self.smallest = self.threshold if smallest is None else smallest
         self._values: Tensor | None = None
 
@@ -57,7 +63,7 @@ class TrainingBatch:
 
     def preactivations(self) -> Float[Tensor, "token feature"]:
         """Return W_enc x + b_enc, with gradient."""
-        dense = self.crosscoder.preactivations(self.x)
+        dense = self._preactivations()
         self._values = dense.detach()
         return dense
 
@@ -67,18 +73,23 @@ class TrainingBatch:
         if self._values is None:
             crosscoder = self.crosscoder
             if torch.is_autocast_enabled(self.x.device.type):
-                self._values = crosscoder.preactivations(self.x)
+                self._values = self._preactivations()
             else:
-                self._values = dense_preactivations(self.x, crosscoder.encoder_rows.flatten(1), crosscoder.b_enc)
+                rows = crosscoder.encoder_rows.flatten(1)
+                self._values = dense_preactivations(self.x, rows, crosscoder.b_enc, self.dealt.row_blocks)
         return self._values
 
     def dense(self, codes: Float[Tensor, "token feature"]) -> Codes:
         """Return codes that are held as a matrix."""
-        return DenseCodes(codes)
+        return DenseCodes(codes, self.dealt)
+
+    def sum_tokens(self, values: Float[Tensor, "token n"]) -> Float[Tensor, " n"]:
+        """Return the sum over tokens, with gradient, for a penalty."""
+        return self.dealt.sum(values)
 
     def above(self, threshold: Float[Tensor, " feature"], bandwidth: float) -> tuple[Codes, Float[Tensor, ""]]:
         """Return the activations whose weight reaches a threshold as codes, and their number."""
-        codes, number = jump(self.preactivations(), self.norms.detach(), threshold, bandwidth)
+        codes, number = jump(self.preactivations(), self.norms.detach(), threshold, bandwidth, self.dealt)
         return self.dense(codes), number
 
     def largest_of_batch(self, count: int) -> tuple[Codes, Float[Tensor, ""]]:
@@ -94,5 +105,13 @@ class TrainingBatch:
         """Return the preactivations at some places as codes."""
         crosscoder = self.crosscoder
         rows = crosscoder.encoder_rows.flatten(1)
-        values = sparse_encode(self.x, rows, crosscoder.b_enc, entries, self.values())
-        return SparseCodes(entries, values, len(rows))
+        values = sparse_encode(self.x, rows, crosscoder.b_enc, entries, self.values(), self.dealt.sum_by_feature)
+        return SparseCodes(entries, values, len(rows), self.dealt)
+
+    def _preactivations(self) -> Float[Tensor, "token feature"]:
+        crosscoder = self.crosscoder
+        if self.dealt.row_blocks is None:
+            return crosscoder.preactivations(self.x)
+        halved = torch.is_autocast_enabled(self.x.device.type)
+        product = self.dealt.multiply(self.x, crosscoder.encoder_rows.flatten(1).T, halved)
+        return product.add_(self.dealt.spread(crosscoder.b_enc))

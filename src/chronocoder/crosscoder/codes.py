@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from chronocoder.crosscoder.products import half_product
+from chronocoder.crosscoder.parts import OwnTokens
 from chronocoder.crosscoder.sparse import ActiveLatents, sparse_decode
 
 
@@ -20,7 +20,7 @@ class Codes(Protocol):
     def active(self) -> Bool[Tensor, " feature"]:
         """Return which latents are active on any token."""
 
-    def count(self) -> Float[Tensor, ""]:
+    def count(self) -> Int[Tensor, ""]:
         """Return the number of active latents, summed over tokens."""
 
 
@@ -30,14 +30,15 @@ class DenseCodes:
 
     Attributes:
         values: shape (token, feature).
+        dealt: the tokens.
     """
 
     values: Float[Tensor, "token feature"]
+    dealt: OwnTokens
 
     def decode(self, rows: Float[Tensor, "feature n"]) -> Float[Tensor, "token n"]:
         """Return the sum of the decoder rows weighted by the activations, with gradients."""
-        halved = torch.is_autocast_enabled(rows.device.type)
-        return half_product(self.values, rows) if halved else self.values @ rows
+        return self.dealt.multiply(self.values, rows, torch.is_autocast_enabled(rows.device.type))
 
     def active(self) -> Bool[Tensor, " feature"]:
         """Return which latents are active on any token."""
@@ -46,9 +47,9 @@ class DenseCodes:
         largest: Tensor = self.values.detach().amax(dim=0)
         return largest > 0
 
-    def count(self) -> Float[Tensor, ""]:
+    def count(self) -> Int[Tensor, ""]:
         """Return the number of active latents, summed over tokens."""
-        return (self.values > 0).sum().float()
+        return (self.values > 0).sum()
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,17 @@ class SparseCodes:
         entries: which latents are active on which token.
         values: their activations, with gradient, shape (active,).
         features: latents of the dictionary, or of this process's shard.
+        dealt: the tokens.
     """
 
     entries: ActiveLatents
     values: Float[Tensor, " active"]
     features: int
+    dealt: OwnTokens
 
     def decode(self, rows: Float[Tensor, "feature n"]) -> Float[Tensor, "token n"]:
         """Return the sum of the decoder rows weighted by the activations, with gradients that touch only these."""
-        return sparse_decode(self.values, self.entries, rows)
+        return sparse_decode(self.values, self.entries, rows, self.dealt.sum_by_feature)
 
     def active(self) -> Bool[Tensor, " feature"]:
         """Return which latents are active on any token."""
@@ -75,6 +78,6 @@ class SparseCodes:
         seen[self.entries.features] = True
         return seen
 
-    def count(self) -> Float[Tensor, ""]:
+    def count(self) -> Int[Tensor, ""]:
         """Return the number of active latents, summed over tokens."""
-        return torch.tensor(float(len(self.entries.features)), device=self.values.device)
+        return torch.tensor(len(self.entries.features), device=self.values.device)

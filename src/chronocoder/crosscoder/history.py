@@ -29,12 +29,12 @@ LONG_NAMES = {
 
 @dataclass(frozen=True)
 class Losses:
-    """The parts of a batch's loss, as sums over this process's tokens and latents.
+    """The parts of a batch's loss, of the latents that this process holds.
 
     Attributes:
         error: x - x_hat, shape (token, n).
-        penalty: the variant's term.
-        auxiliary: the auxiliary loss, before its coefficient.
+        penalty: the variant's term, summed over tokens as `OwnTokens.sum` does.
+        auxiliary: the auxiliary loss, before its coefficient, summed alike.
     """
 
     error: Float[Tensor, "token n"]
@@ -42,7 +42,7 @@ class Losses:
     auxiliary: Float[Tensor, ""]
 
     def total(self, batch: TrainingBatch) -> Float[Tensor, ""]:
-        """Return this process's part of the mean loss."""
+        """Return what has the gradients of the mean loss that this process is to compute."""
         weight = batch.crosscoder.config.settings.auxiliary_coefficient
         return (self.error.pow(2).sum() + self.penalty + weight * self.auxiliary) / batch.tokens
 
@@ -51,11 +51,12 @@ class Losses:
         """Return the metrics of the whole batch: explained variance is a ratio of sums over all processes."""
         crosscoder, team, tokens = batch.crosscoder, batch.team, batch.tokens
         shape = crosscoder.b_dec.shape
-        squares = team.add_parts(self.error.pow(2).sum(dim=0).view(shape).sum(dim=1))
-        totals = team.add_parts(torch.stack([batch.x.sum(dim=0), batch.x.pow(2).sum(dim=0)])).view(2, *shape)
-        variance = (totals[1] - totals[0].pow(2) / tokens).sum(dim=1)
-        penalty, count = (float(team.add_all(value)) / tokens for value in (self.penalty, codes.count()))
-        auxiliary = float(team.add_parts(self.auxiliary)) / tokens
+        dealt = batch.dealt
+        sums = torch.stack([dealt.total(of) for of in (self.error.pow(2), batch.x, batch.x.pow(2))])
+        squares, total, squared = dealt.complete(sums).view(3, *shape)
+        squares, variance = squares.sum(dim=1), (squared - total.pow(2) / tokens).sum(dim=1)
+        penalty = float(team.add_shards(dealt.complete(self.penalty))) / tokens
+        auxiliary, count = float(dealt.complete(self.auxiliary)) / tokens, int(team.add_all(codes.count())) / tokens
         settings = crosscoder.config.settings
         dead_count, threshold = team.add_shards(torch.stack([dead.sum(), crosscoder.current_threshold.sum()])).tolist()
         return {

@@ -1,5 +1,6 @@
 """Starting training on several processes, of one machine or many, through `accelerate launch`."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import torch
 from chronocoder.errors import ConfigError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+_SRUN = "SUBMITIT_SRUN"  # what the executor has for srun, as a JSON list, which survives the SIGTERM of preemption
 _MARK, _NODE_MARK = "CHRONOCODER_LAUNCHED", "CHRONOCODER_ON_NODES"
 # By these srun finds the allocation. It takes most others of SLURM's for options, and they are those of another step.
 _OF_ALLOCATION = ("SLURM_JOB_ID", "SLURM_CONF", "SLURM_WORKING_CLUSTER", "SLURM_JWT")
@@ -97,7 +99,8 @@ def launch_on_nodes(script: Sequence[str], machines: Machines) -> int:
             f"--machines {machines.count}: no srun on PATH ({os.environ.get('PATH')}) to start them in SLURM job"
             f" {job}; add its directory, or start each with --machine-rank"
         )
-    command = ["srun", "--overlap", f"--nodes={machines.count}", f"--ntasks={machines.count}", "--ntasks-per-node=1"]
+    command = [*json.loads(os.environ.get(_SRUN, '["srun"]')), "--overlap", "--ntasks-per-node=1"]
+    command += [f"--nodes={machines.count}", f"--ntasks={machines.count}"]
     # A step has all CPUs of its nodes, but would bind each task to one; a site may limit how long the tasks end apart;
     # and progress, which ends no line, would not be seen.
     command += ["--kill-on-bad-exit=1", "--cpu-bind=none", "--wait=0", "--unbuffered"]

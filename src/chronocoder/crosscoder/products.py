@@ -27,7 +27,7 @@ class _HalfProduct(torch.autograd.Function):
         factors = left.bfloat16(), right.bfloat16()
         context.save_for_backward(*factors)
         context.transposed = transposed
-        return _multiply(*factors)
+        return multiply(*factors)
 
     @staticmethod
     @once_differentiable
@@ -35,14 +35,19 @@ class _HalfProduct(torch.autograd.Function):
         left, right = context.saved_tensors
         gradient, of_left, of_right = gradients[0].bfloat16(), None, None
         if context.needs_input_grad[0]:
-            of_left = _multiply(gradient, right.T)
+            of_left = multiply(gradient, right.T)
         if context.needs_input_grad[1]:
-            of_right = _multiply(gradient.T, left).T if context.transposed else _multiply(left.T, gradient)
+            of_right = multiply(gradient.T, left).T if context.transposed else multiply(left.T, gradient)
         return of_left, of_right, None
 
 
-def _multiply(left: Tensor, right: Tensor) -> Tensor:
+def multiply(left: Tensor, right: Tensor, into: Tensor | None = None) -> Float[Tensor, "row column"]:
+    """Return left @ right in float32, computed in the factors' type, in memory given or new."""
     with torch.autocast(left.device.type, enabled=False):
+        if left.dtype == torch.float32:
+            return torch.mm(left, right, out=into)
         if left.is_cuda and WIDE_RESULTS:
-            return torch.mm(left, right, out_dtype=torch.float32)
-        return (left @ right).float()
+            product = torch.mm(left, right, out_dtype=torch.float32)
+        else:
+            product = (left @ right).float()
+    return product if into is None else into.copy_(product)

@@ -7,7 +7,7 @@ gradient of the code is the dot product of two rows for each active entry (kerne
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -95,7 +95,8 @@ class Backend(NamedTuple):
     """The kernels for one kind of device; none of them is differentiable.
 
     Attributes:
-        linear: (x (token, n), weight (feature, n), bias (feature,)) to x weight^T + bias, shape (token, feature).
+        linear: (x (token, n), weight (feature, n), bias (feature,), blocks of tokens to compute by themselves, or None)
+            to x weight^T + bias, shape (token, feature).
         sum_rows: (table (row, n), indices (active,), weights (active,), offsets (segment + 1,), dtype) to the weighted
             sums of the table's rows over each segment, shape (segment, n), of that dtype.
         dot_rows: (left (token, n), right (feature, n), active) to the dot products of left's row of the token with
@@ -106,7 +107,7 @@ class Backend(NamedTuple):
             order, shapes (token, k).
     """
 
-    linear: Callable[[Tensor, Tensor, Tensor], Tensor]
+    linear: Callable[[Tensor, Tensor, Tensor, Sequence[int] | None], Tensor]
     sum_rows: Callable[[Tensor, Tensor, Tensor, Tensor, torch.dtype], Tensor]
     dot_rows: Callable[[Tensor, Tensor, ActiveLatents], Tensor]
     nonzero: Callable[[Tensor], Tensor]
@@ -114,6 +115,7 @@ class Backend(NamedTuple):
     largest: Callable[[Tensor, Tensor, int], Largest]
 
 
+SumByFeature = Callable[[Tensor | None, Tensor, ActiveLatents, int, torch.dtype], Tensor]
 AddUp = Callable[[Int[Tensor, "..."]], Int[Tensor, "..."]]
 
 
@@ -192,12 +194,18 @@ def kth_largest(
 
 
 def dense_preactivations(
-    x: Float[Tensor, "token n"], W_enc: Float[Tensor, "feature n"], b_enc: Float[Tensor, " feature"]
+    x: Float[Tensor, "token n"],
+    W_enc: Float[Tensor, "feature n"],
+    b_enc: Float[Tensor, " feature"],
+    blocks: Sequence[int] | None = None,
 ) -> Float[Tensor, "token feature"]:
-    """Return x W_enc^T + b_enc without gradients, in autocast's type where autocast is on."""
+    """Return x W_enc^T + b_enc without gradients, in autocast's type where autocast is on.
+
+    Where blocks of tokens are given, the values of each depend on no other block.
+    """
     with torch.no_grad():
         arguments = _computed_in(x.detach()), _computed_in(W_enc.detach()), _computed_in(b_enc.detach())
-        return backend_for(x).linear(*arguments)
+        return backend_for(x).linear(*arguments, blocks)
 
 
 def sparse_encode(
@@ -206,29 +214,63 @@ def sparse_encode(
     b_enc: Float[Tensor, " feature"],
     active: ActiveLatents,
     preactivations: Float[Tensor, "token feature"],
+    sums: SumByFeature | None = None,
 ) -> Float[Tensor, " active"]:
     """Return x W_enc^T + b_enc at the active entries, differentiable in W_enc and b_enc.
 
     The values are read from `preactivations`, the whole product, which is computed outside and without gradients.
+    `sums` takes the gradients' sums over tokens, in place of `sum_by_feature`.
 
     Raises:
         ValueError: x requires a gradient, which would not come back.
     """
     if x.requires_grad:
         raise ValueError("x requires a gradient, and sparse_encode has none for it; pass x.detach()")
-    values: Tensor = _SparseEncode.apply(x, W_enc, b_enc, active, preactivations.detach())  # type: ignore[no-untyped-call]
+    values: Tensor = _SparseEncode.apply(x, W_enc, b_enc, active, preactivations.detach(), sums)  # type: ignore[no-untyped-call]
     return values
 
 
 def sparse_decode(
-    values: Float[Tensor, " active"], active: ActiveLatents, W_dec: Float[Tensor, "feature n"]
+    values: Float[Tensor, " active"],
+    active: ActiveLatents,
+    W_dec: Float[Tensor, "feature n"],
+    sums: SumByFeature | None = None,
 ) -> Float[Tensor, "token n"]:
     """Return the sum over each token's entries of value times W_dec[feature], differentiable in values and W_dec.
 
-    Under autocast the rows and the result are of autocast's type; sums are of single precision.
+    Under autocast the rows and the result are of autocast's type; sums are of single precision. `sums` takes the
+    gradient's sums over tokens, in place of `sum_by_feature`.
     """
-    decoded: Tensor = _SparseDecode.apply(values, W_dec, active)  # type: ignore[no-untyped-call]
+    decoded: Tensor = _SparseDecode.apply(values, W_dec, active, sums)  # type: ignore[no-untyped-call]
     return decoded
+
+
+def sum_by_feature(
+    table: Float[Tensor, "token n"] | None,
+    weights: Float[Tensor, " active"],
+    active: ActiveLatents,
+    features: int,
+    dtype: torch.dtype,
+    own: range | None = None,
+) -> Float[Tensor, "feature ..."]:
+    """Return the sums over the entries of each latent, in their order, of the weight times the row of its token.
+
+    Args:
+        table: a row for each token; where not given, the weights alone are added up.
+        weights: one for each entry.
+        active: the entries.
+        features: latents of the dictionary.
+        dtype: of the result; sums are of at least single precision.
+        own: the latents whose sums are wanted; all where not given.
+    """
+    offsets, tokens, order = active.by_feature(features)
+    if own is not None:
+        offsets = offsets[own.start : own.stop + 1]
+        inside = slice(int(offsets[0]), int(offsets[-1]))
+        offsets, tokens, order = offsets - offsets[0], tokens[inside], order[inside]
+    if table is None:
+        return torch.segment_reduce(weights[order].to(dtype), "sum", offsets=offsets)
+    return backend_for(table).sum_rows(table, tokens, weights[order], offsets, dtype)
 
 
 def backend_for(tensor: Tensor) -> Backend:
@@ -239,29 +281,36 @@ def backend_for(tensor: Tensor) -> Backend:
 class _SparseEncode(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, W_enc: Tensor, b_enc: Tensor, active: ActiveLatents, preactivations: Tensor
+        ctx: Any,
+        x: Tensor,
+        W_enc: Tensor,
+        b_enc: Tensor,
+        active: ActiveLatents,
+        preactivations: Tensor,
+        sums: SumByFeature | None,
     ) -> Tensor:
         ctx.save_for_backward(_computed_in(x))
         ctx.active, ctx.dictionary_size = active, len(W_enc)
-        ctx.weight_dtype, ctx.bias_dtype = W_enc.dtype, b_enc.dtype
+        ctx.weight_dtype, ctx.bias_dtype, ctx.sums = W_enc.dtype, b_enc.dtype, sums or sum_by_feature
         return preactivations[active.tokens, active.features]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        by_feature = ctx.active.by_feature(ctx.dictionary_size)
-        weights = gradient[by_feature.order]
-        of_bias = torch.segment_reduce(weights.to(ctx.bias_dtype), "sum", offsets=by_feature.offsets)
-        return None, _sum_by_feature(x, weights, by_feature, ctx.weight_dtype), of_bias, None, None
+        of_weight, of_bias = (
+            ctx.sums(table, gradient, ctx.active, ctx.dictionary_size, dtype)
+            for table, dtype in ((x, ctx.weight_dtype), (None, ctx.bias_dtype))
+        )
+        return None, of_weight, of_bias, None, None, None
 
 
 class _SparseDecode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, W_dec: Tensor, active: ActiveLatents) -> Tensor:
+    def forward(ctx: Any, values: Tensor, W_dec: Tensor, active: ActiveLatents, sums: SumByFeature | None) -> Tensor:
         table = _computed_in(W_dec)
         ctx.save_for_backward(values, table)
-        ctx.active, ctx.weight_dtype = active, W_dec.dtype
+        ctx.active, ctx.weight_dtype, ctx.sums = active, W_dec.dtype, sums or sum_by_feature
         return backend_for(table).sum_rows(table, active.features, values, active.offsets, table.dtype)
 
     @staticmethod
@@ -273,15 +322,8 @@ class _SparseDecode(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_values = backend_for(table).dot_rows(gradient, table, active).to(values.dtype)
         if ctx.needs_input_grad[1]:
-            by_feature = active.by_feature(len(table))
-            of_weight = _sum_by_feature(gradient, values[by_feature.order], by_feature, ctx.weight_dtype)
-        return of_values, of_weight, None
-
-
-def _sum_by_feature(
-    table: Float[Tensor, "token n"], weights: Float[Tensor, " active"], by_feature: ByFeature, dtype: torch.dtype
-) -> Float[Tensor, "feature n"]:
-    return backend_for(table).sum_rows(table, by_feature.tokens, weights, by_feature.offsets, dtype)
+            of_weight = ctx.sums(gradient, values, active, len(table), ctx.weight_dtype)
+        return of_values, of_weight, None, None
 
 
 def _owners(offsets: Int[Tensor, " segment_plus_one"], entries: int) -> Int[Tensor, " entry"]:
@@ -379,9 +421,13 @@ def _plain_largest(preactivations: Tensor, norms: Tensor, k: int) -> Largest:
 
 
 def _largest_by_groups(preactivations: Tensor, norms: Tensor, k: int) -> Largest:
-    """Find the k groups of columns with the largest maxima: the k largest numbers of the row are among theirs."""
+    """Find the k groups of columns with the largest maxima: the k largest numbers of the row are among theirs.
+
+    They come by column: the order in which `topk` leaves them on a GPU depends on the number of rows, and sums on it.
+    """
     blocks = [_of_groups(block * norms, k) for block in preactivations.split(TOKENS_ON_GPU)]
-    return Largest(torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks]))
+    indices, order = torch.cat([block.indices for block in blocks]).sort(dim=1)
+    return Largest(torch.cat([block.values for block in blocks]).gather(1, order), indices)
 
 
 def _of_groups(scores: Float[Tensor, "token feature"], k: int) -> Largest:
@@ -413,14 +459,22 @@ def _gathered_rows(table: Tensor) -> int:
     return max(1, GATHERED // max(1, table.shape[1]))
 
 
-def _cpu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _plain_linear(x: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[int] | None) -> Tensor:
+    if blocks is None:
+        return functional.linear(x, weight, bias)
+    return torch.cat([functional.linear(block, weight, bias) for block in x.split(list(blocks))])
+
+
+def _cpu_linear(x: Tensor, weight: Tensor, bias: Tensor, blocks: Sequence[int] | None) -> Tensor:
     """Multiply by oneDNN: on AMD's processors twice as fast in single precision as MKL, the default (Zen 5)."""
     if x.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
-        return functional.linear(x, weight, bias)
+        return _plain_linear(x, weight, bias, blocks)
     product = torch.empty(len(x), len(weight))
     weight, bias = weight.to_mkldnn(), bias.to_mkldnn()
-    for block, result in zip(x.split(TOKENS_AT_A_TIME), product.split(TOKENS_AT_A_TIME), strict=True):
-        result.copy_(functional.linear(block.to_mkldnn(), weight, bias).to_dense())
+    for rows, results in zip(x.split(list(blocks or [len(x)])), product.split(list(blocks or [len(x)])), strict=True):
+        for block, result in zip(rows.split(TOKENS_AT_A_TIME), results.split(TOKENS_AT_A_TIME), strict=True):
+            if len(block):
+                result.copy_(functional.linear(block.to_mkldnn(), weight, bias).to_dense())
     return product
 
 
@@ -449,7 +503,7 @@ def _cpu_nonzero(mask: Bool[Tensor, "..."]) -> Int[Tensor, " true"]:
 
 @cache
 def _plain_backend() -> Backend:
-    return Backend(functional.linear, _plain_sum_rows, _plain_dot_rows, _plain_nonzero, _plain_at_least, _plain_largest)
+    return Backend(_plain_linear, _plain_sum_rows, _plain_dot_rows, _plain_nonzero, _plain_at_least, _plain_largest)
 
 
 @cache
@@ -465,7 +519,7 @@ def _cuda_backend() -> Backend:
     from chronocoder.crosscoder import triton_kernels  # not on every machine
 
     kernels = triton_kernels.sum_rows, triton_kernels.dot_rows
-    return Backend(functional.linear, *kernels, _plain_nonzero, _at_least_by_sorting, _largest_by_groups)
+    return Backend(_plain_linear, *kernels, _plain_nonzero, _at_least_by_sorting, _largest_by_groups)
 
 
 BACKENDS: dict[str, Callable[[], Backend]] = {"cpu": _cpu_backend, "cuda": _cuda_backend}

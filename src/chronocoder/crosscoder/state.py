@@ -148,10 +148,16 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def identity_of(config: CrosscoderConfig, origin: Origin) -> dict[str, Any]:
-    """Return what a training is: its state is never gone on with by another one."""
+def identity_of(config: CrosscoderConfig, origin: Origin, parts: int) -> dict[str, Any]:
+    """Return what a training is: its state is never gone on with by another one.
+
+    Args:
+        config: what is trained.
+        origin: of the activations.
+        parts: into which each batch is dealt.
+    """
     settings = config.settings.model_dump(mode="json")
-    document = {"config": {**asdict(config), "settings": settings}, "origin": origin._asdict()}
+    document = {"config": {**asdict(config), "settings": settings}, "origin": origin._asdict(), "parts": parts}
     identity: dict[str, Any] = json.loads(json.dumps(document))
     return identity
 

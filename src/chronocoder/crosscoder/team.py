@@ -4,7 +4,8 @@ Processes form a grid of parts of the data and shards of the dictionary. Those o
 see different tokens; those of one part see the same tokens and hold different latents.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -25,9 +26,19 @@ class Team:
         processes: number of processes.
         shards: number of parts that the dictionary is cut into.
         shard: the part of the dictionary that this process holds.
+        data_parts: number of parts of the data, each held by as many processes as there are shards.
+        part: the part of the data that this process holds.
+        parts: into which each batch is dealt, whatever the number of processes; 0: it is not.
     """
 
-    def __init__(self, rank: int = 0, processes: int = 1, shards: int = 1, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        rank: int = 0,
+        processes: int = 1,
+        shards: int = 1,
+        device: torch.device | str = "cpu",
+        parts: int = 0,
+    ) -> None:
         """Form the groups; every process has to call this at the same time.
 
         Args:
@@ -35,10 +46,16 @@ class Team:
             processes: number of processes.
             shards: parts of the dictionary.
             device: where tensors have to be for processes to exchange them.
+            parts: into which each batch is dealt; 0: into none.
 
         Raises:
-            ConfigError: the processes cannot be shared out among the shards.
+            ConfigError: the processes cannot be shared out among the shards, or the parts among the processes.
         """
+        if parts % processes:
+            raise ConfigError(
+                f"{processes} processes cannot hold {parts} parts of a batch evenly; make training.parts a multiple of"
+                " training.processes, or 0"
+            )
         if processes % shards:
             raise ConfigError(
                 f"{processes} processes cannot hold {shards} dictionary shards evenly;"
@@ -46,15 +63,27 @@ class Team:
             )
         self.rank, self.processes, self.shards, self._device = rank, processes, shards, device
         self.part, self.shard = divmod(rank, shards)
-        parts = processes // shards
-        self._same_shard = _own_group([range(shard, processes, shards) for shard in range(shards)], rank, parts)
-        same_part = [range(part * shards, (part + 1) * shards) for part in range(parts)]
+        self.parts, self.data_parts = parts, processes // shards
+        same_shard = [range(shard, processes, shards) for shard in range(shards)]
+        self._same_shard = _own_group(same_shard, rank, self.data_parts)
+        same_part = [range(part * shards, (part + 1) * shards) for part in range(self.data_parts)]
         self._same_part = _own_group(same_part, rank, shards)
 
     @property
     def leads(self) -> bool:
         """Whether this process speaks for all."""
         return self.rank == 0
+
+    @property
+    def own_parts(self) -> range:
+        """The parts of a batch that this process reads."""
+        each = self.all_parts // self.processes
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    @property
+    def all_parts(self) -> int:
+        """How many parts the processes read: those that batches are dealt to, else one each."""
+        return self.parts or self.processes
 
     @property
     def saves(self) -> bool:
@@ -89,8 +118,38 @@ class Team:
         """Return the sum over the shards of the dictionary; the gradient passes through to this shard's value."""
         if not self._same_part:
             return value
-        summed: Tensor = _SumOverShards.apply(value, self._add, self._same_part)  # type: ignore[no-untyped-call]
+        add = self._add_in_order if self.parts else self._add
+        summed: Tensor = _SumOverShards.apply(value, add, self._same_part)  # type: ignore[no-untyped-call]
         return summed
+
+    def gather_all(self, rows: Float[Tensor, "row ..."]) -> Float[Tensor, "all_rows ..."]:
+        """Return the rows of all processes, each of which gives as many."""
+        if self.processes == 1:
+            return rows
+        return _gathered(rows.to(self._device), [len(rows)] * self.processes, dist.group.WORLD).to(rows.device)
+
+    def gather_rows(self, rows: Float[Tensor, "row ..."], counts: Sequence[int]) -> Float[Tensor, "all_rows ..."]:
+        """Return the rows of all parts of the data, which have so many each."""
+        return _gathered(rows, counts, self._same_shard) if self._same_shard else rows
+
+    def exchange_columns(
+        self, rows: Float[Tensor, "token column"], tokens: Sequence[int], columns: Sequence[int]
+    ) -> Float[Tensor, "all_tokens own_column"]:
+        """Return some columns of the rows of all parts of the data.
+
+        Args:
+            rows: of this part.
+            tokens: rows of each part.
+            columns: how many columns each part's process gets.
+        """
+        if not self._same_shard:
+            return rows
+        own = columns[self.part]
+        sent = torch.cat([block.flatten() for block in rows.split(list(columns), dim=1)])
+        got = sent.new_empty(sum(tokens) * own)
+        sizes = [count * own for count in tokens], [len(rows) * count for count in columns]
+        dist.all_to_all_single(got, sent, *sizes, group=self._same_shard)
+        return got.view(-1, own)
 
     def share_tokens(self, x: Float[Tensor, "token n"]) -> Float[Tensor, "all_tokens n"]:
         """Return the rows of all processes of this part of the data; each gives another number of rows."""
@@ -98,11 +157,7 @@ class Team:
             return x
         counts = [torch.zeros((), dtype=torch.long, device=x.device) for _ in range(self.shards)]
         dist.all_gather(counts, torch.tensor(len(x), device=x.device), group=self._same_part)
-        largest = max(int(count) for count in counts)
-        padded = torch.cat([x, x.new_zeros(largest - len(x), *x.shape[1:])])
-        gathered = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(gathered, padded, group=self._same_part)
-        return torch.cat([rows[: int(count)] for rows, count in zip(gathered, counts, strict=True)])
+        return _gathered(x, [int(count) for count in counts], self._same_part)
 
     def gather_shards(self, value: Float[Tensor, "feature ..."]) -> Float[Tensor, "all_features ..."]:
         """Return the whole dictionary's value on the leading process, elsewhere the own shard's; both on the CPU.
@@ -151,12 +206,22 @@ class Team:
         dist.all_reduce(summed, group=group)
         return summed.to(value.device)
 
+    @staticmethod
+    def _add_in_order(value: Tensor, group: dist.ProcessGroup) -> Tensor:
+        own = value.detach().contiguous()
+        gathered = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(gathered, own, group=group)
+        return reduce(torch.Tensor.add_, gathered)
+
     def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> Callable[[], None]:
-        """Sum gradients over the parts of the data, each as soon as it is known; call the result before using them."""
+        """Sum gradients over the parts of the data, each as soon as it is known; call the result before using them.
+
+        Where batches are dealt to parts, gradients are of the whole batch from the start.
+        """
         pending: list[Any] = []
 
         def start(parameter: Tensor) -> None:
-            if self._same_shard:
+            if self._same_shard and not self.parts:
                 pending.append(dist.all_reduce(parameter.grad, group=self._same_shard, async_op=True))
 
         for parameter in parameters:
@@ -179,6 +244,14 @@ class _SumOverShards(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return gradients[0], None, None
+
+
+def _gathered(rows: Tensor, counts: Sequence[int], group: dist.ProcessGroup | None) -> Tensor:
+    """Return the rows of all processes of a group, which have so many each."""
+    padded = torch.cat([rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])])
+    gathered = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(gathered, padded, group=group)
+    return torch.cat([some[:count] for some, count in zip(gathered, counts, strict=True)])
 
 
 def _own_group(groups: list[range], rank: int, size: int) -> dist.ProcessGroup | None:

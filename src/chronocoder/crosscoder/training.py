@@ -2,7 +2,8 @@
 
 import logging
 import signal
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
@@ -23,6 +24,7 @@ from chronocoder.crosscoder.awaited import Awaited
 from chronocoder.crosscoder.batch import TrainingBatch
 from chronocoder.crosscoder.history import Losses, history_dataset
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
+from chronocoder.crosscoder.parts import even_sizes
 from chronocoder.crosscoder.sparse import active_where
 from chronocoder.crosscoder.state import Record, StateDirectory, StopRequest, TrainingState
 from chronocoder.crosscoder.team import Team
@@ -64,16 +66,24 @@ def measure_activations(
     source: ActivationSource, settings: CrosscoderSettings, seed: int, team: Team
 ) -> ActivationStatistics:
     """Measure norm and mean on the first `normalisation_tokens` of the shuffled split, by running sums in float64."""
-    sums = torch.zeros(source.checkpoints, source.width + 2, dtype=torch.float64)
-    blocks = sampled_blocks(source, settings.normalisation_tokens, seed, rank=team.rank, processes=team.processes)
-    for block in blocks:
-        sums[:, 0] += len(block)
-        sums[:, 1] += block.norm(dim=-1).sum(dim=0, dtype=torch.float64)
-        sums[:, 2:] += block.sum(dim=0, dtype=torch.float64)
-    sums = team.add_all(sums)
+    tokens = settings.normalisation_tokens
+    own = [_sums_of_part(source, tokens, seed, part, team.all_parts) for part in team.own_parts]
+    sums = team.gather_all(torch.stack(own)).sum(dim=0)
     scale = torch.tensor(source.widths, dtype=sums.dtype, device=sums.device).sqrt() * sums[:, 0] / sums[:, 1]
     mean = scale[:, None] * sums[:, 2:] / sums[:, :1]
     return ActivationStatistics(scale.float(), mean.float())
+
+
+def _sums_of_part(
+    source: ActivationSource, tokens: int, seed: int, part: int, parts: int
+) -> Float[Tensor, "checkpoint n"]:
+    """Return tokens, sum of norms, and sum of activations of a part of the sample."""
+    sums = torch.zeros(source.checkpoints, source.width + 2, dtype=torch.float64)
+    for block in sampled_blocks(source, tokens, seed, part=part, parts=parts):
+        sums[:, 0] += len(block)
+        sums[:, 1] += block.norm(dim=-1).sum(dim=0, dtype=torch.float64)
+        sums[:, 2:] += block.sum(dim=0, dtype=torch.float64)
+    return sums
 
 
 def train_crosscoder(
@@ -83,11 +93,16 @@ def train_crosscoder(
     rescue_path: Path,
     save_every: int,
     shards: int = 1,
+    parts: int = 0,
 ) -> Trained:
     """Train a crosscoder, or go on with a training that was ended before it was finished.
 
-    The loss is mean_b sum_m ||x_b^m - x_hat_b^m||^2 plus the variant's penalty and the auxiliary loss. The result does
-    not depend on the number of processes, but for rounding. The caller removes `states` once the result is stored.
+    The loss is mean_b sum_m ||x_b^m - x_hat_b^m||^2 plus the variant's penalty and the auxiliary loss. With `parts`,
+    the result is the same to the last bit for any number of processes that divides them, also where a training goes on
+    with another number of processes: for one number of shards, on hardware of one model, with the same versions of
+    libraries. On a CPU each process then computes with one thread, since rounding depends on their number too. Without
+    parts, rounding depends on the number of processes, and makes another dictionary within some hundred steps. The
+    caller removes `states` once the result is stored.
 
     Args:
         config: what to train; `folded` is false.
@@ -96,24 +111,37 @@ def train_crosscoder(
         rescue_path: where the last good crosscoder is saved if a loss is not finite.
         save_every: steps from one saved state to the next.
         shards: parts that the dictionary is cut into, each held by another process.
+        parts: into which each batch is dealt, so that rounding does not depend on the number of processes; 0: none.
 
     Raises:
-        ConfigError: the dictionary or the processes cannot be cut into so many shards.
+        ConfigError: the dictionary or the processes cannot be cut into so many shards, or the parts not be shared out
+            among the processes.
         StoppedError: SIGTERM or SIGUSR2 came; the state has been saved.
         NonFiniteError: a loss or gradient is NaN or infinite; the crosscoder before that step has been saved.
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    team = Team(accelerator.process_index, accelerator.num_processes, shards, accelerator.device)
-    trainer = Trainer(config, source, team, accelerator)
-    saved = states.load(team)
-    if saved is None:
-        trainer.begin()
-    else:
-        trainer.restore(saved)
-        _log.info("going on after step %d of %d", saved.step, config.settings.steps)
-    with StopRequest() as stop:
+    team = Team(accelerator.process_index, accelerator.num_processes, shards, accelerator.device, parts)
+    with StopRequest() as stop, _one_thread() if parts else nullcontext():
+        trainer = Trainer(config, source, team, accelerator)
+        saved = states.load(team)
+        if saved is None:
+            trainer.begin()
+        else:
+            trainer.restore(saved)
+            _log.info("going on after step %d of %d", saved.step, config.settings.steps)
         trainer.run(states, save_every, stop, rescue_path)
-    return Trained(trainer.result(), history_dataset(trainer.records, config.checkpoints))
+        return Trained(trainer.result(), history_dataset(trainer.records, config.checkpoints))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: sums, and products too, are rounded otherwise where several share them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Trainer:
@@ -166,12 +194,13 @@ class Trainer:
             buffer_tokens=settings.shuffle_tokens,
             rank=team.rank,
             processes=team.processes,
+            parts=team.parts,
             device=self._accelerator.device,
         )
         left = range(self.step, settings.steps)
         with closing(batches), tqdm(left, desc="train", mininterval=2, disable=not team.leads) as steps:
             for _ in steps:
-                self.train_step(next(batches), rescue_path)
+                self.train_step(next(batches), rescue_path, batches.part_sizes)
                 stopped = self._received(stop)
                 if stopped or (self.step % save_every == 0 and self.step < settings.steps):
                     states.save(TrainingState(self.step, self._tensors(), self.records), team)
@@ -188,16 +217,24 @@ class Trainer:
         whole.load_state_dict(gathered, assign=True)
         return whole.fold_scale(self._scale.cpu())
 
-    def train_step(self, local: Stored, rescue_path: Path) -> None:
-        """Change the weights by one batch, of which this process has a part, in raw units."""
-        x = self._team.share_tokens(normalised(local, self._scale).flatten(1))
+    def train_step(self, local: Stored, rescue_path: Path, part_sizes: Sequence[int] = ()) -> None:
+        """Change the weights by one batch.
+
+        Args:
+            local: what this process has of it, in raw units, its parts one after the other.
+            rescue_path: as `train_crosscoder`.
+            part_sizes: tokens of each part, of all processes; where not given, those of one process are dealt evenly.
+        """
+        settings, team = self._settings, self._team
+        x = team.share_tokens(normalised(local, self._scale).flatten(1))
         self._optimizer.zero_grad()
-        batch = TrainingBatch(self.crosscoder, x, self.step, self._settings.batch_tokens, self._team, self._smallest)
+        sizes = (part_sizes or even_sizes(len(x), team.parts)) if team.parts else None
+        batch = TrainingBatch(self.crosscoder, x, self.step, settings.batch_tokens, team, self._smallest, sizes)
         loss, threshold, record = self._losses(batch)
         self._smallest = batch.smallest
         self._accelerator.backward(loss)
         self._finish_gradients()
-        rate = self._settings.learning_rate * _learning_rate_factor(self._settings, self.step)
+        rate = settings.learning_rate * _learning_rate_factor(settings, self.step)
         self._optimizer.param_groups[0]["lr"] = rate
         if not isfinite(self._update()):  # a loss that is not finite makes it so too, on every process at once
             self._rescue(rescue_path)
@@ -216,7 +253,7 @@ class Trainer:
             dead = self._update_dead(selection)
             number = Awaited(self._team.add_shards(dead.sum()))  # known by the time that it is asked for
             decoded = selection.codes.decode(crosscoder.decoder_rows.flatten(1))
-            error = batch.x - self._team.add_shards(decoded) - crosscoder.b_dec.flatten()
+            error = batch.x - self._team.add_shards(decoded) - batch.dealt.spread(crosscoder.b_dec.flatten())
             auxiliary = auxiliary_loss(batch, error.detach(), dead, number)
         penalty = batch.x.new_zeros(()) if selection.penalty is None else selection.penalty
         losses = Losses(error, penalty, auxiliary)
@@ -306,7 +343,7 @@ def auxiliary_loss(
     codes = batch.at(replace(entries, features=places[entries.features]))
     leaking = replace(codes, values=leaky_relu(codes.values, NEGATIVE_SLOPE))
     guess = team.add_shards(leaking.decode(batch.crosscoder.decoder_rows.flatten(1)))
-    return (residual - guess).pow(2).sum()
+    return batch.dealt.sum((residual - guess).pow(2)).sum()
 
 
 def _learning_rate_factor(settings: CrosscoderSettings, step: int) -> float:

@@ -286,7 +286,7 @@ def _examples(place: Place) -> Cost:
 COSTS: dict[str, Callable[[Place], Cost]] = {
     PRETRAINING: _pretrain,
     "download_checkpoint": _download,
-    "check_checkpoints": _check,
+    "check_checkpoint": _check,
     "build_corpus": _corpus,
     "harvest_activations": _harvest,
     "score_task": _score,

@@ -58,7 +58,7 @@ def _jobs_of_suite(experiment: Experiment, suite: str) -> Iterator[Job]:
     """Yield the jobs of a suite, and those that make what it takes from others; none if it only supplies to others."""
     settings = experiment.suites[suite]
     if has_to_be_checked(experiment, suite):
-        yield Job("check_checkpoints", suite)
+        yield from (Job("check_checkpoint", suite, revision=revision) for revision in settings.readers)
     if settings.scan:
         yield from _jobs_of_scan(experiment, suite)
     if not (settings.comparisons or settings.taskspace):

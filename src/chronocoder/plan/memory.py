@@ -71,7 +71,7 @@ def step_bytes(settings: CrosscoderSettings, training: TrainingSettings, crossco
 
     For each of the shard's weights 16 bytes (weight, gradient, Adam's two moments) and `GRADIENT_TEMPORARIES`; the
     variant's matrices (token, feature) and (token, checkpoint * d_model), of the tokens that the shard sees. Products
-    in bfloat16 keep half a matrix more: the copy that is multiplied.
+    in bfloat16 keep half a matrix more: the copy that is multiplied. `dealing_bytes` come on top.
     """
     shards, cost = training.dictionary_shards, settings.cost
     tokens = settings.batch_tokens * shards / training.processes
@@ -79,7 +79,22 @@ def step_bytes(settings: CrosscoderSettings, training: TrainingSettings, crossco
     matrices = cost.matrices + (0.5 if settings.precision == "bfloat16" else 0.0)
     temporaries = 0 if cost.sparse else GRADIENT_TEMPORARIES
     of_weights = crosscoder.parameters / shards * (16 + temporaries)
-    return of_weights + 4 * tokens * (matrices * crosscoder.latents / shards + cost.rows * row)
+    of_tokens = 4 * tokens * (matrices * crosscoder.latents / shards + cost.rows * row)
+    return of_weights + of_tokens + dealing_bytes(settings, training, crosscoder)
+
+
+def dealing_bytes(settings: CrosscoderSettings, training: TrainingSettings, crosscoder: CrosscoderShape) -> float:
+    """Return what several processes need more where batches are dealt to parts, and gradients are of all tokens.
+
+    Twice, as they come and put together: the rows of a whole batch, the gradient of encoder or decoder, and, where
+    codes are dense, the shard's codes of the tokens that a process sends.
+    """
+    shards = training.dictionary_shards
+    if not training.parts or training.processes == shards:
+        return 0.0
+    rows = settings.batch_tokens * crosscoder.checkpoints * crosscoder.d_model
+    codes = 0.0 if settings.cost.sparse else settings.batch_tokens / training.processes * crosscoder.latents
+    return 8 * (rows + crosscoder.parameters / 2 / shards + codes)
 
 
 def folded_bytes(training: TrainingSettings, crosscoder: CrosscoderShape) -> float:

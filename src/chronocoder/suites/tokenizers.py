@@ -1,5 +1,7 @@
 """Loading tokenizers. Imports no torch: jobs that only tokenise start quickly."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from chronocoder.errors import ConfigError
 from chronocoder.stores import strings
+from chronocoder.suites.agreement import rows_of_model
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -47,6 +50,26 @@ def separator_id(tokenizer: PreTrainedTokenizerBase) -> int:
         f"{tokenizer.name_or_path}: the tokenizer has neither bos_token nor eos_token; name one in"
         " its tokenizer_config.json"
     )
+
+
+@contextmanager
+def words_known(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Say what the vocabulary lacks where a text cannot be encoded in it.
+
+    Raises:
+        ConfigError: a word is unknown, and the tokenizer has no token for such; names its directory and its size.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # the library raises nothing narrower
+            raise
+        rows = rows_of_model(Path(tokenizer.name_or_path))
+        model = f", and the model {rows}" if rows else ""
+        raise ConfigError(
+            f"{tokenizer.name_or_path}: the tokenizer has {len(tokenizer)} tokens{model}, none of them for words that"
+            f" it does not know ({error}); give the tokenizer that the checkpoints were trained with"
+        ) from error
 
 
 def token_texts(token_ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:

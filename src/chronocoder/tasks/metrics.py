@@ -14,6 +14,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from chronocoder.config import UNITS
+from chronocoder.suites.tokenizers import words_known
 from chronocoder.tasks.pairs import MinimalPair
 
 METRICS = (NEXT_TOKEN, CONTINUATION, SENTENCE) = tuple(UNITS)
@@ -175,9 +176,10 @@ class _Encoded(NamedTuple):
 
 
 def _encode(sentence: str, tokenizer: PreTrainedTokenizerBase) -> _Encoded:
-    if not tokenizer.is_fast:
-        return _Encoded(tokenizer.encode(sentence, add_special_tokens=False), [])
-    found = tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True)
+    with words_known(tokenizer):
+        if not tokenizer.is_fast:
+            return _Encoded(tokenizer.encode(sentence, add_special_tokens=False), [])
+        found = tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True)
     return _Encoded(found["input_ids"], found["offset_mapping"])
 
 

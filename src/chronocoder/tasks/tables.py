@@ -4,11 +4,14 @@ import csv
 import gzip
 import io
 import json
+import os
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from chronocoder.config import TABLE_FORMATS, format_of
+from chronocoder.encodings import not_utf8, rows_of
 from chronocoder.errors import TaskError
 
 
@@ -86,10 +89,8 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise TaskError(
-            f"{path}, line {line}: is no UTF-8 text ({error}); save the file as UTF-8, or give it the"
-            " ending of its format"
-        ) from None
+        message = f"{path}, line {line}: {not_utf8(error)}, or give it the ending of its format"
+        raise TaskError(message) from None
 
 
 def _content(path: Path) -> bytes:
@@ -99,13 +100,15 @@ def _content(path: Path) -> bytes:
     try:
         with gzip.open(path) as file:
             return file.read()
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise TaskError(f"{path}: is no whole gzip file ({error}); name it without .gz, or copy it anew") from None
 
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise TaskError(f"{path}: no such file; correct the task's path")
+    if not os.access(path, os.R_OK):
+        raise TaskError(f"{path}: you may not read it; change its permissions, or correct the task's path")
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -170,11 +173,12 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     from pyarrow.parquet import ParquetFile
 
     _check_file(path)
+    number = 0
     try:
-        batches = ParquetFile(path).iter_batches()
-        rows = (values for batch in batches for values in batch.to_pylist())
-        for number, values in enumerate(rows, 1):
+        for number, values in enumerate(rows_of(ParquetFile(path).iter_batches()), 1):
             yield Row(f"{path}, row {number}", values)
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path}, row {number + 1}: {not_utf8(error, whole='a value')}") from None
     except (ArrowInvalid, OSError) as error:
         raise TaskError(f"{path}: is no Parquet file ({error}); give the file the ending of its format") from None
 

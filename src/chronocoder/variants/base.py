@@ -26,8 +26,8 @@ class Selection(NamedTuple):
 
     Attributes:
         codes: the activations of the latents.
-        penalty: the sparsity term with its coefficient, summed over this process's tokens and latents; None where the
-            variant has none.
+        penalty: the sparsity term with its coefficient, summed over tokens by `Batch.sum_tokens`, and over this
+            process's latents; None where the variant has none.
         threshold: the inference threshold after this batch, shape (); None where the variant has none, or learns it
             by gradient.
     """
@@ -79,6 +79,9 @@ class Batch(Protocol):
 
     def dense(self, codes: Float[Tensor, "token feature"]) -> Codes:
         """Return codes that are held as a matrix."""
+
+    def sum_tokens(self, values: Float[Tensor, "token n"]) -> Float[Tensor, " n"]:
+        """Return the sum over tokens, with gradient: for penalties, so that they do not depend on the processes."""
 
     def above(self, threshold: Float[Tensor, " feature"], bandwidth: float) -> tuple[Codes, Float[Tensor, ""]]:
         """Return the activations whose weight reaches a threshold as codes, and their number.

@@ -23,4 +23,4 @@ class L1(CrosscoderSettings):
         """Keep all positive preactivations."""
         codes = batch.preactivations().relu()
         coefficient = self.l1_coefficient * linear_warmup(batch.step, self.l1_warmup_fraction, self.steps)
-        return Selection(batch.dense(codes), coefficient * (codes.sum(dim=0) * batch.norms).sum())
+        return Selection(batch.dense(codes), coefficient * (batch.sum_tokens(codes) * batch.norms).sum())

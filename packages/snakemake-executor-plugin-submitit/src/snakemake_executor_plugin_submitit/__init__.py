@@ -34,6 +34,12 @@ class ExecutorSettings(ExecutorSettingsBase):
         default=120,
         metadata={"help": "Seconds before the time limit at which a job is told to save its state."},
     )
+    pending_grace: int = field(
+        default=600,
+        metadata={
+            "help": "Seconds for which SLURM must say that a job can never start before it is cancelled and fails."
+        },
+    )
     setup: str = field(
         default="", metadata={"help": "Shell command to run in each SLURM job first, for instance to load a module."}
     )
@@ -41,4 +47,8 @@ class ExecutorSettings(ExecutorSettingsBase):
     on_interrupt: str = field(
         default="detach",
         metadata={"help": "What Ctrl-C does to jobs: detach (they go on; the same call finds them again) or cancel."},
+    )
+    max_outage: int = field(
+        default=30,
+        metadata={"help": "Minutes that submissions wait for a scheduler that does not answer, before they fail."},
     )

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -18,7 +18,9 @@ import psutil
 import submitit
 from submitit.helpers import DelayedSubmission
 
+from snakemake_executor_plugin_submitit import relay
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
+from snakemake_executor_plugin_submitit.storage import why_unwritten
 
 _DROPPED = ("SNAKEMAKE_PROFILE",)  # the job step is told everything on its command line
 _KILL_WAIT_S = 900  # a scheduler that sends SIGTERM kills within its grace time
@@ -26,6 +28,8 @@ _EARLY_S = 120  # schedulers signal up to a minute early, and what runs in an al
 _POLL_S = 0.1
 WAITING = "SUBMITIT_WAITING"
 """Tells a step which files the steps after it are to make, as a JSON list."""
+SRUN = "SUBMITIT_SRUN"
+"""Tells a step on several nodes what to call in place of `srun`, as a JSON list: unlike that, it survives SIGTERM."""
 
 
 class AllocationError(RuntimeError):
@@ -89,20 +93,18 @@ class Allocation:
 
         Raises:
             AllocationError: one of them failed.
+            SystemExit: how one of them stands cannot be written.
         """
         environment = submitit.JobEnvironment()
         if environment.global_rank:
             return
         self._began = float(os.environ.get("SLURM_JOB_START_TIME", time.time()))
         self._listen(environment.cluster)
-        for step in self._open_steps():
-            if self.restarts > self.requeues:
-                self._end(step, f"was queued again {self.restarts} times, more than the {self.requeues} allowed")
-            else:
-                self._run(step, environment)
-        failed = [step for step in self.steps if self._outcome(step).state == "failed"]
-        if failed and environment.cluster != "debug":  # which would start a debugger
-            raise AllocationError(f"{len(failed)} of {len(self.steps)} jobs failed: see {failed[0].log}")
+        if environment.num_nodes > 1:
+            os.environ[SRUN] = json.dumps(relay.command())
+        # Snakemake's own process goes on, and is to start no debugger.
+        with suppress(AllocationError, SystemExit) if environment.cluster == "debug" else nullcontext():
+            self._work(environment)
 
     def checkpoint(self) -> DelayedSubmission:
         """Stop the step that runs, so that the allocation can be queued again; called by submitit upon its signal.
@@ -125,6 +127,15 @@ class Allocation:
             raise AllocationError("queued again too often")
         return DelayedSubmission(replace(self, restarts=self.restarts + 1))
 
+    def _work(self, environment: submitit.JobEnvironment) -> None:
+        for step in self._open_steps():
+            if self.restarts > self.requeues:
+                self._end(step, f"was queued again {self.restarts} times, more than the {self.requeues} allowed")
+            else:
+                self._run(step, environment)
+        if failed := [step for step in self.steps if self._outcome(step).state == "failed"]:
+            raise AllocationError(f"{len(failed)} of {len(self.steps)} jobs failed: see {failed[0].log}")
+
     def _listen(self, cluster: str) -> None:
         """Heed the scheduler's signals, as far as there is something to gain."""
         if cluster == "slurm":
@@ -142,7 +153,10 @@ class Allocation:
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """Have submitit's signal wait, so that it does not fall between a process and the note of it."""
+        """Have submitit's signal wait, so that it does not fall between a process and the note of it.
+
+        Where the note fails, it waits for ever: what may have ended is not to be queued again.
+        """
         self._busy = True
         yield
         self._busy = False
@@ -153,7 +167,7 @@ class Allocation:
         self._kept = self._kept_by(step)
         share = len(self.steps) > 1 and environment.cluster != "debug"  # there this is Snakemake itself
         with self._undisturbed():
-            self.outcomes.write(step.token, Outcome("running", "", environment.job_id, time.time()))
+            self._note(step, Outcome("running", "", environment.job_id, time.time()))
             self._current, self._pid = step, _start(step, self.directory, share, self._waiting(step))
         try:
             _wait(self._pid)
@@ -172,9 +186,21 @@ class Allocation:
         known = self.outcomes.read(step.token) or Outcome("running", "", submitit.JobEnvironment().job_id, time.time())
         state = "failed" if message else "done"
         ended = replace(known, state=state, message=message, seconds=time.time() - known.started)
-        self.outcomes.write(step.token, ended)
+        self._note(step, ended)
         self._finished += not message
         self._current = None
+
+    def _note(self, step: Step, outcome: Outcome) -> None:
+        """Write how a step stands.
+
+        Raises:
+            SystemExit: it cannot be written, so that nobody would know what the allocation does.
+        """
+        try:
+            self.outcomes.write(step.token, outcome)
+        except OSError as error:
+            why = why_unwritten(error, self.outcomes.directory)
+            raise SystemExit(f"{step.log}: that this job is {outcome.state} cannot be written: {why}") from error
 
     def _reap(self) -> int:
         """Return the status of a step's process that has ended, and forget the process."""

@@ -1,9 +1,15 @@
 """The executor: submits what Snakemake finds ready, watches over it, and finds it again after a restart."""
 
+import shlex
 import shutil
+import signal
+import threading
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,45 +22,64 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_executor_plugin_submitit.allocation import Allocation, Step
 from snakemake_executor_plugin_submitit.failure import explain_death, explain_failure
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
+from snakemake_executor_plugin_submitit.outage import Outage
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
+from snakemake_executor_plugin_submitit.pending import Pending
 from snakemake_executor_plugin_submitit.ready import Ready, check_wishes, make_ready
 from snakemake_executor_plugin_submitit.recovery import cancel_left, check_cluster, ended_meanwhile, jobs_left
 from snakemake_executor_plugin_submitit.request import Request, arrays_of, label_of, packs_of, request_of
 from snakemake_executor_plugin_submitit.schedulers import ACTIVE, NoAnswerError, end_jobs, scheduler_of
-from snakemake_executor_plugin_submitit.submission import Submitter
+from snakemake_executor_plugin_submitit.storage import check_path, writing
+from snakemake_executor_plugin_submitit.submission import Batch, Submitter
 from snakemake_executor_plugin_submitit.usage import report_usage
 
 
 class Executor(RemoteExecutor):
     """Runs Snakemake's jobs through submitit."""
 
+    def __init__(self, *arguments: Any) -> None:
+        """Be ready for the questions of the thread that `RemoteExecutor` starts, before it calls `__post_init__`."""
+        self._postponed: deque[tuple[Sequence[Sequence[Ready]], Batch]] = deque()
+        super().__init__(*arguments)
+
     def __post_init__(self) -> None:
         """Take the lock of the working directory and look for jobs of an earlier call.
 
         Raises:
-            WorkflowError: a setting has no sense, or another process tends the jobs of this directory.
+            WorkflowError: a setting has no sense, a path cannot be passed to jobs, nothing can be written, or another
+                process tends the jobs of this directory.
         """
         settings = self.settings = self.workflow.executor_settings
+        self._submitting = threading.RLock()
+        self._outage = Outage(settings.max_outage, self.logger)
         self._scheduler = scheduler_of(settings.cluster, self.logger)
         _check(settings)
         check_wishes(self.workflow.dag.needrun_jobs(), settings.cluster)
         folder = Path(settings.folder).absolute()
+        check_path(folder, "submitit-folder", reserved="%" if settings.cluster == "slurm" else "")  # a log's pattern
+        check_path(Path(self.get_snakefile()), "the path of the Snakefile")
         self._logs = folder / "logs"
         self._outcomes = Outcomes(folder / "outcomes")
         self._submitter = Submitter(settings, self._scheduler, self._logs / "allocations")
         self._journal = Journal(folder)
         self._journal.lock(self.logger)
         check_cluster(self._journal, settings.cluster)
+        self._pending = Pending(settings.pending_grace, self.logger)
         self._cancelled: set[str] = set()
         self._begun: set[str] = set()
+        self._unheard = False  # the scheduler did not say how jobs stand, which it may do and yet take no new ones
         self._allocations: dict[str, tuple[str, Request]] = {}
-        self._left = jobs_left(self._journal, self._outcomes, self._submitter, self._states)
+        try:
+            self._left = jobs_left(self._journal, self._outcomes, self._scheduler, self._outage)
+        except KeyboardInterrupt as error:  # which Snakemake does not expect yet
+            raise WorkflowError("interrupted while jobs of an earlier call were looked for; nothing is lost") from error
         # Jobs wait for Snakemake's temporary directory, which must outlive this process as they do.
         if not self._left:
             for old in ("tmp", "outcomes"):
                 shutil.rmtree(folder / old, ignore_errors=True)
         self._tmpdir = folder / "tmp" / uuid.uuid4().hex[:8]
-        self._tmpdir.mkdir(parents=True)
+        with writing(self._tmpdir):
+            self._tmpdir.mkdir(parents=True)
 
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
         """Submit jobs: those of an earlier call are found again, short ones packed, like ones sent out as an array."""
@@ -72,9 +97,8 @@ class Executor(RemoteExecutor):
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
         """Conclude jobs that have ended, by their own word or else by the scheduler's; yield the others."""
-        if not active_jobs:  # this may be asked before there is anything to ask with
-            return
-        known = set(self._outcomes.tokens())
+        # this may be asked before there is anything to ask with
+        known = set(self._outcomes.tokens()) if active_jobs else set()
         silent: list[SubmittedJobInfo] = []
         for info in active_jobs:
             ready: Ready = info.aux["ready"]
@@ -86,28 +110,54 @@ class Executor(RemoteExecutor):
         if silent:
             async with self.status_rate_limiter:
                 states = self._states([info.external_jobid for info in silent])
+            never = self._end_hopeless(silent)
             dead = []
             for info in silent:
-                if self._is_dead(info.aux["ready"], states[info.external_jobid]):
+                if info.external_jobid in never:
+                    self._report_hopeless(info, never[info.external_jobid])
+                elif self._is_dead(info.aux["ready"], states[info.external_jobid]):
                     dead.append(info)
                 else:
                     yield info
             self._bury(dead, states)
+        if self._postponed:
+            self._submit_postponed()
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel these jobs and no others."""
         end_jobs(self._scheduler, sorted({info.external_jobid for info in active_jobs}))
 
     def cancel(self) -> None:
-        """Do upon Ctrl-C as the settings say: leave the jobs running for the next call, or cancel them."""
+        """Do upon Ctrl-C as the settings say: leave the jobs running for the next call, or cancel them.
+
+        Another Ctrl-C ends the wait for that; the journal has what is left.
+        """
+        interrupted = False
+        try:
+            self._let_go()
+            self.shutdown()
+        except KeyboardInterrupt:
+            interrupted = True
+        with suppress(ValueError):  # in a thread there is none
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Snakemake has but to tidy up
+        if interrupted:
+            self.logger.warning(f"Interrupted again: jobs may go on. {self._how_to_cancel()}")
+            self._journal.unlock()
+
+    def _let_go(self) -> None:
+        self._postponed.clear()
         if self.settings.on_interrupt == "cancel" or self.settings.cluster != "slurm":
             try:
-                cancel_left(self._journal, self._scheduler, self.settings.cluster)
+                with self._submitting:
+                    cancel_left(self._journal, self._scheduler, self.settings.cluster)
             except NoAnswerError as error:
                 self.logger.error(f"Jobs may go on: {error}. {self._how_to_cancel()}")
-        elif count := len(self._journal.entries()):
+        elif count := sum(bool(entry.job_id) for entry in self._journal.entries()):
             self.logger.warning(f"{count} submitted jobs go on. {self._how_to_cancel()}")
-        self.shutdown()
+
+    def get_python_executable(self) -> str:
+        """Return Python's path as the shell is to read it."""
+        return shlex.quote(super().get_python_executable())
 
     def _how_to_cancel(self) -> str:
         command = f"python -m snakemake_executor_plugin_submitit cancel --folder {self.settings.folder}"
@@ -136,7 +186,7 @@ class Executor(RemoteExecutor):
         if numbers:
             self.logger.info(f"Cancelling {', '.join(numbers)}: what they do is to be done otherwise now.")
             self._cancelled.update(numbers)
-            end_jobs(self._scheduler, numbers)
+            self._outage.endure(partial(end_jobs, self._scheduler, numbers))
         for left in outdated:
             self._journal.forget(left)
 
@@ -156,28 +206,73 @@ class Executor(RemoteExecutor):
         return True
 
     def _submit(self, array: Sequence[Sequence[Ready]]) -> None:
-        """Submit allocations that ask for the same, as one job array if they are several."""
+        """Submit allocations that ask for the same, as one job array if they are several, or have them wait."""
         request = request_of([ready.wish for pack in array for ready in pack])
-        submission = f"snakemake-{uuid.uuid4().hex[:12]}"
+        readies = [ready for pack in array for ready in pack]
+        label, name = label_of(array[0]), f"snakemake-{uuid.uuid4().hex[:12]}"
+        try:
+            with writing(self._tmpdir):
+                self._announce(readies, label, request, name)
+                batch = Batch([self._allocation(pack, request) for pack in array], label, request, name)
+        except WorkflowError as error:
+            self._refuse(array, error)
+            return
+        with self._submitting:
+            if self._outage.is_on:
+                self._postponed.append((array, batch))
+            else:
+                self._send(array, batch)
+
+    def _submit_postponed(self) -> None:
+        """Submit what waits for the scheduler, as long as it answers."""
+        with self._submitting:
+            while self._postponed and self._outage.is_due:
+                self._send(*self._postponed.popleft(), again=True)
+
+    def _send(self, array: Sequence[Sequence[Ready]], batch: Batch, again: bool = False) -> None:
+        """Submit allocations and watch over them; while the scheduler does not answer they wait, but not for ever."""
+        try:
+            submitted = self._submitter.submit(batch, again)
+        except NoAnswerError as error:
+            self._outage.note(error)
+            self._postponed.append((array, batch))
+            while self._outage.is_long and self._postponed:
+                self._refuse(self._postponed.popleft()[0], error)
+            return
+        except WorkflowError as error:
+            self._refuse(array, error)
+        else:
+            for pack, job_id in zip(array, submitted, strict=True):
+                for ready in pack:
+                    ready.entry = replace(ready.entry, job_id=job_id)
+                    self._note_number(ready.entry)
+                    self._watch(ready)
+        self._outage.end()
+
+    def _refuse(self, array: Sequence[Sequence[Ready]], error: Exception) -> None:
+        request, partition = array[0][0].wish.request, self._scheduler.defaults.get("partition", "")
+        excess = (
+            "" if isinstance(error, NoAnswerError) else self._pending.excess(request, request.partition or partition)
+        )
+        why = f"{error}\n{excess}\n" if excess else f"{error}\n"
         for ready in (ready for pack in array for ready in pack):
+            self._journal.forget(ready.entry)
+            self.report_job_error(SubmittedJobInfo(ready.job), msg=f"It could not be submitted: {why}")
+
+    def _announce(self, readies: Sequence[Ready], label: str, request: Request, submission: str) -> None:
+        """Note what is about to be submitted."""
+        for ready in readies:
             Path(ready.entry.log).parent.mkdir(parents=True, exist_ok=True)
             ready.wish = replace(ready.wish, request=request)
-            label = label_of(array[0])
             ready.entry = replace(ready.entry, submission=submission, label=label, request=asdict(request))
             self._journal.write(ready.entry)
+
+    def _note_number(self, entry: Entry) -> None:
+        """Note what number a job got; without the note it is watched all the same, and a later call finds it out."""
         try:
-            allocations = [self._allocation(pack, request) for pack in array]
-            submitted = self._submitter.submit(allocations, label_of(array[0]), request, submission)
+            self._journal.write(entry)
         except WorkflowError as error:
-            for ready in (ready for pack in array for ready in pack):
-                self._journal.forget(ready.entry)
-                self.report_job_error(SubmittedJobInfo(ready.job), msg=f"It could not be submitted: {error}\n")
-            return
-        for pack, job_id in zip(array, submitted, strict=True):
-            for ready in pack:
-                ready.entry = replace(ready.entry, job_id=job_id)
-                self._journal.write(ready.entry)
-                self._watch(ready)
+            self.logger.warning(f"Job {entry.job_id} was submitted, but not noted: {error}")
 
     def _allocation(self, pack: Sequence[Ready], request: Request) -> Allocation:
         steps = [
@@ -196,11 +291,18 @@ class Executor(RemoteExecutor):
     def _states(self, job_ids: Iterable[str]) -> dict[str, str]:
         """Return how jobs stand; all as active while the scheduler gives no answer."""
         wanted = set(job_ids)
-        try:
-            return self._scheduler.states(wanted)
-        except NoAnswerError as error:
-            self.logger.debug(f"No answer from the scheduler, asked again later: {error}")
+        if self._unheard and not self._outage.is_due:
             return dict.fromkeys(wanted, ACTIVE)
+        try:
+            states = self._scheduler.states(wanted)
+        except NoAnswerError as error:
+            self._unheard = True
+            self._outage.note(error)
+            return dict.fromkeys(wanted, ACTIVE)
+        self._unheard = False
+        if not self._postponed:  # which show as well whether it answers
+            self._outage.end()
+        return states
 
     def _is_dead(self, ready: Ready, state: str) -> bool:
         """Say whether a job is gone: a shared file system may take a while to show what it wrote at its end."""
@@ -210,6 +312,23 @@ class Executor(RemoteExecutor):
         if ready.silent_since is None:
             ready.silent_since = monotonic()
         return bool(monotonic() - ready.silent_since >= self.workflow.execution_settings.latency_wait)
+
+    def _end_hopeless(self, silent: Sequence[SubmittedJobInfo]) -> dict[str, str]:
+        """Cancel the jobs that can never start and return why; none if that fails, for they are seen again."""
+        requests = {info.external_jobid: info.aux["ready"].wish.request for info in silent}
+        never = self._pending.hopeless(self._scheduler.waiting, requests)
+        try:
+            end_jobs(self._scheduler, sorted(never))
+        except NoAnswerError as error:
+            self.logger.debug(f"Jobs that can never start are not cancelled yet: {error}")
+            return {}
+        return never
+
+    def _report_hopeless(self, info: SubmittedJobInfo, why: str) -> None:
+        entry = info.aux["ready"].entry
+        self._journal.forget(entry)
+        self._allocations.pop(entry.job_id, None)  # it has used nothing
+        self.report_job_error(info, msg=f"Job {entry.job_id} can never start, and was cancelled: {why}.\n")
 
     def _conclude(self, info: SubmittedJobInfo, outcome: Outcome) -> None:
         entry, request = info.aux["ready"].entry, info.aux["ready"].wish.request
@@ -253,6 +372,7 @@ def _check(settings: Any) -> None:
     """
     if settings.on_interrupt not in ("detach", "cancel"):
         raise WorkflowError(f"submitit-on-interrupt {settings.on_interrupt!r} is unknown; use detach or cancel")
-    for name, least in (("array_limit", 1), ("requeues", 0), ("signal_delay", 0)):
+    least_of = {"array_limit": 1, "requeues": 0, "signal_delay": 0, "pending_grace": 0, "max_outage": 0}
+    for name, least in least_of.items():
         if getattr(settings, name) < least:
             raise WorkflowError(f"submitit-{name.replace('_', '-')} {getattr(settings, name)} is below {least}")

@@ -6,11 +6,13 @@ import logging
 import os
 import socket
 from dataclasses import asdict, dataclass, field
-from io import TextIOWrapper
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
+
+from snakemake_executor_plugin_submitit.storage import writing
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,15 @@ class Journal:
 
         Args:
             directory: on a file system that the nodes share.
+
+        Raises:
+            WorkflowError: it cannot be written.
         """
         self._entries = directory / "jobs"
         self._lock_path = directory / "lock"
-        self._lock: TextIOWrapper | None = None
-        self._entries.mkdir(parents=True, exist_ok=True)
+        self._lock: FileIO | None = None
+        with writing(directory):
+            self._entries.mkdir(parents=True, exist_ok=True)
 
     def lock(self, logger: logging.Logger) -> None:
         """Let no other process tend these jobs; the lock ends with the process, however it ends.
@@ -63,22 +69,23 @@ class Journal:
             logger: told where the file system has no locks.
 
         Raises:
-            WorkflowError: another one does.
+            WorkflowError: another one does, or nothing can be written.
         """
-        file = self._lock_path.open("a+", encoding="utf-8")
+        with writing(self._lock_path):
+            file = self._lock_path.open("a+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            owner = file.read().strip() or "another process"
+            owner = file.read().decode().strip() or "another process"
             file.close()
             raise WorkflowError(f"{self._lock_path}: {owner} tends the jobs of this directory; end it first") from error
         except OSError as error:
             logger.warning(f"{self._lock_path}: no lock ({error}); see to it that one process tends these jobs")
-        file.truncate(0)
-        file.write(f"snakemake on {socket.gethostname()}, process {os.getpid()},\n")
-        file.flush()
         self._lock = file
+        with writing(self._lock_path):
+            file.truncate(0)
+            file.write(f"snakemake on {socket.gethostname()}, process {os.getpid()},\n".encode())
 
     def unlock(self) -> None:
         """Let others tend these jobs."""
@@ -87,14 +94,24 @@ class Journal:
             self._lock = None
 
     def write(self, entry: Entry) -> None:
-        """Note an entry, in place of an earlier one of the same job."""
+        """Note an entry, in place of an earlier one of the same job, which stays if this cannot be written.
+
+        Raises:
+            WorkflowError: it cannot be written.
+        """
         partial = self._entries / f".{entry.key}"
-        partial.write_text(json.dumps(asdict(entry)), encoding="utf-8")
-        partial.replace(self._entries / entry.key)
+        with writing(partial):
+            partial.write_text(json.dumps(asdict(entry)), encoding="utf-8")
+            partial.replace(self._entries / entry.key)
 
     def forget(self, entry: Entry) -> None:
-        """Remove an entry: its end has been taken note of."""
-        (self._entries / entry.key).unlink(missing_ok=True)
+        """Remove an entry: its end has been taken note of.
+
+        Raises:
+            WorkflowError: it cannot be removed.
+        """
+        with writing(self._entries):
+            (self._entries / entry.key).unlink(missing_ok=True)
 
     def entries(self) -> list[Entry]:
         """Return all entries.

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
@@ -87,15 +88,18 @@ def _wish(job: JobExecutorInterface, cluster: str, no_gpus: bool) -> Wish:
     resources = {name: job.resources.get(name) for name in RESOURCES}
     if job.is_group():  # whose members Snakemake adds up, as if they ran on nodes of their own
         resources |= {
-            "nodes": max(member.resources.get("nodes") or 1 for member in job),
-            "pack": 1,
-            "pack_with": "",
-            "state": "",
+            **{name: _most(job, name) for name in ("nodes", "tasks", "tasks_per_node")},
+            **{"pack": 1, "pack_with": "", "state": ""},
         }
     wish = wish_of(_rule(job), resources, job.threads)
     if wish.request.nodes > 1 and cluster != "slurm":
         raise WorkflowError(f"rule {_rule(job)}: {wish.request.nodes} nodes need submitit-cluster slurm, not {cluster}")
-    return replace(wish, request=replace(wish.request, gpus=0)) if no_gpus else wish
+    return replace(wish, request=wish.request.without_gpus()) if no_gpus else wish
+
+
+def _most(job: JobExecutorInterface, name: str) -> Any:
+    """Return the most of a resource that any member of a group asks for; None if none does."""
+    return max((count for member in job if (count := member.resources.get(name)) is not None), default=None)
 
 
 def _members(job: JobExecutorInterface) -> list[JobExecutorInterface]:

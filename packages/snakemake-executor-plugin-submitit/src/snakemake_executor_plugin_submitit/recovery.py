@@ -1,42 +1,40 @@
 """Finding again, or cancelling, what an earlier call of Snakemake submitted."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from time import time
 
 from snakemake_interface_common.exceptions import WorkflowError
 
 from snakemake_executor_plugin_submitit.journal import Entry, Journal
+from snakemake_executor_plugin_submitit.outage import Outage
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
 from snakemake_executor_plugin_submitit.schedulers import ACTIVE, Scheduler, end_jobs
-from snakemake_executor_plugin_submitit.submission import Submitter
 
 _BEGAN = time()  # Snakemake loads its plugins before it looks at what is to be done
 _AWAITED = (ACTIVE, "COMPLETED")  # a shared file system may not show yet what a job wrote at its end
 
 
-def jobs_left(
-    journal: Journal, outcomes: Outcomes, submitter: Submitter, states: Callable[[Iterable[str]], dict[str, str]]
-) -> dict[str, Entry]:
+def jobs_left(journal: Journal, outcomes: Outcomes, scheduler: Scheduler, outage: Outage) -> dict[str, Entry]:
     """Return the jobs of an earlier call that run, or ran when this one began; forget the others.
 
     Args:
         journal: what that call noted.
         outcomes: what the jobs said themselves.
-        submitter: cancels what that call was about to submit when it died.
-        states: tells how jobs stand, as `Scheduler.states` does.
+        scheduler: tells how jobs stand, and cancels what that call was about to submit when it died.
+        outage: waits for the scheduler where it does not answer.
 
     Returns:
         Entries by their keys.
 
     Raises:
-        WorkflowError: the scheduler does not say what became of jobs that were being submitted.
+        WorkflowError: the scheduler does not say what became of the jobs; nothing is forgotten.
     """
     begun = set(outcomes.tokens())
     entries = [_numbered(entry, outcomes) for entry in journal.entries()]
     for name in {entry.submission for entry in entries if not entry.job_id and entry.token not in begun}:
-        submitter.discard(name)
-    known = states(entry.job_id for entry in entries if entry.job_id)
+        outage.endure(partial(_end_submission, scheduler, name))
+    known = outage.endure(partial(scheduler.states, {entry.job_id for entry in entries if entry.job_id}))
     left = {}
     for entry in entries:
         outcome = outcomes.read(entry.token)
@@ -83,6 +81,10 @@ def cancel_left(journal: Journal, scheduler: Scheduler, cluster: str) -> int:
 def ended_meanwhile(outcome: Outcome | None) -> bool:
     """Say whether a job ended well since this process began; before, Snakemake knows itself what is to be redone."""
     return outcome is not None and outcome.state == "done" and outcome.started + outcome.seconds > _BEGAN
+
+
+def _end_submission(scheduler: Scheduler, name: str) -> None:
+    end_jobs(scheduler, scheduler.submitted_as(name))
 
 
 def _numbered(entry: Entry, outcomes: Outcomes) -> Entry:

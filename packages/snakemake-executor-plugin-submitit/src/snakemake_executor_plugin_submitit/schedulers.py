@@ -1,17 +1,20 @@
 """Asking about jobs and cancelling them: one question for all jobs, whatever their number."""
 
 import logging
-import os
+import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
+from typing import NamedTuple
 
 import psutil
 from snakemake_interface_common.exceptions import WorkflowError
 from submitit.slurm.slurm import SlurmInfoWatcher
+
+from snakemake_executor_plugin_submitit.environment import take_defaults
 
 ACTIVE = "ACTIVE"
 UNKNOWN = "UNKNOWN"
@@ -20,6 +23,7 @@ _ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED"),
     *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT"),
 }
+_SHOWN = re.compile(r"^JobId=(\d+)(?: ArrayJobId=(\d+) ArrayTaskId=(\S+))?.*? JobState=(\S+)", re.MULTILINE)
 _PER_COMMAND = 500  # job numbers on one command line
 _ANSWER_S = 60
 _END_S = 300  # a site's KillWait and the saving of a state take most of it
@@ -29,8 +33,27 @@ class NoAnswerError(RuntimeError):
     """The scheduler could not be asked."""
 
 
+class StillRunningError(NoAnswerError):
+    """Jobs that were cancelled do not end."""
+
+
+class Waiting(NamedTuple):
+    """Where a job that has not started waits, and why, in the scheduler's words."""
+
+    partition: str
+    reason: str
+
+
 class Scheduler(ABC):
-    """What knows of jobs."""
+    """What knows of jobs.
+
+    Attributes:
+        defaults: options of submission, by name, for jobs that say nothing else.
+        waiting: all jobs of the user that had not started when the queue was last asked, by their numbers.
+    """
+
+    defaults: Mapping[str, str] = {}
+    waiting: Mapping[str, Waiting] = {}
 
     @abstractmethod
     def states(self, job_ids: Collection[str]) -> dict[str, str]:
@@ -58,32 +81,39 @@ class Scheduler(ABC):
 
 
 class SlurmScheduler(Scheduler):
-    """SLURM: its accounting where it answers, and its queue."""
+    """SLURM: its controller, and its accounting where there is one."""
 
     def __init__(self, logger: logging.Logger) -> None:
-        """Check that SLURM is there, and forget the allocation that this process may itself run in.
+        """Check that SLURM is there, and have it understand what it is told by its commands' arguments alone.
 
         Raises:
             WorkflowError: it is not.
         """
-        _forget_allocation()
+        self.defaults = take_defaults(logger)
         self._logger = logger
         self._warned: set[str] = set()
         self._parser = SlurmInfoWatcher()
-        if missing := [name for name in ("sbatch", "squeue", "scancel") if shutil.which(name) is None]:
+        if missing := [name for name in ("sbatch", "squeue", "scancel", "scontrol") if shutil.which(name) is None]:
             raise WorkflowError(
                 f"submitit-cluster slurm: {', '.join(missing)} not found; call this where jobs can be"
                 " submitted from, or set submitit-cluster to local"
             )
 
     def states(self, job_ids: Collection[str]) -> dict[str, str]:
-        """Return how jobs stand; accounting, which may lag, is asked only about those that have left the queue."""
+        """Return how jobs stand, by one question to the queue, one to accounting of those that are not in it.
+
+        A job has ended if the queue says so, if it is not in the queue and ended by accounting, or if the controller,
+        asked for that job alone, says so. What accounting takes for running, but the controller does not know, is
+        gone: accounting missed its end, which the controller forgot after `MinJobAge`.
+        """
         if not job_ids:
             return {}
-        queued = self._queued("%i")
-        left = [job_id for job_id in job_ids if job_id not in queued]
-        accounted = self._accounted(left) if left else {}
-        return {job_id: ACTIVE if job_id in queued else accounted.get(job_id, UNKNOWN) for job_id in job_ids}
+        known = {job_id: state for job_id, state, _ in self._queue()}
+        if left := [job_id for job_id in job_ids if job_id not in known]:
+            known = self._accounted(left) | known
+            doubtful = [job_id for job_id in left if known.get(job_id, ACTIVE) == ACTIVE]
+            known |= dict.fromkeys(doubtful, UNKNOWN) | self._shown(doubtful)
+        return {job_id: known.get(job_id, UNKNOWN) for job_id in job_ids}
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """Cancel jobs with as few commands as can be; those that have ended meanwhile do no harm."""
@@ -96,24 +126,42 @@ class SlurmScheduler(Scheduler):
 
     def submitted_as(self, submission: str) -> list[str]:
         """Return the jobs in the queue whose comment is the submission's name."""
-        lines = (line.split("|", 1) for line in self._queued("%i|%k"))
-        return [job_id for job_id, comment in lines if comment == submission]
+        return [job_id for job_id, state, comment in self._queue() if comment == submission and state == ACTIVE]
 
-    def _accounted(self, job_ids: Collection[str]) -> dict[str, str]:
-        """Return the final states that accounting knows; none where there is none, of which the user is told once."""
-        numbers = ",".join(sorted({job_id.split("_")[0] for job_id in job_ids}))
-        command = ["sacct", "--allocations", "--parsable2", "--format=JobID,State", f"--jobs={numbers}"]
+    def _queue(self) -> list[tuple[str, str, str]]:
+        """Return number, state and comment of the user's jobs in all partitions, also of some that have ended."""
+        form = "--format=%i|%T|%P|%r|%k"
+        self.waiting = {}
+        lines = ask(["squeue", "--all", "--me", "--array", "--states=all", "--noheader", form]).splitlines()
+        jobs = [line.split("|", 4) for line in lines if line.count("|") >= 4]
+        self.waiting = {job_id: Waiting(*where) for job_id, state, *where, _ in jobs if state == "PENDING"}
+        return [(job_id, state_of(state), comment) for job_id, state, *_, comment in jobs]
+
+    def _accounted(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """Return the states that accounting knows; none where there is none, of which the user is told once."""
+        command = ["sacct", "--allocations", "--parsable2", "--format=JobID,State"]
         try:
-            facts = self._parser.read_info(ask(command))
+            return self._parsed(ask([*command, f"--jobs={','.join(_numbers(job_ids))}"]))
         except NoAnswerError as error:
             self._warn_once("sacct", f"no accounting ({error}): what ended a job may remain unknown")
             return {}
-        states = {job_id: state_of(fact["State"]) for job_id, fact in facts.items()}
-        return {job_id: state for job_id, state in states.items() if state != ACTIVE}
 
-    def _queued(self, form: str) -> set[str]:
-        """Return a line for each job of this user that is in the queue."""
-        return set(ask(["squeue", "--me", "--array", "--noheader", f"--format={form}"]).splitlines())
+    def _shown(self, job_ids: Iterable[str]) -> dict[str, str]:
+        """Return the states of those jobs that the controller knows, asked for each job or array."""
+        lines = ["JobID|State"]
+        for number in _numbers(job_ids):
+            try:
+                text = ask(["scontrol", "--all", "--oneliner", "show", "job", number])
+            except NoAnswerError as error:
+                if "Invalid job id" not in str(error):
+                    raise
+                text = ""
+            found = _SHOWN.findall(text)
+            lines += [f"{array}_[{tasks}]|{state}" if array else f"{job}|{state}" for job, array, tasks, state in found]
+        return self._parsed("\n".join(lines))
+
+    def _parsed(self, table: str) -> dict[str, str]:
+        return {job_id: state_of(fact["State"]) for job_id, fact in self._parser.read_info(table).items()}
 
     def _warn_once(self, topic: str, text: str) -> None:
         if topic not in self._warned:
@@ -121,11 +169,9 @@ class SlurmScheduler(Scheduler):
             self._logger.warning(text)
 
 
-def _forget_allocation() -> None:
-    """Drop what would make new jobs inherit limits of the allocation that Snakemake itself was started in."""
-    if "SLURM_JOB_ID" in os.environ:
-        for name in [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]:
-            del os.environ[name]
+def _numbers(job_ids: Iterable[str]) -> list[str]:
+    """Return the numbers of jobs and of arrays, each once."""
+    return sorted({job_id.split("_")[0] for job_id in job_ids})
 
 
 def state_of(text: str) -> str:
@@ -191,13 +237,14 @@ def end_jobs(scheduler: Scheduler, job_ids: Sequence[str]) -> None:
     """Cancel these jobs and no others, and wait until they are gone, as they may write files until then.
 
     Raises:
-        NoAnswerError: the scheduler does not answer, or does not end them in time.
+        NoAnswerError: the scheduler does not answer.
+        StillRunningError: it does not end them in time.
     """
     scheduler.cancel(job_ids)
     end = monotonic() + _END_S
     while ACTIVE in scheduler.states(job_ids).values():
         if monotonic() > end:
-            raise NoAnswerError(f"not all of {len(job_ids)} cancelled jobs have ended within {_END_S} s")
+            raise StillRunningError(f"not all of {len(job_ids)} cancelled jobs have ended within {_END_S} s")
         sleep(1)
 
 

@@ -215,7 +215,7 @@ def _summary(label: str, jobs: Sequence[tuple[Request, Usage]]) -> Summary:
         len(jobs),
         any(usage.state == "COMPLETED" for usage in usages),
         any(usage.requeued for usage in usages),
-        replace(requests[0], **most),
+        replace(max(requests, key=lambda request: request.gpus), **most),
         max(usage.elapsed_s for usage in usages) / 60,
         max(usage.elapsed_s / 60 / request.runtime for request, usage in jobs),
         busy_cpus,
@@ -270,7 +270,7 @@ def _row(summary: Summary) -> tuple[str, ...]:
         _NOT_RECORDED if summary.cpu_share is None else f"{summary.cpu_share:.0%}",
         f"{request.mem_mb} MB",
         f"{summary.memory_mb:.0f} MB" if summary.memory_mb else _NOT_RECORDED,
-        str(request.gpus),
+        request.gpu_types or str(request.gpus),
         "-" if not request.gpus else _NOT_RECORDED if summary.gpu_percent is None else f"{summary.gpu_percent:.0f}%",
     )
 
@@ -320,7 +320,7 @@ def _time_hint(summary: Summary) -> Hint | None:
 def _cpu_hint(summary: Summary) -> Hint | None:
     if summary.busy_cpus is None or summary.cpu_share is None or not summary.completed:
         return None
-    value = ceil(summary.busy_cpus * _CPU_MARGIN)
+    value = _up(summary.busy_cpus * _CPU_MARGIN, summary.request.tasks)
     if summary.cpu_share >= _LITTLE_CPU or value >= summary.request.cpus:
         return None
     return Hint(f"{summary.busy_cpus:.1f} of {summary.request.cpus} CPUs busy on average", "cpus", value)

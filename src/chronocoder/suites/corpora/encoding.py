@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from chronocoder.errors import CorpusError
 from chronocoder.suites.corpora.documents import Document
-from chronocoder.suites.tokenizers import load_tokenizer
+from chronocoder.suites.tokenizers import load_tokenizer, words_known
 
 BATCH_CHARACTERS = 1 << 19
 _BATCH_DOCUMENTS = 1024
@@ -141,12 +141,13 @@ def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> En
     if not texts:
         return Encoded(np.empty(0, dtype=np.int32), [])
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    else:  # without the offsets that a call makes
-        backend.no_truncation()
-        backend.no_padding()
-        ids = [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    with words_known(tokenizer):
+        if backend is None:
+            ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        else:  # without the offsets that a call makes
+            backend.no_truncation()
+            backend.no_padding()
+            ids = [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
     arrays = [np.array(one, dtype=np.int32) for one in ids]
     return Encoded(np.concatenate(arrays), np.cumsum([len(one) for one in arrays]).tolist())
 

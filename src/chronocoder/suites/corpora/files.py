@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from chronocoder.config import CorpusSource, HubDataset, TextFiles, TokenFiles, files_at, is_pattern
+from chronocoder.encodings import not_utf8, rows_of
 from chronocoder.errors import CorpusError
 
 TOKEN_FORMATS = (".npy", ".bin")
@@ -26,6 +27,20 @@ class Record(NamedTuple):
 
     where: str
     values: str | Mapping[str, Any]
+
+
+class Line(NamedTuple):
+    """A line of a file, or all of it.
+
+    Attributes:
+        where: for messages.
+        content: its bytes.
+        start: offset of the first of them in the file's text.
+    """
+
+    where: str
+    content: bytes
+    start: int = 0
 
 
 def corpus_files(place: TextFiles | TokenFiles, key: str) -> list[Path]:
@@ -94,28 +109,28 @@ def _formats(place: TextFiles | TokenFiles) -> list[str]:
 def _read_text(path: Path, place: TextFiles, key: str) -> Iterator[Record]:
     if place.whole_files:
         with _open(path) as file:
-            yield Record(str(path), _decoded(b"".join(_chunks(file, path)), str(path)))
+            yield Record(str(path), _decoded(Line(str(path), b"".join(_chunks(file, path)))))
         return
-    for where, line in _lines(path):
-        yield Record(where, _decoded(line, where).strip())
+    for line in _lines(path):
+        yield Record(line.where, _decoded(line).strip())
 
 
 def _read_jsonl(path: Path, place: TextFiles, key: str) -> Iterator[Record]:
-    for where, line in _lines(path):
-        if line.isspace():
+    for line in _lines(path):
+        if line.content.isspace():
             continue
         try:
-            values = json.loads(_decoded(line, where))
+            values = json.loads(_decoded(line))
         except json.JSONDecodeError as error:
-            raise CorpusError(_no_object(where, line, f" ({error})")) from None
+            raise CorpusError(_no_object(line, f" ({error})")) from None
         if not isinstance(values, dict):
-            raise CorpusError(_no_object(where, line, ""))
-        yield Record(where, values)
+            raise CorpusError(_no_object(line, ""))
+        yield Record(line.where, values)
 
 
-def _no_object(where: str, line: bytes, reason: str) -> str:
+def _no_object(line: Line, reason: str) -> str:
     return (
-        f"{where}: needs a JSON object, not {_decoded(line, where).strip()[:60]!r}{reason}; such a file has one on each"
+        f"{line.where}: needs a JSON object, not {_decoded(line).strip()[:60]!r}{reason}; such a file has one on each"
         " line: correct the line, or give the file the ending of its format"
     )
 
@@ -125,16 +140,17 @@ def _read_parquet(path: Path, place: TextFiles, key: str) -> Iterator[Record]:
     from pyarrow.parquet import ParquetFile
 
     wanted = [place.text_field, place.language_field, place.source_field]
+    number = 0
     try:
         file = ParquetFile(path)
         there = file.schema_arrow.names
         columns = [name for name in dict.fromkeys(wanted) if name in there]
         if place.text_field not in columns:
             raise missing_column(str(path), place.text_field, there, f"{key}.text_field")
-        batches = file.iter_batches(_PARQUET_ROWS, columns=columns)
-        rows = (values for batch in batches for values in batch.to_pylist())
-        for number, values in enumerate(rows, 1):
+        for number, values in enumerate(rows_of(file.iter_batches(_PARQUET_ROWS, columns=columns)), 1):
             yield Record(f"{path}, row {number}", values)
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}, row {number + 1}: {not_utf8(error, whole='a value')}") from None
     except (ArrowInvalid, OSError) as error:
         raise CorpusError(f"{path}: cannot be read as Parquet ({error}); copy it anew, or correct its ending") from None
 
@@ -144,13 +160,15 @@ def missing_column(where: str, column: str, there: Sequence[str], key: str) -> C
     return CorpusError(f"{where}: has no '{column}', only {', '.join(there) or 'nothing'}; set {key} to one of them")
 
 
-def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the lines of a file, each with the words that name its place."""
+def _lines(path: Path) -> Iterator[Line]:
+    """Yield the lines of a file, without a byte order mark."""
     with _open(path) as file:
-        number = 0
+        number = start = 0
         try:
-            for number, line in enumerate(file, 1):
-                yield f"{path}, line {number}", line if number > 1 else line.removeprefix(b"\xef\xbb\xbf")
+            for number, content in enumerate(file, 1):
+                text = content if number > 1 else content.removeprefix(b"\xef\xbb\xbf")
+                yield Line(f"{path}, line {number}", text, start + len(content) - len(text))
+                start += len(content)
         except OSError as error:
             raise _damaged(path, error, f" after line {number}") from None
 
@@ -176,11 +194,11 @@ def _open(path: Path) -> IO[bytes]:
     return io.BufferedReader(pyarrow.input_stream(str(path), compression=_COMPRESSIONS[path.suffix]), 1 << 20)
 
 
-def _decoded(content: bytes, where: str) -> str:
+def _decoded(line: Line) -> str:
     try:
-        return content.decode("utf-8")
+        return line.content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{where}: is no UTF-8 text ({error}); save the file as UTF-8") from None
+        raise CorpusError(f"{line.where}: {not_utf8(error, line.start)}") from None
 
 
 _READERS: dict[str, Callable[[Path, TextFiles, str], Iterator[Record]]] = {

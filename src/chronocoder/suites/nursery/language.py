@@ -5,6 +5,7 @@ is short for `number=?number`, a variable shared by all symbols of one rule; `nu
 variable, and `number=plural` fixes the value. A feature that a rule does not mention is free.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -147,3 +148,9 @@ def read_language(name: str) -> Language:
         known = sorted(entry.name.removesuffix(".yaml") for entry in _LANGUAGES.iterdir())
         raise ConfigError(f"language '{name}' does not exist; choose from {', '.join(known)}")
     return Language.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
+
+
+@functools.cache
+def tasks_of(language: str) -> tuple[str, ...]:
+    """Return the names of the tasks of a language; the errors are those of `read_language`."""
+    return tuple(read_language(language).tasks)
