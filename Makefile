@@ -16,9 +16,9 @@ run: $(INSTALLED)
 plan: $(INSTALLED)
 	@python scripts/plan.py config.yaml
 
-# As many processes as the machine has cores; the tests of a file stay together.
+# As many processes as the machine has cores; tests/conftest.py says which tests stay together.
 test: $(INSTALLED)
-	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	ruff check .

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.activations.origin import stream_checkpoints
+from chronocoder.activations.streaming import stream_checkpoints
 from chronocoder.config import BlimpTask, HarvestSettings, NurserySource, TextCorpus
 from chronocoder.crosscoder.model import CrosscoderConfig
 from chronocoder.crosscoder.state import StateDirectory, identity_of

@@ -82,7 +82,7 @@ def main() -> None:
     from accelerate import PartialState
 
     from chronocoder.activations.loader import ActivationStores
-    from chronocoder.activations.origin import origin_of, stream_checkpoints
+    from chronocoder.activations.origin import origin_of
     from chronocoder.crosscoder.model import CrosscoderConfig
     from chronocoder.crosscoder.state import StateDirectory, identity_of
     from chronocoder.crosscoder.training import train_crosscoder
@@ -91,6 +91,8 @@ def main() -> None:
         source = ActivationStores(arguments.activations)
         origin = origin_of(source)
     else:
+        from chronocoder.activations.streaming import stream_checkpoints
+
         corpus = load_store(arguments.corpus)
         given = paired(arguments, "revisions", "checkpoints")
         harvest, loading = from_flags(arguments, HarvestSettings), loading_from(arguments)

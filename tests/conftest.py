@@ -18,6 +18,16 @@ from chronocoder.tasks.tokenise import tokenise_pairs
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start: tests run beside each other
 
+SHARED = ("slurm", "nursery")
+"""Fixtures that take minutes, which the tests of several files share."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep on one process the tests of a file, and those of files that share what takes minutes."""
+    shared = {item.path: name for item in items for name in SHARED if name in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(shared.get(item.path, item.nodeid.partition("::")[0])))
+
 
 @pytest.fixture(params=ARCHITECTURES)
 def any_model(request: pytest.FixtureRequest) -> PreTrainedModel:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from warm_python import warm_path
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,7 +34,7 @@ class Workflow:
     def snakemake(self, *arguments: str, config: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
         """Run Snakemake with this or another configuration; output and errors together in `stdout`."""
         return subprocess.run(
-            self.command(*arguments, config=config),
+            ["python", *self.command(*arguments, config=config)[1:]],  # the first one in the path
             cwd=self.directory,
             env=self.whole_environment,
             stdout=subprocess.PIPE,
@@ -51,8 +52,10 @@ class Workflow:
     @property
     def whole_environment(self) -> dict[str, str]:
         """Return the environment that it is run in."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return {**os.environ, "PATH": path, **self.environment}
+        directories = [str(Path(sys.executable).parent), os.environ["PATH"]]
+        if not self.environment:  # which libraries may read when they are imported
+            directories.insert(0, warm_path())
+        return {**os.environ, "PATH": os.pathsep.join(directories), **self.environment}
 
     def planned(self, config: dict[str, Any] | None = None, *arguments: str) -> dict[str, int]:
         """Return the number of jobs by rule that a run would start."""

@@ -15,7 +15,8 @@ from training import RESCUE, make_trainer, median_seconds, seconds, training_ste
 from chronocoder.activations.formats import StoredFormat
 from chronocoder.activations.harvest import read_sequences
 from chronocoder.activations.loader import shuffled_batches
-from chronocoder.activations.sources import ActivationSource, StreamedActivations
+from chronocoder.activations.sources import ActivationSource
+from chronocoder.activations.streaming import StreamedActivations
 from chronocoder.devices import default_device
 from chronocoder.suites.sites import resolve_site
 from on_gpu.effects import random_models

@@ -20,7 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from chronocoder.activations.formats import DTYPES, Stored, StoredFormat, narrow, normalised, widen
 from chronocoder.activations.loader import shuffled_batches
-from chronocoder.activations.sources import ActivationSource, StreamedActivations
+from chronocoder.activations.sources import ActivationSource
+from chronocoder.activations.streaming import StreamedActivations
 from chronocoder.attribution.attribute import measure_effects
 from chronocoder.attribution.effects import Effects
 from chronocoder.attribution.estimators import ESTIMATORS

@@ -1,5 +1,6 @@
 """Interventions in the plainest way: one example at a time, a full forward pass, a hook."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,16 +41,18 @@ def corpus_means(checkpoints: int = 2, width: int = 16) -> xr.Dataset:
     )
 
 
-def _ids(task: xr.Dataset, name: str, example: int, member: str) -> torch.Tensor:
-    of_text = task.isel(example=example).sel(member=member) if member else task.isel(example=example)
-    return torch.from_numpy(of_text[name].values[None, : int(of_text["length"])].astype(np.int64))
-
-
-def _read(crosscoder: Crosscoder, sites: Sequence[Site], ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    x = side_by_side([site.read(ids).activation[0] for site in sites])
+@functools.lru_cache
+def _read(crosscoder: Crosscoder, sites: tuple[Site, ...], ids: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return activations and codes of a text; a test asks for those of few texts, once for each feature."""
+    x = side_by_side([site.read(torch.tensor([ids])).activation[0] for site in sites])
     codes = crosscoder.encode(x)
     codes[0] = 0
     return x, codes
+
+
+def _ids(task: xr.Dataset, name: str, example: int, member: str) -> torch.Tensor:
+    of_text = task.isel(example=example).sel(member=member) if member else task.isel(example=example)
+    return torch.from_numpy(of_text[name].values[None, : int(of_text["length"])].astype(np.int64))
 
 
 @torch.no_grad()
@@ -80,7 +83,7 @@ def slow_logits(
         member: the sentence, where the metric compares two.
     """
     ids = _ids(task, "token_id", example, member)
-    x, codes = _read(crosscoder, sites, ids)
+    x, codes = _read(crosscoder, tuple(sites), tuple(ids[0].tolist()))
     error = (x - crosscoder.decode(codes))[:, checkpoint]
     if intervention == "zero":
         target, target_error = torch.zeros_like(codes), torch.zeros_like(error)
@@ -90,7 +93,8 @@ def slow_logits(
         target_error = (mean - crosscoder.decode(target)[:, checkpoint]).clone()
     else:
         name = {"counterfactual": "counterfactual_id", "resample": "partner_id"}[intervention]
-        other_x, target = _read(crosscoder, sites, _ids(task, name, example, member))
+        other_ids = _ids(task, name, example, member)[0].tolist()
+        other_x, target = _read(crosscoder, tuple(sites), tuple(other_ids))
         target_error = (other_x - crosscoder.decode(target))[:, checkpoint]
     changed = codes.clone()
     for feature in features:

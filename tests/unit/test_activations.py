@@ -28,7 +28,8 @@ from chronocoder.activations.order import RowOrder
 from chronocoder.activations.pieces import sequences_per_piece
 from chronocoder.activations.prefetch import Prefetched
 from chronocoder.activations.shards import LibraryChunks, PlainShards, open_chunks
-from chronocoder.activations.sources import ActivationSource, StreamedActivations
+from chronocoder.activations.sources import ActivationSource
+from chronocoder.activations.streaming import StreamedActivations
 from chronocoder.activations.writer import ActivationWriter, Rows
 from chronocoder.config import HarvestSettings
 from chronocoder.errors import NonFiniteError, StoreError

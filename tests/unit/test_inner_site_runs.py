@@ -14,7 +14,8 @@ from tiny import tiny_config
 
 from chronocoder.activations.harvest import harvest, sample_activations
 from chronocoder.activations.loader import ActivationStores
-from chronocoder.activations.origin import origin_of, stream_checkpoints, text_digest
+from chronocoder.activations.origin import origin_of, text_digest
+from chronocoder.activations.streaming import stream_checkpoints
 from chronocoder.attribution.attribute import measure_effects
 from chronocoder.behaviour.similarity import compare_activations
 from chronocoder.config import AttributionSettings, EvaluationSettings, HarvestSettings

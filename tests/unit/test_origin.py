@@ -11,7 +11,8 @@ from tiny import tiny_config, tiny_model
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from chronocoder.activations.loader import ActivationStores
-from chronocoder.activations.origin import Origin, origin_of, stream_checkpoints
+from chronocoder.activations.origin import Origin, origin_of
+from chronocoder.activations.streaming import stream_checkpoints
 from chronocoder.config import HarvestSettings
 from chronocoder.crosscoder.evaluation import check_origin
 from chronocoder.errors import ConfigError, StoreError

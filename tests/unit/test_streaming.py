@@ -1,5 +1,7 @@
 """Training on activations that models compute meanwhile equals training on stored ones."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,21 @@ from tiny import VOCABULARY, tiny_config, tiny_model
 
 from chronocoder.activations.harvest import harvest
 from chronocoder.activations.loader import ActivationStores
-from chronocoder.activations.origin import origin_of, stream_checkpoints, text_digest
+from chronocoder.activations.origin import origin_of, text_digest
+from chronocoder.activations.streaming import stream_checkpoints
 from chronocoder.config import HarvestSettings
 from chronocoder.crosscoder.state import StateDirectory
 from chronocoder.crosscoder.training import train_crosscoder
 from chronocoder.suites.checkpoints import checkpoint_commit, load_model, loading_facts
 from chronocoder.suites.sites import resolve_site
 from chronocoder.variants import VARIANTS
+
+
+def test_training_on_stored_activations_imports_no_models() -> None:
+    """Which takes longer than a short training."""
+    code = "import sys, chronocoder.activations.origin, chronocoder.crosscoder.training; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" in said.stdout.split() and "transformers" not in said.stdout.split()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

@@ -16,7 +16,8 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from chronocoder.activations.formats import normalised
 from chronocoder.activations.harvest import harvest
 from chronocoder.activations.loader import ActivationStores, shuffled_batches
-from chronocoder.activations.origin import stream_checkpoints, text_digest
+from chronocoder.activations.origin import text_digest
+from chronocoder.activations.streaming import stream_checkpoints
 from chronocoder.attribution.ablation import measure_ablations, summarise_ablations
 from chronocoder.attribution.attribute import measure_effects
 from chronocoder.attribution.summary import summarise_effects

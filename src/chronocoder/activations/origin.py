@@ -1,19 +1,14 @@
-"""What activations are of: read from their stores, or from the models that compute them."""
+"""What activations are of."""
 
 import hashlib
-from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import xarray as xr
 
 from chronocoder.activations.loader import ActivationStores
-from chronocoder.activations.sources import StreamedActivations
-from chronocoder.config import HarvestSettings, LoadingSettings
+from chronocoder.config.loading import LOADED
 from chronocoder.errors import StoreError
 from chronocoder.labels import distinct_labels, is_identity
-from chronocoder.suites.checkpoints import AS_TRAINED, LOADED, checkpoint_commit, load_model, loading_facts
-from chronocoder.suites.sites import resolve_site
 
 
 class Origin(NamedTuple):
@@ -54,37 +49,6 @@ def origin_of(stores: ActivationStores) -> Origin:
     labels = distinct_labels(revisions)
     loaded = tuple(tuple(attributes.get(key, "") for key in LOADED) for attributes in stores.attributes)
     return Origin(first["suite"], first["site"], labels, commits, first["tokens_digest"], stores.stored_format, loaded)
-
-
-def stream_checkpoints(
-    suite: str,
-    checkpoints: Mapping[str, Path],
-    site: str,
-    corpus: xr.Dataset,
-    settings: HarvestSettings,
-    loading: LoadingSettings = AS_TRAINED,
-) -> tuple[StreamedActivations, Origin]:
-    """Load checkpoints to compute their activations while training.
-
-    Args:
-        suite: name of the suite.
-        checkpoints: directories by label, in order of training.
-        site: where to read.
-        corpus: `token_ids` (sequence, position).
-        settings: number format that activations are rounded to, as a store would, and sequences in a forward pass.
-        loading: how to load the models.
-
-    Raises:
-        ConfigError: a model cannot be loaded so, or the text has tokens that it does not know.
-        StoreError: a checkpoint cannot be read.
-        SiteError: a model has no such site.
-    """
-    token_ids = corpus["token_ids"].values
-    sites = [resolve_site(load_model(path, loading, [corpus]), site) for path in checkpoints.values()]
-    commits = tuple(checkpoint_commit(path) for path in checkpoints.values())
-    loaded = tuple(tuple(loading_facts(one.model).values()) for one in sites)
-    origin = Origin(suite, site, tuple(checkpoints), commits, text_digest(corpus), settings.dtype, loaded)
-    return StreamedActivations(sites, token_ids, settings.dtype, settings.batch_size), origin
 
 
 def text_digest(corpus: xr.Dataset) -> str:

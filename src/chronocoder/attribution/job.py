@@ -168,18 +168,20 @@ def start_job(arguments: argparse.Namespace, tasks: Tasks) -> Job:
     evaluation, stores = _evaluation(arguments, settings), paired(arguments, "outputs", "tasks")
     first = load_store(arguments.tasks[0])
 
+    from chronocoder.attribution.interventions import check_evaluation, prepare_task
+    from chronocoder.crosscoder.launch import Machines, run_on_processes
+
+    prepared = prepare_task(first, settings, evaluation)
+    run_on_processes(arguments.processes, Machines())
+
     from accelerate import PartialState
 
-    from chronocoder.attribution.interventions import check_evaluation, prepare_task
     from chronocoder.attribution.prompts import check_checkpoints, check_suite
-    from chronocoder.crosscoder.launch import Machines, run_on_processes
     from chronocoder.crosscoder.model import load_crosscoder
     from chronocoder.devices import default_device
     from chronocoder.suites.checkpoints import checkpoint_commit, load_model
     from chronocoder.suites.sites import resolve_site
 
-    prepared = prepare_task(first, settings, evaluation)
-    run_on_processes(arguments.processes, Machines())
     device = default_device()
     PartialState(cpu=device.type == "cpu")  # processes without GPUs would not find each other unless told so, once
     crosscoder = load_crosscoder(arguments.crosscoder, device)

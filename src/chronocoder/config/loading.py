@@ -9,6 +9,8 @@ from chronocoder.settings import Settings
 AS_SAVED: Final = "auto"
 NONE: Final = "none"
 HALF = ("bfloat16", "float16")
+LOADED = ("model_dtype", "attention", "quantization")
+"""What stores call the facts of how models were loaded."""
 
 
 class LoadingSettings(Settings):

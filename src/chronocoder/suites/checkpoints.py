@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from chronocoder.config import AS_SAVED, NONE, LoadingSettings
+from chronocoder.config.loading import LOADED
 from chronocoder.devices import default_device
 from chronocoder.errors import ConfigError
 from chronocoder.suites.agreement import tokenizer_digest
@@ -27,8 +28,6 @@ SAVED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float
 """By what safetensors files call them."""
 TOKENS = ("token_ids", "token_id", "right_id", "wrong_id", "counterfactual_id")
 """What stores call the variables that hold token ids."""
-LOADED = ("model_dtype", "attention", "quantization")
-"""What stores call the facts of how models were loaded."""
 LARGEST_HEADER = 100_000_000
 """Bytes of a safetensors file's header at most, as the format says."""
 
