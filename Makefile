@@ -42,5 +42,5 @@ clean:
 $(INSTALLED): pyproject.toml $(EXECUTOR)/pyproject.toml envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --constraint envs/constraints.txt --editable $(EXECUTOR) --editable '.[dev]'
+	$(VENV)/bin/pip install --no-compile --constraint envs/constraints.txt --editable $(EXECUTOR) --editable '.[dev]'
 	touch $@

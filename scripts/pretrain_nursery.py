@@ -1,6 +1,7 @@
 """Pretrain the miniature language model of a nursery suite and save its checkpoints."""
 
 import argparse
+import os
 from pathlib import Path
 
 from chronocoder.command_line import add_flags, from_flags, run_script
@@ -14,6 +15,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="directory to write step<n>/ to")
     add_flags(parser, NurserySource)
     arguments = parser.parse_args()
+    # Threads that spin while they wait for one that has no core take ten times as long where others use the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     from chronocoder.suites.nursery.pretraining import pretrain
     from chronocoder.suites.tokenizers import load_tokenizer

@@ -24,12 +24,14 @@ class Workflow:
         config: the configuration as plain values.
         options: how it is run.
         environment: what is set for it.
+        warm: whether its jobs start with their libraries imported even if something is set for it.
     """
 
     directory: Path
     config: dict[str, Any]
     options: tuple[str, ...] = ("--cores", "2", "--show-failed-logs")
     environment: dict[str, str] = field(default_factory=dict)
+    warm: bool = False
 
     def snakemake(self, *arguments: str, config: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
         """Run Snakemake with this or another configuration; output and errors together in `stdout`."""
@@ -53,8 +55,8 @@ class Workflow:
     def whole_environment(self) -> dict[str, str]:
         """Return the environment that it is run in."""
         directories = [str(Path(sys.executable).parent), os.environ["PATH"]]
-        if not self.environment:  # which libraries may read when they are imported
-            directories.insert(0, warm_path())
+        if self.warm or not self.environment:
+            directories.insert(0, warm_path(**self.environment))
         return {**os.environ, "PATH": os.pathsep.join(directories), **self.environment}
 
     def planned(self, config: dict[str, Any] | None = None, *arguments: str) -> dict[str, int]:

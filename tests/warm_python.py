@@ -4,7 +4,7 @@ A server imports what Snakemake and the scripts import, and forks for each `pyth
 `python scripts/<name>.py`. The fork takes over the
 arguments, directory, environment and open files of its caller, and runs the script. Whatever else is asked of this
 `python` goes to the real one. That scripts run in processes of their own is seen in the default experiment, in
-tests/cluster, and in workflows with an environment of their own, which libraries may read while they are imported.
+tests/cluster, and wherever a test says nothing else of a workflow for which something is set.
 """
 
 import atexit
@@ -54,8 +54,12 @@ os._exit(status)
 
 
 @functools.cache
-def warm_path() -> str:
-    """Start the server, which ends with this process, and return the directory of its `python`."""
+def warm_path(**environment: str) -> str:
+    """Start a server, which ends with this process, and return the directory of its `python`.
+
+    Args:
+        environment: what is set while libraries are imported, which may read it.
+    """
     temporary = tempfile.TemporaryDirectory(prefix="warm-")
     directory = Path(temporary.name)
     address = str(directory / "socket")
@@ -65,7 +69,7 @@ def warm_path() -> str:
     command = [sys.executable, __file__, address]
     paths = f"{ROOT / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"  # as for a job
     server = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths, **environment}
     )
     assert server.stdout is not None and server.stdout.readline() == b"ready\n"
     _kept.extend((temporary, server))

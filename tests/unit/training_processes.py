@@ -16,7 +16,8 @@ from chronocoder.crosscoder.training import train_crosscoder
 def server() -> ForkServerContext:
     """Return a context whose processes are forked from one that has imported what they need."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["chronocoder.crosscoder.training"])
+    # The first step of an optimiser imports the second one.
+    context.set_forkserver_preload(["chronocoder.crosscoder.training", "torch._dynamo"])
     return context
 
 

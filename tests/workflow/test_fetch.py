@@ -85,6 +85,7 @@ def test_fetched_experiment_runs_without_network(hub: HubServer, workflow: Workf
         workflow.directory,
         workflow.config,
         environment={**workflow.environment, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"},
+        warm=True,
     )
     assert not {"download_tokenizer", "download_checkpoint", "build_corpus", "build_task"} & offline.planned().keys()
     trained = "results/lab/pair/batchtopk/seed0/training.zarr"

@@ -119,7 +119,7 @@ def github(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def run(directory: Path, config: dict[str, Any], hub: HubServer) -> Path:
     """Run an experiment to its report, and return its results."""
-    workflow = Workflow(directory, config, environment=hub.environment(directory / "home"))
+    workflow = Workflow(directory, config, environment=hub.environment(directory.parent / "home"), warm=True)
     result = workflow.snakemake()
     assert result.returncode == 0, result.stdout
     (name,) = config["suites"]
