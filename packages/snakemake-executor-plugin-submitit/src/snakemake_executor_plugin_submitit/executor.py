@@ -40,6 +40,7 @@ class Executor(RemoteExecutor):
     def __init__(self, *arguments: Any) -> None:
         """Be ready for the questions of the thread that `RemoteExecutor` starts, before it calls `__post_init__`."""
         self._postponed: deque[tuple[Sequence[Sequence[Ready]], Batch]] = deque()
+        self._interrupted = False
         super().__init__(*arguments)
 
     def __post_init__(self) -> None:
@@ -145,7 +146,7 @@ class Executor(RemoteExecutor):
             self._journal.unlock()
 
     def _let_go(self) -> None:
-        self._postponed.clear()
+        self._interrupted = True
         if self.settings.on_interrupt == "cancel" or self.settings.cluster != "slurm":
             try:
                 with self._submitting:
@@ -169,8 +170,10 @@ class Executor(RemoteExecutor):
             self.wait = False
         self.wait_thread.join()
         self._journal.unlock()
-        if self.settings.cluster == "slurm" and self._allocations:
-            report_usage(self._allocations, self.logger)
+        go_on = {entry.job_id for entry in self._journal.entries()}
+        ended = {job_id: asked for job_id, asked in self._allocations.items() if job_id not in go_on}
+        if self.settings.cluster == "slurm" and ended:
+            report_usage(ended, self.logger)
 
     def _prepare(self, job: JobExecutorInterface) -> Ready:
         return make_ready(job, self.settings.cluster, self.settings.no_gpus, self._logs)
@@ -218,15 +221,15 @@ class Executor(RemoteExecutor):
             self._refuse(array, error)
             return
         with self._submitting:
-            if self._outage.is_on:
+            if self._outage.is_on or self._interrupted:
                 self._postponed.append((array, batch))
             else:
                 self._send(array, batch)
 
     def _submit_postponed(self) -> None:
-        """Submit what waits for the scheduler, as long as it answers."""
+        """Submit what waits for the scheduler, as long as it answers; after Ctrl-C nothing is submitted any more."""
         with self._submitting:
-            while self._postponed and self._outage.is_due:
+            while self._postponed and self._outage.is_due and not self._interrupted:
                 self._send(*self._postponed.popleft(), again=True)
 
     def _send(self, array: Sequence[Sequence[Ready]], batch: Batch, again: bool = False) -> None:
