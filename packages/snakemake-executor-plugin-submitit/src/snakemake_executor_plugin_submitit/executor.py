@@ -47,7 +47,7 @@ class Executor(RemoteExecutor):
         """Take the lock of the working directory and look for jobs of an earlier call.
 
         Raises:
-            WorkflowError: a setting has no sense, a path cannot be passed to jobs, nothing can be written, or another
+            WorkflowError: a setting makes no sense, a path cannot be passed to jobs, nothing can be written, or another
                 process tends the jobs of this directory.
         """
         settings = self.settings = self.workflow.executor_settings
@@ -140,7 +140,7 @@ class Executor(RemoteExecutor):
         except KeyboardInterrupt:
             interrupted = True
         with suppress(ValueError):  # in a thread there is none
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Snakemake has but to tidy up
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Snakemake only tidies up now
         if interrupted:
             self.logger.warning(f"Interrupted again: jobs may go on. {self._how_to_cancel()}")
             self._journal.unlock()
@@ -209,7 +209,7 @@ class Executor(RemoteExecutor):
         return True
 
     def _submit(self, array: Sequence[Sequence[Ready]]) -> None:
-        """Submit allocations that ask for the same, as one job array if they are several, or have them wait."""
+        """Submit allocations that ask for the same, several as one job array; during an outage keep them for later."""
         request = request_of([ready.wish for pack in array for ready in pack])
         readies = [ready for pack in array for ready in pack]
         label, name = label_of(array[0]), f"snakemake-{uuid.uuid4().hex[:12]}"
@@ -371,7 +371,7 @@ def _check(settings: Any) -> None:
     """Check what a user may have set.
 
     Raises:
-        WorkflowError: a setting has no sense.
+        WorkflowError: a setting makes no sense.
     """
     if settings.on_interrupt not in ("detach", "cancel"):
         raise WorkflowError(f"submitit-on-interrupt {settings.on_interrupt!r} is unknown; use detach or cancel")

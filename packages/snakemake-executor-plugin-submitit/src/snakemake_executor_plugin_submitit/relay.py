@@ -37,7 +37,7 @@ def setup() -> list[str]:
 
 
 def serve() -> None:
-    """Call `srun` for whoever asks, without end."""
+    """Call `srun` for every caller that connects, until killed."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(_address())
         listener.listen()
@@ -81,7 +81,7 @@ def _attend(connection: socket.socket) -> None:
             srun = subprocess.Popen(
                 arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=order["environment"], cwd=directory
             )
-        finally:  # lest somebody wait for the end of what is written there
+        finally:  # a reader of these pipes would wait for ever
             for stream in streams:
                 os.close(stream)
         Thread(target=_pass_on, args=(asked, srun), daemon=True).start()
