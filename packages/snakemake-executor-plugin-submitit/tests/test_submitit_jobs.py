@@ -119,6 +119,17 @@ def test_a_half_written_entry_is_passed_over(tmp_path: Path) -> None:
     assert journal.entries() == []
 
 
+def test_an_entry_that_another_thread_forgets_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path)
+    journal.write(ENTRY)
+    paths = list((tmp_path / "jobs").iterdir())
+    journal.forget(ENTRY)
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(paths))
+    assert journal.entries() == []
+
+
 def test_one_process_tends_the_jobs_and_the_other_is_told_which(tmp_path: Path) -> None:
     first, second = Journal(tmp_path), Journal(tmp_path)
     first.lock(LOGGER)

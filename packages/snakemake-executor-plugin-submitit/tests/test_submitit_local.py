@@ -438,6 +438,26 @@ def test_an_interrupt_while_states_are_asked_for_cancels_too(interrupted: tuple[
     assert not list((workflow.directory / ".snakemake" / "submitit" / "jobs").iterdir())
 
 
+def test_nothing_is_submitted_while_an_interrupt_cancels(new: New) -> None:
+    """Jobs of a pack that had not begun when their allocation died are else submitted again."""
+    workflow = new(gated("a", "b", pack=2), "slurm")
+    slow = {
+        "sbatch": "cp $1 script; echo sbatch >> calls; echo Submitted batch job 77",
+        "squeue": '[ ! -e calls ] || echo "77|$([ -e gone ] && echo CANCELLED || echo RUNNING)|main|None|"',
+        "scancel": "touch gone; sleep 4",
+    }
+    fake_slurm(workflow, **FAKE_SLURM | slow)
+    process = workflow.start("--submitit-on-interrupt", "cancel", "--latency-wait", "0")
+    folder = workflow.directory / ".snakemake" / "submitit"
+    workflow.wait(lambda: sum(bool(entry.job_id) for entry in Journal(folder).entries()) == 2, "both are submitted")
+    begun, _ = Journal(folder).entries()
+    Outcomes(folder / "outcomes").write(begun.token, Outcome("running", "", "77", time.time()))
+    process.send_signal(signal.SIGINT)
+    said = workflow.end(process, status=1)
+    assert "was cancelled, by you or by the site" in said  # the death was seen
+    assert workflow.lines("calls") == ["sbatch"]
+
+
 def test_a_short_job_is_not_told_to_stop_as_it_begins(interrupted: tuple[SubmititWorkflow, str]) -> None:
     workflow, _ = interrupted
     script = (workflow.directory / "script").read_text()

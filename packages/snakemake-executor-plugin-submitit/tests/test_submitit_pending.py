@@ -149,6 +149,13 @@ def test_a_job_that_may_start_once_something_changes_is_never_given_up(
         assert watch.hopeless(waits(reason), {"0": replace(REQUEST, cpus=1000)}) == {}
 
 
+@pytest.mark.parametrize("reason", FINAL)
+def test_what_one_of_several_partitions_refuses_another_may_grant(clock: Clock, reason: str) -> None:
+    watch = Pending(0, LOGGER)
+    assert watch.hopeless(waits(reason, partition="main,big"), {"0": REQUEST}) == {}
+    assert watch.hopeless(waits(reason), {"0": replace(REQUEST, qos="long,normal")}) == {}
+
+
 @pytest.mark.parametrize("reason", ["PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit"])
 def test_nodes_that_are_down_make_no_job_hopeless(clock: Clock, reason: str, sinfo: Callable[[str], None]) -> None:
     """SLURM has the same words for a request beyond what nodes are and for one beyond those that are up."""
@@ -193,7 +200,7 @@ def test_nodes_are_asked_about_seldom_and_only_where_they_matter(tmp_path: Path,
     assert calls(tmp_path) == []
     for clock.now in (0.0, 10.0, 59.0, 60.0):
         watch.hopeless(waits("PartitionConfig", "PartitionConfig"), {"0": REQUEST, "1": REQUEST})
-    assert calls(tmp_path) == ["--all --exact --noheader --format=%P|%D|%c|%m|%G|%l|%s"] * 2
+    assert calls(tmp_path) == ["--all --exact --noconvert --noheader --format=%P|%D|%c|%m|%G|%l|%s"] * 2
 
 
 def test_reasons_are_told_in_a_line_whenever_they_change(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

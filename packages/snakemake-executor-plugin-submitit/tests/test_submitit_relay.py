@@ -133,11 +133,8 @@ def test_where_nobody_answers_srun_is_called_all_the_same(call: Call, tmp_path: 
     assert lines(tmp_path / "errors") == [warning, "an error"]
 
 
-def test_an_srun_that_cannot_be_started_has_failed(
-    script: psutil.Process, call: Call, environment: dict[str, str], tmp_path: Path
-) -> None:
-    environment["PATH"] = "/none"
-    assert call("pass").wait(20) == 1
-    assert lines(tmp_path / "errors") == [
-        "ERROR:root:srun could not be called by the batch script; its log may say why"
-    ]
+def test_an_srun_that_cannot_be_started_has_failed(script: psutil.Process, environment: dict[str, str]) -> None:
+    command, lost = [*relay.command(), "pass"], {**environment, "PATH": "/none"}
+    done = subprocess.run(command, env=lost, capture_output=True, text=True, timeout=20)  # no pipe is held open
+    error = "ERROR:root:srun could not be called by the batch script; its log may say why\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", error)

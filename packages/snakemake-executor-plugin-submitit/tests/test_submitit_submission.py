@@ -193,7 +193,7 @@ def test_the_setup_comes_before_the_job(site: Site) -> None:
 
 def test_the_batch_script_of_several_nodes_is_ready_to_call_srun(site: Site) -> None:
     site.submit(replace(REQUEST, nodes=2), setup="module load cuda")
-    assert site.commands()[:-2] == ["module load cuda", *relay.setup()]
+    assert site.commands()[:-2] == ["module load cuda", "export SLURM_OVERLAP=1", *relay.setup()]
     site.submit(setup="module load cuda")
     assert site.commands()[:-2] == ["module load cuda"]
 

@@ -40,13 +40,14 @@ class Executor(RemoteExecutor):
     def __init__(self, *arguments: Any) -> None:
         """Be ready for the questions of the thread that `RemoteExecutor` starts, before it calls `__post_init__`."""
         self._postponed: deque[tuple[Sequence[Sequence[Ready]], Batch]] = deque()
+        self._interrupted = False
         super().__init__(*arguments)
 
     def __post_init__(self) -> None:
         """Take the lock of the working directory and look for jobs of an earlier call.
 
         Raises:
-            WorkflowError: a setting has no sense, a path cannot be passed to jobs, nothing can be written, or another
+            WorkflowError: a setting makes no sense, a path cannot be passed to jobs, nothing can be written, or another
                 process tends the jobs of this directory.
         """
         settings = self.settings = self.workflow.executor_settings
@@ -139,13 +140,13 @@ class Executor(RemoteExecutor):
         except KeyboardInterrupt:
             interrupted = True
         with suppress(ValueError):  # in a thread there is none
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Snakemake has but to tidy up
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Snakemake only tidies up now
         if interrupted:
             self.logger.warning(f"Interrupted again: jobs may go on. {self._how_to_cancel()}")
             self._journal.unlock()
 
     def _let_go(self) -> None:
-        self._postponed.clear()
+        self._interrupted = True
         if self.settings.on_interrupt == "cancel" or self.settings.cluster != "slurm":
             try:
                 with self._submitting:
@@ -169,8 +170,10 @@ class Executor(RemoteExecutor):
             self.wait = False
         self.wait_thread.join()
         self._journal.unlock()
-        if self.settings.cluster == "slurm" and self._allocations:
-            report_usage(self._allocations, self.logger)
+        go_on = {entry.job_id for entry in self._journal.entries()}
+        ended = {job_id: asked for job_id, asked in self._allocations.items() if job_id not in go_on}
+        if self.settings.cluster == "slurm" and ended:
+            report_usage(ended, self.logger)
 
     def _prepare(self, job: JobExecutorInterface) -> Ready:
         return make_ready(job, self.settings.cluster, self.settings.no_gpus, self._logs)
@@ -206,7 +209,7 @@ class Executor(RemoteExecutor):
         return True
 
     def _submit(self, array: Sequence[Sequence[Ready]]) -> None:
-        """Submit allocations that ask for the same, as one job array if they are several, or have them wait."""
+        """Submit allocations that ask for the same, several as one job array; during an outage keep them for later."""
         request = request_of([ready.wish for pack in array for ready in pack])
         readies = [ready for pack in array for ready in pack]
         label, name = label_of(array[0]), f"snakemake-{uuid.uuid4().hex[:12]}"
@@ -218,15 +221,15 @@ class Executor(RemoteExecutor):
             self._refuse(array, error)
             return
         with self._submitting:
-            if self._outage.is_on:
+            if self._outage.is_on or self._interrupted:
                 self._postponed.append((array, batch))
             else:
                 self._send(array, batch)
 
     def _submit_postponed(self) -> None:
-        """Submit what waits for the scheduler, as long as it answers."""
+        """Submit what waits for the scheduler, as long as it answers; after Ctrl-C nothing is submitted any more."""
         with self._submitting:
-            while self._postponed and self._outage.is_due:
+            while self._postponed and self._outage.is_due and not self._interrupted:
                 self._send(*self._postponed.popleft(), again=True)
 
     def _send(self, array: Sequence[Sequence[Ready]], batch: Batch, again: bool = False) -> None:
@@ -368,7 +371,7 @@ def _check(settings: Any) -> None:
     """Check what a user may have set.
 
     Raises:
-        WorkflowError: a setting has no sense.
+        WorkflowError: a setting makes no sense.
     """
     if settings.on_interrupt not in ("detach", "cancel"):
         raise WorkflowError(f"submitit-on-interrupt {settings.on_interrupt!r} is unknown; use detach or cancel")

@@ -119,11 +119,15 @@ class Journal:
         Raises:
             WorkflowError: one cannot be read.
         """
-        return [_read(path) for path in sorted(self._entries.iterdir()) if not path.name.startswith(".")]
+        paths = sorted(path for path in self._entries.iterdir() if not path.name.startswith("."))
+        return [entry for path in paths if (entry := _read(path)) is not None]
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> Entry | None:
+    """Return an entry; None if another thread has removed it meanwhile."""
     try:
         return Entry(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
     except (ValueError, TypeError) as error:
         raise WorkflowError(f"{path}: unreadable ({error}); delete it once no job of this directory runs") from error

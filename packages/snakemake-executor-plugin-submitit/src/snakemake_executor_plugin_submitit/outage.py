@@ -41,7 +41,8 @@ class Outage:
     @property
     def is_long(self) -> bool:
         """Whether it has not answered for so long that what waits for it is given up."""
-        return self._since is not None and monotonic() - self._since >= self._limit_min * 60
+        since = self._since  # which another thread may set
+        return since is not None and monotonic() - since >= self._limit_min * 60
 
     def note(self, error: NoAnswerError) -> None:
         """Take note that the scheduler did not answer."""
@@ -60,9 +61,9 @@ class Outage:
 
     def end(self) -> None:
         """Take note that the scheduler answered."""
-        if self._since is not None:
-            self._logger.warning(f"The scheduler answers again, after {(monotonic() - self._since) / 60:.1f} min.")
-            self._since = None
+        since, self._since = self._since, None
+        if since is not None:
+            self._logger.warning(f"The scheduler answers again, after {(monotonic() - since) / 60:.1f} min.")
 
     def endure(self, act: Callable[[], Result]) -> Result:
         """Do what needs the scheduler, again and again until it answers, and return the result.

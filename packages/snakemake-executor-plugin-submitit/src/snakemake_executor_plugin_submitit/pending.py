@@ -111,6 +111,8 @@ class Pending:
         if wait.reason in _BY_NODES:
             short = self.excess(request, wait.partition)
             return f"{wait.reason}: {short}" if short else ""
+        if "," in wait.partition + request.qos:  # of which SLURM gives the reason of one only
+            return ""
         remedies = (remedy for reasons, remedy in _FINAL.items() if re.fullmatch(reasons, wait.reason))
         return next((f"{wait.reason}: {remedy}" for remedy in remedies), "")
 
@@ -118,7 +120,9 @@ class Pending:
         if monotonic() - self._offers_at >= _SOON_S:
             self._offers, self._offers_at = [], monotonic()
             with suppress(NoAnswerError):
-                self._offers = offers_of(ask(["sinfo", "--all", "--exact", "--noheader", f"--format={_FORM}"]))
+                self._offers = offers_of(
+                    ask(["sinfo", "--all", "--exact", "--noconvert", "--noheader", f"--format={_FORM}"])
+                )
         return self._offers
 
     def _tell(self, reasons: Counter[str], now: float) -> None:

@@ -59,7 +59,7 @@ def make_ready(job: JobExecutorInterface, cluster: str, no_gpus: bool, logs: Pat
         logs: directory for its log.
 
     Raises:
-        WorkflowError: what its rule asks for has no sense.
+        WorkflowError: what its rule asks for makes no sense.
     """
     rule = _rule(job)[:_LONGEST_NAME]
     members = _members(job)

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 from threading import Thread
@@ -36,7 +37,7 @@ def setup() -> list[str]:
 
 
 def serve() -> None:
-    """Call `srun` for whoever asks, without end."""
+    """Call `srun` for every caller that connects, until killed."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(_address())
         listener.listen()
@@ -57,7 +58,7 @@ def call(arguments: Sequence[str]) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)  # until the order is out
         for number in _PASSED_ON:
-            signal.signal(number, lambda number, _: connection.sendall(bytes([number])))
+            signal.signal(number, lambda number, _: _send(connection, number))
         socket.send_fds(connection, [b"\0"], [0, 1, 2])
         order = {"arguments": arguments, "environment": dict(os.environ), "directory": str(Path.cwd())}
         connection.sendall(json.dumps(order).encode() + b"\n")
@@ -76,14 +77,22 @@ def _attend(connection: socket.socket) -> None:
         order = json.loads(asked.readline())
         arguments, directory = ["srun", *order["arguments"]], order["directory"]
         stdin, stdout, stderr = streams
-        srun = subprocess.Popen(
-            arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=order["environment"], cwd=directory
-        )
-        for stream in streams:
-            os.close(stream)
+        try:
+            srun = subprocess.Popen(
+                arguments, stdin=stdin, stdout=stdout, stderr=stderr, env=order["environment"], cwd=directory
+            )
+        finally:  # a reader of these pipes would wait for ever
+            for stream in streams:
+                os.close(stream)
         Thread(target=_pass_on, args=(asked, srun), daemon=True).start()
         status = srun.wait()
-        connection.sendall(bytes([status if status >= 0 else 128 - status]))
+        _send(connection, status if status >= 0 else 128 - status)
+
+
+def _send(connection: socket.socket, number: int) -> None:
+    """Send a number, unless the other side has gone meanwhile."""
+    with suppress(ConnectionError):
+        connection.sendall(bytes([number]))
 
 
 def _pass_on(asked: BufferedReader, srun: "subprocess.Popen[bytes]") -> None:

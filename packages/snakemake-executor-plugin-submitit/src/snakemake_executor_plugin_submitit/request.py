@@ -122,7 +122,7 @@ def wish_of(rule: str, resources: Mapping[str, Any], threads: int) -> Wish:
         threads: of the job.
 
     Raises:
-        WorkflowError: a resource is missing or has no sense.
+        WorkflowError: a resource is missing or makes no sense.
     """
     try:
         return _wish_of({name: value for name, value in resources.items() if value not in (None, "")}, threads)

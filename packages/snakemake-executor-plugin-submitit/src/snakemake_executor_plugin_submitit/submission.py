@@ -122,6 +122,7 @@ class Submitter:
         setup = [self._settings.setup] if self._settings.setup else []
         if request.tasks > 1:  # that the job's own srun may start; what calls it runs once a node
             srun += [f"--ntasks={request.nodes}", "--ntasks-per-node=1"]
+        if request.tasks * request.nodes > 1:  # an srun that is called would else wait for what calls it to end
             setup += ["export SLURM_OVERLAP=1"]
         if request.nodes > 1:
             setup += relay.setup()
