@@ -189,6 +189,7 @@ WRONG: list[tuple[str, Any, str]] = [
         9,
         r"variants\.l1\.dictionary_sise: unknown key; .*, perhaps to dictionary_size \(",
     ),
+    ("variants.batchtopk.l1_coefficient", 2, r"\.l1_coefficient: unknown key; remove it or correct its spelling \("),
     ("suites.nursery.comparisons.onset.chekpoints", [], r"onset\.chekpoints: .*, perhaps to checkpoints \("),
     ("suites", None, r"suites: Input should be a valid dictionary \(found None\)"),
     ("seeds", "many", r"seeds: Input should be a valid list \(found 'many'\)"),
