@@ -143,6 +143,16 @@ def test_eight_processes_and_bfloat16(stores: ActivationStores, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("variant", ["topk", "jumprelu"])
+def test_processes_may_have_no_tokens_and_no_latents(
+    stores: ActivationStores, monkeypatch: pytest.MonkeyPatch, variant: str
+) -> None:
+    sizes = {"batch_tokens": 3, "dictionary_size": 5}
+    config = tiny_config(variant, **{**NURSERY, **SPARSE[variant], **sizes})
+    one, eight = (trained(monkeypatch, config, stores, processes, steps=10) for processes in (1, 8))
+    assert not differences(eight, one)
+
+
+@pytest.mark.parametrize("variant", ["topk", "jumprelu"])
 def test_shards_train_the_same_dictionary_on_any_number_of_processes(
     stores: ActivationStores, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:

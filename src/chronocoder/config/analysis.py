@@ -30,7 +30,7 @@ class HarvestSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """How trainings run; nothing here changes a crosscoder but by rounding, and with `parts` only that key does."""
+    """How trainings run; nothing here changes a crosscoder but by rounding, and with `parts` the processes do not."""
 
     activations: Literal["cached", "streaming"] = Field(
         "cached",

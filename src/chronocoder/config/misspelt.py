@@ -20,7 +20,9 @@ def meant_key(schema: Schema, location: Sequence[str | int]) -> str:
     for part in above:
         places = [below for place in places for below in _below(place, part, schema)]
     known = {key for place in places for one in _objects(place, schema) for key in one.get("properties", {})}
-    return "".join(get_close_matches(str(unknown), sorted(known), n=1))
+    elsewhere = any(unknown in one.get("properties", {}) for one in schema["$defs"].values())
+    cutoff = 0.8 if elsewhere else 0.6  # a key of another place is hardly misspelt
+    return "".join(get_close_matches(str(unknown), sorted(known), n=1, cutoff=cutoff))
 
 
 def _below(place: Schema, part: str | int, schema: Schema) -> Iterator[Schema]:

@@ -47,11 +47,11 @@ class _Jump(torch.autograd.Function):
         near = above.abs_() < bandwidth / 2
         codes = preactivations * active
         counts = near.half().sum(dim=0, dtype=torch.float32) if near.is_cuda else near.sum(dim=0)
-        number = torch.linalg.vector_norm(codes, 0) if codes.is_cuda else active.sum().float()
+        number = torch.linalg.vector_norm(codes, 0) if codes.is_cuda else active.sum()
         # A GPU would convert a mask to int64 before it adds it up; codes are zero where they are not active alone.
         context.save_for_backward(active, near, threshold / norms.clamp(min=1e-12), dealt.count(counts))
         context.bandwidth, context.dealt = bandwidth, dealt
-        return codes, dealt.count(number)
+        return codes, dealt.count(number).float()
 
     @staticmethod
     @once_differentiable

@@ -149,7 +149,7 @@ class Team:
         got = sent.new_empty(sum(tokens) * own)
         sizes = [count * own for count in tokens], [len(rows) * count for count in columns]
         dist.all_to_all_single(got, sent, *sizes, group=self._same_shard)
-        return got.view(-1, own)
+        return got.view(sum(tokens), own)
 
     def share_tokens(self, x: Float[Tensor, "token n"]) -> Float[Tensor, "all_tokens n"]:
         """Return the rows of all processes of this part of the data; each gives another number of rows."""

@@ -143,23 +143,6 @@ def _check_rows(checkpoint: Path, tokenizer: Path) -> None:
             " the model has no row for it; compare checkpoints that share their tokenizer, or give the model more rows"
             " by transformers' resize_token_embeddings and save it"
         )
-    if rows is not None and largest is not None and largest + 1 < rows and not _has_unknown(tokenizer):
-        raise ConfigError(
-            f"{tokenizer} has {largest + 1} tokens, none of them for words that it does not know, and"
-            f" {checkpoint / 'config.json'} has vocab_size {rows}: the model was trained with another tokenizer; save"
-            " that one with it"
-        )
-
-
-def _has_unknown(tokenizer: Path) -> bool:
-    """Say whether a tokenizer can encode any text; where its files do not tell without a library, it is taken to."""
-    file = tokenizer / "tokenizer.json"
-    model = _parts(_Content.of(file)) if file.is_file() else {}
-    if model.get("model.type") == "Unigram":
-        return "model.unk_id" in model or "model.byte_fallback" in model
-    if model.get("model.type") in ("WordLevel", "WordPiece"):
-        return model.get("model.unk_token") in model.get("model.vocab", {})
-    return True
 
 
 def _check_model(name: str, suite: Suite, file: Path) -> None:
