@@ -55,7 +55,13 @@ class SubmititWorkflow:
         command = [sys.executable, "-m", "snakemake", *OPTIONS, "--submitit-cluster", self.cluster, *arguments]
         with (self.directory / "said").open("ab") as said:
             process = subprocess.Popen(
-                command, cwd=self.directory, env=self.environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+                command,
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,  # a process group of its own, as a shell on a terminal gives it
             )
         self._started.append(process)
         return process

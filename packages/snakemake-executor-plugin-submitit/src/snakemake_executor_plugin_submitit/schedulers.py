@@ -181,13 +181,15 @@ def state_of(text: str) -> str:
 
 
 def ask(command: Sequence[str]) -> str:
-    """Return what a command prints.
+    """Return what a command prints; Ctrl-C on the terminal does not reach it.
 
     Raises:
         NoAnswerError: it cannot be run, fails, or takes more than a minute.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_ANSWER_S)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=_ANSWER_S, start_new_session=True
+        )
     except subprocess.CalledProcessError as error:
         raise NoAnswerError(f"{command[0]}: {error.stderr.strip() or error}") from error
     except (OSError, subprocess.TimeoutExpired) as error:
