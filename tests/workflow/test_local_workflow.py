@@ -99,6 +99,18 @@ def test_a_changed_text_file_is_harvested_anew(local: Workflow) -> None:
     assert local.planned() == {}
 
 
+def test_weights_that_are_written_anew_are_read_anew(local: Workflow) -> None:
+    weights = local.directory / "models/late/model.safetensors"
+    content, status = weights.read_bytes(), weights.stat()
+    weights.write_bytes(content + b"!")
+    planned = local.planned()
+    weights.write_bytes(content)
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert planned["score_task"] == planned["compare_checkpoints"] == planned["train_crosscoder"] == 1
+    assert planned["harvest_activations"] == 1 and "build_corpus" not in planned
+    assert local.planned() == {}
+
+
 def test_a_new_checkpoint_adds_its_own_jobs(local: Workflow) -> None:
     checkpoint = {"path": "models/late", "tokens_seen": 2_000_000}
     config = local.changed("suites.llama.source.checkpoints.last", checkpoint)

@@ -29,7 +29,7 @@ from chronocoder.sharing import SPOOL
 from chronocoder.site_names import SITE_PATTERN
 from chronocoder.suites.agreement import has_to_be_checked, tokenizer_digest
 from chronocoder.suites.corpora.files import local_files
-from chronocoder.suites.inputs import checked_experiment, task_files
+from chronocoder.suites.inputs import checked_experiment, task_files, weight_files
 
 # Relative, since a changed parameter reruns a job: moving a clone must not.
 SCRIPTS = Path(os.path.relpath(Path(workflow.basedir) / "scripts"))
@@ -210,12 +210,24 @@ def checkpoint_paths(wildcards):
     return [checkpoint_path(wildcards.suite, name) for name in names_of(wildcards)]
 
 
+def checkpoints_named(wildcards):
+    """Return the checkpoint that is named, or all of `names_of`."""
+    return [wildcards.revision] if "revision" in wildcards.keys() else names_of(wildcards)
+
+
+def local_weights(wildcards):
+    """Return the weights of local checkpoints: a directory is no newer for a file that is written anew in it."""
+    places = [place_of(name, wildcards.suite) for name in checkpoints_named(wildcards)]
+    local = [place for place in places if EXPERIMENT.suites[place.suite].source.kind == "local"]
+    return [str(path) for suite, name in local for path in weight_files(Path(checkpoint_path(suite, name)))]
+
+
 def checks_of(wildcards):
-    """Return what says that the checkpoints of `names_of`, or the one named, share the tokenizer of the suite."""
+    """Return what says that checkpoints are those that the suite may read, and still are."""
     if not has_to_be_checked(EXPERIMENT, wildcards.suite):
-        return []
-    names = [wildcards.revision] if "revision" in wildcards.keys() else names_of(wildcards)
-    return [LAYOUT.checked.format(suite=wildcards.suite, revision=name) for name in names]
+        return local_weights(wildcards)
+    names = checkpoints_named(wildcards)
+    return [LAYOUT.checked.format(suite=wildcards.suite, revision=name) for name in names] + local_weights(wildcards)
 
 
 def tokens_seen(wildcards):

@@ -4,6 +4,7 @@
 rule scan_checkpoint:
     input:
         checkpoint=lambda wildcards: checkpoint_path(wildcards.suite, wildcards.revision),
+        weights=local_weights,
         tasks=of_every_task(LAYOUT.task),
         corpus=LAYOUT.corpus.replace("{split}", "validation"),
         tokenizer=tokenizer_path,

@@ -66,6 +66,18 @@ def task_files(task: Task) -> list[Path]:
     return [Path(path)] if path else []
 
 
+def weight_files(directory: Path) -> list[Path]:
+    """Return the files that a model's weights are loaded from, whether they are there or only named by an index."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (directory / name).exists():
+            return [directory / name]
+        if (index := directory / f"{name}.index.json").is_file():
+            with suppress(OSError, ValueError, KeyError, AttributeError):  # a damaged index is said by what loads it
+                named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+                return [directory / file for file in sorted(set(named))]
+    return sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern))
+
+
 def _problems_of(suite: Suite) -> Iterator[str]:
     for name, task in suite.tasks.items():
         for problem in _problems_of_task(task):
@@ -138,19 +150,7 @@ def _problem_of_model(directory: Path) -> str:
         return _UNREADABLE
     if problem := _problem_of_file(directory / "config.json"):
         return f"its config.json: {problem}"
-    weights = _weights(directory)
+    weights = weight_files(directory)
     if not weights:
         return f"holds no weights ({', '.join(_WEIGHTS)})"
     return next((f"{path.name}: {problem}" for path in weights if (problem := _problem_of_file(path))), "")
-
-
-def _weights(directory: Path) -> list[Path]:
-    """Return the files that a model's weights are loaded from, whether they are there or only named by an index."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (directory / name).exists():
-            return [directory / name]
-        if (index := directory / f"{name}.index.json").is_file():
-            with suppress(OSError, ValueError, KeyError, AttributeError):  # a damaged index is said by what loads it
-                named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-                return [directory / file for file in sorted(set(named))]
-    return sorted(path for pattern in _WEIGHTS for path in directory.glob(pattern))
