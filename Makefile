@@ -18,7 +18,7 @@ plan: $(INSTALLED)
 
 # As many processes as the machine has cores; tests/conftest.py says which tests stay together.
 test: $(INSTALLED)
-	pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	ruff check .

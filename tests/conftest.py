@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,15 +19,25 @@ from chronocoder.tasks.tokenise import tokenise_pairs
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start: tests run beside each other
 
-SHARED = ("slurm", "nursery")
-"""Fixtures that take minutes, which the tests of several files share."""
+TOGETHER = {
+    "tests/cluster/": "slurm",
+    "tests/workflow/test_nursery_workflow.py": "nursery",
+    "tests/workflow/test_taskspace_workflow.py": "nursery",
+}
+"""By what their paths begin with, tests that share what takes minutes to make."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep on one process the tests of a file, and those of files that share what takes minutes."""
-    shared = {item.path: name for item in items for name in SHARED if name in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(shared.get(item.path, item.nodeid.partition("::")[0])))
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            shared = (name for path, name in TOGETHER.items() if nodeid.startswith(path))
+            return next(shared, super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(params=ARCHITECTURES)
