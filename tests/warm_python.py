@@ -12,6 +12,7 @@ import functools
 import gc
 import importlib
 import json
+import multiprocessing.process
 import os
 import pkgutil
 import runpy
@@ -117,6 +118,7 @@ def _begin(connection: socket.socket) -> list[str]:
         os.dup2(file, number)
         os.close(file)
     os.chdir(directory)
+    multiprocessing.process.ORIGINAL_DIR = directory  # from which its processes look for the script
     os.environ.clear()
     os.environ.update(environment)
     return arguments
