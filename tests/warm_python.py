@@ -77,6 +77,11 @@ def warm_path(**environment: str) -> str:
     return str(directory)
 
 
+def warm_python() -> str:
+    """Return the program to call scripts with."""
+    return f"{warm_path()}/python"
+
+
 _kept: list[Any] = []  # as long as this process lives: then the server's standard input ends, and the directory goes
 
 

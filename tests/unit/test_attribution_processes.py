@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from test_plan_effects import REVISIONS, ROOT, crosscoder, model, pairs
+from warm_python import warm_python
 
 from chronocoder.command_line import to_flags
 from chronocoder.config import AttributionSettings
@@ -37,7 +37,7 @@ def flags(tmp_path: Path) -> list[str]:
 
 def attribute(directory: Path, flags: list[str], tasks: str, *arguments: str) -> str:
     """Attribute tasks and return what is said."""
-    command = [sys.executable, str(ROOT / "scripts" / "attribute_task.py"), *flags]
+    command = [warm_python(), str(ROOT / "scripts" / "attribute_task.py"), *flags]
     command += ["--tasks", *(str(directory / f"task_{name}.zarr") for name in tasks)]
     command += ["--outputs", *(str(directory / "found" / f"{name}.zarr") for name in tasks), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -2,7 +2,6 @@
 
 import itertools
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 import xarray as xr
 from scipy.stats import spearmanr
 from tiny import tiny_config
+from warm_python import warm_python
 
 from chronocoder.attribution.baseline import BASELINE, JOINT, MEASURES, RELDEC, compare_baseline
 from chronocoder.config import AttributionSettings
@@ -301,7 +301,7 @@ def baseline_flags(everything: Given, directory: Path) -> list[str]:
 
 def test_script_writes_a_store_that_says_what_it_is_of(tmp_path: Path) -> None:
     everything, places = planted()
-    command = [sys.executable, str(SCRIPT), *baseline_flags(everything, tmp_path)]
+    command = [warm_python(), str(SCRIPT), *baseline_flags(everything, tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     store = load_store(tmp_path / "baseline.zarr")

@@ -20,6 +20,7 @@ import yaml
 from huggingface_hub.errors import LocalEntryNotFoundError
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
+from warm_python import warm_python
 
 from chronocoder.activations import loader
 from chronocoder.activations.formats import DTYPES, StoredFormat
@@ -299,7 +300,7 @@ def snakemake(directory: Path, experiment: Experiment, *arguments: str) -> str:
     """Run Snakemake on an experiment in a directory of its own; return what it prints."""
     path = directory / "experiment.json"
     path.write_text(experiment.model_dump_json())
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(path)]
+    command = [warm_python(), "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(path)]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(
         [*command, "--cores", "1", *arguments],

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from taskspace_stores import (
     tuning_store,
     with_task_space,
 )
+from warm_python import warm_python
 
 from chronocoder.errors import StoreError
 from chronocoder.report.inputs import ReportInputs
@@ -518,7 +518,7 @@ def test_script_reads_the_stores_of_a_task_space(inputs: ReportInputs, tmp_path:
     for kind in ("trainings", "evaluations", "relies", "features", "ablations", "bridges"):
         flags += [f"--{kind}"]
     (tmp_path / "comparisons.yaml").write_text("{}")
-    subprocess.run([sys.executable, SCRIPT, *flags, "--comparisons", str(tmp_path / "comparisons.yaml")], check=True)
+    subprocess.run([warm_python(), SCRIPT, *flags, "--comparisons", str(tmp_path / "comparisons.yaml")], check=True)
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "toy: how tasks are related</h1>" in page and f'xr.open_zarr("{tmp_path / "transfer.zarr"}")' in page
     assert page.count("At step20, tuning on one task by ftgd") == 2

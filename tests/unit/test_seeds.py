@@ -2,7 +2,6 @@
 
 import itertools
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 import xarray as xr
 from scipy.stats import pearsonr, spearmanr
 from tiny import tiny_config, tiny_crosscoder
+from warm_python import warm_python
 
 from chronocoder.attribution.seeds import (
     COSINES_AT_LEAST,
@@ -357,7 +357,7 @@ def test_effects_on_different_tasks_are_refused() -> None:
 
 
 def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True)
+    return subprocess.run([warm_python(), SCRIPT, *map(str, arguments)], capture_output=True, text=True)
 
 
 def test_script_writes_a_store_that_says_which_seeds(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 import itertools
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from scipy.spatial import procrustes
+from warm_python import warm_python
 
 from chronocoder.command_line import to_flags
 from chronocoder.config import TaskSpaceSettings
@@ -207,7 +207,7 @@ def test_script_writes_the_space(tmp_path: Path) -> None:
     store, gradients = transfer_store(UNRELATED), gradients_store(np.stack([COSINE] * 3))
     write_store(store, tmp_path / "transfer.zarr", store.attrs)
     write_store(gradients, tmp_path / "gradients.zarr", {})
-    command = [sys.executable, str(SCRIPT), "--transfer", f"{tmp_path}/transfer.zarr"]
+    command = [warm_python(), str(SCRIPT), "--transfer", f"{tmp_path}/transfer.zarr"]
     command += ["--gradients", f"{tmp_path}/gradients.zarr", "--output", f"{tmp_path}/space.zarr", *to_flags(SETTINGS)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -219,5 +219,5 @@ def test_script_writes_the_space(tmp_path: Path) -> None:
 
 def test_collecting_and_mapping_import_no_torch() -> None:
     code = "import sys, chronocoder.taskspace.transfer, chronocoder.taskspace.space; print('torch' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run([warm_python(), "-c", code], capture_output=True, text=True, check=True).stdout
     assert found == "False\n"

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import yaml
 from tiny import VOCABULARY, WIDTH, tiny_model
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
+from warm_python import warm_python
 
 from chronocoder.config import HarvestSettings, parse_experiment
 from chronocoder.errors import ConfigError
@@ -225,7 +225,7 @@ def test_local_checkpoints_are_checked_before_anything_runs(saved: Path) -> None
     whole = experiment_of(own=local_suite(saved, ["corpus", "other"], pair=["corpus", "other"]))
     path = saved / "experiment.yaml"
     path.write_text(yaml.safe_dump(whole))
-    result = subprocess.run([sys.executable, str(PLAN), str(path)], capture_output=True, text=True)
+    result = subprocess.run([warm_python(), str(PLAN), str(path)], capture_output=True, text=True)
     assert result.returncode == 1 and "suites.own.source.checkpoints.other: " in result.stderr
 
 
@@ -235,7 +235,7 @@ def test_a_job_checks_and_describes_a_downloaded_checkpoint(saved: Path) -> None
     (saved / "corpus/commit.json").write_text('{"commit": "abc", "weights": "w"}')
 
     def check(name: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(CHECK), "--revision", name, "--checkpoint", str(saved / name), "--others"]
+        command = [warm_python(), str(CHECK), "--revision", name, "--checkpoint", str(saved / name), "--others"]
         command += [str(saved / "corpus"), str(saved / "not_there_yet"), "--tokenizer", str(saved / "corpus")]
         return subprocess.run([*command, "--output", str(saved / "found.yaml")], capture_output=True, text=True)
 
@@ -263,7 +263,7 @@ def harvest(saved: Path, name: str, token: int, *more: str) -> subprocess.Comple
     ids = labelled(("sequence", "position"), np.full((4, 9), token, dtype=np.int32), "token")
     corpus = xr.Dataset({"token_ids": ids})
     write_store(corpus, saved / "text.zarr", provenance(HarvestSettings(), suite="tiny", split="train"))
-    command = [sys.executable, str(SCRIPT), "--suite", "tiny", "--revision", "step1@twin", "--site", "residual.1"]
+    command = [warm_python(), str(SCRIPT), "--suite", "tiny", "--revision", "step1@twin", "--site", "residual.1"]
     command += ["--checkpoint", str(saved / name), "--corpora", str(saved / "text.zarr")]
     command += ["--outputs", str(saved / f"{name}.zarr"), *more]
     return subprocess.run(command, capture_output=True, text=True)

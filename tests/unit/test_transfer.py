@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import xarray as xr
 from scipy.stats import t as student
 from tuning_stores import SEQUENCES, made_up_task, made_up_tunings
+from warm_python import warm_python
 
 from chronocoder.command_line import to_flags
 from chronocoder.config import TaskSpaceSettings
@@ -251,7 +251,7 @@ def test_script_joins_the_stores_that_a_pattern_names(tmp_path: Path) -> None:
     for tuning in TUNINGS:
         place = tmp_path / f"tunings/{tuning.attrs['revision']}/seed{tuning.attrs['seed']}/{tuning.attrs['task']}.zarr"
         write_store(tuning, place, tuning.attrs)
-    command = [sys.executable, str(SCRIPT), "--suite", "made-up", "--revisions", *TOKENS_SEEN]
+    command = [warm_python(), str(SCRIPT), "--suite", "made-up", "--revisions", *TOKENS_SEEN]
     command += ["--tokens-seen", *map(str, TOKENS_SEEN.values()), "--hypothesis", json.dumps(GROUPS)]
     command += ["--tunings", f"{tmp_path}/tunings/{{revision}}/seed{{tuning_seed}}/{{task}}.zarr"]
     command += ["--tasks", *(f"{tmp_path}/tasks/{name}.zarr" for name in TASKS), *to_flags(SETTINGS)]

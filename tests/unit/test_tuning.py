@@ -1,7 +1,6 @@
 """Tuning copies: what is updated, by how much, and that nothing of it stays."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from sentence_pairs import slow_differences
 from test_tuning_losses import prefixes
 from tiny import VOCABULARY, tiny_model
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from warm_python import warm_python
 
 from chronocoder.config import MethodSettings, TuningSettings, parse_experiment
 from chronocoder.errors import ConfigError, NonFiniteError
@@ -355,7 +355,7 @@ def test_the_script_writes_what_probing_finds_of_every_task(tmp_path: Path, toke
         "--methods",
         '{"ftgd": {"objective": "differential", "fraction": 0.01}}',
     ]
-    command = [sys.executable, str(ROOT / "scripts/tune_task.py"), *common, *given, *own]
+    command = [warm_python(), str(ROOT / "scripts/tune_task.py"), *common, *given, *own]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     for name in "ab":
