@@ -26,7 +26,7 @@ from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import Contrast, ReportInputs, Run, key_of, names
 from chronocoder.report.phases import CHANCE, SurfacePhase, find_surface_phase
 from chronocoder.report.tasks import MARK, caution, groups_of_kind, warnings_of
-from chronocoder.report.taskspace_section import space_findings
+from chronocoder.report.taskspace_page import space_findings
 from chronocoder.report.text import listed, percent, plural, quoted, short_count, signed
 from chronocoder.report.trust import trust_finding, trust_line
 from chronocoder.report.writing import writing_sentence
