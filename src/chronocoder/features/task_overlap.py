@@ -57,7 +57,7 @@ def compare_tasks(relie: xr.Dataset, count: int = TOP_FEATURES) -> xr.Dataset:
     Returns:
         dims (checkpoint, task, other_task): `jaccard`; `chance`, expected if the features of one of the tasks were
         exchanged at random among those of like activity on it, and `q_value`, both the larger of the two ways;
-        `random`, the overlap of random directions; `beyond_chance`. NaN where nothing is measurable on one of the tasks.
+        `random`, the overlap of random directions; `beyond_chance`. NaN where a task has no measurable effect.
     """
     top = _top_features(relie, count)
     shape = (relie.sizes["checkpoint"], relie.sizes["task"], relie.sizes["task"])
