@@ -11,6 +11,7 @@ from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
 from chronocoder.report.site import slug
 from chronocoder.report.text import in_words, listed, percent
+from chronocoder.report.timings import Timing
 
 SPACE_STORES = 3
 EXACT, EXACT_ABLATION = "exact", "exact ablation"
@@ -171,6 +172,8 @@ class ReportInputs:
         space: the tasks as points, and what is hypothesised of them.
         bridges: transfer beside the features that tasks share, of some of the runs; may be empty.
         transfer_path: path of `transfer`, for the note on how to read the stores.
+        configs: text of the files of the configuration by their name.
+        timings: what the jobs behind the stores took, by rule; empty where it was not measured.
     """
 
     suite: str
@@ -193,6 +196,8 @@ class ReportInputs:
     space: xr.Dataset | None = None
     bridges: Sequence[xr.Dataset] = ()
     transfer_path: str = ""
+    configs: Mapping[str, str] = field(default_factory=dict)
+    timings: Sequence[Timing] = ()
 
     @property
     def space_stores(self) -> dict[str, xr.Dataset]:

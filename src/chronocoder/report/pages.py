@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from chronocoder.report.contrasts import find_all_features
 from chronocoder.report.crosscoders_page import crosscoders_page
 from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.method_page import method_page
@@ -47,7 +48,8 @@ def write_report(inputs: ReportInputs, directory: Path) -> None:
 
 def pages_of(inputs: ReportInputs) -> Iterator[Page]:
     """Yield the pages that the stores have something to show on, in the order of the links to them."""
-    yield Page("index", "Overview", partial(overview, inputs))
+    found = [find_all_features(inputs, run) for run in inputs.runs]
+    yield Page("index", "Overview", partial(overview, inputs, found[0] if found else {}))
     if inputs.runs:
         yield Page("crosscoders", "Crosscoders", partial(crosscoders_page, inputs))
     yield Page("method", "Method", partial(method_page, inputs))
