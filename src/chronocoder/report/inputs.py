@@ -209,8 +209,10 @@ class ReportInputs:
         """Check that controls and baselines are of the suite, and controls and the task space whole.
 
         Raises:
-            StoreError: a store is of another suite, is no control's, lacks its counterpart, or is of no run.
+            StoreError: a store is of another suite, is no control's, lacks its counterpart, or is of no run; or the
+                pages of two runs would have one name.
         """
+        _check_slugs([run.key for run in self.runs])
         for store in (*self.controls, *self.control_evaluations, *self.baselines):
             if _attribute(store, "suite") != self.suite:
                 raise StoreError(
@@ -334,6 +336,16 @@ def _check_runs_given(runs: Sequence[Run], stores: Sequence[xr.Dataset], what: s
     if unknown:
         labels = ", ".join(sorted(key.label for key in unknown))
         raise StoreError(f"{what} of {labels}, of which no run is given; give its runs as well")
+
+
+def _check_slugs(keys: Sequence[RunKey]) -> None:
+    by_slug: dict[str, list[RunKey]] = {}
+    for key in keys:
+        by_slug.setdefault(key.slug, []).append(key)
+    for name, of_name in by_slug.items():
+        if len(of_name) > 1:
+            labels = ", ".join(key.label for key in of_name)
+            raise StoreError(f"{labels}: both would be written to run-{name}.html; rename a comparison or a variant")
 
 
 def _control_key(dataset: xr.Dataset) -> RunKey:
