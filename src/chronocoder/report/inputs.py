@@ -3,12 +3,15 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import xarray as xr
 
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
+from chronocoder.report.annotations import Annotation, FeaturePlace
+from chronocoder.report.site import slug
 from chronocoder.report.text import in_words, listed, percent
 
 SPACE_STORES = 3
@@ -48,6 +51,11 @@ class RunKey(NamedTuple):
     def label(self) -> str:
         """The run in words."""
         return f"{self.comparison} · {self.variant} · seed {self.seed}"
+
+    @property
+    def slug(self) -> str:
+        """The run as a name of files and anchors."""
+        return slug(self.comparison, self.variant, f"seed{self.seed}")
 
 
 @dataclass(frozen=True)
@@ -165,6 +173,7 @@ class ReportInputs:
         space: the tasks as points, and what is hypothesised of them.
         bridges: transfer beside the features that tasks share, of some of the runs; may be empty.
         transfer_path: path of `transfer`, for the note on how to read the stores.
+        annotations: what readers say of features, of this suite and of others.
     """
 
     suite: str
@@ -187,6 +196,15 @@ class ReportInputs:
     space: xr.Dataset | None = None
     bridges: Sequence[xr.Dataset] = ()
     transfer_path: str = ""
+    annotations: Sequence[Annotation] = ()
+
+    def annotation(self, key: RunKey, feature: int) -> Annotation | None:
+        """Return what a reader says of a feature of a run; None if nothing."""
+        return self._annotated.get((self.suite, *key, feature))
+
+    @cached_property
+    def _annotated(self) -> dict[FeaturePlace, Annotation]:
+        return {one.place: one for one in self.annotations}
 
     @property
     def space_stores(self) -> dict[str, xr.Dataset]:
