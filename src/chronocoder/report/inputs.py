@@ -13,6 +13,7 @@ from chronocoder.labels import is_examined
 from chronocoder.report.annotations import Annotation, FeaturePlace
 from chronocoder.report.site import slug
 from chronocoder.report.text import in_words, listed, percent
+from chronocoder.report.timings import Timing
 
 SPACE_STORES = 3
 EXACT, EXACT_ABLATION = "exact", "exact ablation"
@@ -54,7 +55,7 @@ class RunKey(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """The run as a name of files and anchors."""
+        """The run in the names of files and in addresses."""
         return slug(self.comparison, self.variant, f"seed{self.seed}")
 
 
@@ -173,6 +174,8 @@ class ReportInputs:
         space: the tasks as points, and what is hypothesised of them.
         bridges: transfer beside the features that tasks share, of some of the runs; may be empty.
         transfer_path: path of `transfer`, for the note on how to read the stores.
+        configs: text of the files of the configuration by their name.
+        timings: what the jobs behind the stores took, by rule; empty where it was not measured.
         annotations: what readers say of features, of this suite and of others.
     """
 
@@ -196,6 +199,8 @@ class ReportInputs:
     space: xr.Dataset | None = None
     bridges: Sequence[xr.Dataset] = ()
     transfer_path: str = ""
+    configs: Mapping[str, str] = field(default_factory=dict)
+    timings: Sequence[Timing] = ()
     annotations: Sequence[Annotation] = ()
 
     def annotation(self, key: RunKey, feature: int) -> Annotation | None:
