@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import xarray as xr
 
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
+from chronocoder.report.annotations import Annotation, FeaturePlace
 from chronocoder.report.site import slug
 from chronocoder.report.text import in_words, listed, percent
 from chronocoder.report.timings import Timing
@@ -174,6 +176,7 @@ class ReportInputs:
         transfer_path: path of `transfer`, for the note on how to read the stores.
         configs: text of the files of the configuration by their name.
         timings: what the jobs behind the stores took, by rule; empty where it was not measured.
+        annotations: what readers say of features, of this suite and of others.
     """
 
     suite: str
@@ -198,6 +201,15 @@ class ReportInputs:
     transfer_path: str = ""
     configs: Mapping[str, str] = field(default_factory=dict)
     timings: Sequence[Timing] = ()
+    annotations: Sequence[Annotation] = ()
+
+    def annotation(self, key: RunKey, feature: int) -> Annotation | None:
+        """Return what a reader says of a feature of a run; None if nothing."""
+        return self._annotated.get((self.suite, *key, feature))
+
+    @cached_property
+    def _annotated(self) -> dict[FeaturePlace, Annotation]:
+        return {one.place: one for one in self.annotations}
 
     @property
     def space_stores(self) -> dict[str, xr.Dataset]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from chronocoder.report.contrasts import find_all_features
 from chronocoder.report.crosscoders_page import crosscoders_page
+from chronocoder.report.features_page import feature_page, features_page
 from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.method_page import method_page
 from chronocoder.report.overview import overview
@@ -52,4 +53,5 @@ def pages_of(inputs: ReportInputs) -> Iterator[Page]:
     yield Page("index", "Overview", partial(overview, inputs, found[0] if found else {}))
     if inputs.runs:
         yield Page("crosscoders", "Crosscoders", partial(crosscoders_page, inputs))
+        yield Page("features", "Features", partial(features_page, inputs))
     yield Page("method", "Method", partial(method_page, inputs))
