@@ -9,6 +9,7 @@ import xarray as xr
 
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
+from chronocoder.report.site import slug
 from chronocoder.report.text import in_words, listed, percent
 
 SPACE_STORES = 3
@@ -48,6 +49,11 @@ class RunKey(NamedTuple):
     def label(self) -> str:
         """The run in words."""
         return f"{self.comparison} · {self.variant} · seed {self.seed}"
+
+    @property
+    def slug(self) -> str:
+        """The run in the names of files and in addresses."""
+        return slug(self.comparison, self.variant, f"seed{self.seed}")
 
 
 @dataclass(frozen=True)
