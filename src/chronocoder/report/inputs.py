@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import xarray as xr
@@ -171,6 +172,7 @@ class ReportInputs:
         space: the tasks as points, and what is hypothesised of them.
         bridges: transfer beside the features that tasks share, of some of the runs; may be empty.
         transfer_path: path of `transfer`, for the note on how to read the stores.
+        annotations: what readers say of features, of this suite and of others.
     """
 
     suite: str
@@ -193,6 +195,15 @@ class ReportInputs:
     space: xr.Dataset | None = None
     bridges: Sequence[xr.Dataset] = ()
     transfer_path: str = ""
+    annotations: Sequence[Annotation] = ()
+
+    def annotation(self, key: RunKey, feature: int) -> Annotation | None:
+        """Return what a reader says of a feature of a run; None if nothing."""
+        return self._annotated.get((self.suite, *key, feature))
+
+    @cached_property
+    def _annotated(self) -> dict[FeaturePlace, Annotation]:
+        return {one.place: one for one in self.annotations}
 
     @property
     def space_stores(self) -> dict[str, xr.Dataset]:
