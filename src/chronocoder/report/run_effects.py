@@ -14,7 +14,7 @@ from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import EXACT_ABLATION, Contrast, ReportInputs, Run, names
 from chronocoder.report.site import FigureGroup, Placed, Site, slug
 from chronocoder.report.tasks import MARK, caution, warnings_of
-from chronocoder.report.text import in_words, listed, plural, sentence
+from chronocoder.report.text import counted, in_words, listed, plural, quoted, sentence
 from chronocoder.report.trust import (
     GOOD_SPEARMAN,
     Row,
@@ -33,12 +33,13 @@ class ContrastPart(NamedTuple):
 
     Attributes:
         title: the two tasks.
-        lead: how many features stand for the surface rule, and where they were looked for.
+        lead: how many features stand for the surface rule, and at which checkpoint.
         caution: which of the tasks has a warning; may be empty.
         figures: effects on both tasks by condition, one figure a checkpoint; None where no effect is measurable.
         checkpoints: where the features are followed.
         lines: what becomes of them.
-        about: by feature, the words it is most active on, and the checkpoints that do not support its code.
+        words: by feature, those it is most active on.
+        unsupported: by feature, the checkpoints that do not support its code; may be empty.
     """
 
     title: str
@@ -47,7 +48,8 @@ class ContrastPart(NamedTuple):
     figures: FigureGroup | None
     checkpoints: list[str]
     lines: list[FollowedLine]
-    about: Mapping[int, tuple[str, str]]
+    words: Mapping[int, str]
+    unsupported: Mapping[int, str]
 
 
 class WritingPart(NamedTuple):
@@ -91,6 +93,7 @@ class Effects(NamedTuple):
         slug: the run in anchors of features.
         checkpoints: those of the run.
         random_level: which percentage of random directions stays within their level.
+        annotations: by feature, what a reader calls it; of those that are called something.
         contrasts: one part for each contrast; may be empty.
         writing: writer or reader.
         trust: reliability.
@@ -99,6 +102,7 @@ class Effects(NamedTuple):
     slug: str
     checkpoints: list[str]
     random_level: str
+    annotations: Mapping[int, str]
     contrasts: list[ContrastPart]
     writing: WritingPart
     trust: TrustPart
@@ -118,6 +122,7 @@ def run_effects(inputs: ReportInputs, run: Run, found: Found, site: Site) -> dic
         slug=run.key.slug,
         checkpoints=run.checkpoints,
         random_level=run.random_level,
+        annotations=annotated(inputs, run),
         contrasts=[_contrast_part(inputs, run, contrast, of, site) for contrast, of in found.items()],
         writing=_writing_part(run, labels, site),
         trust=_trust_part(run, labels, site),
@@ -131,6 +136,22 @@ def task_labels(inputs: ReportInputs, tasks: Sequence[str]) -> dict[str, str]:
     return {task: f"{MARK} {in_words(task)}" if task in warned else in_words(task) for task in tasks}
 
 
+def annotated(inputs: ReportInputs, run: Run) -> dict[int, str]:
+    """Return what a reader calls features of a run: label and category, or the note where neither is given."""
+    own = [one for one in inputs.annotations if one.place[:4] == (inputs.suite, *run.key)]
+    return {one.feature: " · ".join(filter(None, (one.label, one.category))) or one.note for one in own}
+
+
+def contrast_sentence(contrast: Contrast, found: ContrastFeatures) -> str:
+    """Return how many features of a run stand for the surface rule of a contrast."""
+    near, far = map(quoted, contrast)
+    count = len(found.features)
+    if not count:
+        return f"At {found.checkpoint}, no feature helps {near} and harms {far} by more than random directions do."
+    do = ("helps", "harms") if count == 1 else ("help", "harm")
+    return f"At {found.checkpoint}, {counted(count, 'feature')} {do[0]} {near} and {do[1]} {far}."
+
+
 def affecting(relie: xr.Dataset, tasks: Sequence[str]) -> list[int]:
     """Return the features with a measurable effect on one of some tasks, in some condition at some checkpoint."""
     acting = relie["condition_measurable"].sel(task=list(tasks)).any(["task", "condition", "checkpoint"])
@@ -141,16 +162,15 @@ def _contrast_part(
     inputs: ReportInputs, run: Run, contrast: Contrast, found: ContrastFeatures, site: Site
 ) -> ContrastPart:
     near, far = map(in_words, contrast)
-    lead = f"{len(found.features) or 'No'} feature{'s' * (len(found.features) != 1)}"
-    lead += f" {'helps' if len(found.features) == 1 else 'help'}" if found.features else " helps"
     return ContrastPart(
         title=f"{sentence(near)} against {far}",
-        lead=lead,
+        lead=contrast_sentence(contrast, found),
         caution=caution(inputs.behaviour, contrast).strip(),
         figures=_contrast_figures(run, contrast, found, site),
         checkpoints=found.checkpoints,
         lines=followed_lines(found),
-        about={feature: (_words(run, feature), _unsupported(run, feature)) for feature in found.numbers},
+        words={feature: _words(run, feature) for feature in found.numbers},
+        unsupported={feature: _unsupported(run, feature) for feature in found.numbers},
     )
 
 
