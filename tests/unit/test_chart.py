@@ -1,13 +1,17 @@
 """The files of a figure."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 from matplotlib import rcParams
 
-from chronocoder.figures.chart import LINES, MARKERS, PALETTE, STYLE, Chart, styled
+from chronocoder.figures.chart import LINES, MARKERS, PALETTE, STYLE, Chart, plain, styled
 from chronocoder.report.site import FigureGroup, Placed, Site, slug
+from chronocoder.terminal import printable
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @styled
@@ -64,3 +68,17 @@ def test_data_are_a_script_of_ascii_that_closes_no_element(tmp_path: Path) -> No
 
 def test_slugs_are_names_of_files_anywhere() -> None:
     assert slug("a b/..", "é:x", "residual.2") == "a-b-x-residual.2"
+
+
+@styled
+def labelled_with(text: str) -> Chart:
+    chart = Chart("Labelled", pd.DataFrame(), "A label.")
+    chart.subplots().set_xlabel(plain(text))
+    return chart
+
+
+@pytest.mark.parametrize("text", [r"$\frac{$", "$x$ costs $2", "<b>&amp;\"'", "\x1b[2J\x00"])
+def test_any_text_is_drawn_as_it_is(text: str, tmp_path: Path) -> None:
+    labelled_with(text).write(tmp_path / "chart")
+    drawn = [element.text for element in ElementTree.parse(tmp_path / "chart.svg").iter(f"{SVG}text")]
+    assert printable(text) in drawn

@@ -10,6 +10,8 @@ from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from chronocoder.terminal import printable
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B58900", "#222222", "#8C6BB1", "#7F7F7F")
 """Okabe and Ito's colours, told apart with any colour vision; the yellow is darkened for white paper."""
 COLOUR_MAP = "cividis"
@@ -88,3 +90,11 @@ def styled(draw: Callable[_Arguments, Chart]) -> Callable[_Arguments, Chart]:
             return draw(*args, **kwargs)
 
     return drawn
+
+
+def plain(text: str) -> str:
+    """Return text that matplotlib draws as it is: it takes what is between two dollar signs for mathematics.
+
+    Tokens and names that others have given may hold them, or characters that no SVG file may.
+    """
+    return printable(text).replace("$", r"\$")
