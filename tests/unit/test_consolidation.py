@@ -100,13 +100,17 @@ def test_features_in_several_sets_by_chance_are_those_of_independent_draws_withi
     )  # of each feature to be in each set
     expected = 0.0
     for a, b, c in rates.T:
-        expected += 1 - (1 - a) * (1 - b) * (1 - c) - a * (1 - b) * (1 - c) - (1 - a) * b * (1 - c) - (1 - a) * (1 - b) * c
+        expected += (
+            1 - (1 - a) * (1 - b) * (1 - c) - a * (1 - b) * (1 - c) - (1 - a) * b * (1 - c) - (1 - a) * (1 - b) * c
+        )
     assert null.level.estimate == pytest.approx(expected, rel=0.02)
     assert null.level.low < expected < null.level.high and 0.02 < null.p_value <= 1
     alone = exchanged_together(flags, np.tile(np.arange(50), (3, 1)), 20, 0.95, generator)  # nothing can be exchanged
     assert alone.level.low == alone.level.high == (flags.sum(axis=0) > 1).sum() and alone.p_value == 1
     same = np.tile(flags[0], (2, 1))
-    assert exchanged_together(same, np.zeros((2, 50), dtype=int), 400, 0.95, generator).p_value == pytest.approx(1 / 401)
+    assert exchanged_together(same, np.zeros((2, 50), dtype=int), 400, 0.95, generator).p_value == pytest.approx(
+        1 / 401
+    )
 
 
 def planted(effects: dict[tuple[str, str], np.ndarray], random: np.ndarray | None = None) -> xr.Dataset:

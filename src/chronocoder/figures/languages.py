@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from chronocoder.figures.chart import INK, PALETTE, Chart, styled
+from chronocoder.figures.chart import INK, PALETTE, Chart, plain, styled
 from chronocoder.figures.lines import PANEL_ROOM, add_legend, draw_checkpoint_axis
 from chronocoder.figures.panels import draw_panels
 from chronocoder.figures.tidy import tidy
@@ -60,7 +60,7 @@ def draw_languages_served(consolidation: xr.Dataset) -> Chart:
             label="two or more, by chance",
         )
         axes.set(ylabel="features", xlim=(-0.6, len(places) - 0.4))
-        axes.set_title(sentence(in_words(family)), fontsize=9)
+        axes.set_title(plain(sentence(in_words(family))), fontsize=9)
     add_legend(chart, chart.axes[0])
     return chart
 

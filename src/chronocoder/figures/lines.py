@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chronocoder.figures.chart import LINES, MARKERS, PALETTE, Chart
+from chronocoder.figures.chart import LINES, MARKERS, PALETTE, Chart, plain
 from chronocoder.figures.tokens import draw_token_axis, token_places
 from chronocoder.report.inputs import names
 from chronocoder.report.text import decimal, short_count
@@ -80,7 +80,9 @@ def draw_line(axes: Axes, x: np.ndarray, line: Line) -> None:
             axes.fill_between(x, line.low, line.high, color=colour, alpha=BAND_ALPHA, linewidth=0)
         else:
             axes.vlines(x, line.low, line.high, color=colour, linewidth=1.2)
-    axes.plot(x, line.values, color=colour, linestyle=dashes, marker="" if line.band else marker, label=line.name)
+    axes.plot(
+        x, line.values, color=colour, linestyle=dashes, marker="" if line.band else marker, label=plain(line.name)
+    )
     if line.filled is not None:
         is_open = ~line.filled
         axes.plot(
@@ -103,7 +105,7 @@ def draw_checkpoint_axis(axes: Axes, store: xr.Dataset, room: int = ROOM) -> np.
         room: characters of labels that there is room for; where they have more, they are turned.
     """
     tokens = [short_count(count) for count in store["tokens_seen"].values.tolist()]
-    labels = [f"{name}\n{count}" for name, count in zip(names(store, "checkpoint"), tokens, strict=True)]
+    labels = [f"{plain(name)}\n{count}" for name, count in zip(names(store, "checkpoint"), tokens, strict=True)]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     turned = (longest + 2) * len(labels) > room
     places = np.arange(len(labels))

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 
-from chronocoder.figures.chart import COLOUR_MAP, INK, MANY_MARKS, QUIET, Chart
+from chronocoder.figures.chart import COLOUR_MAP, INK, MANY_MARKS, QUIET, Chart, plain
 from chronocoder.figures.order import TaskOrder
 from chronocoder.report.text import decimal
 
@@ -93,7 +93,7 @@ def _label(axes: Axes, matrix: Matrix) -> None:
 
 
 def _wrapped(label: str, order: TaskOrder) -> str:
-    return label if order.many else fill(label, WRAP_AT)
+    return plain(label) if order.many else fill(plain(label), WRAP_AT)
 
 
 def _write_cells(axes: Axes, mesh: QuadMesh, values: np.ndarray, matrix: Matrix) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from chronocoder.figures.chart import Chart, styled
+from chronocoder.figures.chart import Chart, plain, styled
 from chronocoder.figures.lines import (
     PANEL_ROOM,
     Line,
@@ -117,7 +117,7 @@ def draw_language_overlap(of_pair: xr.Dataset, kind: str) -> Chart:
         for line in lines:
             draw_line(axes, places, line)
         axes.set(ylim=OVERLAP_BOUNDS, ylabel="overlap")
-        axes.set_title(sentence(in_words(family)), fontsize=9)
+        axes.set_title(plain(sentence(in_words(family))), fontsize=9)
     add_legend(chart, chart.axes[0])
     return chart
 

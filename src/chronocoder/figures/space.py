@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from chronocoder.figures.chart import GRID, INK, MARKERS, PALETTE, WIDTH_IN, Chart, styled
+from chronocoder.figures.chart import GRID, INK, MARKERS, PALETTE, WIDTH_IN, Chart, plain, styled
 from chronocoder.figures.lines import Line, draw_course
 from chronocoder.figures.order import TaskOrder, largest_size, task_order
 from chronocoder.report.inputs import names
@@ -134,7 +134,9 @@ def _draw_panel(axes: Axes, at: xr.Dataset, placed: np.ndarray, order: TaskOrder
     axes.set(xlabel=_axis_text(at, 0), ylabel=_axis_text(at, 1))
     missing = int((~known).sum())
     absent = f" ({missing} of {len(known)} left out)" if missing else ""
-    axes.set_title(f"{at['checkpoint'].values}, {short_count(int(at['tokens_seen']))} tokens{absent}", fontsize=9)
+    axes.set_title(
+        f"{plain(str(at['checkpoint'].values))}, {short_count(int(at['tokens_seen']))} tokens{absent}", fontsize=9
+    )
 
 
 def _number(axes: Axes, placed: np.ndarray, known: np.ndarray, reach: float) -> None:
@@ -162,13 +164,13 @@ def _legend(order: TaskOrder) -> list[tuple[Line2D, str]]:
     for place, group in enumerate(dict.fromkeys(order.groups)):
         colour, marker = group_style(place)
         handle = Line2D([], [], color=colour, marker=marker, linestyle="none", markeredgecolor=INK, markersize=6)
-        found.append((handle, f"{in_words(group)}: {_members(order, group)}"))
+        found.append((handle, f"{plain(in_words(group))}: {_members(order, group)}"))
     return found
 
 
 def _members(order: TaskOrder, group: str) -> str:
     numbered = [
-        f"{number}\u00a0{label}"
+        f"{number}\u00a0{plain(label)}"
         for number, (label, of) in enumerate(zip(order.labels, order.groups, strict=True), start=1)
         if of == group
     ]

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.config.taskspace import DIFFERENTIAL, RIGHT, SWAPPED
-from chronocoder.figures.chart import INK, MARKERS, PALETTE, Chart, styled
+from chronocoder.figures.chart import INK, MARKERS, PALETTE, Chart, plain, styled
 from chronocoder.figures.lines import Line, add_legend, draw_course
 from chronocoder.figures.matrix import Matrix, draw_matrix
 from chronocoder.figures.order import largest_size, off_diagonal, task_order
@@ -111,7 +111,7 @@ def draw_damage(transfer: xr.Dataset, checkpoint: str) -> Chart:
             marker=marker,
             linestyle="none",
             markersize=6,
-            label=in_words(method),
+            label=plain(in_words(method)),
         )
     axes.axvline(1, color=INK, linestyle="-", marker="", linewidth=0.8, zorder=1)
     axes.axhline(0, color=INK, linestyle="-", marker="", linewidth=0.8, zorder=1)

@@ -106,12 +106,11 @@ def serving_sentence(store: xr.Dataset) -> str:
     chance, families = float(of_known["several_by_chance"].sum()), "family" if len(known) == 1 else "families"
     beyond = {name: _since(store["several_beyond"].sel(family=name)) for name in known}
     found = [f"{quoted(name)} (from {since} on)" for name, since in beyond.items() if since]
-    verdict = (
-        f"They are more than by chance on {listed(found)}" if found else "On no family are they more than by chance"
-    )
+    verdict = f"There are more than by chance on {listed(found)}" if found else "On no family are there more"
+    help_words = f"measurably {'helps' if several == 1 else 'help'} in two languages or more"
     return (
-        f"{where}, {counted(several, 'feature')} of {len(known)} {families} measurably help in two languages or more,"
-        f" against {decimal(chance)} with the features of each language exchanged at random. {verdict}."
+        f"{where}, {counted(several, 'feature')} of {len(known)} {families} {help_words}, against {decimal(chance)}"
+        f" with the features of each language exchanged at random. {verdict}."
     )
 
 

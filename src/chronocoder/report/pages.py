@@ -13,6 +13,8 @@ from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.method_page import method_page
 from chronocoder.report.overview import overview
 from chronocoder.report.site import Site
+from chronocoder.report.tasks_page import tasks_page
+from chronocoder.report.taskspace_page import taskspace_page
 from chronocoder.stores import whole_directory
 
 LINKED, RUN, UNLINKED = "linked", "run", "unlinked"
@@ -59,6 +61,9 @@ def pages_of(inputs: ReportInputs) -> Iterator[Page]:
             yield Page(f"run-{run.key.slug}", run.key.label, partial(_run_page, inputs, run, of_run), RUN)
         yield Page("features", "Features", partial(features_page, inputs))
         yield Page("feature", "Feature", partial(feature_page, inputs), UNLINKED)
+        yield Page("tasks", "Tasks", partial(tasks_page, inputs))
+    if inputs.transfer is not None:
+        yield Page("taskspace", "Task space", partial(taskspace_page, inputs))
     yield Page("method", "Method", partial(method_page, inputs))
 
 
