@@ -5,7 +5,7 @@
 #   results/{suite}/activations/{site}/{revision}/{split}.zarr
 #   results/{suite}/{comparison}/{variant}/seed{seed}/crosscoder, evaluation.zarr, attribution/{task}.zarr, relie.zarr
 #   results/{suite}/taskspace/tunings/{revision}/seed{tuning_seed}/{task}.zarr, transfer.zarr, gradients.zarr, space.zarr
-#   results/{suite}/report/index.html
+#   results/{suite}/report/index.html, results/{suite}/scan_report/index.html
 from snakemake.utils import min_version
 
 min_version("9.0")

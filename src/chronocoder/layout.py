@@ -198,13 +198,23 @@ class Layout:
 
     @property
     def report(self) -> str:
-        """The report."""
+        """The first page of the report; its directory holds all that it needs."""
         return f"{self.suite}/report/index.html"
 
     @property
+    def report_figures(self) -> str:
+        """The figures of the report, by page."""
+        return f"{self.suite}/report/figures"
+
+    @property
     def scan_report(self) -> str:
-        """A page on the scan alone."""
-        return f"{self.suite}/report/scan.html"
+        """The first page of a report on the scan alone."""
+        return f"{self.suite}/scan_report/index.html"
+
+    @property
+    def benchmarks(self) -> str:
+        """What Snakemake measured of the jobs of a suite."""
+        return f"{self.suite}/benchmarks"
 
     def log(self, rule: str, job: str = "") -> str:
         """Return the log of a rule; `job` holds the wildcards that tell its jobs apart."""

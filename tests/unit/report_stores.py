@@ -311,6 +311,9 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
     position = np.zeros((count, len(chosen[:3]), 2, 4))
     position[:, 0] = [[0.0, 0.5, -0.25, np.nan], [0.0, 0.0, 0.75, 0.25]]
     position[:, 1:, 0, 3] = np.nan
+    active = np.zeros((len(chosen[:3]), 2, 4), dtype=np.float32)
+    active[0] = [[0.0, 1.0, 0.5, np.nan], [0.0, 0.0, 2.0, 0.25]]
+    active[1:, 0, 3] = np.nan
     draws, sets, alone = ("checkpoint", "set_size", "draw"), ("checkpoint", "set_size"), ("checkpoint", "feature")
     ends = ("", "_low", "_high")
     pairs = list(combinations(range(count), 2))
@@ -354,6 +357,7 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
         "random_set_effect": (draws, np.tile([[0.0, 0.1], [0.1, 0.3], [np.nan, np.nan]], (count, 1, 1))),
         "random_set_accuracy": (draws, np.tile([[0.9, 0.9], [0.9, 0.8], [np.nan, np.nan]], (count, 1, 1))),
         "position_effect": (("checkpoint", "top_feature", "example", "position"), position),
+        "position_activation": (("top_feature", "example", "position"), active),
         "role": (("feature",), strings(["top", "top", "top", "control"][: len(chosen)])),
         "token": (
             ("example", "position"),
@@ -368,6 +372,7 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
             ("checkpoint", "top_feature", *text),
             np.stack([position, -0.5 * position], axis=3),
         )
+        values["position_activation"] = (("top_feature", *text), np.stack([active, active], axis=2))
         values["token"] = (text, np.stack([tokens, tokens], axis=1))
     unit = str(relie["unit"].sel(task=task).values)
     return xr.Dataset(
@@ -407,11 +412,14 @@ def seed_store(tasks: tuple[str, ...] = CONTRAST) -> xr.Dataset:
     )
 
 
-def example_store() -> xr.Dataset:
+def example_store(revisions: list[str] = REVISIONS[1:]) -> xr.Dataset:
+    """Feature 0 alone, which promotes a hostile token most; it has two neighbours, and is active beside one latent."""
     tokens = [["<|eos|>", " the", " ch", "ild", "ren", HOSTILE], ["", "", "", " two", " ox", "en"]]
     token_id = [[0, 1, 2, 3, 4, 5], [-1, -1, -1, 6, 7, 8]]
     activation = [[0.0, 0.1, 0.5, 2.0, 0.0, 1.5], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]
-    dims = ("feature", "example", "position")
+    dims, ranked = ("feature", "example", "position"), ("feature", "checkpoint", "rank")
+    near, together = ("feature", "checkpoint", "neighbour"), ("feature", "neighbour")
+    count = len(revisions)
     return xr.Dataset(
         {
             "token_id": labelled(dims, np.array([token_id]), "token"),
@@ -421,13 +429,31 @@ def example_store() -> xr.Dataset:
             "example_language": labelled(dims[:2], strings([["english", "french"]]), "language"),
             "example_source": labelled(dims[:2], strings([["", "web"]]), "source"),
             "language_share": labelled(("feature", "language"), np.array([[0.75, 0.25]]), "share"),
+            "promoted_token": labelled(ranked, strings([[[HOSTILE, " are", " were"]] * count]), "promoted"),
+            "promoted_logit": labelled(ranked, np.tile([0.75, 0.5, 0.25], (1, count, 1)), "its logit", "logit"),
+            "suppressed_token": labelled(ranked, strings([[[" is", " was", " has"]] * count]), "suppressed"),
+            "suppressed_logit": labelled(ranked, np.tile([-0.5, -0.375, -0.125], (1, count, 1)), "its logit", "logit"),
+            "activation_count": labelled(("feature", "bin"), np.array([[40, 50, 0, 10]]), "tokens", "token"),
+            "nearest_feature": labelled(near, np.tile([2, 1], (1, count, 1)), "nearest"),
+            "nearest_cosine": labelled(near, np.tile([0.875, 0.25], (1, count, 1)), "cosine"),
+            "coactive_feature": labelled(together, np.array([[1, -1]]), "co-active"),
+            "coactive_jaccard": labelled(together, np.array([[0.5, np.nan]]), "Jaccard index"),
+            "coactive_jaccard_expected": labelled(together, np.array([[0.0625, np.nan]]), "its level by chance"),
+            "coactive_lift": labelled(together, np.array([[6.0, np.nan]]), "lift"),
         },
         coords={
             "language": strings(["english", "french"]),
             "feature": [0],
             "example": [0, 1],
             "position": np.arange(6) - 3,
+            "checkpoint": strings(revisions),
+            "tokens_seen": ("checkpoint", TOKENS_SEEN[-count:]),
+            "rank": [0, 1, 2],
+            "neighbour": [0, 1],
+            "bin_low": ("bin", [0.25, 0.5, 1.0, 2.0]),
+            "bin_high": ("bin", [0.5, 1.0, 2.0, 4.0]),
         },
+        attrs={"validation_tokens": 1000},
     )
 
 
@@ -492,7 +518,8 @@ def with_facts(dataset: xr.Dataset, **facts: str | int | list[int]) -> xr.Datase
 
 def make_run(relie: xr.Dataset, comparison: str = "pair") -> Run:
     revisions = [str(name) for name in relie["checkpoint"].values]
-    stores = (training_store(revisions), evaluation_store(revisions, relie.sizes["feature"]), relie, example_store())
+    evaluation = evaluation_store(revisions, relie.sizes["feature"])
+    stores = (training_store(revisions), evaluation, relie, example_store(revisions))
     facts = {"comparison": comparison, "variant": "l1", "seed": 0, "site": "residual.2"}
     ablations = {task: with_facts(ablation_store(relie, task), task=task, **facts) for task in CONTRAST}
     return Run(RunKey(comparison, "l1", 0), *(with_facts(store, **facts) for store in stores), ablations)

@@ -48,7 +48,7 @@ def inputs(relie: xr.Dataset) -> ReportInputs:
 
 def page_of(inputs: ReportInputs, run: Run, directory: Path) -> str:
     site = Site(directory)
-    site.page_from("run_features", "run", inputs=inputs, **run_features(inputs, run, site))
+    site.page_from("run_features", "run", inputs=inputs, run=run, **run_features(inputs, run, site))
     return (directory / "run.html").read_text(encoding="utf-8")
 
 

@@ -510,6 +510,13 @@ def of_baseline(pattern):
     ]
 
 
+def annotations(wildcards):
+    """Return the file of annotations beside the configuration, where there is one."""
+    beside = Path(workflow.configfiles[-1]).parent if workflow.configfiles else Path()
+    path = os.path.relpath(beside / EXPERIMENT.annotations)
+    return path if os.path.exists(path) else []
+
+
 SHOWN = {
     "behaviour": LAYOUT.behaviour,
     "similarity": LAYOUT.similarity,
@@ -531,6 +538,7 @@ SHOWN = {
     "gradients": of_task_space(LAYOUT.gradients),
     "space": of_task_space(LAYOUT.space),
     "bridges": lambda wildcards: of_every_run(wildcards.suite, LAYOUT.bridge, bridged(wildcards.suite)),
+    "annotations": annotations,
 }
 """What a report is made of: paths, or input functions."""
 

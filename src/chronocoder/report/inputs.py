@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import xarray as xr
@@ -11,6 +12,7 @@ from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
 from chronocoder.report.site import slug
 from chronocoder.report.text import in_words, listed, percent
+from chronocoder.report.timings import Timing
 
 SPACE_STORES = 3
 EXACT, EXACT_ABLATION = "exact", "exact ablation"
@@ -52,7 +54,7 @@ class RunKey(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """The run in names of pages and figures."""
+        """The run in the names of files and in addresses."""
         return slug(self.comparison, self.variant, f"seed{self.seed}")
 
 
@@ -172,6 +174,9 @@ class ReportInputs:
         space: the tasks as points, and what is hypothesised of them.
         bridges: transfer beside the features that tasks share, of some of the runs; may be empty.
         transfer_path: path of `transfer`, for the note on how to read the stores.
+        configs: text of the files of the configuration by their name.
+        timings: what the jobs behind the stores took, by rule; empty where it was not measured.
+        annotations: what readers say of features, of this suite and of others.
     """
 
     suite: str
@@ -195,6 +200,17 @@ class ReportInputs:
     space: xr.Dataset | None = None
     bridges: Sequence[xr.Dataset] = ()
     transfer_path: str = ""
+    configs: Mapping[str, str] = field(default_factory=dict)
+    timings: Sequence[Timing] = ()
+    annotations: Sequence[Annotation] = ()
+
+    def annotation(self, key: RunKey, feature: int) -> Annotation | None:
+        """Return what a reader says of a feature of a run; None if nothing."""
+        return self._annotated.get((self.suite, *key, feature))
+
+    @cached_property
+    def _annotated(self) -> dict[FeaturePlace, Annotation]:
+        return {one.place: one for one in self.annotations}
 
     @property
     def space_stores(self) -> dict[str, xr.Dataset]:
@@ -206,8 +222,10 @@ class ReportInputs:
         """Check that controls and baselines are of the suite, and controls and the task space whole.
 
         Raises:
-            StoreError: a store is of another suite, is no control's, lacks its counterpart, or is of no run.
+            StoreError: a store is of another suite, is no control's, lacks its counterpart, or is of no run; or the
+                pages of two runs would have one name.
         """
+        _check_slugs([run.key for run in self.runs])
         for store in (*self.controls, *self.control_evaluations, *self.baselines):
             if _attribute(store, "suite") != self.suite:
                 raise StoreError(
@@ -343,6 +361,16 @@ def _check_runs_given(runs: Sequence[Run], stores: Sequence[xr.Dataset], what: s
     if unknown:
         labels = ", ".join(sorted(key.label for key in unknown))
         raise StoreError(f"{what} of {labels}, of which no run is given; give its runs as well")
+
+
+def _check_slugs(keys: Sequence[RunKey]) -> None:
+    by_slug: dict[str, list[RunKey]] = {}
+    for key in keys:
+        by_slug.setdefault(key.slug, []).append(key)
+    for name, of_name in by_slug.items():
+        if len(of_name) > 1:
+            labels = ", ".join(key.label for key in of_name)
+            raise StoreError(f"{labels}: both would be written to run-{name}.html; rename a comparison or a variant")
 
 
 def _control_key(dataset: xr.Dataset) -> RunKey:

@@ -134,7 +134,7 @@ def run_features(inputs: ReportInputs, run: Run, site: Site) -> dict[str, Any]:
         control_columns=[" or ".join(classes) for classes in COLUMNS],
         control_tables=control_tables(inputs),
     )
-    return {"run": run, "features": features}
+    return {"features": features}
 
 
 def measured_sentence(relie: xr.Dataset) -> str:
