@@ -35,6 +35,8 @@ from chronocoder.report.site import FigureGroup, Site
 from chronocoder.report.successions import succession_sentences, successions_of
 from chronocoder.stores import labelled, strings
 
+LABELS = {"near": "near", "far": "▲ far"}
+
 
 @pytest.fixture
 def relie() -> xr.Dataset:
@@ -102,7 +104,7 @@ def test_page_holds_what_the_store_holds(inputs: ReportInputs, tmp_path: Path) -
     assert (
         "5 of 6 features have a measurable effect on some task at some checkpoint, 7 feature–task pairs in all." in page
     )
-    assert '<a href="feature.html#pair-l1-seed0/1">1</a>' in page
+    assert '<a class="feature" href="feature.html#pair-l1-seed0/1">1</a>' in page
     assert "+2.00 (+1.90 to +2.10)*" in page
     assert "more than chance emerged on 2 of 2 tasks" in page.replace("\n", " ")
     assert "Comparisons without development" in page and "8 of 10 (96\u00a0%)" in page
@@ -132,25 +134,25 @@ def test_tasks_without_measurable_features_are_named(relie: xr.Dataset) -> None:
         "On “near” no feature has a measurable effect: it is left out of the figures."
     )
     assert measured_sentence(relie).startswith("5 of 6 features have a measurable effect on some task")
-    assert list(parts_of(relie)) == ["all tasks", "far"]
+    assert list(parts_of(relie, LABELS)) == ["all tasks", "▲ far"]
 
 
 def test_many_tasks_are_shown_by_group(relie: xr.Dataset) -> None:
     many = relie.isel(task=[0, 1] * 7).assign_coords(task=strings([f"task_{place}" for place in range(14)]))
-    assert {name: part.sizes["task"] for name, part in parts_of(many).items()} == {
+    assert {name: part.sizes["task"] for name, part in parts_of(many, {}).items()} == {
         "all tasks": 14,
         "english": 7,
         "french": 7,
     }
-    assert list(parts_of(many.drop_vars(("group", "group_kind")))) == ["all tasks"]
+    assert list(parts_of(many.drop_vars(("group", "group_kind")), {})) == ["all tasks"]
 
 
 def test_rows_are_of_the_largest_effects(inputs: ReportInputs) -> None:
-    first, second = feature_rows(inputs.runs[0], "near")
+    first, second = feature_rows(inputs.runs[0], "near", {2: "a rule"})
     assert (first.feature, first.words) == (0, "children, b")
     assert first.classes == ("discontinued", "discontinued")
     assert first.effects == [("+1.00 (+0.90 to +1.10)", True), ("+0.000 (−0.10 to +0.10)", False)]
-    assert (second.feature, second.words, second.support) == (2, "", "97\u00a0%")
+    assert (second.feature, second.annotation, second.support) == (2, "a rule", "97\u00a0%")
 
 
 def test_classes_are_said_to_be_more_than_chance_or_not(relie: xr.Dataset) -> None:

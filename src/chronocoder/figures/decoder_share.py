@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from chronocoder.attribution.agreement import spearman
-from chronocoder.figures.chart import QUIET, Chart, styled
+from chronocoder.figures.chart import QUIET, Chart, plain, styled
 from chronocoder.figures.pairs import PUBLISHED, class_handles, draw_pairs, pair_table, share_column, thresholds
 from chronocoder.report.text import counted, decimal, listed
 
@@ -41,7 +41,7 @@ def draw_decoder_share(relie: xr.Dataset) -> Chart:
     for name, axes in zip(checkpoints, panels.ravel(), strict=False):
         draw_pairs(axes, table, (f"{NORM}{name}", share_column(name)))
         _frame(axes, relie.sizes["checkpoint"])
-        axes.set_title(f"{name}: ρ = {decimal(correlations[name])}")
+        axes.set_title(f"{plain(name)}: ρ = {decimal(correlations[name])}")
     for axes in panels.ravel()[len(checkpoints) :]:
         axes.set_visible(False)
     chart.supxlabel("RelDec, share of the decoder norm", fontsize=10)

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, PathPatch, Rectangle
 from matplotlib.path import Path
 
 from chronocoder.attribution.measures import threshold_of
-from chronocoder.figures.chart import PALETTE, Chart, styled
+from chronocoder.figures.chart import INK, PALETTE, Chart, plain, styled
 from chronocoder.figures.pairs import BASES, MARKS, PUBLISHED, Mark, class_by, share_by
 from chronocoder.report.text import counted, listed, sentence
 
@@ -129,14 +129,14 @@ def _flow_chart(states: xr.DataArray, marks: Mapping[str, Mark], title: str) -> 
     tops = [_draw_bar(axes, place, states.values[place], marks, gap, total) for place in range(len(moments))]
     for place, name in enumerate(moments[:-1]):
         _draw_ribbons(axes, place, table[table[FROM] == name], tops[place], tops[place + 1], marks)
-    axes.set_xticks(range(len(moments)), moments)
+    axes.set_xticks(range(len(moments)), [plain(name) for name in moments])
     axes.set(xlim=(-0.25, len(moments) - 0.35), yticks=[], ylabel=COUNT)
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.spines[["left", "bottom"]].set_visible(False)
     used = set(states.values.ravel().tolist())
     handles = [
-        Patch(facecolor=mark.colour, edgecolor="#222222", hatch=mark.hatch, linewidth=0.6, label=name)
+        Patch(facecolor=mark.colour, edgecolor=INK, hatch=mark.hatch, linewidth=0.6, label=name)
         for name, mark in marks.items()
         if name in used
     ]
@@ -160,7 +160,7 @@ def _draw_bar(
                 BAR,
                 count,
                 facecolor=mark.colour,
-                edgecolor="#222222",
+                edgecolor=INK,
                 hatch=mark.hatch,
                 linewidth=0.6,
                 zorder=3,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from chronocoder.attribution.measures import PRESENT_SHARE
-from chronocoder.figures.chart import MANY_MARKS, PALETTE
+from chronocoder.figures.chart import MANY_MARKS, PALETTE, plain
 
 PUBLISHED, TOTAL = "published", "total_effect"
 BASES = {PUBLISHED: "published RelIE", TOTAL: "RelIE of IE over total |IE|"}
@@ -141,7 +141,7 @@ def set_checkpoints(axes: Axes, checkpoints: Sequence[str]) -> None:
     slanted = sum(len(checkpoints[place]) for place in places) > 4 * MANY_LABELS
     axes.set_xticks(
         places,
-        [checkpoints[place] for place in places],
+        [plain(checkpoints[place]) for place in places],
         rotation=35 if slanted else 0,
         ha="right" if slanted else "center",
         rotation_mode="anchor" if slanted else "default",

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from chronocoder.figures.chart import INK, Chart, styled
+from chronocoder.figures.chart import INK, Chart, plain, styled
 from chronocoder.figures.pairs import BASES, PUBLISHED, pair_table, share_column, thresholds
 from chronocoder.report.text import counted, in_words, percent, sentence
 from chronocoder.tasks.groups import Group
@@ -43,7 +43,7 @@ def draw_shares(relie: xr.Dataset, checkpoint: str, basis: str = PUBLISHED, grou
         axes.set(title=sentence(column), xlabel="RelIE", xlim=(0, 1))
         axes.grid(visible=False)
         _mark_thresholds(axes, relie.sizes["checkpoint"])
-    counted_once.set_yticks(np.arange(len(rows)) + 0.5, [fill(row, WRAP_AT) for row in rows])
+    counted_once.set_yticks(np.arange(len(rows)) + 0.5, [fill(plain(row), WRAP_AT) for row in rows])
     counted_once.invert_yaxis()
     chart.colorbar(image, ax=[counted_once, weighted], label="% of the row", pad=0.02, fraction=0.05)
     return chart

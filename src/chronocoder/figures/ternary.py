@@ -5,7 +5,7 @@ import xarray as xr
 from mpltern.ternary import TernaryAxes
 
 from chronocoder.errors import StoreError
-from chronocoder.figures.chart import QUIET, Chart, styled
+from chronocoder.figures.chart import QUIET, Chart, plain, styled
 from chronocoder.figures.pairs import (
     BASES,
     class_handles,
@@ -42,7 +42,7 @@ def draw_ternary(relie: xr.Dataset) -> Chart:
         axes = chart.add_subplot(1, len(BASES), number, axes_class=TernaryAxes)
         left, top, right = checkpoints
         draw_pairs(axes, own, [share_column(name) for name in (top, left, right)])
-        axes.set(tlabel=top, llabel=left, rlabel=right)
+        axes.set(tlabel=plain(top), llabel=plain(left), rlabel=plain(right))
         for axis in (axes.taxis, axes.laxis, axes.raxis):
             axis.set_label_position("corner")
         (present,) = thresholds(CORNERS)

@@ -25,6 +25,7 @@ from chronocoder.report.controls import (
 from chronocoder.report.courses import DECIDED, course_counts
 from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import ReportInputs, Run
+from chronocoder.report.run_effects import annotated, task_labels
 from chronocoder.report.site import FigureGroup, Placed, Site, slug
 from chronocoder.report.successions import Succession, succession_sentences, successions_of
 from chronocoder.report.tasks import MANY_TASKS, finest_groups
@@ -40,7 +41,7 @@ class FeatureRow(NamedTuple):
 
     Attributes:
         feature: its number.
-        link: its page.
+        annotation: what a reader calls it; may be empty.
         words: those it is most active on.
         classes: by the published share, and with IE divided by the checkpoint's total.
         support: the fraction of resamples that agree on the course.
@@ -48,7 +49,7 @@ class FeatureRow(NamedTuple):
     """
 
     feature: int
-    link: str
+    annotation: str
     words: str
     classes: tuple[str, str]
     support: str
@@ -59,6 +60,7 @@ class Features(NamedTuple):
     """What the page of a run shows of its features over time.
 
     Attributes:
+        slug: the run in anchors of features.
         measured: how many features have a measurable effect.
         unmeasured: on which tasks none has; may be empty.
         grouped: whether groups stand in for their tasks.
@@ -71,7 +73,7 @@ class Features(NamedTuple):
         triangles: shares of a triplet; None of other comparisons.
         presence: flow between presence and absence.
         successions: flow between classes over comparisons that follow; None where none does.
-        succession_sentences: how many features are found again.
+        succession_sentences: how many features are found again in each.
         decoder_shares: RelIE over RelDec.
         classes: classes beside random directions.
         class_sentences: whether they are more frequent, and how many differ by basis.
@@ -80,6 +82,7 @@ class Features(NamedTuple):
         control_tables: comparisons without development.
     """
 
+    slug: str
     measured: str
     unmeasured: str
     grouped: bool
@@ -109,14 +112,16 @@ def run_features(inputs: ReportInputs, run: Run, site: Site) -> dict[str, Any]:
         run: its stores.
         site: takes up the figures.
     """
-    parts = parts_of(run.relie)
+    labels, annotations = task_labels(inputs, run.tasks), annotated(inputs, run)
+    parts = parts_of(run.relie, labels)
     features = Features(
+        slug=run.key.slug,
         measured=measured_sentence(run.relie),
         unmeasured=unmeasured_sentence(run.relie),
         grouped=bool(_groups(run.relie)),
         shares=_shares(run, site),
-        largest=_largest(run, site),
-        largest_rows={in_words(task): feature_rows(run, task) for task in measured_tasks(run.relie)},
+        largest=_largest(run, site, labels),
+        largest_rows={labels[task]: feature_rows(run, task, annotations) for task in measured_tasks(run.relie)},
         clusters=_clusters(run, site),
         cluster_rows=course_counts(run.relie),
         cluster_heads=DECIDED,
@@ -157,25 +162,35 @@ def unmeasured_sentence(relie: xr.Dataset) -> str:
     return f"On {listed(tasks)} no feature has a measurable effect: {left_out} left out of the figures."
 
 
-def feature_rows(run: Run, task: str) -> list[FeatureRow]:
-    """Return the features of largest effect on a task, those that the figure shows."""
+def feature_rows(run: Run, task: str, annotations: Mapping[int, str]) -> list[FeatureRow]:
+    """Return the features of largest effect on a task, those that the figure shows.
+
+    Args:
+        run: its stores.
+        task: name of the task.
+        annotations: by feature, what a reader calls it.
+    """
     of_task, words = run.relie.sel(task=task), feature_words(run.features)
     return [
-        _row(of_task.sel(feature=feature), f"{run.key.slug}/{feature}", words.get(feature, []))
+        _row(of_task.sel(feature=feature), annotations.get(feature, ""), words.get(feature, []))
         for feature in largest_features(of_task)
     ]
 
 
-def parts_of(relie: xr.Dataset) -> dict[str, xr.Dataset]:
+def parts_of(relie: xr.Dataset, labels: Mapping[str, str]) -> dict[str, xr.Dataset]:
     """Return the effects on all tasks, and on each, or on each group where there are many tasks, by what it is called.
 
     Parts without a measurable effect are left out.
+
+    Args:
+        relie: effects, dims (task, checkpoint, feature).
+        labels: what each task is called.
     """
     parts = {EVERYTHING: relie}
     if groups := _groups(relie):
         parts |= {in_words(group.name): relie.isel(task=group.tasks) for group in groups}
     elif relie.sizes["task"] <= MANY_TASKS:
-        parts |= {in_words(str(task)): relie.sel(task=[task]) for task in relie["task"].values}
+        parts |= {label: relie.sel(task=[task]) for task, label in labels.items()}
     return {name: part for name, part in parts.items() if bool(part["measurable"].any())}
 
 
@@ -196,10 +211,9 @@ def _shares(run: Run, site: Site) -> FigureGroup:
     return FigureGroup("shares-figures", placed, (RELIE, CHECKPOINT) if several else (RELIE,))
 
 
-def _largest(run: Run, site: Site) -> FigureGroup:
+def _largest(run: Run, site: Site, labels: Mapping[str, str]) -> FigureGroup:
     placed = [
-        _place(run, site, "largest", draw_largest(run.relie, task), in_words(task))
-        for task in measured_tasks(run.relie)
+        _place(run, site, "largest", draw_largest(run.relie, task), labels[task]) for task in measured_tasks(run.relie)
     ]
     return FigureGroup("largest-figures", placed, (TASK,))
 
@@ -257,12 +271,12 @@ def _groups(relie: xr.Dataset) -> list[Group]:
     return finest_groups(relie) if relie.sizes["task"] > MANY_TASKS else []
 
 
-def _row(own: xr.Dataset, place: str, words: list[str]) -> FeatureRow:
+def _row(own: xr.Dataset, annotation: str, words: list[str]) -> FeatureRow:
     ends = ([float(value) for value in own[f"indirect_effect{end}"].values] for end in ("", "_low", "_high"))
     effects = [f"{signed(effect)} ({signed(low)} to {signed(high)})" for effect, low, high in zip(*ends, strict=True)]
     return FeatureRow(
         feature=int(own["feature"]),
-        link=f"feature.html#{place}",
+        annotation=annotation,
         words=", ".join(words),
         classes=(str(own["feature_class"].values), str(class_by(own, TOTAL).values)),
         support=percent(float(own["class_support"])),
