@@ -191,8 +191,12 @@ def with_classes(
     others = np.array([[count * (name == "emerged") for name in CLASSES] for count in range(1, len(controls) + 1)])
     others = others.reshape(len(controls), len(CLASSES)).T
     others[CLASSES.index("no effect")] = 10 - others.sum(axis=0)
-    whole = ("task", "class", "control")
+    whole, shares = ("task", "class", "control"), normalised_shares(store["indirect_effect"].values)
     values = {
+        **{
+            f"normalised_relative_indirect_effect{end}": (("task", "normalisation", "checkpoint", "feature"), shares)
+            for end in ("", "_low", "_high")
+        },
         "feature_class": (("task", "feature"), strings([classes["published"]] * 2)),
         "normalised_class": (
             ("task", "normalisation", "feature"),
@@ -240,6 +244,16 @@ def with_classes(
         .assign_coords({name: strings(list(labels)) for name, labels in coordinates.items() if labels})
         .assign({name: labelled(dims, array.copy(), name) for name, (dims, array) in values.items()})
     )
+
+
+def normalised_shares(effect: np.ndarray) -> np.ndarray:
+    """Shares of effects (task, checkpoint, feature) over each checkpoint's total, and over a constant.
+
+    Dims (task, normalisation, checkpoint, feature).
+    """
+    with np.errstate(invalid="ignore"):
+        both = np.stack([effect / abs(effect).sum(axis=2, keepdims=True), effect], axis=1)
+        return abs(both) / abs(both).sum(axis=2, keepdims=True)
 
 
 def six_features() -> xr.Dataset:

@@ -12,6 +12,7 @@ from chronocoder.plan.disk import (
     effects_bytes,
     match_bytes,
     own_codes_bytes,
+    successor_bytes,
 )
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import (
@@ -23,6 +24,7 @@ from chronocoder.plan.memory import (
     pass_bytes,
     widened_bytes,
 )
+from chronocoder.plan.models import crosscoder_shape
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.sizes import (
     EXACT_ROWS,
@@ -203,6 +205,24 @@ def matching_cost(place: Place) -> Cost:
     held = seeds * (row_bytes + tasks * effects_bytes(crosscoder))
     working = max(12.0 * pairs + 2 * row_bytes, 2.0 * crosscoder.saved_bytes)
     return Cost(Work(disk_bytes=moved, cpu_s=cpu_s), Memory(0.0, PROCESS_BYTES + held + working))
+
+
+def successor_cost(place: Place) -> Cost:
+    """Match the features of a crosscoder with those of each comparison that follows, on the CPU, as `matching_cost`.
+
+    Rows are of one checkpoint. Held are all these crosscoders, one of them as its file as well, and unit rows of two.
+    """
+    job, crosscoder = place.job, place.crosscoder
+    names = place.suite.successors_of(job.comparison, job.variant)
+    following = [crosscoder_shape(place.experiment, job.suite, name, job.variant, place.shape) for name in names]
+    pairs = crosscoder.latents**2
+    cosines_s = pairs * 2 * crosscoder.d_model / CORE_FLOPS
+    cpu_s = len(names) * (cosines_s + ASSIGNMENT_S * crosscoder.latents**3)
+    read = [one.saved_bytes for one in (crosscoder, *following)]
+    row_bytes = 4.0 * crosscoder.d_model * crosscoder.latents
+    held = sum(read) + max(12.0 * pairs + 4 * row_bytes, max(read))
+    moved = sum(read) + successor_bytes(crosscoder, len(names))
+    return Cost(Work(disk_bytes=moved, cpu_s=cpu_s), Memory(0.0, PROCESS_BYTES + held))
 
 
 def consolidation_cost(place: Place) -> Cost:
