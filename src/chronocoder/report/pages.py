@@ -22,7 +22,7 @@ class Page:
 
     Attributes:
         name: of its file, without the ending.
-        label: what links to it are called.
+        label: what links to it are called; empty if it is not among those on every page.
         build: writes its figures and data, and returns what its template shows.
         template: name of its template; that of its file if it is empty.
     """
@@ -39,7 +39,7 @@ def write_report(inputs: ReportInputs, directory: Path) -> None:
         site = Site(partial_directory)
         site.add_static()
         pages = list(pages_of(inputs))
-        links = [(page.name, page.label) for page in pages]
+        links = [(page.name, page.label) for page in pages if page.label]
         for page in pages:
             context = page.build(site)
             site.page_from(
@@ -54,4 +54,5 @@ def pages_of(inputs: ReportInputs) -> Iterator[Page]:
     if inputs.runs:
         yield Page("crosscoders", "Crosscoders", partial(crosscoders_page, inputs))
         yield Page("features", "Features", partial(features_page, inputs))
+        yield Page("feature", "", partial(feature_page, inputs))
     yield Page("method", "Method", partial(method_page, inputs))
