@@ -48,8 +48,8 @@ def main() -> None:
     for flag, text in OPTIONAL.items():
         parser.add_argument(f"--{flag}", type=Path, nargs="*", default=[], help=f"{text}, if there are any")
     parser.add_argument("--contrasts", required=True, help="tasks that a surface rule tells apart, as JSON")
+    parser.add_argument("--annotations", type=Path, nargs="*", default=[], help="CSV file of annotations, if there is one")
     parser.add_argument("--configs", type=Path, nargs="*", default=[], help="files of the configuration, to be shown")
-    parser.add_argument("--annotations", type=Path, nargs="*", default=[], help="CSV file of annotations of features")
     parser.add_argument("--benchmarks", type=Path, help="directory of Snakemake's benchmarks of the suite's jobs")
     parser.add_argument("--output", type=Path, required=True, help="first page to write, in a directory of its own")
     arguments = parser.parse_args()
@@ -57,8 +57,6 @@ def main() -> None:
     comparisons = yaml.safe_load(arguments.comparisons.read_text(encoding="utf-8"))
     stores = {kind: [load_store(path) for path in getattr(arguments, kind)] for kind in KINDS}
     runs = match_runs(**stores)
-    annotations = [one for path in arguments.annotations for one in read_annotations(path)]
-    warn_of_unknown(annotations, arguments.suite, {run.key: run.relie.sizes["feature"] for run in runs})
     others = {flag: [load_store(path) for path in getattr(arguments, flag.replace("-", "_"))] for flag in OPTIONAL}
     inputs = ReportInputs(
         suite=arguments.suite,
@@ -81,10 +79,11 @@ def main() -> None:
         space=next(iter(others["space"]), None),
         bridges=others["bridges"],
         transfer_path=str(next(iter(arguments.transfer), "")),
+        annotations=[one for path in arguments.annotations for one in read_annotations(path)],
         configs={path.name: path.read_text(encoding="utf-8") for path in arguments.configs},
         timings=read_timings(arguments.benchmarks) if arguments.benchmarks else [],
-        annotations=annotations,
     )
+    warn_of_unknown(inputs.annotations, inputs.suite, {run.key: run.relie.sizes["feature"] for run in runs})
     write_report(inputs, arguments.output.parent)
 
 

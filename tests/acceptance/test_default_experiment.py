@@ -264,11 +264,19 @@ def test_nothing_emerges_between_a_checkpoint_and_itself() -> None:
 
 def test_report_says_so_beside_the_controls() -> None:
     page = REPORT.read_text(encoding="utf-8")
-    assert "Surface phase" in page and "In the crosscoder configured first, abstraction · batchtopk · seed 0" in page
+    assert "as if the model followed the surface rule" in page and "In abstraction · batchtopk · seed 0, 2 features" in page
     assert "come to help in another condition" in page and "changes sides" not in page
     assert "no class is more frequent than among random directions (no more than chance)" in page
     assert re.search(r"Of a checkpoint compared with itself, 0 of \d+ decided classes are changes", page)
-    assert "Cross-entropy recovered is above one" in page
+    assert re.search(r"\(above one in \d+ of \d+ reconstructions", page)
+
+
+def test_report_leads_to_every_store_and_page() -> None:
+    directory = REPORT.parent
+    texts = [path.read_text(encoding="utf-8") for path in directory.glob("*.html")]
+    links = {link for text in texts for link in re.findall(r'(?:href|src)="([^"#]+)', text)}
+    assert {f"../{store}.zarr" for store in ("behaviour", "similarity", "abstraction/l1/seed0/relie")} <= links
+    assert not {link for link in links if not (directory / link).exists()}
 
 
 def test_false_rate_is_printed() -> None:

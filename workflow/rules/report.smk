@@ -40,6 +40,5 @@ rule write_report:
         " --consolidations {input.consolidations:q} --controls {input.controls:q}"
         " --control-evaluations {input.control_evaluations:q} --baselines {input.baselines:q}"
         " --choice {input.choice:q} --scan {input.scan:q} --transfer {input.transfer:q} --gradients {input.gradients:q}"
-        " --space {input.space:q} --bridges {input.bridges:q} --contrasts {params.contrasts:q} --configs {params.configs:q}"
-        " --annotations {input.annotations:q}"
-        " --benchmarks {params.benchmarks:q} --output {output.report:q} 2> {log:q}"
+        " --space {input.space:q} --bridges {input.bridges:q} --contrasts {params.contrasts:q} --annotations {input.annotations:q}"
+        " --configs {params.configs:q} --benchmarks {params.benchmarks:q} --output {output.report:q} 2> {log:q}"

@@ -10,7 +10,6 @@ import xarray as xr
 
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
-from chronocoder.report.annotations import Annotation, FeaturePlace
 from chronocoder.report.site import slug
 from chronocoder.report.text import in_words, listed, percent
 from chronocoder.report.timings import Timing
@@ -221,8 +220,10 @@ class ReportInputs:
         """Check that controls and baselines are of the suite, and controls and the task space whole.
 
         Raises:
-            StoreError: a store is of another suite, is no control's, lacks its counterpart, or is of no run.
+            StoreError: a store is of another suite, is no control's, lacks its counterpart, or is of no run; or the
+                pages of two runs would have one name.
         """
+        _check_slugs([run.key for run in self.runs])
         for store in (*self.controls, *self.control_evaluations, *self.baselines):
             if _attribute(store, "suite") != self.suite:
                 raise StoreError(
@@ -346,6 +347,16 @@ def _check_runs_given(runs: Sequence[Run], stores: Sequence[xr.Dataset], what: s
     if unknown:
         labels = ", ".join(sorted(key.label for key in unknown))
         raise StoreError(f"{what} of {labels}, of which no run is given; give its runs as well")
+
+
+def _check_slugs(keys: Sequence[RunKey]) -> None:
+    by_slug: dict[str, list[RunKey]] = {}
+    for key in keys:
+        by_slug.setdefault(key.slug, []).append(key)
+    for name, of_name in by_slug.items():
+        if len(of_name) > 1:
+            labels = ", ".join(key.label for key in of_name)
+            raise StoreError(f"{labels}: both would be written to run-{name}.html; rename a comparison or a variant")
 
 
 def _control_key(dataset: xr.Dataset) -> RunKey:

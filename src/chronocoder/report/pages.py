@@ -15,6 +15,8 @@ from chronocoder.report.overview import overview
 from chronocoder.report.site import Site
 from chronocoder.stores import whole_directory
 
+LINKED, RUN, UNLINKED = "linked", "run", "unlinked"
+
 
 @dataclass(frozen=True)
 class Page:
@@ -22,15 +24,15 @@ class Page:
 
     Attributes:
         name: of its file, without the ending.
-        label: what links to it are called; empty if it is not among those on every page.
+        label: what links to it are called.
         build: writes its figures and data, and returns what its template shows.
-        template: name of its template; that of its file if it is empty.
+        kind: `LINKED` at the head of every page, of a `RUN`, or `UNLINKED`.
     """
 
     name: str
     label: str
     build: Callable[[Site], dict[str, Any]]
-    template: str = ""
+    kind: str = LINKED
 
 
 def write_report(inputs: ReportInputs, directory: Path) -> None:
@@ -39,12 +41,12 @@ def write_report(inputs: ReportInputs, directory: Path) -> None:
         site = Site(partial_directory)
         site.add_static()
         pages = list(pages_of(inputs))
-        links = [(page.name, page.label) for page in pages if page.label]
+        links = [(page.name, page.label) for page in pages if page.kind == LINKED]
+        runs = [(page.name, page.label) for page in pages if page.kind == RUN]
         for page in pages:
-            context = page.build(site)
-            site.page_from(
-                page.template or page.name, page.name, suite=inputs.suite, pages=links, inputs=inputs, **context
-            )
+            template = "run" if page.kind == RUN else page.name
+            common = {"suite": inputs.suite, "inputs": inputs, "pages": links, "runs": runs}
+            site.page_from(template, page.name, **common, **page.build(site))
 
 
 def pages_of(inputs: ReportInputs) -> Iterator[Page]:
@@ -53,6 +55,12 @@ def pages_of(inputs: ReportInputs) -> Iterator[Page]:
     yield Page("index", "Overview", partial(overview, inputs, found[0] if found else {}))
     if inputs.runs:
         yield Page("crosscoders", "Crosscoders", partial(crosscoders_page, inputs))
+        for run, of_run in zip(inputs.runs, found, strict=True):
+            yield Page(f"run-{run.key.slug}", run.key.label, partial(_run_page, inputs, run, of_run), RUN)
         yield Page("features", "Features", partial(features_page, inputs))
-        yield Page("feature", "", partial(feature_page, inputs))
+        yield Page("feature", "Feature", partial(feature_page, inputs), UNLINKED)
     yield Page("method", "Method", partial(method_page, inputs))
+
+
+def _run_page(inputs: ReportInputs, run: Run, found: Found, site: Site) -> dict[str, Any]:
+    return {"run": run, **run_features(inputs, run, site), **run_effects(inputs, run, found, site)}

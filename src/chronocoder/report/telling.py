@@ -1,6 +1,6 @@
 """When each task is learnt, and by which features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ class TellingFeature(NamedTuple):
 
     Attributes:
         feature: its number.
-        about: its annotation, or the words that it is most active on; may be empty.
+        about: the label that a reader gave it, or the words that it is most active on; may be empty.
         effect: IE at the last checkpoint of the crosscoder, with its interval.
         feature_class: by RelIE with IE divided by the checkpoint's total |IE|.
     """
@@ -60,7 +60,7 @@ def telling_tasks(inputs: ReportInputs, run: Run | None) -> list[TellingTask]:
         run: the crosscoder whose features are named; None without one.
     """
     behaviour = inputs.behaviour
-    since, warned, words = learnt_since(behaviour), warnings_of(behaviour), feature_words(run.features) if run else {}
+    since, warned, about = learnt_since(behaviour), warnings_of(behaviour), _about(inputs, run) if run else {}
     found = []
     for task in names(behaviour, "task"):
         last = behaviour.sel(task=task).isel(checkpoint=-1)
@@ -72,23 +72,30 @@ def telling_tasks(inputs: ReportInputs, run: Run | None) -> list[TellingTask]:
                 since=since[task] or "–",
                 accuracy=f"{accuracy} ({low} to {high})",
                 unit=str(last["unit"].values),
-                features=_features(run, task, words) if run else [],
+                features=_features(run, task, about) if run else [],
             )
         )
     return found
 
 
-def _features(run: Run, task: str, words: dict[int, list[str]]) -> list[TellingFeature]:
+def _about(inputs: ReportInputs, run: Run) -> dict[int, str]:
+    """Return what features are about: the label that a reader gave, else the words that they are most active on."""
+    words = {feature: ", ".join(of) for feature, of in feature_words(run.features).items()}
+    annotated = {one.feature: one.label for one in inputs.annotations if one.place[:4] == (inputs.suite, *run.key)}
+    return words | {feature: f"“{label}”" for feature, label in annotated.items() if label}
+
+
+def _features(run: Run, task: str, about: Mapping[int, str]) -> list[TellingFeature]:
     """Return the features of largest measurable IE that helps at the last checkpoint of a crosscoder."""
     of_task = run.relie.sel(task=task)
     last = of_task.isel(checkpoint=-1)
     helps = np.where(last["measurable"].values, last["indirect_effect"].values, -np.inf)
     best = [place for place in np.argsort(-helps, kind="stable")[:FEATURES_A_TASK] if helps[place] > 0]
     classes = of_task["normalised_class"].sel(normalisation=BASIS).values
-    return [_feature(last.isel(feature=place), str(classes[place]), words) for place in best]
+    return [_feature(last.isel(feature=place), str(classes[place]), about) for place in best]
 
 
-def _feature(here: xr.Dataset, feature_class: str, words: dict[int, list[str]]) -> TellingFeature:
+def _feature(here: xr.Dataset, feature_class: str, about: Mapping[int, str]) -> TellingFeature:
     effect, low, high = (signed(float(here[f"indirect_effect{end}"])) for end in ("", "_low", "_high"))
     number = int(here["feature"])
-    return TellingFeature(number, ", ".join(words.get(number, [])), f"{effect} ({low} to {high})", feature_class)
+    return TellingFeature(number, about.get(number, ""), f"{effect} ({low} to {high})", feature_class)
