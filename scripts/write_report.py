@@ -48,7 +48,9 @@ def main() -> None:
     for flag, text in OPTIONAL.items():
         parser.add_argument(f"--{flag}", type=Path, nargs="*", default=[], help=f"{text}, if there are any")
     parser.add_argument("--contrasts", required=True, help="tasks that a surface rule tells apart, as JSON")
-    parser.add_argument("--annotations", type=Path, nargs="*", default=[], help="CSV file of annotations, if there is one")
+    parser.add_argument(
+        "--annotations", type=Path, nargs="*", default=[], help="CSV file of annotations, if there is one"
+    )
     parser.add_argument("--configs", type=Path, nargs="*", default=[], help="files of the configuration, to be shown")
     parser.add_argument("--benchmarks", type=Path, help="directory of Snakemake's benchmarks of the suite's jobs")
     parser.add_argument("--output", type=Path, required=True, help="first page to write, in a directory of its own")

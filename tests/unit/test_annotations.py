@@ -24,7 +24,7 @@ def written(path: Path, *lines: str) -> Path:
 
 
 def test_texts_come_back_as_a_spreadsheet_saves_them(path: Path) -> None:
-    texts = ("é, “quoted” \"twice\"", "a;b\tc", "first\nsecond")
+    texts = ('é, “quoted” "twice"', "a;b\tc", "first\nsecond")
     with path.open("w", encoding="utf-8-sig", newline="") as file:
         csv.writer(file).writerows([COLUMNS, ("toy", "pair", "l1", 0, 3, *texts), [""] * 8])
     assert read_annotations(path) == [Annotation("toy", "pair", "l1", 0, 3, *texts, 2)]
@@ -42,7 +42,15 @@ def test_any_delimiter_and_order_of_columns_will_do(path: Path, delimiter: str) 
 
 @pytest.mark.parametrize(
     ("cell", "text"),
-    [("'=1+1", "=1+1"), ("''=1", "'=1"), ("'tis", "'tis"), ("'-", "-"), ("'@x", "@x"), ("=1+1", "=1+1"), ("' =", "' =")],
+    [
+        ("'=1+1", "=1+1"),
+        ("''=1", "'=1"),
+        ("'tis", "'tis"),
+        ("'-", "-"),
+        ("'@x", "@x"),
+        ("=1+1", "=1+1"),
+        ("' =", "' ="),
+    ],
 )
 def test_guarded_formulas_come_back_as_they_were(path: Path, cell: str, text: str) -> None:
     (one,) = read_annotations(written(path, f"{PLACE},3,{cell},,"))
@@ -60,7 +68,10 @@ def test_lines_are_counted_where_notes_have_several(path: Path) -> None:
         ([f"{PLACE},3,a,"], "line 2 has 7 cells, not 8; put texts that hold separators in quotes"),
         ([f"{PLACE},x,a,,"], "line 2: feature 'x' is no whole number; correct it"),
         (["toy,pair,l1,-1,3,a,,"], "line 2: seed '-1' is no whole number; correct it"),
-        ([f"{PLACE},3,a,,", f"{PLACE},3,b,,"], "lines 2 and 3 are both of toy · pair · l1 · seed 0, feature 3; keep one"),
+        (
+            [f"{PLACE},3,a,,", f"{PLACE},3,b,,"],
+            "lines 2 and 3 are both of toy · pair · l1 · seed 0, feature 3; keep one",
+        ),
         ([f'{PLACE},3,a,,"never closed'], "line 2: unexpected end of data; put texts in quotes, and double the quotes"),
     ],
 )

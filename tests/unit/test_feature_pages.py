@@ -184,7 +184,9 @@ def test_contexts_of_sentences_have_both() -> None:
 
 def test_a_record_has_all_parts(run: Run) -> None:
     record = record_part(run)(0)
-    assert {"tasks", "conditions", "groups", "codes", "examples", "tokens", "counts", "nearest", "ablations"} <= set(record)
+    assert {"tasks", "conditions", "groups", "codes", "examples", "tokens", "counts", "nearest", "ablations"} <= set(
+        record
+    )
 
 
 def test_the_record_of_a_run_tells_what_its_features_share(run: Run) -> None:
@@ -210,8 +212,12 @@ def test_the_table_of_a_task_has_the_features_that_act_on_it(run: Run) -> None:
 def test_all_features_are_written_in_shards(inputs: ReportInputs, tmp_path: Path) -> None:
     big = evaluation_store(["step10", "step20"], 130)
     relie = inputs.runs[0].relie
-    padded = relie.reindex(feature=np.arange(130), fill_value={name: np.zeros((), of.dtype) for name, of in relie.items()})
-    classes = {name: padded[name].where(padded["feature"] < 6, "no effect") for name in ("feature_class", "normalised_class")}
+    padded = relie.reindex(
+        feature=np.arange(130), fill_value={name: np.zeros((), of.dtype) for name, of in relie.items()}
+    )
+    classes = {
+        name: padded[name].where(padded["feature"] < 6, "no effect") for name in ("feature_class", "normalised_class")
+    }
     run = replace(inputs.runs[0], relie=padded.assign(classes), evaluation=big)
     directory = write_pages(replace(inputs, runs=[run]), tmp_path)
     assert [len(loaded(directory, f"{RUN}/features-{shard}")) for shard in range(3)] == [50, 50, 30]
@@ -247,7 +253,9 @@ def test_a_module_becomes_a_classic_script(ending: str) -> None:
     ],
 )
 def test_another_kind_of_module_is_an_error(module: str) -> None:
-    with pytest.raises(ChronocoderError, match="itables .*: dt_bundle.js is no module .*; install a version of itables"):
+    with pytest.raises(
+        ChronocoderError, match="itables .*: dt_bundle.js is no module .*; install a version of itables"
+    ):
         as_classic_script(module)
 
 
@@ -257,7 +265,9 @@ def test_another_kind_of_module_is_an_error(module: str) -> None:
 @contextmanager
 def shown_feature(directory: Path, fragment: str) -> Iterator[Any]:
     with opened(directory / "feature.html", fragment=f"#{fragment}") as page:
-        page.wait_for_function("!document.getElementById('parts').hidden || document.getElementById('missing').textContent")
+        page.wait_for_function(
+            "!document.getElementById('parts').hidden || document.getElementById('missing').textContent"
+        )
         yield page
 
 
@@ -307,7 +317,11 @@ def test_ten_thousand_features_are_searched_and_sorted_without_lag(inputs: Repor
     random = np.random.default_rng(0)
     relie = six_features().isel(feature=np.arange(count) % 5).assign_coords(feature=np.arange(count))
     relie["indirect_effect"] = relie["indirect_effect"] * random.uniform(0.5, 1.5, count)
-    large = replace(run, relie=with_facts(relie, **run.key._asdict(), site="residual.2"), evaluation=evaluation_store(run.checkpoints, count))
+    large = replace(
+        run,
+        relie=with_facts(relie, **run.key._asdict(), site="residual.2"),
+        evaluation=evaluation_store(run.checkpoints, count),
+    )
     site = Site(tmp_path)
     site.add_static()
     of_all = replace(inputs, runs=[large])
@@ -418,7 +432,10 @@ def test_hostile_text_stays_text(inputs: ReportInputs, tmp_path: Path) -> None:
 
 @needs_browser
 def test_annotations_make_the_round_trip_through_a_file(inputs: ReportInputs, tmp_path: Path) -> None:
-    given = [Annotation("toy", "pair", "l1", 0, 2, "kept", "old", ""), Annotation("other", "x", "l1", 1, 7, "", "", "n")]
+    given = [
+        Annotation("toy", "pair", "l1", 0, 2, "kept", "old", ""),
+        Annotation("other", "x", "l1", 1, 7, "", "", "n"),
+    ]
     write_pages(replace(inputs, annotations=given), tmp_path / "report")
     exported = tmp_path / "annotations.csv"
     note = 'first line\nsecond, with "quotes"; and é'
@@ -448,8 +465,13 @@ def test_annotations_make_the_round_trip_through_a_file(inputs: ReportInputs, tm
         assert numbers_of(page) == ["0"] and "second, with" in page.locator("#features").inner_text()
         exported.write_text("suite,label\n")
         page.set_input_files("#annotation-import", exported)
-        page.wait_for_function("document.getElementById('annotation-state').textContent.includes('Nothing was imported')")
-        assert "the columns are suite, label; they have to be suite, comp" in page.locator("#annotation-state").inner_text()
+        page.wait_for_function(
+            "document.getElementById('annotation-state').textContent.includes('Nothing was imported')"
+        )
+        assert (
+            "the columns are suite, label; they have to be suite, comp"
+            in page.locator("#annotation-state").inner_text()
+        )
         exported.write_bytes(b"\xff\xfe")
         page.set_input_files("#annotation-import", exported)
         page.wait_for_function("document.getElementById('annotation-state').textContent.includes('not in UTF-8')")
@@ -464,7 +486,9 @@ def test_pages_fit_a_phone_and_pass_an_accessibility_checker(
     axe = pytest.importorskip("axe_playwright_python")
     script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     write_pages(inputs, tmp_path)
-    with opened(tmp_path / f"{name}.html", width=375, fragment=f"#{RUN}/0" if name == "feature" else "", dark=dark) as page:
+    with opened(
+        tmp_path / f"{name}.html", width=375, fragment=f"#{RUN}/0" if name == "feature" else "", dark=dark
+    ) as page:
         page.wait_for_selector("#features tbody tr" if name == "features" else "#parts:not([hidden])")
         assert page.evaluate("document.documentElement.scrollWidth") <= 375
         page.evaluate(script)

@@ -82,7 +82,10 @@ def _context_maker(ablation: xr.Dataset) -> Callable[[int, int], dict[str, Any]]
             rows.append(
                 [
                     _texts(tokens[example], within),
-                    [levels(text[inside], largest) for text, inside in zip(activation[place, example], within, strict=True)],
+                    [
+                        levels(text[inside], largest)
+                        for text, inside in zip(activation[place, example], within, strict=True)
+                    ],
                     [_texts(of_checkpoint[example], within) for of_checkpoint in effects[place]],
                     *(answer[example] for answer in answers),
                 ]
