@@ -101,11 +101,10 @@ def test_unknown_features_are_warned_of_by_line(caplog: pytest.LogCaptureFixture
     ]
     with caplog.at_level(logging.WARNING):
         warn_of_unknown(annotations, "toy", {RunKey("pair", "l1", 0): 6})
+    remedy = "; correct or delete the line, which is not shown"
     assert [record.getMessage() for record in caplog.records] == [
-        "annotations, line 3: the report has no toy · pair · l1 · seed 0, feature 6; correct or delete the line, which is"
-        " not shown",
-        "annotations, line 4: the report has no toy · trio · l1 · seed 0, feature 0; correct or delete the line, which is"
-        " not shown",
+        f"annotations, line 3: the report has no toy · pair · l1 · seed 0, feature 6{remedy}",
+        f"annotations, line 4: the report has no toy · trio · l1 · seed 0, feature 0{remedy}",
     ]
 
 

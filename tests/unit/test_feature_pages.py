@@ -353,7 +353,7 @@ def test_the_page_of_a_feature_shows_its_numbers(inputs: ReportInputs, tmp_path:
         assert "−0.80 (−0.85 to −0.75)" in text  # by role of the token
         assert page.locator("#decoder-table tbody tr").first.inner_text().split("\t")[-1] == "no"
         assert "RelIE by language" in text and "0.06" in page.locator("#together").inner_text()
-        assert [link.get_attribute("href") for link in page.locator("#nearest a").all()][0] == f"feature.html#{RUN}/2"
+        assert page.locator("#nearest a").first.get_attribute("href") == f"feature.html#{RUN}/2"
         page.select_option("#shading", label="effect at step20")
         assert page.locator('#contexts mark[title="0.750 logits"]').count() == 1
         assert page.locator('#contexts mark.harms[title="−0.250 logits"]').count() == 1
