@@ -365,6 +365,7 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
         ),
         "right": (("example",), strings([" is", " are"])),
         "wrong": (("example",), strings([" are", " is"])),
+        "example_condition": (("example",), strings(conditions[[0, -1]])),
     }
     if str(relie["metric"].sel(task=task).values) != "next_token":
         text, tokens = ("example", "member", "position"), values["token"][1]
@@ -494,6 +495,11 @@ def evaluation_store(revisions: list[str], features: int = FEATURES, recovered: 
             "code_supported": labelled(("checkpoint", "feature"), supported, "supported"),
             "own_code_r2": labelled(("checkpoint", "feature"), np.where(supported, 0.9, 0.125), "R2"),
             "preactivation_share": labelled(("checkpoint", "feature"), np.full(shape, 0.25), "share"),
+            "refitted_decoder_norm": labelled(("checkpoint", "feature"), np.full(shape, 1.5), "refitted norm"),
+            "present": labelled(("checkpoint", "feature"), supported.copy(), "present"),
+            "latent_scaling_error": labelled(("checkpoint", "feature"), np.full(shape, 0.75), "error"),
+            "latent_scaling_reconstruction": labelled(("checkpoint", "feature"), np.full(shape, 0.125), "supplied"),
+            "activation_frequency": labelled(("feature",), np.full(features, 0.0625), "frequency"),
         },
         coords={"checkpoint": strings(revisions), "feature": np.arange(features)},
     )
