@@ -6,12 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chronocoder.report.contrasts import find_all_features
+from chronocoder.report.contrasts import Found, find_all_features
 from chronocoder.report.crosscoders_page import crosscoders_page
 from chronocoder.report.features_page import feature_page, features_page
-from chronocoder.report.inputs import ReportInputs
+from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.method_page import method_page
 from chronocoder.report.overview import overview
+from chronocoder.report.run_effects import run_effects
+from chronocoder.report.run_features import run_features
 from chronocoder.report.site import Site
 from chronocoder.report.tasks_page import tasks_page
 from chronocoder.report.taskspace_page import taskspace_page

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.report.consolidation import language_sentences
+from chronocoder.report.consolidation import is_many, language_sentences, pair_sentences, pairs_of
 from chronocoder.report.contrasts import Found
 from chronocoder.report.controls import (
     BASES,
@@ -83,9 +83,7 @@ def _run_findings(inputs: ReportInputs, found: Found) -> list[Finding]:
         text = f"{surface_line(first, found)}{warning}"
         findings.append(Finding("Features of the surface rule", text, "index.html#surface", features.numbers))
     for store in inputs.consolidations[:1]:
-        findings.append(
-            Finding("Languages", f"In {key_of(store).label}: {' '.join(language_sentences(store))}", "tasks.html")
-        )
+        findings.append(Finding("Languages", f"In {key_of(store).label}: {languages_line(store)}", "tasks.html"))
     return [
         *findings,
         Finding("Classes", class_line(first), page),
@@ -175,6 +173,13 @@ def _fate_words(run: Run, contrast: Contrast, told: xr.Dataset, last: str) -> st
         f"{text}, and {count} {'has' if count == 1 else 'have'} come to help in another condition, IE {effect} {unit}"
         f"{level_words(run, told)}"
     )
+
+
+def languages_line(store: xr.Dataset) -> str:
+    """Return which languages share features, on which families, and since when."""
+    if is_many(store):
+        return " ".join(language_sentences(store))
+    return " ".join(pair_sentences(of_pair)[0] for of_pair in pairs_of(store))
 
 
 def class_line(run: Run) -> str:
