@@ -1,13 +1,17 @@
 """The files of a figure."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 from matplotlib import rcParams
 
-from chronocoder.figures.chart import LINES, MARKERS, PALETTE, STYLE, Chart, styled
+from chronocoder.figures.chart import LINES, MARKERS, PALETTE, STYLE, Chart, plain, styled
 from chronocoder.report.site import FigureGroup, Placed, Site, slug
+from chronocoder.terminal import printable
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @styled
@@ -39,6 +43,11 @@ def test_same_figure_gives_the_same_bytes(data: pd.DataFrame, tmp_path: Path) ->
         assert (tmp_path / f"one{ending}").read_bytes() == (tmp_path / f"other{ending}").read_bytes()
 
 
+def test_a_notebook_shows_what_the_file_holds(data: pd.DataFrame, tmp_path: Path) -> None:
+    rising(data).write(tmp_path / "rising")
+    assert rising(data)._repr_svg_() == (tmp_path / "rising.svg").read_text(encoding="utf-8")
+
+
 def test_style_is_that_of_charts_alone(data: pd.DataFrame) -> None:
     before = rcParams["axes.grid"]
     assert rising(data).axes[0].xaxis.get_gridlines()[0].get_visible() and STYLE["axes.grid"] != before
@@ -64,3 +73,17 @@ def test_data_are_a_script_of_ascii_that_closes_no_element(tmp_path: Path) -> No
 
 def test_slugs_are_names_of_files_anywhere() -> None:
     assert slug("a b/..", "é:x", "residual.2") == "a-b-x-residual.2"
+
+
+@styled
+def labelled_with(text: str) -> Chart:
+    chart = Chart("Labelled", pd.DataFrame(), "A label.")
+    chart.subplots().set_xlabel(plain(text))
+    return chart
+
+
+@pytest.mark.parametrize("text", [r"$\frac{$", "$x$ costs $2", "<b>&amp;\"'", "\x1b[2J\x00"])
+def test_any_text_is_drawn_as_it_is(text: str, tmp_path: Path) -> None:
+    labelled_with(text).write(tmp_path / "chart")
+    drawn = [element.text for element in ElementTree.parse(tmp_path / "chart.svg").iter(f"{SVG}text")]
+    assert printable(text) in drawn

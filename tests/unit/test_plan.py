@@ -74,7 +74,8 @@ from chronocoder.plan.models import CrosscoderShape, Loaded, ModelShape, known_s
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.plan import Plan, RuleCost, make_plan
 from chronocoder.plan.sizes import blocks_after, blocks_up_to, examples_of, scan_entries
-from chronocoder.plan.text import duration, plan_document, plan_text, price_table, shortened
+from chronocoder.plan.text import duration, plan_document, plan_text, price_table
+from chronocoder.terminal import shortened
 from chronocoder.variants import VARIANTS
 from chronocoder.variants.base import Batch, CrosscoderSettings, Selection
 

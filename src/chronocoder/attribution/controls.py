@@ -9,14 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from chronocoder.attribution.effects import Prompts
-from chronocoder.attribution.measures import CLASSES
+from chronocoder.attribution.measures import CLASSES, SHUFFLED
 from chronocoder.config import AttributionSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.stores import strings
 from chronocoder.tasks.readout import RIGHT
 from chronocoder.tasks.rows import reads_prefixes
 
-SHUFFLED = "shuffled tokens"
 NEIGHBOURS = 50
 """Random directions that the level of a feature comes from."""
 SHUFFLED_VARIABLES = ("token_id", "counterfactual_id", "partner_id")

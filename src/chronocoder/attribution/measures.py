@@ -16,6 +16,8 @@ COURSES = (("maintained", True, 0), ("emerged", False, 1), ("discontinued", True
 """Course, presence at the first checkpoint, and number of changes; `intermittent` is any other."""
 TOP, CONTROL = "top", "control"
 """What is changed exactly: features of largest effect, and random active ones."""
+SHUFFLED = "shuffled tokens"
+"""Name of the control that is no random direction."""
 PRESENT_SHARE = 0.6
 """A feature counts as present at a checkpoint where its share exceeds 0.6 / M: for a pair, RelIE 0.3 and 0.7."""
 

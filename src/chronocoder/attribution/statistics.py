@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.attribution.controls import SHUFFLED, random_level
+from chronocoder.attribution.controls import random_level
 from chronocoder.attribution.measures import (
+    SHUFFLED,
     Interval,
     course_support,
     mean_interval,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from io import StringIO
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -9,6 +10,8 @@ import pandas as pd
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+
+from chronocoder.terminal import printable
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B58900", "#222222", "#8C6BB1", "#7F7F7F")
 """Okabe and Ito's colours, told apart with any colour vision; the yellow is darkened for white paper."""
@@ -78,6 +81,13 @@ class Chart(Figure):
             self.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None, "Title": self.title})
         self.data.to_csv(stem.with_name(f"{stem.name}.csv"), index=False)
 
+    def _repr_svg_(self) -> str:
+        """Return the figure as a notebook shows it where a cell ends with it."""
+        file = StringIO()
+        with rc_context(STYLE):
+            self.savefig(file, format="svg", metadata={"Date": None, "Title": self.title})
+        return file.getvalue()
+
 
 def styled(draw: Callable[_Arguments, Chart]) -> Callable[_Arguments, Chart]:
     """Decorate a function that draws a chart, so that it draws in the style of all."""
@@ -88,3 +98,11 @@ def styled(draw: Callable[_Arguments, Chart]) -> Callable[_Arguments, Chart]:
             return draw(*args, **kwargs)
 
     return drawn
+
+
+def plain(text: str) -> str:
+    """Return text that matplotlib draws as it is: it takes what is between two dollar signs for mathematics.
+
+    Tokens and names that others have given may hold them, or characters that no SVG file may.
+    """
+    return printable(text).replace("$", r"\$")

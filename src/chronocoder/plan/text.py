@@ -7,33 +7,21 @@ from chronocoder.plan.downloads import Priced
 from chronocoder.plan.hardware import STARTUP_S, Hardware
 from chronocoder.plan.plan import Plan
 from chronocoder.plan.sizes import PREFIX_TOKENS
-
-DECIMALS = ("", "k", "M", "G", "T", "P", "E", "Z")
-
-
-def shortened(value: float, unit: str) -> str:
-    """Return a number with three digits and a decimal prefix, for instance `1.25 GB`; a dash for nothing."""
-    if not value:
-        return "-"
-    power = 0
-    while value >= 999.5 and power < len(DECIMALS) - 1:
-        value, power = value / 1000, power + 1
-    digits = max(0, 3 - len(str(int(value))))
-    return f"{value:.{digits}f} {DECIMALS[power]}{unit}"
+from chronocoder.terminal import shortened, table
 
 
 def plan_text(plan: Plan) -> str:
     """Return a plan as tables."""
     parts = [
         "What a whole run costs; what is done already is not taken off.",
-        _table("Jobs by rule", RULE_HEADINGS, _rule_rows(plan)),
-        *([_table("Trainings, each", TRAINING_HEADINGS, _training_rows(plan))] if plan.trainings else []),
+        table("Jobs by rule", RULE_HEADINGS, _rule_rows(plan)),
+        *([table("Trainings, each", TRAINING_HEADINGS, _training_rows(plan))] if plan.trainings else []),
         *(
-            [_table("Effects of features on all tasks, each", EFFECTS_HEADINGS, _effects_rows(plan))]
+            [table("Effects of features on all tasks, each", EFFECTS_HEADINGS, _effects_rows(plan))]
             if plan.effects
             else []
         ),
-        _table("Bytes on disk", ("suite", "what", "number", "bytes"), _store_rows(plan)),
+        table("Bytes on disk", ("suite", "what", "number", "bytes"), _store_rows(plan)),
         *(
             f"{suite} chooses its comparisons: priced is all that its budget allows ({budget})."
             for suite, budget in plan.choices.items()
@@ -59,7 +47,7 @@ def downloads_text(downloads: Sequence[Priced]) -> str:
     total = f"{shortened(of_checkpoints, 'B')} of checkpoints, and of datasets as much as the configuration asks for"
     here = all(one.there for one in downloads)
     last = "All of it is here; what has other settings now is fetched anew." if here else f"To fetch: {total}."
-    return f"{_table('Over the network', ('result', 'from', 'to fetch'), rows)}\n\n{last}\n"
+    return f"{table('Over the network', ('result', 'from', 'to fetch'), rows)}\n\n{last}\n"
 
 
 def price_table(plans: Mapping[str, Plan]) -> str:
@@ -206,12 +194,6 @@ def _effects_rows(plan: Plan) -> list[tuple[str, ...]]:
 def _store_rows(plan: Plan) -> list[tuple[str, ...]]:
     rows = [(entry.suite, entry.kind, str(entry.number), shortened(entry.size_bytes, "B")) for entry in plan.stores]
     return [*rows, ("total", "", "", shortened(plan.stored_bytes, "B"))]
-
-
-def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (headings, *rows)]
-    return "\n".join([title, *(f"  {line}".rstrip() for line in lines)])
 
 
 def _notes(hardware: Hardware) -> str:

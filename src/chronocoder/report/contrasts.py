@@ -1,16 +1,14 @@
 """Which features of a run stand for a surface rule, and what becomes of them."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import xarray as xr
 
 from chronocoder.attribution.surface import KEPT, SurfaceFeature, find_surface_features, follow
-from chronocoder.report.compact import nested
 from chronocoder.report.inputs import Contrast, ReportInputs, Run, names
 from chronocoder.report.phases import clearest_checkpoint, find_surface_phase
-
-OTHER, SURFACE = ROLES = ("other", "surface rule")
+from chronocoder.report.text import signed
 
 
 class ContrastFeatures(NamedTuple):
@@ -31,9 +29,42 @@ class ContrastFeatures(NamedTuple):
         """The features' numbers."""
         return [of.feature for of in self.features]
 
-    def role(self, feature: int) -> str:
-        """Return what a feature is to this contrast, one of `ROLES`."""
-        return SURFACE if feature in self.numbers else OTHER
+    @property
+    def checkpoints(self) -> list[str]:
+        """Where the features are followed."""
+        return [self.checkpoint] if self.followed is None else names(self.followed, "checkpoint")
+
+
+class FollowedEffect(NamedTuple):
+    """The effect of a feature at one checkpoint, in words.
+
+    Attributes:
+        effect: the effect.
+        interval: its ends.
+        level: what random directions stay within; empty if that is not known.
+        beyond: whether the interval excludes zero and |effect| is above the level.
+    """
+
+    effect: str
+    interval: str
+    level: str
+    beyond: bool
+
+
+class FollowedLine(NamedTuple):
+    """What becomes of a feature in one condition of the conflicting task.
+
+    Attributes:
+        feature: its number.
+        condition: the condition.
+        effects: one for each checkpoint from that on at which it was chosen.
+        fate: what that comes to; may be empty.
+    """
+
+    feature: int
+    condition: str
+    effects: list[FollowedEffect]
+    fate: str
 
 
 Found = Mapping[Contrast, ContrastFeatures]
@@ -58,31 +89,36 @@ def find_all_features(inputs: ReportInputs, run: Run) -> Found:
     }
 
 
-def contrast_data(found: ContrastFeatures) -> dict[str, Any]:
-    """Return what the page's table of a contrast shows: for each feature, a line for each of its two conditions."""
+def followed_lines(found: ContrastFeatures) -> list[FollowedLine]:
+    """Return for each feature a line for the condition in which it harms, and one for the other if there is one."""
     if found.followed is None:
-        return {"checkpoints": [found.checkpoint], "rows": []}
-    rows = [
+        return []
+    return [
         _line(found.followed.isel(place=place, where=where))
         for place, feature in enumerate(found.features)
         for where in range(1 if feature.condition == feature.other_condition else 2)
     ]
-    return {"checkpoints": names(found.followed, "checkpoint"), "rows": rows}
 
 
-def _line(told: xr.Dataset) -> dict[str, Any]:
+def _line(told: xr.Dataset) -> FollowedLine:
     last = str(told["checkpoint"].values[-1])
     if str(told["where"].values) == "harmed":
-        note = f"harms at {last}" if told["kept"] else _lost(told, last)
+        fate = f"harms at {last}" if told["kept"] else _lost(told, last)
     else:
-        note = f"comes to help at {last}" if told["helps_newly"] else ""
-    ends = {"effect": "effect", "low": "effect_low", "high": "effect_high", "level": "level"}
-    return {
-        "feature": int(told["feature"]),
-        "condition": str(told["condition"].values),
-        **{name: nested(told[variable].values) for name, variable in ends.items()},
-        "note": note if told.sizes["checkpoint"] > 1 else "",
-    }
+        fate = f"comes to help at {last}" if told["helps_newly"] else ""
+    variables = ("effect", "effect_low", "effect_high", "level")
+    values = zip(*(told[name].values.tolist() for name in variables), strict=True)
+    seen = told.sizes["checkpoint"] > 1
+    return FollowedLine(
+        int(told["feature"]), str(told["condition"].values), [_effect(*of) for of in values], fate if seen else ""
+    )
+
+
+def _effect(effect: float, low: float, high: float, level: float) -> FollowedEffect:
+    beyond = (low > 0 or high < 0) and abs(effect) > level
+    return FollowedEffect(
+        signed(effect), f"{signed(low)} to {signed(high)}", signed(level)[1:] if level > 0 else "", beyond
+    )
 
 
 def _lost(told: xr.Dataset, last: str) -> str:

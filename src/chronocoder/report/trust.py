@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.report.controls import SHUFFLED, has_random
+from chronocoder.attribution.measures import SHUFFLED
+from chronocoder.report.controls import has_random
 from chronocoder.report.inputs import EXACT, Run, estimator_words, names
 from chronocoder.report.text import decimal, in_words, listed, percent, plural, rough, sentence
 

@@ -1,39 +1,69 @@
-"""Writer or reader: how much of the changes of effects is due to what is written, in sentences, rows and a figure."""
+"""Writer or reader: how much of the changes of effects is due to what is written, in sentences and rows."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import plotly.graph_objects as go
 import xarray as xr
 
 from chronocoder.attribution.measures import CONTROL, TOP
-from chronocoder.report.compact import nested
 from chronocoder.report.inputs import Contrast, Run, names
-from chronocoder.report.style import INK, PALETTE, Json, finished, short, wrapped
-from chronocoder.report.text import in_words, percent, plural, quoted, sentence
+from chronocoder.report.text import percent, plural, quoted, signed
 
 ROWS = 10
 MOST_NAMED = 4  # tasks that a sentence of the summary names one by one
-TASK_PX = 34
-TOP_WORDS, RANDOM_WORDS = "top features", "random directions in place of the top features"
+
+Cell = tuple[str, str]
+"""A number, and what stands beside it: its interval, or what it is a share of."""
 
 
-def writing_data(ablation: xr.Dataset) -> list[dict[str, Any]]:
-    """Return for each pair of checkpoints a sentence, and a row for each of the features whose effect changes most.
+class WrittenChange(NamedTuple):
+    """What the change of a feature's effect is due to.
+
+    Attributes:
+        feature: its number.
+        effects: at the earlier and at the later checkpoint.
+        written: how much of the change is due to what is written, and the interval.
+        read: how much is due to how it is read, and the interval.
+        own_code: checkpoints whose own code takes the place of that of all.
+    """
+
+    feature: int
+    effects: list[str]
+    written: Cell
+    read: Cell
+    own_code: list[str]
+
+
+class WrittenPair(NamedTuple):
+    """The share of what is written in the changes of effects on one task between two checkpoints.
+
+    Attributes:
+        checkpoints: the earlier and the later one.
+        top: the share of the top features, with its interval, and the sum of their changes.
+        control: the same of random active features.
+        random: the range over draws of random directions in place of the top features; dashes without them.
+        draws: how many draws.
+        verdict: whether the share of the top features lies outside that range.
+        changes: the top features whose effect changes most.
+    """
+
+    checkpoints: list[str]
+    top: Cell
+    control: Cell
+    random: Cell
+    draws: int
+    verdict: str
+    changes: list[WrittenChange]
+
+
+def written_pairs(ablation: xr.Dataset) -> list[WrittenPair]:
+    """Return what changes are due to for each pair of checkpoints.
 
     Args:
         ablation: of one task.
     """
-    return [_pair_data(ablation.isel(pair=pair)) for pair in range(ablation.sizes["pair"])]
-
-
-def draw_written_shares(run: Run) -> list[Json]:
-    """Return the share of what is written in the changes on each task, one figure for each pair of checkpoints."""
-    stores = [run.ablations[task] for task in run.tasks]
-    return [
-        _share_figure(run.tasks, [store.isel(pair=pair) for store in stores]) for pair in range(stores[0].sizes["pair"])
-    ]
+    return [_written_pair(ablation.isel(pair=pair)) for pair in range(ablation.sizes["pair"])]
 
 
 def writing_sentence(run: Run, contrasts: Sequence[Contrast]) -> str:
@@ -84,35 +114,47 @@ def _between(ablation: xr.Dataset, earlier: str, later: str) -> xr.Dataset:
     return ablation.isel(pair=pairs.index((earlier, later)))
 
 
-def _pair_data(of_pair: xr.Dataset) -> dict[str, Any]:
+def _written_pair(of_pair: xr.Dataset) -> WrittenPair:
     ends = [str(of_pair[name].values) for name in ("earlier", "later")]
-    effect = of_pair["own_effect"].sel(checkpoint=ends).transpose("checkpoint", "feature")
+    top, control, draws = of_pair.sel(group=TOP), of_pair.sel(group=CONTROL), _draws_of(of_pair)
+    count = draws.sizes["group"]
+    random = (_range_of_shares(draws), _amount(draws)) if count else ("–", "not measured")
+    shares = [(_with_ends(of), _amount(of)) for of in (top, control)]
+    verdict = _verdict(float(top["written_share"]), draws["written_share"].values)
+    return WrittenPair(ends, *shares, random, count, verdict, _changes(of_pair, ends))
+
+
+def _verdict(share: float, draws: np.ndarray) -> str:
+    known = draws[np.isfinite(draws)]
+    if not known.size or np.isnan(share):
+        return "not comparable"
+    if known.min() <= share <= known.max():
+        return "within their range: no more than chance"
+    return f"{'below' if share < known.min() else 'above'} every draw"
+
+
+def _changes(of_pair: xr.Dataset, ends: list[str]) -> list[WrittenChange]:
+    """Return the top features whose effect changes most, the largest change first."""
+    both = of_pair.sel(checkpoint=ends)
+    effect = both["own_effect"].transpose("checkpoint", "feature")
     is_top = of_pair["role"].values == TOP
     size = np.where(is_top, abs(effect[1] - effect[0]), -1.0)
     order = np.argsort(-size, kind="stable")[: min(ROWS, is_top.sum())]
-    chosen, own = of_pair.isel(feature=order), of_pair["own_code"].sel(checkpoint=ends).isel(feature=order)
-    parts = [[chosen[f"{part}_change{end}"].values for end in ("", "_low", "_high")] for part in ("written", "read")]
-    return {
-        "checkpoints": ends,
-        "sentence": _pair_sentence(of_pair),
-        "features": chosen["feature"].values.tolist(),
-        "effect": nested(effect.isel(feature=order).values),
-        "changes": nested(np.array(parts)),
-        "ownCode": own.transpose("checkpoint", "feature").values.astype(int).tolist(),
-    }
+    return [_change(both.isel(feature=place), ends) for place in order]
 
 
-def _pair_sentence(of_pair: xr.Dataset) -> str:
-    top, control = (of_pair.sel(group=group) for group in (TOP, CONTROL))
-    text = (
-        f"What is written accounts for {_with_ends(top)} of the changes of IE of {TOP_WORDS} ({_amount(top)}), for"
-        f" {_with_ends(control)} of those of random active features ({_amount(control)})"
+def _change(of_feature: xr.Dataset, ends: list[str]) -> WrittenChange:
+    parts = []
+    for part in ("written", "read"):
+        change, low, high = (signed(float(of_feature[f"{part}_change{end}"])) for end in ("", "_low", "_high"))
+        parts.append((change, f"{low} to {high}"))
+    own = of_feature["own_code"].values.tolist()
+    return WrittenChange(
+        int(of_feature["feature"]),
+        [signed(effect) for effect in of_feature["own_effect"].values.tolist()],
+        *parts,
+        [checkpoint for checkpoint, takes in zip(ends, own, strict=True) if takes],
     )
-    draws = _draws_of(of_pair)
-    if not draws.sizes["group"]:
-        return f"{text}."
-    random = f"{_range_of_shares(draws)} ({draws.sizes['group']} draws)"
-    return f"{text}, and for {random} of those of {RANDOM_WORDS} ({_amount(draws)})."
 
 
 def _draws_of(ablation: xr.Dataset) -> xr.Dataset:
@@ -141,36 +183,3 @@ def _amount(of_groups: xr.Dataset) -> str:
 
 def _signed_percent(part: float) -> str:
     return f"−{percent(-part)}" if part < 0 else percent(part)
-
-
-def _share_figure(tasks: Sequence[str], of_pair: Sequence[xr.Dataset]) -> Json:
-    """Draw top features over all draws; changes of random active features are too small for shares of use."""
-    places = [wrapped(in_words(task)) for task in tasks]
-    draws = [name for name in names(of_pair[0], "group") if name not in (TOP, CONTROL)]
-    figure = go.Figure([_share_trace(group, places, of_pair) for group in [*draws, TOP]])
-    for trace in figure.data[1:-1]:
-        trace.showlegend = False
-    for bound in (0, 1):
-        figure.add_vline(bound, line={"color": INK, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title_text="share due to what is written", tickformat=".0%", zeroline=False)
-    figure.update_yaxes(autorange="reversed")
-    earlier, later = (str(of_pair[0][name].values) for name in ("earlier", "later"))
-    return finished(figure, f"From {earlier} to {later}", 160 + TASK_PX * len(tasks))
-
-
-def _share_trace(group: str, places: Sequence[str], of_pair: Sequence[xr.Dataset]) -> go.Scatter:
-    shares = np.array(
-        [[float(store[f"written_share{end}"].sel(group=group)) for end in ("", "_low", "_high")] for store in of_pair]
-    )
-    share, low, high = shares.T
-    is_top = group == TOP
-    return go.Scatter(
-        x=short(share),
-        y=list(places),
-        error_x={"array": short(high - share), "arrayminus": short(share - low), "thickness": 1.2, "width": 0},
-        name=sentence(TOP_WORDS if is_top else RANDOM_WORDS),
-        legendgroup=TOP_WORDS if is_top else RANDOM_WORDS,
-        mode="markers",
-        marker={"color": PALETTE[0] if is_top else PALETTE[8], "size": 8},
-        hovertemplate=f"%{{y}}: %{{x:.0%}}<extra>{'' if is_top else group}</extra>",
-    )
