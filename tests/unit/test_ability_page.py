@@ -20,10 +20,9 @@ from report_stores import (
     with_facts,
 )
 
-from chronocoder.report.ability_page import ability_page, learnt_sentences
+from chronocoder.report.ability_page import ability_page
 from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.site import FigureGroup, Site
-from chronocoder.report.tasks import Moment, above_chance_since
 from chronocoder.stores import strings
 
 NEAR, FAR = [0.5, 0.9, 1.0], [0.5, 0.1, 0.9]
@@ -39,7 +38,9 @@ def inputs() -> ReportInputs:
 def written(inputs: ReportInputs, directory: Path) -> Path:
     site = Site(directory)
     site.add_static()
-    site.page("ability", suite="toy", pages=[("ability", "Ability")], inputs=inputs, **ability_page(inputs, site))
+    site.page(
+        "ability", suite="toy", pages=[("ability", "Ability")], runs=[], inputs=inputs, **ability_page(inputs, site)
+    )
     return directory / "ability.html"
 
 
@@ -92,24 +93,12 @@ def test_many_tasks_without_groups_are_parted(inputs: ReportInputs, tmp_path: Pa
     assert group.levels == () and choices_of(group) == [(), ()]
 
 
-def test_ability_is_since_it_stays_above_chance(inputs: ReportInputs) -> None:
-    store = suite_behaviour(np.array([[0.9, 0.4, 0.9], [0.9, 0.9, 0.52]]), FACTS)
-    assert above_chance_since(store) == {"near": Moment("step20", 50_000), "far": None}
-    assert learnt_sentences(store) == [
-        "Accuracy stays above chance first on “near”, from step20 (50 k tokens) on.",
-        "On 1 of 2 tasks accuracy is no better than chance at the last checkpoint.",
-    ]
-    both = suite_behaviour(np.array([[0.5, 0.9, 0.9], [0.5, 0.5, 0.9]]), FACTS)
-    assert learnt_sentences(both) == [
-        "Accuracy stays above chance first on “near”, from step10 (1 k tokens) on, and last on “far”, from step20 (50 k"
-        " tokens) on."
-    ]
-    assert learnt_sentences(inputs.behaviour)[0].count("“far”") == 0  # a warning goes with it
-    assert learnt_sentences(suite_behaviour(np.full((2, 3), 0.5), FACTS)) == [
-        "On 2 of 2 tasks accuracy is no better than chance at the last checkpoint."
-    ]
-    every = suite_behaviour(np.full((5, 3), 0.9), {f"task_{place}": task_facts() for place in range(5)})
-    assert "first on “task 0”, “task 1”, “task 2” and 2 more, from step0 (0 tokens) on." in learnt_sentences(every)[0]
+def test_page_says_since_when_ability_lasts(inputs: ReportInputs, tmp_path: Path) -> None:
+    store = with_facts(suite_behaviour(np.array([[0.9, 0.4, 0.9], [0.9, 0.9, 0.52]]), FACTS))
+    context = ability_page(replace(inputs, behaviour=store), Site(tmp_path))
+    assert context["since"] == ["step20 (50 k tokens)", ""]
+    assert "on 1 of 2 tasks" in context["sentences"][1]
+    assert "<td>no</td>" in text_of(written(replace(inputs, behaviour=store), tmp_path))
 
 
 def test_similarity_is_shown_by_three_measures_at_each_site(inputs: ReportInputs, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from report_stores import (
     suite_behaviour,
 )
 
-from chronocoder.figures.ability import ability, group_ability
+from chronocoder.figures.ability import draw_ability, draw_group_ability
 from chronocoder.figures.chart import LINES, MANY_MARKS, MARKERS, PALETTE, Chart
-from chronocoder.figures.choice import changes, fitted_steps
-from chronocoder.figures.similarity import similarity, similarity_to_last
-from chronocoder.figures.tokens import place_on_log, ticks_on_log
+from chronocoder.figures.choice import draw_changes, draw_fitted_steps
+from chronocoder.figures.similarity import draw_similarity, draw_similarity_to_last
+from chronocoder.figures.tokens import token_places
 from chronocoder.stores import labelled, strings
 
 NEAR, FAR = [0.5, 0.9, 1.0], [0.5, 0.1, 0.9]
@@ -53,19 +53,8 @@ def overlapping(chart: Chart) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("tokens_seen", [[0, 1_000, 50_000], [10, 1_000, 50_000], [0], [0, 5], [7], [0, 7, 3 * 10**12]])
-def test_log_axis_shows_every_checkpoint_and_labels_zero_as_zero(tokens_seen: list[int]) -> None:
-    seen = np.array(tokens_seen)
-    places, ticks = place_on_log(seen), ticks_on_log(seen)
-    assert (np.diff(places) > 0).all()
-    assert all(places.min() <= place <= places.max() for place in ticks)
-    assert ("0" in ticks.values()) == (0 in tokens_seen)
-    if 0 in tokens_seen:
-        assert ticks[places[0]] == "0"
-
-
 def test_accuracy_is_drawn_with_its_interval_by_task(warned: xr.Dataset) -> None:
-    chart = ability(warned, comparisons={"pair": ["step0", "step20"]})
+    chart = draw_ability(warned, comparisons={"pair": ["step0", "step20"]})
     assert list(chart.data.columns) == [
         *("task", "warning", "checkpoint", "tokens_seen"),
         *("accuracy", "accuracy_low", "accuracy_high", "pairs"),
@@ -74,7 +63,7 @@ def test_accuracy_is_drawn_with_its_interval_by_task(warned: xr.Dataset) -> None
     assert (row["tokens_seen"], row["pairs"], row["warning"]) == (1_000, 9, "made for <other> metrics")
     np.testing.assert_allclose([row["accuracy"], row["accuracy_low"], row["accuracy_high"]], [0.1, 0.05, 0.15])
     for line, values in zip(curves_of(chart), (NEAR, FAR), strict=True):
-        np.testing.assert_allclose(line.get_xdata(), place_on_log(np.array(TOKENS_SEEN)))
+        np.testing.assert_allclose(line.get_xdata(), token_places(np.array(TOKENS_SEEN)))
         np.testing.assert_allclose(line.get_ydata(), values)
     bands = [found for found in chart.axes[0].collections if isinstance(found, FillBetweenPolyCollection)]
     np.testing.assert_allclose(
@@ -91,17 +80,17 @@ def test_accuracy_is_drawn_with_its_interval_by_task(warned: xr.Dataset) -> None
 
 
 def test_a_task_with_a_warning_does_not_look_like_a_finding(warned: xr.Dataset) -> None:
-    chart = ability(warned, emphasised=["near", "far"])
+    chart = draw_ability(warned, emphasised=["near", "far"])
     near, far = curves_of(chart)
     assert labels_of(chart) == ["near", "▲ far"]
     assert (near.get_linestyle(), far.get_linestyle()) == ("-", ":")
     assert far.get_markerfacecolor() == "none" and far.get_linewidth() < near.get_linewidth()
-    assert curves_of(ability(warned, emphasised=["far"]))[0].get_linewidth() == far.get_linewidth()
+    assert curves_of(draw_ability(warned, emphasised=["far"]))[0].get_linewidth() == far.get_linewidth()
 
 
 def test_groups_are_means_of_their_tasks() -> None:
     store = many_tasks(14)
-    chart = group_ability(store, "phenomenon")
+    chart = draw_group_ability(store, "phenomenon")
     assert chart.title == "Mean accuracy by phenomenon"
     assert labels_of(chart) == ["agreement (5\u00a0tasks)", "binding (5\u00a0tasks,\u00a01\u00a0▲)"]
     binding = chart.data[chart.data["phenomenon"] == "binding"]
@@ -111,12 +100,12 @@ def test_groups_are_means_of_their_tasks() -> None:
 
 
 def test_a_group_of_nothing_but_warnings_has_a_thin_line(warned: xr.Dataset) -> None:
-    english, french = curves_of(group_ability(warned, "language"))
+    english, french = curves_of(draw_group_ability(warned, "language"))
     assert (english.get_linestyle(), french.get_linestyle()) == ("-", ":")
 
 
 def test_many_curves_are_told_apart_without_colour() -> None:
-    lines = curves_of(ability(many_tasks(27)))
+    lines = curves_of(draw_ability(many_tasks(27)))
     looks = {(line.get_marker(), str(line.get_linestyle())) for line in lines[:-1]}  # the last one has a warning
     assert len(looks) == 26
     assert len({(line.get_marker(), line.get_color()) for line in lines}) == len(MARKERS) == len(PALETTE)
@@ -127,9 +116,9 @@ def test_many_curves_are_told_apart_without_colour() -> None:
 def test_texts_do_not_overlap(tasks: int) -> None:
     store = many_tasks(tasks)
     spans = {f"comparison{number}": ["step0", "step20"] for number in range(6)}
-    assert not overlapping(ability(store, comparisons=spans))
-    assert not overlapping(similarity(similarity_store()["cosine"].isel(site=0), spans))
-    assert not overlapping(similarity_to_last(similarity_store().isel(site=0)))
+    assert not overlapping(draw_ability(store, comparisons=spans))
+    assert not overlapping(draw_similarity(similarity_store()["cosine"].isel(site=0), spans))
+    assert not overlapping(draw_similarity_to_last(similarity_store().isel(site=0)))
 
 
 def many_checkpoints(count: int) -> xr.DataArray:
@@ -152,7 +141,7 @@ def test_similarity_is_a_heat_map_with_the_steps_of_comparisons() -> None:
     values = (
         similarity_store()["pearson"].isel(site=0).copy(data=np.array([[1, 0.5, 0.1], [0.5, 1, 0.9], [0.1, 0.9, 1]]))
     )
-    chart = similarity(values, {"course": REVISIONS})
+    chart = draw_similarity(values, {"course": REVISIONS})
     assert chart.title == "Pearson correlation of activations at residual.2"
     (mesh,) = [found for found in chart.axes[0].collections if isinstance(found, QuadMesh)]
     np.testing.assert_allclose(mesh.get_array(), values.values)
@@ -172,13 +161,13 @@ def test_similarities_with_a_sign_have_limits_of_equal_size() -> None:
     values = (
         similarity_store()["cosine"].isel(site=0).copy(data=np.array([[1, -0.2, np.nan], [-0.2, 1, 0], [np.nan, 0, 1]]))
     )
-    (mesh,) = [found for found in similarity(values).axes[0].collections if isinstance(found, QuadMesh)]
+    (mesh,) = [found for found in draw_similarity(values).axes[0].collections if isinstance(found, QuadMesh)]
     assert mesh.get_clim() == (-1, 1)
     assert np.ma.getmaskarray(mesh.get_array()).sum() == 2
 
 
 def test_of_many_checkpoints_some_are_named() -> None:
-    chart = similarity(many_checkpoints(60))
+    chart = draw_similarity(many_checkpoints(60))
     labels = [label.get_text() for label in chart.axes[0].get_xticklabels()]
     assert len(labels) == 20 and (labels[0], labels[-1]) == ("step0", "step59")
     (mesh,) = [found for found in chart.axes[0].collections if isinstance(found, QuadMesh)]
@@ -188,17 +177,17 @@ def test_of_many_checkpoints_some_are_named() -> None:
 
 def test_similarity_to_the_last_checkpoint_is_its_column() -> None:
     store = many_checkpoints(5).to_dataset()
-    chart = similarity_to_last(store)
+    chart = draw_similarity_to_last(store)
     assert list(chart.data.columns) == ["checkpoint", "tokens_seen", "linear_cka"]
     np.testing.assert_allclose(chart.data["linear_cka"], [0.2, 0.4, 0.6, 0.8, 1.0])
     assert chart.alt.endswith("at the first checkpoint: Linear CKA 0.20.")
-    three = similarity_to_last(similarity_store().isel(site=0))
+    three = draw_similarity_to_last(similarity_store().isel(site=0))
     assert labels_of(three) == ["Cosine", "Pearson correlation", "Linear CKA"]
     assert three.title == "Similarity to the last checkpoint at residual.2"
 
 
 def test_changes_stand_beside_the_level_of_chance() -> None:
-    chart = changes(choice_store())
+    chart = draw_changes(choice_store())
     assert chart.data.to_dict("records") == [
         {
             "task": "near",
@@ -237,12 +226,12 @@ def test_changes_stand_beside_the_level_of_chance() -> None:
 
 def test_steps_are_fitted_to_one_half_and_changes_marked() -> None:
     store = choice_store()
-    chart = fitted_steps(store, "near")
+    chart = draw_fitted_steps(store, "near")
     for name in ("accuracy_choosing", "accuracy_confirming", "fitted_accuracy"):
         np.testing.assert_allclose(chart.data[name], store[name].sel(task="near"))
     assert chart.data["first_after_a_change"].tolist() == [False, True, True]
     assert chart.alt.endswith("first checkpoints of them: step10, step20.")
-    assert fitted_steps(store, "far").data["first_after_a_change"].tolist() == [False] * 3
+    assert draw_fitted_steps(store, "far").data["first_after_a_change"].tolist() == [False] * 3
     assert labels_of(chart)[-1] == "first checkpoint after, with its interval"
     assert not overlapping(chart)
 
@@ -250,4 +239,11 @@ def test_steps_are_fitted_to_one_half_and_changes_marked() -> None:
 def test_similarity_store_may_lack_measures() -> None:
     values = labelled(("checkpoint", "other_checkpoint"), np.eye(1), "alike")
     one = xr.Dataset({"linear_cka": values}, {"checkpoint": strings(["only"]), "other_checkpoint": strings(["only"])})
-    assert similarity(one["linear_cka"]).alt == "Heat map of 1 by 1 checkpoints."
+    assert draw_similarity(one["linear_cka"]).alt == "Heat map of 1 by 1 checkpoints."
+
+
+def test_names_are_drawn_as_they_are() -> None:
+    facts = {"costs_$1_or_$2": FACTS["near"], "far": FACTS["far"]}
+    chart = draw_ability(suite_behaviour(np.array([NEAR, FAR]), facts), comparisons={"$x$": ["step0", "step20"]})
+    chart.draw_without_rendering()
+    assert labels_of(chart) == [r"costs \$1 or \$2", "far"]

@@ -55,7 +55,6 @@ def test_table_tells_what_each_task_asks_and_of_which_pairs(warned: xr.Dataset) 
         ["english"],  # both are about the same phenomenon
         "next token",
         "1.00 (0.95\u00a0to\u00a01.00)",
-        "step10 (1 k tokens)",
         "+2.00 logits",
         "9 of 10",
         [1],

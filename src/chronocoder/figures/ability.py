@@ -11,8 +11,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from chronocoder.figures.chart import INK, LINES, MARKERS, PALETTE, QUIET, WIDTH_IN, Chart, styled
-from chronocoder.figures.tokens import place_on_log, show_tokens
+from chronocoder.figures.chart import INK, LINES, MARKERS, PALETTE, QUIET, WIDTH_IN, Chart, plain, styled
+from chronocoder.figures.tokens import draw_token_axis, token_places
 from chronocoder.report.inputs import names
 from chronocoder.report.phases import CHANCE
 from chronocoder.report.tasks import MARK, groups_of_kind, warnings_of
@@ -43,7 +43,7 @@ class Curve(NamedTuple):
 
 
 @styled
-def ability(
+def draw_ability(
     behaviour: xr.Dataset,
     tasks: Sequence[str] = (),
     comparisons: Mapping[str, Sequence[str]] | None = None,
@@ -64,7 +64,7 @@ def ability(
     ends = _with_ends(chosen, "accuracy", "task")
     curves = [
         Curve(
-            label=_wrapped(f"{MARK} {in_words(task)}" if task in warnings else in_words(task)),
+            label=_wrapped(f"{f'{MARK} ' * (task in warnings)}{plain(in_words(task))}"),
             accuracy=ends[:, place],
             heavy=task not in warnings and (task in emphasised or not emphasised),
             warned=task in warnings,
@@ -80,7 +80,7 @@ def ability(
 
 
 @styled
-def group_ability(
+def draw_group_ability(
     behaviour: xr.Dataset, kind: str, comparisons: Mapping[str, Sequence[str]] | None = None, title: str = ""
 ) -> Chart:
     """Draw the mean accuracy on the tasks of each group over tokens seen, with its interval.
@@ -104,7 +104,7 @@ def group_ability(
     return _drawn(title, behaviour, _table(behaviour, facts, ends), curves, comparisons or {}, kind)
 
 
-def add_chance(axes: Axes, level: float = CHANCE) -> None:
+def draw_chance(axes: Axes, level: float = CHANCE) -> None:
     """Draw the level of chance, named right of the axes, where no curve is."""
     axes.axhline(level, color=QUIET, linestyle=":", linewidth=1)
     axes.annotate(
@@ -121,7 +121,7 @@ def add_chance(axes: Axes, level: float = CHANCE) -> None:
 
 def _group_label(name: str, size: int, warned: int) -> str:
     inside = counted(size, "task") + (f", {warned} {MARK}" if warned else "")
-    return _wrapped(f"{in_words(name)} ({inside.replace(' ', UNBROKEN)})")
+    return _wrapped(f"{plain(in_words(name))} ({inside.replace(' ', UNBROKEN)})")
 
 
 def _with_ends(behaviour: xr.Dataset, name: str, dim: str) -> np.ndarray:
@@ -162,16 +162,16 @@ def _drawn(
     legend = LINE_IN * lines * -(-len(curves) // COLUMNS)
     chart = Chart(title, data, _alt(curves, comparisons, what), WIDTH_IN, AXES_IN + below + legend + 0.8)
     tokens_seen = behaviour["tokens_seen"].values
-    x = place_on_log(tokens_seen)
+    x = token_places(tokens_seen)
     heights = [AXES_IN, below] if comparisons else [AXES_IN]
     upper, *lower = chart.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     handles = [_add_curve(upper, x, curve, number) for number, curve in enumerate(curves)]
-    add_chance(upper)
+    draw_chance(upper)
     upper.set(ylabel="accuracy (fraction of pairs)", ylim=(-0.02, 1.02))
     places = dict(zip(names(behaviour, "checkpoint"), x.tolist(), strict=True))
     for axes in lower:
         _add_comparisons(axes, places, comparisons)
-    show_tokens([upper, *lower][-1], tokens_seen)
+    draw_token_axis([upper, *lower][-1], tokens_seen)
     chart.legend(handles, [curve.label for curve in curves], loc="outside lower left", ncols=COLUMNS)
     return chart
 
@@ -198,7 +198,7 @@ def _add_comparisons(axes: Axes, places: Mapping[str, float], comparisons: Mappi
     for row, checkpoints in enumerate(comparisons.values()):
         of_them = [places[checkpoint] for checkpoint in checkpoints]
         axes.plot(of_them, [row] * len(of_them), color=INK, linestyle="-", linewidth=1, marker="o")
-    axes.set_yticks(range(len(comparisons)), list(comparisons), fontsize=8)
+    axes.set_yticks(range(len(comparisons)), list(map(plain, comparisons)), fontsize=8)
     axes.set_ylim(len(comparisons) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)

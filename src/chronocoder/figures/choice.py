@@ -5,9 +5,9 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from chronocoder.figures.ability import add_chance
-from chronocoder.figures.chart import GRID, INK, PALETTE, QUIET, WIDTH_IN, Chart, styled
-from chronocoder.figures.tokens import place_on_log, show_tokens
+from chronocoder.figures.ability import draw_chance
+from chronocoder.figures.chart import GRID, INK, PALETTE, QUIET, WIDTH_IN, Chart, plain, styled
+from chronocoder.figures.tokens import draw_token_axis, token_places
 from chronocoder.report.inputs import names
 from chronocoder.report.text import counted, in_words, signed
 
@@ -16,7 +16,7 @@ HALVES = {"accuracy_choosing": "half that chose", "accuracy_confirming": "other 
 
 
 @styled
-def changes(choice: xr.Dataset) -> Chart:
+def draw_changes(choice: xr.Dataset) -> Chart:
     """Draw every change on both halves of the pairs, beside the level of chance.
 
     Args:
@@ -57,7 +57,7 @@ def changes(choice: xr.Dataset) -> Chart:
     )
     axes.axvline(0, color=INK, linewidth=0.8, linestyle="-")
     labels = [
-        f"{in_words(task)}: {before} → {after}"
+        plain(f"{in_words(task)}: {before} → {after}")
         for task, before, after in data[["task", "last_before", "first_after"]].itertuples(index=False)
     ]
     axes.set_yticks(rows, labels, fontsize=8)
@@ -69,7 +69,7 @@ def changes(choice: xr.Dataset) -> Chart:
 
 
 @styled
-def fitted_steps(choice: xr.Dataset, task: str) -> Chart:
+def draw_fitted_steps(choice: xr.Dataset, task: str) -> Chart:
     """Draw the curve of a task on both halves of its pairs, the steps fitted to the first one, and where it changes.
 
     Args:
@@ -94,7 +94,7 @@ def fitted_steps(choice: xr.Dataset, task: str) -> Chart:
         f"Accuracy on two halves of the pairs over tokens seen, with fitted steps; first checkpoints of them: {places}."
     )
     chart = Chart(f"Steps fitted to the accuracy on {in_words(task)}", data, alt, WIDTH_IN, 3.6)
-    axes, x = chart.subplots(), place_on_log(tokens_seen)
+    axes, x = chart.subplots(), token_places(tokens_seen)
     for name, label in HALVES.items():
         axes.plot(x, of_task[name].values, label=label)
     axes.plot(
@@ -107,9 +107,9 @@ def fitted_steps(choice: xr.Dataset, task: str) -> Chart:
         label="steps fitted to it",
     )
     _add_places(axes, dict(zip(checkpoints, x.tolist(), strict=True)), found)
-    add_chance(axes)
+    draw_chance(axes)
     axes.set(ylabel="accuracy (fraction of pairs)", ylim=(-0.02, 1.02))
-    show_tokens(axes, tokens_seen)
+    draw_token_axis(axes, tokens_seen)
     chart.legend(loc="outside lower left", ncols=3)
     return chart
 

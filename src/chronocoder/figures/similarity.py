@@ -8,8 +8,8 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from chronocoder.figures.chart import INK, MANY_MARKS, MARKERS, WIDTH_IN, Chart, styled
-from chronocoder.figures.tokens import place_on_log, show_tokens
+from chronocoder.figures.chart import INK, MANY_MARKS, MARKERS, WIDTH_IN, Chart, plain, styled
+from chronocoder.figures.tokens import draw_token_axis, token_places
 from chronocoder.report.inputs import names
 
 MEASURES = {"cosine": "Cosine", "pearson": "Pearson correlation", "linear_cka": "Linear CKA"}
@@ -19,7 +19,7 @@ PAPER = "white"
 
 
 @styled
-def similarity(values: xr.DataArray, comparisons: Mapping[str, Sequence[str]] | None = None) -> Chart:
+def draw_similarity(values: xr.DataArray, comparisons: Mapping[str, Sequence[str]] | None = None) -> Chart:
     """Draw the similarity of every two checkpoints as a heat map.
 
     Args:
@@ -52,7 +52,7 @@ def similarity(values: xr.DataArray, comparisons: Mapping[str, Sequence[str]] | 
 
 
 @styled
-def similarity_to_last(similarities: xr.Dataset) -> Chart:
+def draw_similarity_to_last(similarities: xr.Dataset) -> Chart:
     """Draw the similarity of each checkpoint to the last one over tokens seen, by each measure.
 
     Args:
@@ -69,9 +69,9 @@ def similarity_to_last(similarities: xr.Dataset) -> Chart:
     chart = Chart(f"Similarity to the last checkpoint{_where(last)}", data, alt, WIDTH_IN, 3.4)
     axes = chart.subplots()
     for name in measures:
-        axes.plot(place_on_log(tokens_seen), last[name].values, label=MEASURES[name])
-    show_tokens(axes, tokens_seen)
-    axes.set_ylabel(f"similarity to {checkpoints[-1]}")
+        axes.plot(token_places(tokens_seen), last[name].values, label=MEASURES[name])
+    draw_token_axis(axes, tokens_seen)
+    axes.set_ylabel(f"similarity to {plain(checkpoints[-1])}")
     chart.legend(loc="outside lower left", ncols=LEGEND_COLUMNS)
     return chart
 
@@ -115,7 +115,7 @@ def _label_checkpoints(axes: Axes, revisions: Sequence[str]) -> None:
     """Name checkpoints on both axes; of many, some that are spread evenly."""
     count = len(revisions)
     shown = np.unique(np.linspace(0, count - 1, min(count, MOST_LABELS)).round().astype(int))
-    labels = [revisions[place] for place in shown]
+    labels = [plain(revisions[place]) for place in shown]
     axes.set_xticks(shown + 0.5, labels, rotation=90, fontsize=8)
     axes.set_yticks(shown + 0.5, labels, fontsize=8)
     axes.set(xlabel="checkpoint", ylabel="checkpoint", aspect="equal")
@@ -135,5 +135,5 @@ def _add_steps(axes: Axes, revisions: Sequence[str], name: str, checkpoints: Seq
         markersize=6 + 2 * turn,
         markerfacecolor=PAPER,
         markeredgecolor=INK,
-        label=name,
+        label=plain(name),
     )

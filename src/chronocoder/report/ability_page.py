@@ -5,17 +5,17 @@ from typing import Any
 
 import xarray as xr
 
-from chronocoder.figures.ability import ability, group_ability
+from chronocoder.figures.ability import draw_ability, draw_group_ability
 from chronocoder.figures.chart import Chart
-from chronocoder.figures.choice import changes, fitted_steps
-from chronocoder.figures.similarity import MEASURES, similarity, similarity_to_last
+from chronocoder.figures.choice import draw_changes, draw_fitted_steps
+from chronocoder.figures.similarity import MEASURES, draw_similarity, draw_similarity_to_last
 from chronocoder.report.choice import choice_rows
 from chronocoder.report.inputs import ReportInputs, names
 from chronocoder.report.site import FigureGroup, Placed, Site, slug
+from chronocoder.report.summary import ability_sentence, learnt_sentence, learnt_since
+from chronocoder.report.surface_story import moment
 from chronocoder.report.tasks import (
     MANY_TASKS,
-    Moment,
-    above_chance_since,
     finest_groups,
     groups_of_kind,
     kinds_named,
@@ -23,18 +23,17 @@ from chronocoder.report.tasks import (
     task_rows,
     warnings_of,
 )
-from chronocoder.report.text import counted, in_words, listed, quoted
+from chronocoder.report.text import in_words
 from chronocoder.tasks.groups import KINDS
 
 FOLDER, UNGROUPED = "ability", "others"
-MOST_NAMED = 3
 
 
 def ability_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
     """Write the figures of the page, and return what its template needs."""
     behaviour, scan = inputs.behaviour, inputs.scan
     return {
-        "sentences": learnt_sentences(behaviour),
+        "sentences": [ability_sentence(behaviour), learnt_sentence(behaviour)],
         "ability": ability_figures("ability", behaviour, inputs, site),
         "similarity": similarity_figures("similarity", inputs.similarity, inputs.comparisons, site),
         "undefined": undefined_sentences(inputs.similarity),
@@ -46,36 +45,16 @@ def ability_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
         "task_kinds": kinds_named(behaviour),
         "task_reasons": list(reasons_named(behaviour).values()),
         "task_rows": task_rows(behaviour),
+        "since": [moment(behaviour, since) if since else "" for since in learnt_since(behaviour).values()],
         "choice_rows": choice_rows(inputs.choice) if inputs.choice is not None else [],
         "choice_figures": choice_figures(inputs.choice, site),
     }
 
 
-def learnt_sentences(behaviour: xr.Dataset) -> list[str]:
-    """Return on which tasks accuracy comes to stay above chance first and last, and on how many it does not."""
-    warned, since = warnings_of(behaviour), above_chance_since(behaviour)
-    judged = {task: moment for task, moment in since.items() if task not in warned}
-    learnt: dict[Moment, list[str]] = {}
-    for task, moment in judged.items():
-        if moment is not None:
-            learnt.setdefault(moment, []).append(task)
-    sentences = []
-    if learnt:
-        first, last = (end(learnt, key=lambda moment: moment.tokens_seen) for end in (min, max))
-        text = f"Accuracy stays above chance first on {_some(learnt[first])}, from {first.words} on"
-        later = f", and last on {_some(learnt[last])}, from {last.words} on" if last != first else ""
-        sentences.append(f"{text}{later}.")
-    never = len(judged) - sum(map(len, learnt.values()))
-    if never:
-        of_all = f"{never} of {counted(len(judged), 'task')}"
-        sentences.append(f"On {of_all} accuracy is no better than chance at the last checkpoint.")
-    return sentences
-
-
 def ability_figures(name: str, behaviour: xr.Dataset, inputs: ReportInputs, site: Site) -> FigureGroup:
     """Write accuracy by task, and by language and phenomenon where tasks name several; of many tasks, groups first."""
     by_kind = {
-        f"by {kind}": [group_ability(behaviour, kind, inputs.comparisons)]
+        f"by {kind}": [draw_group_ability(behaviour, kind, inputs.comparisons)]
         for kind in KINDS
         if groups_of_kind(behaviour, kind)
     }
@@ -110,19 +89,13 @@ def choice_figures(choice: xr.Dataset | None, site: Site) -> list[FigureGroup]:
     if choice is None or not choice.sizes["change"]:
         return []
     curves = [
-        site.place(f"{FOLDER}/{slug('steps', task)}", fitted_steps(choice, task), in_words(task))
+        site.place(f"{FOLDER}/{slug('steps', task)}", draw_fitted_steps(choice, task), in_words(task))
         for task in dict.fromkeys(names(choice, "change_task"))
     ]
     return [
-        FigureGroup("changes", [site.place(f"{FOLDER}/changes", changes(choice))]),
+        FigureGroup("changes", [site.place(f"{FOLDER}/changes", draw_changes(choice))]),
         FigureGroup("steps", curves, ("Task",)),
     ]
-
-
-def _some(tasks: Sequence[str]) -> str:
-    """Return tasks as a sentence names them, of many the first ones."""
-    more = [f"{len(tasks) - MOST_NAMED} more"] if len(tasks) > MOST_NAMED else []
-    return listed([*map(quoted, tasks[:MOST_NAMED]), *more])
 
 
 def _task_charts(behaviour: xr.Dataset, inputs: ReportInputs) -> list[Chart]:
@@ -130,12 +103,12 @@ def _task_charts(behaviour: xr.Dataset, inputs: ReportInputs) -> list[Chart]:
     tasks = names(behaviour, "task")
     emphasised = [task for contrast in inputs.contrasts for task in contrast]
     if len(tasks) <= MANY_TASKS:
-        return [ability(behaviour, (), inputs.comparisons, emphasised)]
+        return [draw_ability(behaviour, (), inputs.comparisons, emphasised)]
     groups = {in_words(group.name): [tasks[place] for place in group.tasks] for group in finest_groups(behaviour)}
     grouped = {task for group in groups.values() for task in group}
     groups[UNGROUPED if groups else "all tasks"] = [task for task in tasks if task not in grouped]
     return [
-        ability(behaviour, part, emphasised=emphasised, title=f"Accuracy: {title}")
+        draw_ability(behaviour, part, emphasised=emphasised, title=f"Accuracy: {title}")
         for group, members in groups.items()
         for title, part in _parts(group, members).items()
     ]
@@ -150,8 +123,8 @@ def _parts(group: str, tasks: Sequence[str]) -> dict[str, Sequence[str]]:
 
 
 def _similarity_charts(at_site: xr.Dataset, comparisons: Mapping[str, Sequence[str]]) -> list[Chart]:
-    maps = [similarity(at_site[name], comparisons) for name in MEASURES if name in at_site]
-    return [*maps, similarity_to_last(at_site)]
+    maps = [draw_similarity(at_site[name], comparisons) for name in MEASURES if name in at_site]
+    return [*maps, draw_similarity_to_last(at_site)]
 
 
 def _placed(name: str, charts: Mapping[str, Sequence[Chart]], site: Site, chosen: bool) -> list[Placed]:

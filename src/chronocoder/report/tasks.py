@@ -7,8 +7,7 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.report.inputs import names
-from chronocoder.report.phases import CHANCE
-from chronocoder.report.text import decimal, in_words, listed, plural, quoted, short_count, signed
+from chronocoder.report.text import decimal, in_words, listed, plural, quoted, signed
 from chronocoder.tasks.groups import KINDS, Group
 from chronocoder.tasks.reasons import REASONS
 
@@ -19,23 +18,6 @@ MANY_TASKS = 12
 """Tasks that one figure can tell apart; where there are more, groups are shown first."""
 
 
-class Moment(NamedTuple):
-    """A point of training.
-
-    Attributes:
-        checkpoint: its name.
-        tokens_seen: by then.
-    """
-
-    checkpoint: str
-    tokens_seen: int
-
-    @property
-    def words(self) -> str:
-        """Both."""
-        return f"{self.checkpoint} ({short_count(self.tokens_seen)} tokens)"
-
-
 class TaskRow(NamedTuple):
     """A line of the table of tasks.
 
@@ -44,7 +26,6 @@ class TaskRow(NamedTuple):
         groups: its language and its phenomenon, of those that the table has columns for.
         metric: what is compared.
         accuracy: at the last checkpoint, with its interval.
-        since: the checkpoint from which on it is above chance to the end.
         difference: mean of right minus wrong there, in the unit of the metric.
         used: pairs used, of how many.
         left_out: pairs left out, for each of the reasons that the table has columns for.
@@ -57,7 +38,6 @@ class TaskRow(NamedTuple):
     groups: list[str]
     metric: str
     accuracy: str
-    since: str
     difference: str
     used: str
     left_out: list[int]
@@ -110,32 +90,16 @@ def task_rows(behaviour: xr.Dataset) -> list[TaskRow]:
     """Return the table of tasks, a row each, in the order of the configuration."""
     kinds, reasons = kinds_named(behaviour), list(reasons_named(behaviour))
     last = behaviour.isel(checkpoint=-1)
-    since = above_chance_since(behaviour)
-    return [_row(last.isel(task=place), moment, kinds, reasons) for place, moment in enumerate(since.values())]
+    return [_row(last.isel(task=place), kinds, reasons) for place in range(behaviour.sizes["task"])]
 
 
-def above_chance_since(behaviour: xr.Dataset) -> dict[str, Moment | None]:
-    """Return since when the interval of each task's accuracy lies above chance, to the end; None if it ends lower."""
-    above = (behaviour["accuracy_low"] > CHANCE).transpose("task", "checkpoint").values
-    stays = np.logical_and.accumulate(above[:, ::-1], axis=1)[:, ::-1]
-    moments = [
-        Moment(revision, int(tokens))
-        for revision, tokens in zip(names(behaviour, "checkpoint"), behaviour["tokens_seen"].values, strict=True)
-    ]
-    return {
-        task: moments[int(of_task.argmax())] if of_task.any() else None
-        for task, of_task in zip(names(behaviour, "task"), stays, strict=True)
-    }
-
-
-def _row(of_task: xr.Dataset, since: Moment | None, kinds: Sequence[str], reasons: Sequence[str]) -> TaskRow:
+def _row(of_task: xr.Dataset, kinds: Sequence[str], reasons: Sequence[str]) -> TaskRow:
     accuracy, low, high = (decimal(float(of_task[f"accuracy{end}"])) for end in ("", "_low", "_high"))
     return TaskRow(
         name=in_words(_text(of_task["task"])),
         groups=[in_words(_text(of_task[kind])) for kind in kinds],
         metric=in_words(_text(of_task["metric"])),
         accuracy=f"{accuracy} ({low}{NO_BREAK}to{NO_BREAK}{high})",
-        since=since.words if since else "no",
         difference=f"{signed(float(of_task['mean_difference']))} {plural(_text(of_task['unit']))}",
         used=f"{int(of_task['n'])} of {int(of_task['pairs_given'])}",
         left_out=of_task["left_out"].sel(reason=reasons).values.tolist(),
