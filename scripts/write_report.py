@@ -49,7 +49,9 @@ def main() -> None:
     for flag, text in OPTIONAL.items():
         parser.add_argument(f"--{flag}", type=Path, nargs="*", default=[], help=f"{text}, if there are any")
     parser.add_argument("--contrasts", required=True, help="tasks that a surface rule tells apart, as JSON")
-    parser.add_argument("--annotations", type=Path, nargs="*", default=[], help="CSV file of annotations, if there is one")
+    parser.add_argument(
+        "--annotations", type=Path, nargs="*", default=[], help="CSV file of annotations, if there is one"
+    )
     parser.add_argument("--configs", type=Path, nargs="*", default=[], help="files of the configuration, to be shown")
     parser.add_argument("--benchmarks", type=Path, help="directory of Snakemake's benchmarks of the suite's jobs")
     parser.add_argument("--output", type=Path, required=True, help="first page to write, in a directory of its own")
@@ -85,7 +87,7 @@ def main() -> None:
         configs={path.name: path.read_text(encoding="utf-8") for path in arguments.configs},
         timings=read_timings(arguments.benchmarks) if arguments.benchmarks else [],
     )
-    warn_of_unknown(inputs.annotations, inputs.suite, inputs.runs)
+    warn_of_unknown(inputs.annotations, inputs.suite, {run.key: run.relie.sizes["feature"] for run in runs})
     write_report(inputs, arguments.output.parent)
 
 

@@ -136,7 +136,7 @@ def relie_store(
     for end, width in (("", 0.0), ("_low", -margin), ("_high", margin)):
         values[f"condition_indirect_effect{end}"] = (condition_dims, by_condition + width)
         values[f"half_indirect_effect{end}"] = (("task", "half", *condition_dims[1:]), halves + width)
-    for name, value in {"activation_frequency": 0.25, "class_support": 0.97}.items():
+    for name, value in {"activation_frequency": 0.25, "mean_activation": 0.5, "class_support": 0.97}.items():
         values[name] = (of_feature, np.full((2, len(classes)), value))
     of_checkpoints = {"error_effect": 0.1, "total_effect": -2.0, "completeness_gap": 0.03}
     for name, value in {**of_checkpoints, "noise_floor": 2e-7, "estimation_error": np.nan}.items():
@@ -365,6 +365,7 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
         ),
         "right": (("example",), strings([" is", " are"])),
         "wrong": (("example",), strings([" are", " is"])),
+        "example_condition": (("example",), strings(conditions[[0, -1]])),
     }
     if str(relie["metric"].sel(task=task).values) != "next_token":
         text, tokens = ("example", "member", "position"), values["token"][1]
@@ -494,6 +495,11 @@ def evaluation_store(revisions: list[str], features: int = FEATURES, recovered: 
             "code_supported": labelled(("checkpoint", "feature"), supported, "supported"),
             "own_code_r2": labelled(("checkpoint", "feature"), np.where(supported, 0.9, 0.125), "R2"),
             "preactivation_share": labelled(("checkpoint", "feature"), np.full(shape, 0.25), "share"),
+            "refitted_decoder_norm": labelled(("checkpoint", "feature"), np.full(shape, 1.5), "refitted norm"),
+            "present": labelled(("checkpoint", "feature"), supported.copy(), "present"),
+            "latent_scaling_error": labelled(("checkpoint", "feature"), np.full(shape, 0.75), "error"),
+            "latent_scaling_reconstruction": labelled(("checkpoint", "feature"), np.full(shape, 0.125), "supplied"),
+            "activation_frequency": labelled(("feature",), np.full(features, 0.0625), "frequency"),
         },
         coords={"checkpoint": strings(revisions), "feature": np.arange(features)},
     )
@@ -586,13 +592,25 @@ def consolidation_store(shared: dict[str, list[bool]], revisions: list[str] = RE
     for of in values.values():
         of[:, :, [name == "silent" for name in shared], 0] = np.nan
     by_number = np.tile([0.75, 0.25], (len(shared), len(revisions), 1))
+    holding, of_families = np.array([*shared.values()]), ("family", "checkpoint")
+    serving = {"by_chance": 2.0, "by_chance_low": 1.0, "by_chance_high": 4.0}
     return xr.Dataset(
         {
             **{name: labelled(dims, of, name) for name, of in values.items()},
             "shared": labelled(dims, holds.copy(), "shared"),
             "effect_by_languages_served": labelled(("family", "checkpoint", "served"), by_number, "fraction"),
+            "features_serving": labelled(
+                (*of_families, "served"), np.stack([np.full(holding.shape, 9), np.where(holding, 5, 1)], -1), "features"
+            ),
+            **{
+                f"several_{name}": labelled(of_families, np.full(holding.shape, value), name)
+                for name, value in serving.items()
+            },
+            "several_beyond": labelled(of_families, holding.copy(), "beyond"),
         },
         coords={
+            "tokens_seen": ("checkpoint", TOKENS_SEEN[-len(revisions) :]),
+            "language_pair": strings(["english, french"]),
             "family": strings([*shared]),
             "checkpoint": strings(revisions),
             "measure": strings(["top", "weighted"]),

@@ -62,7 +62,9 @@ def _rows(of_pair: xr.Dataset, task: str) -> pd.DataFrame:
     """Return the shares of the groups, top features first."""
     groups = [str(name) for name in of_pair["group"].values if name != CONTROL]
     chosen = of_pair.sel(group=sorted(groups, key=TOP.__ne__))
-    columns = {name: chosen[f"written_share{end}"].values for name, end in zip(("share", "low", "high"), ENDS, strict=True)}
+    columns = {
+        name: chosen[f"written_share{end}"].values for name, end in zip(("share", "low", "high"), ENDS, strict=True)
+    }
     return pd.DataFrame({"task": task, "group": chosen["group"].values.astype(str), **columns})
 
 

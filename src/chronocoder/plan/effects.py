@@ -45,6 +45,8 @@ ASSIGNMENT_S = 2.5e-11
 """Seconds of an assignment, for each cubed feature: measured with up to 4,096 features, half of them found again."""
 EXCHANGED_S, RESAMPLED_FEATURE_S = 2e-7, 1.2e-7
 """Seconds of a latent in an exchange of features between languages, and in a resample of it, measured."""
+SERVING_PART = 0.3
+"""Fraction of the latents in strata with one that serves a language, among which alone there are exchanges."""
 COMPARING_BYTES = 250e6
 """Python with xarray and SciPy, and the exchanges that are held at once."""
 CORE_FLOPS = 5e10
@@ -227,12 +229,13 @@ def consolidation_cost(place: Place) -> Cost:
     """Compare languages in each family at each checkpoint, on the CPU: exchanges and resamples of all latents."""
     crosscoder, suite, settings = place.crosscoder, place.suite, place.experiment.consolidation
     languages = [len({suite.tasks[name].group.language for name in names}) for names in suite.families.values()]
-    compared = crosscoder.checkpoints * sum(comb(count, 2) for count in languages)
-    entries = EXCHANGED_S * settings.permutations + RESAMPLED_FEATURE_S * settings.samples
+    pairs, served = sum(comb(count, 2) for count in languages), sum(languages)
+    exchanged = EXCHANGED_S * settings.permutations * (pairs + SERVING_PART * served)
+    entries = crosscoder.checkpoints * (exchanged + RESAMPLED_FEATURE_S * settings.samples * pairs)
     tasks, families = len(suite.tasks), len(suite.families)
     moved = attribution_bytes(crosscoder, tasks) + consolidation_bytes(crosscoder, families)
     held = COMPARING_BYTES + 2.0 * tasks * effects_bytes(crosscoder) + 8.0 * settings.samples * crosscoder.latents
-    return Cost(Work(disk_bytes=moved, cpu_s=compared * crosscoder.latents * entries), Memory(0.0, held))
+    return Cost(Work(disk_bytes=moved, cpu_s=crosscoder.latents * entries), Memory(0.0, held))
 
 
 def baseline_cost(place: Place) -> Cost:

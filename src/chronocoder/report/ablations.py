@@ -18,7 +18,7 @@ BY_ROLE = {"effect": "role_effect", "low": "role_effect_low", "high": "role_effe
 
 
 def ablation_part(run: Run) -> Part:
-    """Return what gives the exact effects of a feature, by place of the task; of those tasks on which it was ablated."""
+    """Return what gives the exact effects of a feature, by place of the tasks on which it was ablated."""
     numbers = run.relie["feature"].values.tolist()
     by_task = [_of_task(run.ablations[task], run.relie["indirect_effect"].sel(task=task)) for task in run.tasks]
 
@@ -55,7 +55,7 @@ def _places(features: xr.DataArray) -> dict[int, int]:
 
 
 def _role_maker(ablation: xr.Dataset) -> Callable[[int], dict[str, Any]]:
-    """Return what gives effects by role of the token, dims (condition, role, checkpoint); without roles of no effect."""
+    """Return what gives effects by role of the token: dims (condition, role, checkpoint), of roles that have any."""
     values = arrays(ablation, BY_ROLE, "top_feature", "position_role", "condition", "checkpoint")
     role_names = names(ablation, "position_role")
 
@@ -82,7 +82,10 @@ def _context_maker(ablation: xr.Dataset) -> Callable[[int, int], dict[str, Any]]
             rows.append(
                 [
                     _texts(tokens[example], within),
-                    [levels(text[inside], largest) for text, inside in zip(activation[place, example], within, strict=True)],
+                    [
+                        levels(text[inside], largest)
+                        for text, inside in zip(activation[place, example], within, strict=True)
+                    ],
                     [_texts(of_checkpoint[example], within) for of_checkpoint in effects[place]],
                     *(answer[example] for answer in answers),
                 ]

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from chronocoder.report.compact import Part, arrays, at
+from chronocoder.report.inputs import Run, names
+from chronocoder.report.text import listed
+
 OF_DECODER = {
     "supported": "code_supported",
     "r2": "own_code_r2",
@@ -13,10 +17,6 @@ OF_DECODER = {
     "left": "latent_scaling_error",
     "supplied": "latent_scaling_reconstruction",
 }
-
-from chronocoder.report.compact import Part, arrays, at
-from chronocoder.report.inputs import Run, names
-from chronocoder.report.text import listed
 
 
 def code_sentences(runs: Sequence[Run]) -> str:

@@ -42,9 +42,7 @@ def rounded(value: float) -> float | None:
 
 def arrays(store: xr.Dataset, variables: Mapping[str, str], *dims: str) -> dict[str, np.ndarray]:
     """Return variables, under other names, as arrays of the same dims, each in one piece of memory."""
-    return {
-        name: np.ascontiguousarray(store[variable].transpose(*dims).values) for name, variable in variables.items()
-    }
+    return {name: np.ascontiguousarray(store[variable].transpose(*dims).values) for name, variable in variables.items()}
 
 
 def at(values: Mapping[str, np.ndarray], place: Any) -> dict[str, Any]:

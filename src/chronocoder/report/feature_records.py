@@ -64,7 +64,7 @@ def effect_part(run: Run) -> Part:
 
 
 def group_part(run: Run) -> Part:
-    """Return what gives RelIE by language and by phenomenon, of the groups on which a feature certainly has an effect."""
+    """Return what gives RelIE by language and phenomenon, of the groups on which a feature certainly has an effect."""
     relie = run.relie
     kinds = list(filter(partial(groups_of_kind, relie), KINDS))
     by_kind = {}

@@ -44,7 +44,7 @@ def features_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
 
 
 def feature_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
-    """Write the data of every feature's page, `<slug>/features-<n>` below `data`, and return what the template needs."""
+    """Write the data of all features, `<slug>/features-<n>` below `data`, and return what the template of one needs."""
     for run in inputs.runs:
         _write_features(run, site)
     return {**_terms(inputs), "any_estimated": any(run.estimator != EXACT_ABLATION for run in inputs.runs)}

@@ -10,6 +10,7 @@ import xarray as xr
 
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
+from chronocoder.report.annotations import Annotation, FeaturePlace
 from chronocoder.report.site import slug
 from chronocoder.report.text import in_words, listed, percent
 from chronocoder.report.timings import Timing

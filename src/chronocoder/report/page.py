@@ -14,8 +14,6 @@ from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.baselines import baseline_table
 from chronocoder.report.choice import choice_rows
 from chronocoder.report.compact import Vocabulary
-from chronocoder.report.consolidation import COLUMNS as LANGUAGE_COLUMNS
-from chronocoder.report.consolidation import draw_consolidations, language_tables
 from chronocoder.report.contrast_figures import draw_contrast
 from chronocoder.report.contrasts import Found, find_all_features
 from chronocoder.report.controls import BASES, COLUMNS, control_data, control_tables
@@ -27,7 +25,6 @@ from chronocoder.report.stability import seed_table
 from chronocoder.report.suite_figures import draw_similarities, draw_trainings
 from chronocoder.report.summary import summarise
 from chronocoder.report.tasks import kinds_named, reasons_named, task_rows, warnings_of
-from chronocoder.report.taskspace_section import space_figures, space_parts
 from chronocoder.report.text import short_count
 from chronocoder.report.trust import measurable_note, trust_rows, trust_sentences
 from chronocoder.report.writing import draw_written_shares, writing_data
@@ -73,12 +70,7 @@ def render_page(inputs: ReportInputs) -> str:
         control_columns=[" or ".join(classes) for classes in COLUMNS],
         control_tables=control_tables(inputs),
         baseline_tables=[baseline_table(baseline) for baseline in inputs.baselines],
-        language_columns=LANGUAGE_COLUMNS,
-        language_tables=language_tables(
-            inputs.consolidations, inputs.runs, [feature_words(run.features) for run in inputs.runs]
-        ),
         seed_tables=[seed_table(matches) for matches in inputs.seed_matches],
-        space=space_parts(inputs),
         document=page_data(inputs, found),
         style=_resource("report.css"),
         script=_resource("report.js"),
@@ -109,9 +101,7 @@ def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
             "ability": draw_abilities(inputs.behaviour, inputs.comparisons, emphasised),
             "similarity": draw_similarities(inputs.similarity, inputs.comparisons),
             "training": draw_trainings(inputs.runs),
-            "consolidation": draw_consolidations(inputs.consolidations),
             **_scan_figures(inputs, emphasised),
-            **space_figures(inputs),
         },
         "shares": [draw_shares(run) for run in inputs.runs],
         "writing": [[writing_data(run.ablations[task]) for task in run.tasks] for run in inputs.runs],

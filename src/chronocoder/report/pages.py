@@ -6,13 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chronocoder.report.contrasts import find_all_features
+from chronocoder.report.contrasts import Found, find_all_features
 from chronocoder.report.crosscoders_page import crosscoders_page
 from chronocoder.report.features_page import feature_page, features_page
-from chronocoder.report.inputs import ReportInputs
+from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.method_page import method_page
 from chronocoder.report.overview import overview
+from chronocoder.report.run_effects import run_effects
+from chronocoder.report.run_features import run_features
 from chronocoder.report.site import Site
+from chronocoder.report.tasks_page import tasks_page
+from chronocoder.report.taskspace_page import taskspace_page
 from chronocoder.stores import whole_directory
 
 LINKED, RUN, UNLINKED = "linked", "run", "unlinked"
@@ -59,6 +63,9 @@ def pages_of(inputs: ReportInputs) -> Iterator[Page]:
             yield Page(f"run-{run.key.slug}", run.key.label, partial(_run_page, inputs, run, of_run), RUN)
         yield Page("features", "Features", partial(features_page, inputs))
         yield Page("feature", "Feature", partial(feature_page, inputs), UNLINKED)
+        yield Page("tasks", "Tasks", partial(tasks_page, inputs))
+    if inputs.transfer is not None:
+        yield Page("taskspace", "Task space", partial(taskspace_page, inputs))
     yield Page("method", "Method", partial(method_page, inputs))
 
 

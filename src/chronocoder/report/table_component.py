@@ -40,8 +40,8 @@ def as_classic_script(module: str) -> str:
     code = module[: found[0].start()] if found else module
     if len(exported) != 1 or MODULE_ONLY.search(code):
         raise ChronocoderError(
-            f"itables {version('itables')}: dt_bundle.js is no module that imports nothing and ends in one export with a"
-            " default; install a version of itables that envs/constraints.txt names"
+            f"itables {version('itables')}: dt_bundle.js is no module that imports nothing and ends in one export with"
+            " a default; install a version of itables that envs/constraints.txt names"
         )
     notices = module[found[0].end() :]
     return f'(() => {{\n"use strict";\n{code};\nwindow.DataTable = {exported[0]};\n}})();\n{notices}'

@@ -131,7 +131,7 @@ const annotations = (() => {
     const changed = imported.filter((row) => !same(row, edited.get(placeOf(row)) ?? given.get(placeOf(row)) ?? NOTHING));
     imported.forEach(edit);
     keep();
-    return `${imported.length} rows read, ${changed.length} of them new or changed.`;
+    return `Annotations read: ${imported.length}; new or changed: ${changed.length}.`;
   }
 
   // Buttons that a page has for the file, and what they tell; `changed` is called after an import.
