@@ -133,7 +133,7 @@ def test_what_is_recovered_above_one_is_marked(inputs: ReportInputs, recovered: 
 
 def test_crosscoders_are_shown_with_seeds_and_baselines(inputs: ReportInputs, tmp_path: Path) -> None:
     context = crosscoders_page(with_control(inputs), Site(tmp_path))
-    assert [figure.choices for figure in context["training"].figures][0] == ("Explained variance of the batch",)
+    assert context["training"].first == ("Explained variance of the batch",)
     assert [table.label for table, _ in context["seeds"]] == ["pair · l1 · seed 0 against 1, 2"]
     assert [table.label for table in context["baseline_tables"]] == ["pair · l1 · seed 0"]
     written = pd.read_csv(tmp_path / "figures" / "crosscoders" / "seeds-pair-l1.csv")

@@ -95,7 +95,7 @@ def _run_findings(inputs: ReportInputs, found: Found) -> list[Finding]:
 
 
 def learnt_since(behaviour: xr.Dataset) -> dict[str, str | None]:
-    """Return for each task the checkpoint from which on its interval of accuracy stays above chance, if there is one."""
+    """Return for each task the checkpoint from which on accuracy stays above chance by its interval, if any."""
     revisions, found = names(behaviour, "checkpoint"), {}
     for task in names(behaviour, "task"):
         above = (behaviour["accuracy_low"].sel(task=task) > CHANCE).values
@@ -132,8 +132,8 @@ def phases_line(behaviour: xr.Dataset, phases: Mapping[Contrast, SurfacePhase]) 
     """Return the first surface phase, and on which other tasks the same is seen."""
     (first, phase), *others = phases.items()
     text = (
-        f"At {moment(behaviour, phase.clearest)} accuracy is {phase.surface_accuracy:.2f} on {quoted(first.surface)} but"
-        f" {phase.conflicting_accuracy:.2f} on {quoted(first.conflicting)}, below chance, as if the model followed the"
+        f"At {moment(behaviour, phase.clearest)} accuracy is {phase.surface_accuracy:.2f} on {quoted(first.surface)}"
+        f" but {phase.conflicting_accuracy:.2f} on {quoted(first.conflicting)}, below chance, as if the model followed the"
         f" surface rule; {_end_words(phase)}."
     )
     same = [f"{quoted(other.conflicting)} ({of.conflicting_accuracy:.2f}; {_end_words(of)})" for other, of in others]
@@ -145,7 +145,7 @@ def _end_words(phase: SurfacePhase) -> str:
 
 
 def surface_line(run: Run, found: Found) -> str:
-    """Return what becomes of the features that stand for the surface rule of the first contrast, and if others share them."""
+    """Return what becomes of the features that the first contrast brings out, and how many others bring out, too."""
     (contrast, features), *others = found.items()
     near, far = map(quoted, contrast)
     told, last = features.followed, run.checkpoints[-1]
@@ -158,7 +158,9 @@ def surface_line(run: Run, found: Found) -> str:
     )
     text = f"{text}{'' if features.checkpoint == last else _fate_words(run, contrast, told, last)}."
     same = {other: len(set(of.numbers) & set(features.numbers)) for other, of in others if of.numbers}
-    shared = [f"{shared} of {len(found[other].numbers)} on {quoted(other.conflicting)}" for other, shared in same.items()]
+    shared = [
+        f"{shared} of {len(found[other].numbers)} on {quoted(other.conflicting)}" for other, shared in same.items()
+    ]
     return f"{text} They are also found as {listed(shared)}." if shared else text
 
 
@@ -300,5 +302,3 @@ def _verdict_words(found: Mapping[str, Frequency], tasks: int) -> str:
     parts = [f"{name} is more frequent than among random directions {where} tasks", *map(" ".join, others)]
     text = f"{listed(parts)} ({MORE})"
     return f"{text}; {listed(no_more)} {'are' if len(no_more) > 1 else 'is'} not ({NO_MORE})" if no_more else text
-
-
