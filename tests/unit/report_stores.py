@@ -514,7 +514,46 @@ def similarity_store() -> xr.Dataset:
             "site": strings(["residual.2"]),
             "checkpoint": strings(REVISIONS),
             "other_checkpoint": strings(REVISIONS),
+            "tokens_seen": ("checkpoint", TOKENS_SEEN),
         },
+    )
+
+
+def choice_store() -> xr.Dataset:
+    """Two changes of the near task, of which the second is not borne out by the half that had no part in the choice."""
+    words = {
+        "change_task": ["near", "near"],
+        "last_before": ["step0", "step10"],
+        "first_after": ["step10", "step20"],
+        "first_after_low": ["step10", "step20"],
+        "first_after_high": ["step20", "step20"],
+    }
+    sizes = {
+        "choosing": [0.31, 0.11],
+        "confirming": [0.25, 0.05],
+        "confirming_low": [0.1, -0.05],
+        "confirming_high": [0.4, 0.15],
+        "by_chance": [0.12, 0.12],
+    }
+    curves = {
+        "accuracy_choosing": [[0.5, 0.8, 0.9], [0.5, 0.45, 0.5]],
+        "accuracy_confirming": [[0.5, 0.75, 0.8], [0.5, 0.5, 0.45]],
+        "fitted_accuracy": [[0.5, 0.8, 0.9], [0.48, 0.48, 0.48]],
+    }
+    return xr.Dataset(
+        {
+            **{name: labelled(("change",), strings(texts), name) for name, texts in words.items()},
+            **{f"change_{name}": labelled(("change",), np.array(values), name) for name, values in sizes.items()},
+            **{name: labelled(("task", "checkpoint"), np.array(values), name) for name, values in curves.items()},
+            "q_value": labelled(("task",), np.array([0.004, 0.9]), "q-value"),
+            "changes": labelled(("task",), np.array([True, False]), "whether it changes"),
+        },
+        coords={
+            "task": strings(CONTRAST),
+            "checkpoint": strings(REVISIONS),
+            "tokens_seen": ("checkpoint", TOKENS_SEEN),
+        },
+        attrs={**provenance(AttributionSettings(), suite="toy"), "summary": "1 of 2 tasks changes."},
     )
 
 

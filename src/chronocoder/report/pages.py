@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from chronocoder.report.ability_page import ability_page
 from chronocoder.report.contrasts import Found, find_all_features
 from chronocoder.report.crosscoders_page import crosscoders_page
 from chronocoder.report.features_page import feature_page, features_page
@@ -57,6 +58,7 @@ def pages_of(inputs: ReportInputs) -> Iterator[Page]:
     """Yield the pages that the stores have something to show on, in the order of the links to them."""
     found = [find_all_features(inputs, run) for run in inputs.runs]
     yield Page("index", "Overview", partial(overview, inputs, found[0] if found else {}))
+    yield Page("ability", "Ability", partial(ability_page, inputs))
     if inputs.runs:
         yield Page("crosscoders", "Crosscoders", partial(crosscoders_page, inputs))
         for run, of_run in zip(inputs.runs, found, strict=True):
