@@ -16,8 +16,9 @@ CELL_IN, CELL_OF_MANY_IN, BAR_IN, MARGIN_IN = 0.38, 0.12, 0.9, 0.4
 LABEL_PT, LABEL_OF_MANY_PT = 8, 6
 CHARACTER_IN = 0.6 / 72
 """Width of a character, for each point of its size."""
+SMALLEST_IN = 3.0
 WRAP_AT = 24
-DARKEST_FOR_INK = 0.45
+DARKEST_FOR_INK = 0.5
 """Lightness of a cell from which on what is written in it is dark."""
 
 
@@ -69,7 +70,7 @@ def _size_in(order: TaskOrder) -> float:
     """Return the size of the cells and of labels beside them."""
     cell_in, label_pt = (CELL_OF_MANY_IN, LABEL_OF_MANY_PT) if order.many else (CELL_IN, LABEL_PT)
     longest = max(len(line) for label in order.labels for line in _wrapped(label, order).split("\n"))
-    return MARGIN_IN + cell_in * len(order.labels) + CHARACTER_IN * label_pt * longest
+    return max(SMALLEST_IN, MARGIN_IN + cell_in * len(order.labels) + CHARACTER_IN * label_pt * longest)
 
 
 def _extend(values: np.ndarray, limits: tuple[float, float]) -> Literal["neither", "min", "max", "both"]:
