@@ -99,7 +99,7 @@ def draw_damage(transfer: xr.Dataset, checkpoint: str) -> Chart:
         {"perplexity_ratio": (dims, ratio), "own_gain": (dims, gain)},
         coords={name: transfer[name].values for name in dims},
     )
-    data = tidy(points, {name: str(name) for name in points.data_vars}, dims)
+    data = tidy(points, {name: name for name in ("perplexity_ratio", "own_gain")}, dims)
     chart = Chart(f"Own gain against damage at {checkpoint}", data, _damage_words(transfer, ratio, gain))
     axes = chart.subplots()
     for place, method in enumerate(names(transfer, "tuning")):
@@ -127,7 +127,9 @@ def draw_damage(transfer: xr.Dataset, checkpoint: str) -> Chart:
 def draw_damage_course(transfer: xr.Dataset) -> Chart:
     """Draw what each method does to perplexity over training: the median task with quartiles."""
     title = "Damage: perplexity after tuning over that before"
-    return draw_course(transfer, _quartile_lines(transfer, perplexity_ratio(transfer)), title, "perplexity ratio", base=1.0)
+    return draw_course(
+        transfer, _quartile_lines(transfer, perplexity_ratio(transfer)), title, "perplexity ratio", base=1.0
+    )
 
 
 @styled
