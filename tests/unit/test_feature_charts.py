@@ -155,7 +155,7 @@ def test_largest_features_are_drawn_with_their_intervals(checkpoints: int) -> No
     order = sorted(pairs_of(relie.sel(task=["far"])), key=lambda pair: -float(abs(pair["indirect_effect"]).max()))
     assert largest_features(of_task, 5) == [int(pair["feature"]) for pair in order[:5]]
     chart = drawn(draw_largest(relie, "far", 5))
-    assert len(chart.data) == 5 * checkpoints and len(chart.axes[0].containers) == 5
+    assert len(chart.data) == 5 * checkpoints and len(chart.axes[0].get_legend().get_texts()) == 5
     for _, row in chart.data.iterrows():
         own = of_task.sel(feature=row["feature"], checkpoint=row["checkpoint"])
         assert (row["IE"], row["IE low"], row["IE high"]) == tuple(

@@ -39,16 +39,10 @@ def draw_largest(relie: xr.Dataset, task: str, count: int = SHOWN) -> Chart:
     for number, (feature, offset) in enumerate(zip(features, offsets, strict=False)):
         own = shown.sel(feature=feature)
         effect, low, high = (own[f"indirect_effect{end}"].values for end in ("", "_low", "_high"))
-        axes.errorbar(
-            np.arange(len(effect)) + offset,
-            effect,
-            [effect - low, high - effect],
-            color=PALETTE[number % len(PALETTE)],
-            marker=MARKERS[number % len(MARKERS)],
-            linestyle=LINES[number % len(LINES)],
-            elinewidth=1,
-            label=f"{feature} ({own['feature_class'].values})",
-        )
+        colour, marker, dashes = (of[number % len(of)] for of in (PALETTE, MARKERS, LINES))
+        places, label = np.arange(len(effect)) + offset, f"{feature} ({own['feature_class'].values})"
+        axes.plot(places, effect, color=colour, marker=marker, linestyle=dashes, label=label)
+        axes.vlines(places, low, high, color=colour, linewidth=1)
     axes.axhline(0, color=INK, linestyle="-", marker="", linewidth=0.8)
     axes.set(xlabel="checkpoint", ylabel=f"IE ({unit})")
     set_checkpoints(axes, [str(name) for name in relie["checkpoint"].values])

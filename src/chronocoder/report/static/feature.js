@@ -157,6 +157,24 @@
     byId("decoder-table").replaceChildren(table("Decoder and code at each checkpoint", heads("Checkpoint", ...texts), [{ rows }]));
   }
 
+  function effectsAsCsv({ run, record }) {
+    const columns = {
+      indirect_effect: record.effect,
+      indirect_effect_low: record.low,
+      indirect_effect_high: record.high,
+      measurable: record.measurable,
+      q_value: record.q,
+      random_level: record.level,
+      relative_indirect_effect: record.share,
+      relative_indirect_effect_low: record.shareLow,
+      relative_indirect_effect_high: record.shareHigh,
+    };
+    const rows = record.tasks.flatMap((task, place) =>
+      run.checkpoints.map((name, at) => [run.tasks[task].name, name, ...Object.values(columns).map((of) => of[place][at])]),
+    );
+    return show.csv(["task", "checkpoint", ...Object.keys(columns)], rows);
+  }
+
   function showTasks(of) {
     const { run, record } = of;
     const units = new Map();
@@ -180,7 +198,8 @@
     });
     const others = run.tasks.length - record.tasks.length;
     const rest = others ? `${record.tasks.length ? `On the other ${others} of` : "On none of"} ${run.tasks.length} tasks does it have ${record.tasks.length ? "no effect" : "any effect"}: it is not active there.` : "";
-    byId("task-table").replaceChildren(...boxes, ...(rest ? [note(rest)] : []));
+    const files = show.files(["data (CSV)", `${run.slug}-${of.feature}-effects.csv`, "text/csv", () => effectsAsCsv(of)]);
+    byId("task-table").replaceChildren(...boxes, ...(rest ? [note(rest)] : []), ...(boxes.length ? [files] : []));
   }
 
   function effectTable(of, place) {
@@ -354,19 +373,11 @@
     if (!active) return byId("histogram").replaceChildren(note(counts ? "It is active on no validation token." : "Not stored for this feature."));
     const drawn = histogram(counts, lows, highs);
     const name = `${run.slug}-${feature}-activations`;
-    const csv = ["activation_low,activation_high,tokens", ...counts.map((count, bin) => [lows[bin], highs[bin], count].join())].join("\n");
-    const save = (label, ending, type, content) => {
-      const button = element("button", { type: "button" }, label);
-      button.addEventListener("click", () => show.download(`${name}.${ending}`, type, content()));
-      return button;
-    };
+    const rows = counts.map((count, bin) => [lows[bin], highs[bin], count]);
     const text = `${active} of ${run.validationTokens} validation tokens; on the others it is zero.`;
-    const files = element(
-      "p",
-      { className: "files" },
-      save("SVG", "svg", "image/svg+xml", () => new XMLSerializer().serializeToString(drawn)),
-      " ",
-      save("data (CSV)", "csv", "text/csv", () => `${csv}\n`),
+    const files = show.files(
+      ["SVG", `${name}.svg`, "image/svg+xml", () => new XMLSerializer().serializeToString(drawn)],
+      ["data (CSV)", `${name}.csv`, "text/csv", () => show.csv(["activation_low", "activation_high", "tokens"], rows)],
     );
     byId("histogram").replaceChildren(element("figure", {}, drawn, element("figcaption", {}, text)), files);
   }

@@ -66,5 +66,17 @@ const show = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
-  return { inWords, taskLabel, number, percent, rough, fill, table, featurePlace, featureLink, namedFeature, download };
+  // Buttons that save files which are made when they are asked for: [label, name, type, function that gives the content].
+  function files(...made) {
+    const buttons = made.map(([label, name, type, content]) => {
+      const button = element("button", { type: "button" }, label);
+      button.addEventListener("click", () => download(name, type, content()));
+      return button;
+    });
+    return element("p", { className: "files" }, ...buttons);
+  }
+
+  const csv = (heads, rows) => [heads, ...rows].map((cells) => `${cells.map((cell) => cell ?? "").join(",")}\n`).join("");
+
+  return { files, csv, inWords, taskLabel, number, percent, rough, fill, table, featurePlace, featureLink, namedFeature, download };
 })();
