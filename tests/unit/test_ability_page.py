@@ -21,8 +21,10 @@ from report_stores import (
 )
 
 from chronocoder.report.ability_page import ability_page
+from chronocoder.report.choice import choice_rows
 from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.site import FigureGroup, Site
+from chronocoder.report.tasks import task_rows
 from chronocoder.stores import strings
 
 NEAR, FAR = [0.5, 0.9, 1.0], [0.5, 0.1, 0.9]
@@ -50,6 +52,43 @@ def text_of(page: Path) -> str:
 
 def choices_of(group: FigureGroup) -> list[tuple[str, ...]]:
     return [figure.choices for figure in group.figures]
+
+
+def test_table_tells_what_each_task_asks_and_of_which_pairs(inputs: ReportInputs) -> None:
+    near, far = task_rows(inputs.behaviour)
+    assert near == (
+        "near",
+        ["english"],  # both are about the same phenomenon
+        "next token",
+        "1.00 (0.95\u00a0to\u00a01.00)",
+        "+2.00 logits",
+        "9 of 10",
+        [1],
+        0,
+        ["all pairs can be used"],
+        "",
+    )
+    assert (far.metric, far.difference, far.left_out, far.ties) == ("sentence", "+1.60 nats", [0], 2)
+    assert far.warnings == "made for <other> metrics"
+
+
+def test_table_has_no_columns_for_groups_that_are_single_tasks() -> None:
+    facts = {name: task_facts("english", name) for name in ("near", "far")}
+    assert [row.groups for row in task_rows(suite_behaviour(np.array([NEAR, NEAR]), facts))] == [[], []]
+
+
+def test_table_has_no_columns_for_what_no_task_names() -> None:
+    (row,) = task_rows(suite_behaviour(np.array([NEAR]), {"near": task_facts(several_tokens=3, left_out_length=0)}))
+    assert row.groups == [] and row.left_out == []
+    assert row.notes[1] == "in 3 pairs the answers have several tokens, of which the first is compared"
+
+
+def test_changes_are_rows_with_both_halves_and_the_level_of_chance() -> None:
+    rows = choice_rows(choice_store())
+    assert rows == [
+        ("near", "0.004", "step0 → step10", "step10 to step20", "+0.31", "+0.25 (+0.10 to +0.40)", "0.12"),
+        ("near", "0.004", "step10 → step20", "step20", "+0.11", "+0.050 (−0.050 to +0.15)", "0.12"),
+    ]
 
 
 def test_page_shows_warnings_and_escapes_them(inputs: ReportInputs, tmp_path: Path) -> None:
