@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from chronocoder.report.page import key_numbers, render_page
 from report_stores import (
     CONTRAST,
     DRAWS,
@@ -36,7 +37,6 @@ from chronocoder.attribution.surface import SurfaceFeature
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.ablations import ablation_data
-from chronocoder.report.choice import choice_rows
 from chronocoder.report.compact import Vocabulary
 from chronocoder.report.contrast_figures import contrast_panels, draw_contrast, effect_scale, random_level
 from chronocoder.report.contrasts import ContrastFeatures, contrast_data, find_all_features, find_contrast_features
@@ -45,15 +45,13 @@ from chronocoder.report.courses import course_counts, draw_courses
 from chronocoder.report.data import CLASSES, feature_words, measurable, shown_features
 from chronocoder.report.feature_figures import share_spread, thresholds
 from chronocoder.report.inputs import ReportInputs, examined_comparisons, match_runs, match_seeds, read_contrasts
-from chronocoder.report.page import key_numbers, render_page
 from chronocoder.report.phases import clearest_checkpoint, find_surface_phase
 from chronocoder.report.stability import seed_table
-from chronocoder.report.suite_figures import log_axis, place_on_log
 from chronocoder.report.summary import summarise
 from chronocoder.report.text import listed, peak_words, short_count, signed
 from chronocoder.report.trust import measurable_note, trust_finding, trust_line, trust_rows, trust_sentences
 from chronocoder.report.writing import draw_written_shares, writing_data, writing_sentence
-from chronocoder.stores import strings, write_store
+from chronocoder.stores import write_store
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "write_report.py"
 
@@ -514,18 +512,6 @@ def test_effect_scale_of_no_effect_is_finite() -> None:
     assert np.isfinite(effect_scale(np.zeros(3)).axis()["range"]).all()
 
 
-@pytest.mark.parametrize("tokens_seen", [[0, 1_000, 50_000], [10, 1_000, 50_000], [0], [0, 5], [7]])
-def test_log_axis_shows_every_checkpoint_and_labels_zero_as_zero(tokens_seen: list[int]) -> None:
-    seen = np.array(tokens_seen)
-    places, axis = place_on_log(seen), log_axis(seen)
-    low, high = axis["range"]
-    assert ((np.log10(places) >= low) & (np.log10(places) <= high)).all()
-    assert (np.diff(places) > 0).all()
-    assert ("0" in axis["ticktext"]) == (0 in tokens_seen)
-    if 0 in tokens_seen:
-        assert axis["tickvals"][axis["ticktext"].index("0")] == pytest.approx(places[0])
-
-
 def test_words_are_joined_from_the_tokens_around_the_peak() -> None:
     assert peak_words([([" the", " ch", "ild", "ren", "."], 2), ([" ox", "en"], 1), ([" ox", "en"], 0)], 5) == [
         "oxen",
@@ -688,23 +674,6 @@ def test_page_without_crosscoders_says_what_was_looked_at(inputs: ReportInputs) 
     page = render_page(replace(inputs, runs=[], seed_matches=[], comparisons={}))
     assert embedded(page)["runs"] == [] and 'id="ability"' in page and 'id="similarity"' in page
     assert not re.search(r'id="(quality|shares|controls|glossary)"', page) and "crosscoders</dt>" not in page
-
-
-def test_choice_and_scan_are_shown(inputs: ReportInputs) -> None:
-    words = {name: strings([text]) for name, text in (("change_task", "near"), ("last_before", "s1"))}
-    words |= {f"first_after{end}": strings([text]) for end, text in (("", "s2"), ("_low", "s1"), ("_high", "s2"))}
-    ends = {"choosing": 0.31, "confirming": -0.25, "confirming_low": -0.4, "confirming_high": 0.01, "by_chance": 0.12}
-    variables = {name: ("change", values) for name, values in words.items()}
-    variables |= {f"change_{name}": ("change", [value]) for name, value in ends.items()}
-    choice = xr.Dataset({**variables, "q_value": ("task", [0.004])}, {"task": strings(["near"])})
-    choice.attrs |= {"summary": "1 of 2 tasks changes.", "config_digest": "", "created": "", "settings": ""}
-    choice.attrs["package_versions"] = {}
-    [row] = choice_rows(choice)
-    assert row == ("near", "0.004", "s1 → s2", "s1 to s2", "+0.31", "−0.25 (−0.40 to +0.010)", "0.12")
-    scan = inputs.behaviour.merge(inputs.similarity[["linear_cka"]]).assign_attrs(inputs.behaviour.attrs)
-    page = render_page(replace(inputs, choice=choice, reasons={"pair": "It <rises>."}, scan=scan))
-    assert "1 of 2 tasks changes." in page and "It &lt;rises&gt;." in page and "A look at every checkpoint" in page
-    assert list(embedded(page)["figures"]["scanSimilarity"]) == ["Linear CKA"]
 
 
 def test_script_writes_the_page_whole_and_without_torch(inputs: ReportInputs, tmp_path: Path) -> None:
