@@ -24,7 +24,6 @@ from chronocoder.report.ability_figures import draw_abilities, group_curves, tas
 from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.contrast_figures import draw_contrast
 from chronocoder.report.contrasts import find_all_features, find_contrast_features
-from chronocoder.report.data import group_data
 from chronocoder.report.feature_figures import draw_shares, share_spread, spread_rows
 from chronocoder.report.inputs import Contrast, ReportInputs
 from chronocoder.report.page import render_page
@@ -94,7 +93,6 @@ def test_page_without_warnings_and_groups() -> None:
     given = replace(toy_inputs(relie), behaviour=with_facts(suite_behaviour(np.array([NEAR, FAR]), plain)))
     page = render_page(given)
     assert 'data-choice="ability"' not in page and 'class="warned"' not in page and "<th>Language</th>" not in page
-    assert group_data(relie) == []
 
 
 def test_a_task_with_a_warning_does_not_look_like_a_finding(warned: xr.Dataset) -> None:
@@ -196,14 +194,6 @@ def test_page_holds_units_metrics_and_warnings(inputs: ReportInputs) -> None:
     assert document["warnings"] == {"far": "made for <other> metrics"}
     (run,) = document["runs"]
     assert (run["units"], run["metrics"]) == (["logits", "nats"], ["next_token", "sentence"])
-
-
-def test_page_holds_shares_by_group() -> None:
-    relie = six_features()
-    (found,) = group_data(relie)
-    assert (found["kind"], found["names"]) == ("language", ["english", "french"])
-    assert found["share"][0] == [[1.0, None, 0.455, 1.0, None, None], [0.0, None, 0.545, 0.0, None, None]]
-    assert found["acts"][1] == [[1, 0, 1, 1, 0, 0], [0, 1, 1, 0, 1, 0]]
 
 
 def test_shares_of_many_tasks_are_drawn_by_group() -> None:

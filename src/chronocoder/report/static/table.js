@@ -7,6 +7,10 @@
   const byId = (id) => document.getElementById(id);
   const [report] = await Promise.all([chronocoder.load("report"), annotations.ready]);
   const NO_EFFECT = report.classes.indexOf("no effect");
+  const LARGEST_FIRST = [
+    [1, "desc"],
+    [0, "asc"],
+  ];
   let table;
   let asked = 0;
 
@@ -89,7 +93,7 @@
   }
 
   function draw(run, task, rows) {
-    const order = table && byId("run").dataset.shown === run.slug ? table.order() : [[1, "desc"]];
+    const order = table && byId("run").dataset.shown === run.slug ? table.order() : LARGEST_FIRST;
     const search = table?.search() ?? "";
     table?.destroy();
     byId("run").dataset.shown = run.slug;
@@ -146,7 +150,7 @@
   }
 
   async function chooseByAddress() {
-    const [slug, task] = location.hash.slice(1).split("/");
+    const [slug, task] = show.addressed();
     byId("run").value = Math.max(0, report.runs.findIndex((run) => run.slug === slug));
     await chooseRun(task);
   }
@@ -163,6 +167,6 @@
     fillAnnotated();
     update();
   });
-  window.addEventListener("hashchange", chooseByAddress);
+  window.addEventListener("hashchange", () => show.addressed().length && chooseByAddress());
   await chooseByAddress();
 })();
