@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from chronocoder.report.feature_figures import share_spread, thresholds
 from chronocoder.report.page import key_numbers, render_page
 from report_stores import (
     CONTRAST,
@@ -21,7 +22,6 @@ from report_stores import (
     example_store,
     longer,
     make_run,
-    of_sentences,
     relie_store,
     seed_store,
     six_features,
@@ -36,14 +36,11 @@ from chronocoder.attribution import measures
 from chronocoder.attribution.surface import SurfaceFeature
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.report.ablation_figures import draw_faithfulness
-from chronocoder.report.ablations import ablation_data
-from chronocoder.report.compact import Vocabulary
 from chronocoder.report.contrast_figures import contrast_panels, draw_contrast, effect_scale, random_level
 from chronocoder.report.contrasts import ContrastFeatures, contrast_data, find_all_features, find_contrast_features
 from chronocoder.report.controls import SHUFFLED
 from chronocoder.report.courses import course_counts, draw_courses
-from chronocoder.report.data import CLASSES, feature_words, measurable, shown_features
-from chronocoder.report.feature_figures import share_spread, thresholds
+from chronocoder.report.data import CLASSES, feature_words, measurable
 from chronocoder.report.inputs import ReportInputs, examined_comparisons, match_runs, match_seeds, read_contrasts
 from chronocoder.report.phases import clearest_checkpoint, find_surface_phase
 from chronocoder.report.stability import seed_table
@@ -366,37 +363,6 @@ def test_trust_line_says_how_far_effects_can_be_trusted_and_why(relie: xr.Datase
     assert "The others are estimates by the grouped estimator." in line and "95 % err by less than 1.2 % of" in line
     unknown = trust_line(make_run(stages.assign(estimation_error=xr.full_like(relie["noise_floor"], np.nan))))
     assert unknown.endswith("The others are estimates by the grouped estimator.")
-
-
-def test_ablation_data_hold_what_the_store_holds(relie: xr.Dataset) -> None:
-    vocabulary = Vocabulary()
-    effect = relie["indirect_effect"].sel(task="near", feature=[0, 2, 4, 5])
-    found = ablation_data(ablation_store(relie, "near"), effect, vocabulary)
-    assert found["features"] == [0, 2, 4]
-    assert found["strongest"] == [0, 1, 0]
-    assert found["exact"] == [[0.5, 0.25, 0.0], [0.0, 0.3, 0.0]]
-    assert found["exactOfConditions"] == [[[0.5, 0.25, 0.0], [0.0, 0.3, 0.0]]]
-    roles = found["roles"]
-    assert roles["features"] == [0, 2] and roles["conditions"] == ["near one"]
-    assert roles["names"] == ["subject", "last token"]
-    assert roles["effect"] == [[[[1.0, 0.5], [0.0, 0.6]], [[0.1, 0.05], [0.0, 0.06]]]]
-    assert roles["low"][0][0] == [[0.95, 0.45], [-0.05, 0.55]]
-    assert found["acts"] == {0: [[1, [[0.0, 0.0, 0.75, 0.25]]], [0, [[0.0, 0.5, -0.25]]]], 2: []}
-    assert [vocabulary.texts[place] for place in found["pairs"][0][0][0]] == ["<|eos|>", " the", HOSTILE]
-    assert found["pairs"][1][1:] == [" are", " is"]
-
-
-def test_ablation_data_hold_both_sentences_of_a_pair(relie: xr.Dataset) -> None:
-    vocabulary, both = Vocabulary(), of_sentences(relie)
-    store = ablation_store(both, "far")
-    store["position_effect"][:, :, 1, 1, 2:] = np.nan
-    found = ablation_data(store, both["indirect_effect"].sel(task="far", feature=[0]), vocabulary)
-    assert found["acts"] == {
-        0: [[1, [[0.0, 0.0, 0.75, 0.25], [0.0, 0.0]]], [0, [[0.0, 0.5, -0.25], [0.0, -0.25, 0.125]]]]
-    }
-    right, wrong = found["pairs"][1][0]
-    assert [vocabulary.texts[place] for place in right] == ["<|eos|>", "two", " ox", "en"]
-    assert [vocabulary.texts[place] for place in wrong] == ["<|eos|>", "two"]
 
 
 def test_writing_data_hold_the_largest_changes_of_top_features(relie: xr.Dataset) -> None:

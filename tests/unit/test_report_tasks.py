@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
+from chronocoder.report.feature_figures import draw_shares, share_spread, spread_rows
 from chronocoder.report.page import render_page
 from report_stores import (
     FACTS,
@@ -24,7 +25,6 @@ from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.contrast_figures import draw_contrast
 from chronocoder.report.contrasts import find_all_features, find_contrast_features
 from chronocoder.report.data import group_data
-from chronocoder.report.feature_figures import draw_shares, share_spread, spread_rows
 from chronocoder.report.inputs import Contrast, ReportInputs
 from chronocoder.report.summary import ability_sentence, summarise
 from chronocoder.report.trust import trust_line, trust_rows
