@@ -9,7 +9,7 @@ import xarray as xr
 from chronocoder.report.ablations import ablation_data
 from chronocoder.report.compact import Vocabulary, nested, rounded
 from chronocoder.report.conditions import condition_data
-from chronocoder.report.contrasts import Found, contrast_data
+from chronocoder.report.contrasts import Found
 from chronocoder.report.inputs import EXACT_ABLATION, Run, names
 from chronocoder.report.tasks import groups_of_kind
 from chronocoder.report.text import peak_words, plural
@@ -84,7 +84,6 @@ def run_data(run: Run, found: Found, vocabulary: Vocabulary) -> dict[str, Any]:
         "codes": code_data(run.evaluation, features),
         "examples": _examples_by_feature(run.features, vocabulary),
         "words": feature_words(run.features),
-        "contrasts": [contrast_data(of_contrast) for of_contrast in found.values()],
         "ablations": [
             ablation_data(run.ablations[task], relie["indirect_effect"].sel(task=task), vocabulary)
             for task in run.tasks

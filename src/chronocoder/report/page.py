@@ -10,27 +10,23 @@ import xarray as xr
 from plotly.offline import get_plotlyjs
 
 from chronocoder.report.ability_figures import draw_abilities
-from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.baselines import baseline_table
 from chronocoder.report.choice import choice_rows
 from chronocoder.report.compact import Vocabulary
 from chronocoder.report.consolidation import COLUMNS as LANGUAGE_COLUMNS
 from chronocoder.report.consolidation import draw_consolidations, language_tables
-from chronocoder.report.contrast_figures import draw_contrast
 from chronocoder.report.contrasts import Found, find_all_features
 from chronocoder.report.controls import BASES, COLUMNS, control_data, control_tables
 from chronocoder.report.courses import DECIDED, course_counts, draw_courses
-from chronocoder.report.data import CLASSES, feature_words, run_data, shown_features
+from chronocoder.report.data import CLASSES, feature_words, run_data
 from chronocoder.report.feature_figures import draw_shares
-from chronocoder.report.inputs import EXACT_ABLATION, ReportInputs, Run, key_of
+from chronocoder.report.inputs import EXACT_ABLATION, ReportInputs, key_of
 from chronocoder.report.stability import seed_table
 from chronocoder.report.suite_figures import draw_similarities, draw_trainings
 from chronocoder.report.summary import summarise
 from chronocoder.report.tasks import kinds_named, reasons_named, task_rows, warnings_of
 from chronocoder.report.taskspace_section import space_figures, space_parts
 from chronocoder.report.text import short_count
-from chronocoder.report.trust import measurable_note, trust_rows, trust_sentences
-from chronocoder.report.writing import draw_written_shares, writing_data
 from chronocoder.stores import write_text
 
 
@@ -114,13 +110,9 @@ def page_data(inputs: ReportInputs, found: Sequence[Found]) -> dict[str, Any]:
             **space_figures(inputs),
         },
         "shares": [draw_shares(run) for run in inputs.runs],
-        "writing": [[writing_data(run.ablations[task]) for task in run.tasks] for run in inputs.runs],
-        "writtenShares": [draw_written_shares(run) for run in inputs.runs],
-        "trust": [_trust(run) for run in inputs.runs],
         "controls": [control_data(run.relie) for run in inputs.runs],
         "decided": DECIDED,
         "courses": [{"figures": draw_courses(run.relie), "counts": course_counts(run.relie)} for run in inputs.runs],
-        "contrastFigures": [_contrast_figures(run, of_run) for run, of_run in zip(inputs.runs, found, strict=True)],
     }
 
 
@@ -199,17 +191,3 @@ def _scan_figures(inputs: ReportInputs, emphasised: Sequence[str]) -> dict[str, 
         "scan": draw_abilities(inputs.scan, inputs.comparisons, emphasised),
         "scanSimilarity": draw_similarities(inputs.scan, inputs.comparisons),
     }
-
-
-def _trust(run: Run) -> dict[str, Any]:
-    return {
-        "sentences": trust_sentences(run),
-        "rows": trust_rows(run),
-        "note": measurable_note(run),
-        "curves": [draw_faithfulness(run.ablations[task]) for task in run.tasks],
-    }
-
-
-def _contrast_figures(run: Run, found: Found) -> list[list[dict[str, Any]]]:
-    features, words = shown_features(run, found), feature_words(run.features)
-    return [draw_contrast(run, features, contrast, of_it, words) for contrast, of_it in found.items()]
