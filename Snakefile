@@ -5,7 +5,7 @@
 #   results/{suite}/activations/{site}/{revision}/{split}.zarr
 #   results/{suite}/{comparison}/{variant}/seed{seed}/crosscoder, evaluation.zarr, attribution/{task}.zarr, relie.zarr
 #   results/{suite}/taskspace/tunings/{revision}/seed{tuning_seed}/{task}.zarr, transfer.zarr, gradients.zarr, space.zarr
-#   results/{suite}/report/index.html
+#   results/{suite}/report/index.html, results/{suite}/scan_report/index.html
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -25,6 +25,7 @@ include: "workflow/rules/activations.smk"
 include: "workflow/rules/crosscoder.smk"
 include: "workflow/rules/attribution.smk"
 include: "workflow/rules/seeds.smk"
+include: "workflow/rules/successors.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/gradients.smk"

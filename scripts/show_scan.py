@@ -1,4 +1,4 @@
-"""Show the scan of a suite's checkpoints: one HTML file that works without a network."""
+"""Show the scan of a suite's checkpoints: a directory of pages that work without a network."""
 
 import argparse
 import json
@@ -9,18 +9,18 @@ from pydantic import TypeAdapter
 from chronocoder.command_line import run_script
 from chronocoder.config import Comparison
 from chronocoder.report.inputs import ReportInputs, names, read_contrasts
-from chronocoder.report.page import write_page
+from chronocoder.report.pages import write_report
 from chronocoder.stores import load_store
 
 
 def main() -> None:
-    """Read the arguments, write the page."""
+    """Read the arguments, write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", required=True, help="name of the suite")
     parser.add_argument("--scan", type=Path, required=True, help="store of the scan")
     parser.add_argument("--comparisons", required=True, help="comparisons that are given, as JSON")
     parser.add_argument("--contrasts", required=True, help="tasks that a surface rule tells apart, as JSON")
-    parser.add_argument("--output", type=Path, required=True, help="HTML file to write")
+    parser.add_argument("--output", type=Path, required=True, help="first page to write, in a directory of its own")
     arguments = parser.parse_args()
     scan = load_store(arguments.scan)
     comparisons = TypeAdapter(dict[str, Comparison]).validate_json(arguments.comparisons)
@@ -34,7 +34,7 @@ def main() -> None:
         seed_matches=[],
         example_path="",
     )
-    write_page(inputs, arguments.output)
+    write_report(inputs, arguments.output.parent)
 
 
 if __name__ == "__main__":

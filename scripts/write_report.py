@@ -1,4 +1,4 @@
-"""Write the report of a suite: one HTML file that works without a network."""
+"""Write the report of a suite: a directory of pages that work without a network."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from chronocoder.command_line import run_script
+from chronocoder.report.annotations import read_annotations, warn_of_unknown
 from chronocoder.report.inputs import (
     ReportInputs,
     examined_comparisons,
@@ -15,13 +16,15 @@ from chronocoder.report.inputs import (
     names,
     read_contrasts,
 )
-from chronocoder.report.page import write_page
+from chronocoder.report.pages import write_report
+from chronocoder.report.timings import read_timings
 from chronocoder.stores import load_store
 
 KINDS = ("trainings", "evaluations", "relies", "features", "ablations")
 OPTIONAL = {
     "seed-matches": "stores of comparisons between seeds",
     "consolidations": "stores of comparisons between languages",
+    "successors": "stores of matches with the comparisons that follow",
     "controls": "stores of effects of the controls",
     "control-evaluations": "stores of their evaluations, same order",
     "baselines": "stores of comparisons with dictionaries of single checkpoints",
@@ -35,7 +38,7 @@ OPTIONAL = {
 
 
 def main() -> None:
-    """Read the arguments, write the page."""
+    """Read the arguments, write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", required=True, help="name of the suite")
     parser.add_argument("--behaviour", type=Path, required=True, help="store of the suite's accuracies")
@@ -46,7 +49,12 @@ def main() -> None:
     for flag, text in OPTIONAL.items():
         parser.add_argument(f"--{flag}", type=Path, nargs="*", default=[], help=f"{text}, if there are any")
     parser.add_argument("--contrasts", required=True, help="tasks that a surface rule tells apart, as JSON")
-    parser.add_argument("--output", type=Path, required=True, help="HTML file to write")
+    parser.add_argument(
+        "--annotations", type=Path, nargs="*", default=[], help="CSV file of annotations, if there is one"
+    )
+    parser.add_argument("--configs", type=Path, nargs="*", default=[], help="files of the configuration, to be shown")
+    parser.add_argument("--benchmarks", type=Path, help="directory of Snakemake's benchmarks of the suite's jobs")
+    parser.add_argument("--output", type=Path, required=True, help="first page to write, in a directory of its own")
     arguments = parser.parse_args()
     behaviour = load_store(arguments.behaviour)
     comparisons = yaml.safe_load(arguments.comparisons.read_text(encoding="utf-8"))
@@ -63,6 +71,7 @@ def main() -> None:
         seed_matches=match_seeds(others["seed-matches"], runs),
         example_path=str(next(iter(arguments.relies), "")),
         consolidations=others["consolidations"],
+        successors=others["successors"],
         controls=others["controls"],
         control_evaluations=others["control-evaluations"],
         baselines=others["baselines"],
@@ -74,8 +83,12 @@ def main() -> None:
         space=next(iter(others["space"]), None),
         bridges=others["bridges"],
         transfer_path=str(next(iter(arguments.transfer), "")),
+        annotations=[one for path in arguments.annotations for one in read_annotations(path)],
+        configs={path.name: path.read_text(encoding="utf-8") for path in arguments.configs},
+        timings=read_timings(arguments.benchmarks) if arguments.benchmarks else [],
     )
-    write_page(inputs, arguments.output)
+    warn_of_unknown(inputs.annotations, inputs.suite, {run.key: run.relie.sizes["feature"] for run in runs})
+    write_report(inputs, arguments.output.parent)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,11 @@ class Layout:
         return f"{self.run}/baseline.zarr"
 
     @property
+    def successors(self) -> str:
+        """Features matched with those of the comparisons that begin where theirs ends."""
+        return f"{self.run}/successors.zarr"
+
+    @property
     def tuning(self) -> str:
         """What copies of one checkpoint, tuned on one task, make of every task."""
         return f"{self.suite}/taskspace/tunings/{{revision}}/seed{{tuning_seed}}/{{task}}.zarr"
@@ -193,13 +198,23 @@ class Layout:
 
     @property
     def report(self) -> str:
-        """The report."""
+        """The first page of the report; its directory holds all that it needs."""
         return f"{self.suite}/report/index.html"
 
     @property
+    def report_figures(self) -> str:
+        """The figures of the report, by page."""
+        return f"{self.suite}/report/figures"
+
+    @property
     def scan_report(self) -> str:
-        """A page on the scan alone."""
-        return f"{self.suite}/report/scan.html"
+        """The first page of a report on the scan alone."""
+        return f"{self.suite}/scan_report/index.html"
+
+    @property
+    def benchmarks(self) -> str:
+        """What Snakemake measured of the jobs of a suite."""
+        return f"{self.suite}/benchmarks"
 
     def log(self, rule: str, job: str = "") -> str:
         """Return the log of a rule; `job` holds the wildcards that tell its jobs apart."""

@@ -13,8 +13,15 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this
 
 
 @contextmanager
-def opened(page: Path, width: int = 1280, fragment: str = "", dark: bool = False) -> Iterator[Any]:
-    """Give a page as a browser shows it (Playwright's); fail where it complains or asks for what is elsewhere."""
+def opened(page: Path | str, width: int = 1280, fragment: str = "", dark: bool = False) -> Iterator[Any]:
+    """Give a page as a browser shows it (Playwright's); fail where it complains or asks for what is elsewhere.
+
+    Args:
+        page: its file or its address.
+        width: of the window, in pixels.
+        fragment: what follows the address, with its `#`.
+        dark: whether the reader prefers dark colours.
+    """
     from playwright.sync_api import sync_playwright
 
     complaints: list[str] = []
@@ -26,8 +33,10 @@ def opened(page: Path, width: int = 1280, fragment: str = "", dark: bool = False
         shown.on("console", lambda message: complaints.append(message.text))
         shown.on("pageerror", lambda error: complaints.append(str(error)))
         shown.on("request", lambda request: requests.append(request.url))
-        shown.goto(page.as_uri() + fragment, wait_until="load")
+        shown.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+        address = page if isinstance(page, str) else page.as_uri()
+        shown.goto(address + fragment, wait_until="load")
         yield shown
         browser.close()
     assert not complaints
-    assert all(url.startswith((page.parent.as_uri(), "data:", "blob:")) for url in requests)
+    assert all(url.startswith((address.rpartition("/")[0], "data:", "blob:")) for url in requests)

@@ -136,7 +136,7 @@ def relie_store(
     for end, width in (("", 0.0), ("_low", -margin), ("_high", margin)):
         values[f"condition_indirect_effect{end}"] = (condition_dims, by_condition + width)
         values[f"half_indirect_effect{end}"] = (("task", "half", *condition_dims[1:]), halves + width)
-    for name, value in {"activation_frequency": 0.25, "class_support": 0.97}.items():
+    for name, value in {"activation_frequency": 0.25, "mean_activation": 0.5, "class_support": 0.97}.items():
         values[name] = (of_feature, np.full((2, len(classes)), value))
     of_checkpoints = {"error_effect": 0.1, "total_effect": -2.0, "completeness_gap": 0.03}
     for name, value in {**of_checkpoints, "noise_floor": 2e-7, "estimation_error": np.nan}.items():
@@ -191,8 +191,12 @@ def with_classes(
     others = np.array([[count * (name == "emerged") for name in CLASSES] for count in range(1, len(controls) + 1)])
     others = others.reshape(len(controls), len(CLASSES)).T
     others[CLASSES.index("no effect")] = 10 - others.sum(axis=0)
-    whole = ("task", "class", "control")
+    whole, shares = ("task", "class", "control"), normalised_shares(store["indirect_effect"].values)
     values = {
+        **{
+            f"normalised_relative_indirect_effect{end}": (("task", "normalisation", "checkpoint", "feature"), shares)
+            for end in ("", "_low", "_high")
+        },
         "feature_class": (("task", "feature"), strings([classes["published"]] * 2)),
         "normalised_class": (
             ("task", "normalisation", "feature"),
@@ -240,6 +244,16 @@ def with_classes(
         .assign_coords({name: strings(list(labels)) for name, labels in coordinates.items() if labels})
         .assign({name: labelled(dims, array.copy(), name) for name, (dims, array) in values.items()})
     )
+
+
+def normalised_shares(effect: np.ndarray) -> np.ndarray:
+    """Shares of effects (task, checkpoint, feature) over each checkpoint's total, and over a constant.
+
+    Dims (task, normalisation, checkpoint, feature).
+    """
+    with np.errstate(invalid="ignore"):
+        both = np.stack([effect / abs(effect).sum(axis=2, keepdims=True), effect], axis=1)
+        return abs(both) / abs(both).sum(axis=2, keepdims=True)
 
 
 def six_features() -> xr.Dataset:
@@ -297,6 +311,9 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
     position = np.zeros((count, len(chosen[:3]), 2, 4))
     position[:, 0] = [[0.0, 0.5, -0.25, np.nan], [0.0, 0.0, 0.75, 0.25]]
     position[:, 1:, 0, 3] = np.nan
+    active = np.zeros((len(chosen[:3]), 2, 4), dtype=np.float32)
+    active[0] = [[0.0, 1.0, 0.5, np.nan], [0.0, 0.0, 2.0, 0.25]]
+    active[1:, 0, 3] = np.nan
     draws, sets, alone = ("checkpoint", "set_size", "draw"), ("checkpoint", "set_size"), ("checkpoint", "feature")
     ends = ("", "_low", "_high")
     pairs = list(combinations(range(count), 2))
@@ -340,6 +357,7 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
         "random_set_effect": (draws, np.tile([[0.0, 0.1], [0.1, 0.3], [np.nan, np.nan]], (count, 1, 1))),
         "random_set_accuracy": (draws, np.tile([[0.9, 0.9], [0.9, 0.8], [np.nan, np.nan]], (count, 1, 1))),
         "position_effect": (("checkpoint", "top_feature", "example", "position"), position),
+        "position_activation": (("top_feature", "example", "position"), active),
         "role": (("feature",), strings(["top", "top", "top", "control"][: len(chosen)])),
         "token": (
             ("example", "position"),
@@ -347,6 +365,7 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
         ),
         "right": (("example",), strings([" is", " are"])),
         "wrong": (("example",), strings([" are", " is"])),
+        "example_condition": (("example",), strings(conditions[[0, -1]])),
     }
     if str(relie["metric"].sel(task=task).values) != "next_token":
         text, tokens = ("example", "member", "position"), values["token"][1]
@@ -354,6 +373,7 @@ def ablation_store(relie: xr.Dataset, task: str) -> xr.Dataset:
             ("checkpoint", "top_feature", *text),
             np.stack([position, -0.5 * position], axis=3),
         )
+        values["position_activation"] = (("top_feature", *text), np.stack([active, active], axis=2))
         values["token"] = (text, np.stack([tokens, tokens], axis=1))
     unit = str(relie["unit"].sel(task=task).values)
     return xr.Dataset(
@@ -393,11 +413,14 @@ def seed_store(tasks: tuple[str, ...] = CONTRAST) -> xr.Dataset:
     )
 
 
-def example_store() -> xr.Dataset:
+def example_store(revisions: list[str] = REVISIONS[1:]) -> xr.Dataset:
+    """Feature 0 alone, which promotes a hostile token most; it has two neighbours, and is active beside one latent."""
     tokens = [["<|eos|>", " the", " ch", "ild", "ren", HOSTILE], ["", "", "", " two", " ox", "en"]]
     token_id = [[0, 1, 2, 3, 4, 5], [-1, -1, -1, 6, 7, 8]]
     activation = [[0.0, 0.1, 0.5, 2.0, 0.0, 1.5], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]
-    dims = ("feature", "example", "position")
+    dims, ranked = ("feature", "example", "position"), ("feature", "checkpoint", "rank")
+    near, together = ("feature", "checkpoint", "neighbour"), ("feature", "neighbour")
+    count = len(revisions)
     return xr.Dataset(
         {
             "token_id": labelled(dims, np.array([token_id]), "token"),
@@ -407,13 +430,31 @@ def example_store() -> xr.Dataset:
             "example_language": labelled(dims[:2], strings([["english", "french"]]), "language"),
             "example_source": labelled(dims[:2], strings([["", "web"]]), "source"),
             "language_share": labelled(("feature", "language"), np.array([[0.75, 0.25]]), "share"),
+            "promoted_token": labelled(ranked, strings([[[HOSTILE, " are", " were"]] * count]), "promoted"),
+            "promoted_logit": labelled(ranked, np.tile([0.75, 0.5, 0.25], (1, count, 1)), "its logit", "logit"),
+            "suppressed_token": labelled(ranked, strings([[[" is", " was", " has"]] * count]), "suppressed"),
+            "suppressed_logit": labelled(ranked, np.tile([-0.5, -0.375, -0.125], (1, count, 1)), "its logit", "logit"),
+            "activation_count": labelled(("feature", "bin"), np.array([[40, 50, 0, 10]]), "tokens", "token"),
+            "nearest_feature": labelled(near, np.tile([2, 1], (1, count, 1)), "nearest"),
+            "nearest_cosine": labelled(near, np.tile([0.875, 0.25], (1, count, 1)), "cosine"),
+            "coactive_feature": labelled(together, np.array([[1, -1]]), "co-active"),
+            "coactive_jaccard": labelled(together, np.array([[0.5, np.nan]]), "Jaccard index"),
+            "coactive_jaccard_expected": labelled(together, np.array([[0.0625, np.nan]]), "its level by chance"),
+            "coactive_lift": labelled(together, np.array([[6.0, np.nan]]), "lift"),
         },
         coords={
             "language": strings(["english", "french"]),
             "feature": [0],
             "example": [0, 1],
             "position": np.arange(6) - 3,
+            "checkpoint": strings(revisions),
+            "tokens_seen": ("checkpoint", TOKENS_SEEN[-count:]),
+            "rank": [0, 1, 2],
+            "neighbour": [0, 1],
+            "bin_low": ("bin", [0.25, 0.5, 1.0, 2.0]),
+            "bin_high": ("bin", [0.5, 1.0, 2.0, 4.0]),
         },
+        attrs={"validation_tokens": 1000},
     )
 
 
@@ -454,6 +495,11 @@ def evaluation_store(revisions: list[str], features: int = FEATURES, recovered: 
             "code_supported": labelled(("checkpoint", "feature"), supported, "supported"),
             "own_code_r2": labelled(("checkpoint", "feature"), np.where(supported, 0.9, 0.125), "R2"),
             "preactivation_share": labelled(("checkpoint", "feature"), np.full(shape, 0.25), "share"),
+            "refitted_decoder_norm": labelled(("checkpoint", "feature"), np.full(shape, 1.5), "refitted norm"),
+            "present": labelled(("checkpoint", "feature"), supported.copy(), "present"),
+            "latent_scaling_error": labelled(("checkpoint", "feature"), np.full(shape, 0.75), "error"),
+            "latent_scaling_reconstruction": labelled(("checkpoint", "feature"), np.full(shape, 0.125), "supplied"),
+            "activation_frequency": labelled(("feature",), np.full(features, 0.0625), "frequency"),
         },
         coords={"checkpoint": strings(revisions), "feature": np.arange(features)},
     )
@@ -468,7 +514,46 @@ def similarity_store() -> xr.Dataset:
             "site": strings(["residual.2"]),
             "checkpoint": strings(REVISIONS),
             "other_checkpoint": strings(REVISIONS),
+            "tokens_seen": ("checkpoint", TOKENS_SEEN),
         },
+    )
+
+
+def choice_store() -> xr.Dataset:
+    """Two changes of the near task, of which the second is not borne out by the half that had no part in the choice."""
+    words = {
+        "change_task": ["near", "near"],
+        "last_before": ["step0", "step10"],
+        "first_after": ["step10", "step20"],
+        "first_after_low": ["step10", "step20"],
+        "first_after_high": ["step20", "step20"],
+    }
+    sizes = {
+        "choosing": [0.31, 0.11],
+        "confirming": [0.25, 0.05],
+        "confirming_low": [0.1, -0.05],
+        "confirming_high": [0.4, 0.15],
+        "by_chance": [0.12, 0.12],
+    }
+    curves = {
+        "accuracy_choosing": [[0.5, 0.8, 0.9], [0.5, 0.45, 0.5]],
+        "accuracy_confirming": [[0.5, 0.75, 0.8], [0.5, 0.5, 0.45]],
+        "fitted_accuracy": [[0.5, 0.8, 0.9], [0.48, 0.48, 0.48]],
+    }
+    return xr.Dataset(
+        {
+            **{name: labelled(("change",), strings(texts), name) for name, texts in words.items()},
+            **{f"change_{name}": labelled(("change",), np.array(values), name) for name, values in sizes.items()},
+            **{name: labelled(("task", "checkpoint"), np.array(values), name) for name, values in curves.items()},
+            "q_value": labelled(("task",), np.array([0.004, 0.9]), "q-value"),
+            "changes": labelled(("task",), np.array([True, False]), "whether it changes"),
+        },
+        coords={
+            "task": strings(CONTRAST),
+            "checkpoint": strings(REVISIONS),
+            "tokens_seen": ("checkpoint", TOKENS_SEEN),
+        },
+        attrs={**provenance(AttributionSettings(), suite="toy"), "summary": "1 of 2 tasks changes."},
     )
 
 
@@ -478,7 +563,8 @@ def with_facts(dataset: xr.Dataset, **facts: str | int | list[int]) -> xr.Datase
 
 def make_run(relie: xr.Dataset, comparison: str = "pair") -> Run:
     revisions = [str(name) for name in relie["checkpoint"].values]
-    stores = (training_store(revisions), evaluation_store(revisions, relie.sizes["feature"]), relie, example_store())
+    evaluation = evaluation_store(revisions, relie.sizes["feature"])
+    stores = (training_store(revisions), evaluation, relie, example_store(revisions))
     facts = {"comparison": comparison, "variant": "l1", "seed": 0, "site": "residual.2"}
     ablations = {task: with_facts(ablation_store(relie, task), task=task, **facts) for task in CONTRAST}
     return Run(RunKey(comparison, "l1", 0), *(with_facts(store, **facts) for store in stores), ablations)
@@ -545,13 +631,25 @@ def consolidation_store(shared: dict[str, list[bool]], revisions: list[str] = RE
     for of in values.values():
         of[:, :, [name == "silent" for name in shared], 0] = np.nan
     by_number = np.tile([0.75, 0.25], (len(shared), len(revisions), 1))
+    holding, of_families = np.array([*shared.values()]), ("family", "checkpoint")
+    serving = {"by_chance": 2.0, "by_chance_low": 1.0, "by_chance_high": 4.0}
     return xr.Dataset(
         {
             **{name: labelled(dims, of, name) for name, of in values.items()},
             "shared": labelled(dims, holds.copy(), "shared"),
             "effect_by_languages_served": labelled(("family", "checkpoint", "served"), by_number, "fraction"),
+            "features_serving": labelled(
+                (*of_families, "served"), np.stack([np.full(holding.shape, 9), np.where(holding, 5, 1)], -1), "features"
+            ),
+            **{
+                f"several_{name}": labelled(of_families, np.full(holding.shape, value), name)
+                for name, value in serving.items()
+            },
+            "several_beyond": labelled(of_families, holding.copy(), "beyond"),
         },
         coords={
+            "tokens_seen": ("checkpoint", TOKENS_SEEN[-len(revisions) :]),
+            "language_pair": strings(["english, french"]),
             "family": strings([*shared]),
             "checkpoint": strings(revisions),
             "measure": strings(["top", "weighted"]),

@@ -78,7 +78,7 @@ def test_reduced_run_needs_the_listed_packages_alone(gpu: ModuleType, tmp_path: 
         for name, owners in packages_distributions().items()
         if not present.intersection(map(canonical, owners)) and name != "chronocoder"
     }
-    assert {"snakemake", "submitit", "pytest", "scipy", "datasets", "plotly"} <= hidden
+    assert {"snakemake", "submitit", "pytest", "scipy", "datasets", "itables"} <= hidden
     (tmp_path / "sitecustomize.py").write_text(HIDE.format(hidden=hidden))
     paths = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
     environment = os.environ | {"PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}

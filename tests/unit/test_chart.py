@@ -43,6 +43,11 @@ def test_same_figure_gives_the_same_bytes(data: pd.DataFrame, tmp_path: Path) ->
         assert (tmp_path / f"one{ending}").read_bytes() == (tmp_path / f"other{ending}").read_bytes()
 
 
+def test_a_notebook_shows_what_the_file_holds(data: pd.DataFrame, tmp_path: Path) -> None:
+    rising(data).write(tmp_path / "rising")
+    assert rising(data)._repr_svg_() == (tmp_path / "rising.svg").read_text(encoding="utf-8")
+
+
 def test_style_is_that_of_charts_alone(data: pd.DataFrame) -> None:
     before = rcParams["axes.grid"]
     assert rising(data).axes[0].xaxis.get_gridlines()[0].get_visible() and STYLE["axes.grid"] != before

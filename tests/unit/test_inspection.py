@@ -12,6 +12,7 @@ from warm_python import warm_python
 
 from chronocoder.errors import StoreError
 from chronocoder.inspection import effects_on, features_text, own_examples, store_text, stores_below
+from chronocoder.report.annotations import Annotation
 from chronocoder.stores import labelled, open_store, strings, write_store
 from chronocoder.terminal import printable, shortened, table
 
@@ -71,6 +72,20 @@ def test_features_have_their_words_and_none_without_effect_is_shown() -> None:
     assert {row[0] for row in cells(text)[::2]} == {"0", "2", "3"}
     assert cells(text)[0][-1] == "children, oxen"
     assert cells(features_text(effects_on(relie, "near"), 1))[0][-1] == "discontinued"
+
+
+def test_annotations_stand_before_the_words() -> None:
+    relie = with_facts(six_features(), **RUN)
+    place = ("toy", "pair", "l1", 0)
+    annotations = [
+        Annotation(*place, feature=0, label="young", category="", note="see [1]\x1b"),
+        Annotation(*place, feature=2, label="", category="number", note=""),
+        Annotation("other", *place[1:], feature=3, label="of another suite", category="", note=""),
+    ]
+    examples = with_facts(example_store(), **RUN)
+    rows = cells(features_text(effects_on(relie, "near"), 3, examples, annotations))
+    about = {row[0]: row[-1] for row in rows[::2]}
+    assert about == {"0": r"young · see [1]\x1b: children, oxen", "2": "number", "3": "discontinued"}
 
 
 def test_effects_on_one_task_read_alike_from_either_store() -> None:

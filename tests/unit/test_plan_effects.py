@@ -45,6 +45,7 @@ from chronocoder.plan.disk import (
     consolidation_bytes,
     match_bytes,
     own_codes_bytes,
+    successor_bytes,
 )
 from chronocoder.plan.effects import ASSIGNMENT_S, CORE_FLOPS, RESAMPLED_ARRAYS
 from chronocoder.plan.jobs import jobs_of
@@ -462,6 +463,18 @@ def test_matching_is_work_of_the_cpu() -> None:
     more = cost(changed(seeds=[0, 1, 2], variants__batchtopk__dictionary_size=5120), "match_seeds")
     assert more.memory.host - PROCESS_BYTES > 12 * 5120**2
     assert match_bytes(CrosscoderShape(2, 8, 512), 3) - match_bytes(CrosscoderShape(2, 8, 512), 2) < 12 * 512
+
+
+def test_features_are_matched_with_those_of_each_comparison_that_follows() -> None:
+    experiment = changed(seeds=[0, 1])
+    matched = [job for job in jobs_of(experiment) if job.rule == "match_successors"]
+    assert [job[1:5] for job in matched] == [("nursery", "onset", "batchtopk", seed) for seed in (0, 1)]
+    found = cost_of(Place(experiment, SMALL, matched[0], True))
+    assert found.work.flops == found.memory.device == 0
+    assert found.work.cpu_s == pytest.approx(2 * (512**2 * 2 * 8 / CORE_FLOPS + ASSIGNMENT_S * 512**3))
+    sizes = [CrosscoderShape(checkpoints, 8, 512) for checkpoints in (2, 2, 3)]
+    assert found.work.disk_bytes == sum(one.saved_bytes for one in sizes) + successor_bytes(sizes[0], 2)
+    assert found.memory.host - PROCESS_BYTES > 12 * 512**2
 
 
 def test_a_baseline_is_matched_once_for_each_checkpoint() -> None:

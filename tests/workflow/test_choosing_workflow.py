@@ -1,7 +1,6 @@
 """The DAG goes on from comparisons that it chooses itself, after a scan or not, or ends in a report without any."""
 
 import copy
-import json
 import os
 import re
 import shutil
@@ -49,10 +48,10 @@ def comparisons(workflow: Workflow) -> dict[str, Any]:
     return found
 
 
-def shown(workflow: Workflow) -> tuple[str, dict[str, Any]]:
-    page = (workflow.directory / REPORT).read_text(encoding="utf-8")
-    (text,) = re.findall(r'<script type="application/json" id="document">(.*?)</script>', page, re.DOTALL)
-    return page, json.loads(text)
+def shown(workflow: Workflow, first: str = REPORT) -> dict[str, str]:
+    """Return the pages of a report by their names."""
+    pages = (workflow.directory / first).parent.glob("*.html")
+    return {page.stem: page.read_text(encoding="utf-8") for page in pages}
 
 
 def test_what_is_chosen_is_trained_and_explained(chosen: Workflow) -> None:
@@ -60,9 +59,9 @@ def test_what_is_chosen_is_trained_and_explained(chosen: Workflow) -> None:
     assert list(found) == ["change1"] and found["change1"]["checkpoints"][1] == "step60"
     relie = xr.open_zarr(chosen.directory / "results/small/change1/batchtopk/seed0/relie.zarr")
     assert list(relie["checkpoint"].values) == found["change1"]["checkpoints"]
-    page, document = shown(chosen)
-    assert "Which checkpoints are compared, and why" in page and "“determiner noun” rises from" in page
-    assert [run["label"] for run in document["runs"]] == ["change1 · batchtopk · seed 0"]
+    pages = shown(chosen)
+    assert "“determiner noun” rises from" in pages["index"] and "“determiner noun” rises from" in pages["ability"]
+    assert [name for name in pages if name.startswith("run-")] == ["run-change1-batchtopk-seed0"]
     assert not (chosen.directory / "results/small/change1/l1").exists()
     harvested = {path.name for path in (chosen.directory / "results/small/activations/residual.0").iterdir()}
     assert harvested == set(found["change1"]["checkpoints"])
@@ -99,8 +98,8 @@ def test_nothing_chosen_ends_in_a_report_that_says_so(chosen: Workflow, tmp_path
     result = none.snakemake()
     assert result.returncode == 0, result.stdout
     assert comparisons(none) == {}
-    page, document = shown(none)
-    assert "Nothing is chosen." in page and document["runs"] == [] and 'id="quality"' not in page
+    pages = shown(none)
+    assert "Nothing is chosen." in pages["index"] and set(pages) == {"index", "ability", "method"}
     assert none.planned() == {}
 
 
@@ -118,9 +117,9 @@ def test_a_scan_comes_first_and_only_what_is_compared_is_scored(chosen: Workflow
     whole = xr.open_zarr(chosen.directory / "results/small/behaviour.zarr").load()
     xr.testing.assert_allclose(scanned["accuracy"], whole["accuracy"])
     assert scanned["linear_cka"].dims == ("site", "checkpoint", "other_checkpoint")
-    page, document = shown(scan)
-    assert "A look at every checkpoint" in page and document["figures"]["scanSimilarity"]
-    assert "A look at every checkpoint" not in (results / "report/scan.html").read_text(encoding="utf-8")
+    assert "A look at every checkpoint" in shown(scan)["ability"]
+    alone = shown(scan, "results/small/scan_report/index.html")
+    assert set(alone) == {"index", "ability", "method"} and "A look at every checkpoint" not in alone["ability"]
     assert scan.planned() == scan.planned(config, "scan") == {}
 
 

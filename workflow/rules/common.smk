@@ -453,6 +453,18 @@ def consolidations_of_suite(wildcards):
     return of_every_run_of(LAYOUT.consolidation)(wildcards) if suite_of(wildcards).families else []
 
 
+def followed(suite):
+    """Return the paths of the matches of every crosscoder that the report is about, if a comparison follows its own."""
+    found = settled(suite)
+    return [
+        LAYOUT.successors.format(suite=suite, comparison=name, variant=variant, seed=seed)
+        for name in found.examined
+        for variant in found.comparisons[name].variants or EXPERIMENT.variants
+        for seed in EXPERIMENT.seeds
+        if found.successors_of(name, variant)
+    ]
+
+
 def taskspace_without(names):
     """Return the settings of task spaces, with the defaults of those that a step does not depend on."""
     fields = type(EXPERIMENT.taskspace).model_fields
@@ -498,6 +510,13 @@ def of_baseline(pattern):
     ]
 
 
+def annotations(wildcards):
+    """Return the file of annotations beside the configuration, where there is one."""
+    beside = Path(workflow.configfiles[-1]).parent if workflow.configfiles else Path()
+    path = os.path.relpath(beside / EXPERIMENT.annotations)
+    return path if os.path.exists(path) else []
+
+
 SHOWN = {
     "behaviour": LAYOUT.behaviour,
     "similarity": LAYOUT.similarity,
@@ -511,6 +530,7 @@ SHOWN = {
     "ablations": ablations_of_suite,
     "seed_matches": seeds_of_suite,
     "consolidations": consolidations_of_suite,
+    "successors": lambda wildcards: followed(wildcards.suite),
     "controls": of_every_control(LAYOUT.relie),
     "control_evaluations": of_every_control(LAYOUT.evaluation),
     "baselines": lambda wildcards: of_every_run(wildcards.suite, LAYOUT.baseline, with_baseline(wildcards.suite)),
@@ -518,6 +538,7 @@ SHOWN = {
     "gradients": of_task_space(LAYOUT.gradients),
     "space": of_task_space(LAYOUT.space),
     "bridges": lambda wildcards: of_every_run(wildcards.suite, LAYOUT.bridge, bridged(wildcards.suite)),
+    "annotations": annotations,
 }
 """What a report is made of: paths, or input functions."""
 

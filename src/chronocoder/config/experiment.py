@@ -65,6 +65,11 @@ class Experiment(Settings):
         default_factory=TaskSpaceSettings, description="Relating tasks to one another."
     )
     features: FeatureSettings = Field(default_factory=FeatureSettings, description="Showing features.")
+    annotations: str = Field(
+        "annotations.csv",
+        description="CSV file of what readers call features, as the report exports it; relative to the directory of the"
+        " configuration file. The report shows it where it exists.",
+    )
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Running trainings.")
 
     def variants_of(self, suite: str, comparison: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from io import StringIO
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -79,6 +80,13 @@ class Chart(Figure):
             self.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None, "Title": self.title})
             self.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None, "Title": self.title})
         self.data.to_csv(stem.with_name(f"{stem.name}.csv"), index=False)
+
+    def _repr_svg_(self) -> str:
+        """Return the figure as a notebook shows it where a cell ends with it."""
+        file = StringIO()
+        with rc_context(STYLE):
+            self.savefig(file, format="svg", metadata={"Date": None, "Title": self.title})
+        return file.getvalue()
 
 
 def styled(draw: Callable[_Arguments, Chart]) -> Callable[_Arguments, Chart]:

@@ -20,6 +20,7 @@ from chronocoder.plan.effects import (
     collection_cost,
     consolidation_cost,
     matching_cost,
+    successor_cost,
 )
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import (
@@ -302,6 +303,7 @@ COSTS: dict[str, Callable[[Place], Cost]] = {
     "find_examples": _examples,
     "measure_consolidation": consolidation_cost,
     "match_seeds": matching_cost,
+    "match_successors": successor_cost,
     "compare_baseline": baseline_cost,
     "tune_task": tuning_cost,
     "collect_transfer": transfer_cost,

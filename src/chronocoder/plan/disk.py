@@ -135,6 +135,11 @@ def match_bytes(crosscoder: CrosscoderShape, seeds: int) -> float:
     return (seeds - 1) * crosscoder.latents * 12 * COMPRESSED + STORE_BYTES
 
 
+def successor_bytes(crosscoder: CrosscoderShape, successors: int) -> float:
+    """Return the bytes of matches with what follows: for each successor and latent a partner and a cosine."""
+    return successors * crosscoder.latents * 12 * COMPRESSED + STORE_BYTES
+
+
 def baseline_bytes(crosscoder: CrosscoderShape) -> float:
     """Return the bytes of a comparison with a baseline: for each latent a track and its cosines, and a match."""
     return crosscoder.latents * 12 * (crosscoder.checkpoints + 1) * COMPRESSED + BASELINE_METADATA_BYTES
@@ -276,6 +281,12 @@ def _of_runs(
     seeds = len(set(experiment.seeds))
     matches = [match_bytes(one, seeds) for one in _crosscoders(experiment, shape, jobs, "match_seeds")]
     baselines = [baseline_bytes(one) for one in _crosscoders(experiment, shape, jobs, "compare_baseline")]
+    followed = [
+        successor_bytes(one, len(experiment.suites[suite].successors_of(job.comparison, job.variant)))
+        for job in jobs
+        if job.rule == "match_successors"
+        for one in _crosscoders(experiment, shape, [job], job.rule)
+    ]
     consolidations = [
         consolidation_bytes(one, len(experiment.suites[suite].families))
         for one in _crosscoders(experiment, shape, jobs, "measure_consolidation")
@@ -287,6 +298,7 @@ def _of_runs(
         Stored(suite, "ablations", len(ablations), sum(ablations)),
         Stored(suite, "training, evaluation, features", stores, measures),
         *([Stored(suite, "comparisons of seeds", len(matches), sum(matches))] if matches else []),
+        *([Stored(suite, "matches with what follows", len(followed), sum(followed))] if followed else []),
         *(
             [Stored(suite, "comparisons of languages", len(consolidations), sum(consolidations))]
             if consolidations

@@ -76,7 +76,7 @@ def read_annotations(path: Path) -> list[Annotation]:
         raise ConfigError(f"annotations {path}: not UTF-8 ({error}); save the file as 'CSV UTF-8'") from None
     try:
         annotations = list(_parse(text))
-    except (csv.Error, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(f"annotations {path}: {error}") from None
     lines: dict[FeaturePlace, int] = {}
     for one in annotations:
@@ -107,20 +107,26 @@ def warn_of_unknown(
 
 
 def _parse(text: str) -> Iterator[Annotation]:
-    reader = csv.reader(io.StringIO(text), delimiter=_delimiter(text), strict=True)
-    header = [name.strip() for name in next(reader, [])]
+    records = _records(text)
+    _, cells = next(records, (1, []))
+    header = [name.strip() for name in cells]
     if sorted(header) != sorted(COLUMNS):
         raise ValueError(f"the columns are {', '.join(header) or 'missing'}; they have to be {', '.join(COLUMNS)}")
-    line = reader.line_num + 1
-    for cells in reader:
-        if any(cells):
-            yield _annotation(header, cells, line)
+    return (_annotation(header, cells, line) for line, cells in records if any(cells))
+
+
+def _records(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Give the line at which each record begins, and its cells."""
+    delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
+    while True:
         line = reader.line_num + 1
-
-
-def _delimiter(text: str) -> str:
-    header = text.partition("\n")[0]
-    return max(DELIMITERS, key=header.count)
+        try:
+            yield line, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ValueError(f"line {line}: {error}; put texts in quotes, and double the quotes in them") from None
 
 
 def _annotation(header: Sequence[str], cells: Sequence[str], line: int) -> Annotation:

@@ -4,8 +4,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from chronocoder.report.compact import Part, arrays, at
 from chronocoder.report.inputs import Run, names
 from chronocoder.report.text import listed
+
+OF_DECODER = {
+    "supported": "code_supported",
+    "r2": "own_code_r2",
+    "preactivation": "preactivation_share",
+    "refitted": "refitted_decoder_norm",
+    "present": "present",
+    "left": "latent_scaling_error",
+    "supplied": "latent_scaling_reconstruction",
+}
 
 
 def code_sentences(runs: Sequence[Run]) -> str:
@@ -42,3 +53,10 @@ def unsupported_counts(run: Run) -> dict[str, tuple[int, int]]:
         checkpoint: (int(lacking.sel(checkpoint=checkpoint).sum()), int(acting.sel(checkpoint=checkpoint).sum()))
         for checkpoint in names(acting, "checkpoint")
     }
+
+
+def code_part(run: Run) -> Part:
+    """Return what gives, at each checkpoint, a feature's decoder norm, latent scaling and support of its code."""
+    of_decoder = arrays(run.evaluation, OF_DECODER, "feature", "checkpoint")
+    of_decoder |= arrays(run.relie, {"norm": "relative_decoder_norm"}, "feature", "checkpoint")
+    return lambda place: {"codes": at(of_decoder, place)}

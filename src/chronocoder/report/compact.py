@@ -1,28 +1,20 @@
-"""Numbers and texts in few bytes, for the data inside the page."""
+"""Numbers and texts in few bytes, for the data that pages load."""
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
-
-class Vocabulary:
-    """Token texts, each stored once and referred to by its place."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._places: dict[str, int] = {}
-
-    def place(self, text: str) -> int:
-        """Return the place of a text, adding it if it is new."""
-        if text not in self._places:
-            self._places[text] = len(self.texts)
-            self.texts.append(text)
-        return self._places[text]
+Part = Callable[[int], dict[str, Any]]
+"""Gives a part of what is shown of the feature at a place of the dictionary."""
 
 
 def nested(values: np.ndarray) -> Any:
-    """Return numbers in three digits as nested lists, with None for what is not finite."""
+    """Return an array as nested lists: numbers in three digits, None for what is not finite, flags as 0 and 1."""
+    if values.dtype.kind != "f":
+        return (values.astype(int) if values.dtype.kind == "b" else values).tolist()
     if values.ndim > 1:
         return [nested(row) for row in values]
     return [rounded(value) for value in values.tolist()]
@@ -31,3 +23,13 @@ def nested(values: np.ndarray) -> Any:
 def rounded(value: float) -> float | None:
     """Return a number in three digits, or None if it is not finite."""
     return float(f"{value:.3g}") if math.isfinite(value) else None
+
+
+def arrays(store: xr.Dataset, variables: Mapping[str, str], *dims: str) -> dict[str, np.ndarray]:
+    """Return variables, under other names, as arrays of the same dims, each in one piece of memory."""
+    return {name: np.ascontiguousarray(store[variable].transpose(*dims).values) for name, variable in variables.items()}
+
+
+def at(values: Mapping[str, np.ndarray], place: Any) -> dict[str, Any]:
+    """Return what is at a place of each array, as nested lists."""
+    return {name: nested(of[place]) for name, of in values.items()}

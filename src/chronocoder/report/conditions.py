@@ -4,7 +4,8 @@ from typing import Any
 
 import xarray as xr
 
-from chronocoder.report.compact import nested
+from chronocoder.report.compact import Part, arrays, at
+from chronocoder.report.inputs import Run
 
 NUMBERS = {
     "effect": "condition_indirect_effect",
@@ -20,20 +21,26 @@ def conditions_of(of_task: xr.Dataset) -> list[str]:
     return [str(name) for name in of_task["condition"].values[of_task["prefixes"].values > 0]]
 
 
-def condition_data(of_task: xr.Dataset) -> dict[str, Any]:
-    """Return the effects of features in each condition of a task, that has more than one; else without names.
+def condition_part(run: Run) -> Part:
+    """Return what gives a feature's effects in each condition, by place of the task.
 
-    Args:
-        of_task: the task's effects, dims (condition, checkpoint, feature), of the features the page shows.
+    Of tasks that have several conditions, in one of which the feature has a measurable effect.
     """
-    conditions = conditions_of(of_task)
-    if len(conditions) < 2:
-        return {"names": []}
-    chosen = of_task.sel(condition=conditions).transpose(..., "condition", "checkpoint", "feature")
+    of_tasks = [run.relie.sel(task=task) for task in run.tasks]
+    by_task = {
+        place: _of_conditions(of_task.sel(condition=conditions))
+        for place, of_task in enumerate(of_tasks)
+        if len(conditions := conditions_of(of_task)) > 1
+    }
+    return lambda place: {
+        "conditions": {task: at(own, place) for task, own in by_task.items() if own["measurable"][place].any()}
+    }
+
+
+def _of_conditions(of_task: xr.Dataset) -> dict[str, Any]:
+    by_checkpoint = {**NUMBERS, "measurable": "condition_measurable"}
+    by_condition = {"class": "condition_feature_class", "reverses": "condition_reverses"}
     return {
-        "names": conditions,
-        **{name: nested(chosen[variable].values) for name, variable in NUMBERS.items()},
-        "measurable": chosen["condition_measurable"].values.astype(int).tolist(),
-        "class": [[str(name) for name in row] for row in chosen["condition_feature_class"].values],
-        "reverses": chosen["condition_reverses"].values.astype(int).tolist(),
+        **arrays(of_task, by_checkpoint, "feature", "condition", "checkpoint"),
+        **arrays(of_task, by_condition, "feature", "condition"),
     }

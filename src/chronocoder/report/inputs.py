@@ -13,6 +13,7 @@ from chronocoder.labels import is_examined
 from chronocoder.report.annotations import Annotation, FeaturePlace
 from chronocoder.report.site import slug
 from chronocoder.report.text import in_words, listed, percent
+from chronocoder.report.timings import Timing
 
 SPACE_STORES = 3
 EXACT, EXACT_ABLATION = "exact", "exact ablation"
@@ -165,6 +166,7 @@ class ReportInputs:
         control_evaluations: their quality, in the same order.
         baselines: what joint dictionaries are worth beside those of single checkpoints; may be empty.
         consolidations: overlap of effects between languages, one of each run; empty where no family has several.
+        successors: features matched with those of the comparisons that begin where theirs ends; may be empty.
         choice: the curves that comparisons were chosen from, and the changes in them; None where all were given.
         reasons: why each comparison was made, those of the choice in sentences.
         scan: accuracy and similarity of every checkpoint, where only some are studied; None without one.
@@ -173,6 +175,8 @@ class ReportInputs:
         space: the tasks as points, and what is hypothesised of them.
         bridges: transfer beside the features that tasks share, of some of the runs; may be empty.
         transfer_path: path of `transfer`, for the note on how to read the stores.
+        configs: text of the files of the configuration by their name.
+        timings: what the jobs behind the stores took, by rule; empty where it was not measured.
         annotations: what readers say of features, of this suite and of others.
     """
 
@@ -188,6 +192,7 @@ class ReportInputs:
     control_evaluations: Sequence[xr.Dataset] = ()
     baselines: Sequence[xr.Dataset] = ()
     consolidations: Sequence[xr.Dataset] = ()
+    successors: Sequence[xr.Dataset] = ()
     choice: xr.Dataset | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     scan: xr.Dataset | None = None
@@ -196,6 +201,8 @@ class ReportInputs:
     space: xr.Dataset | None = None
     bridges: Sequence[xr.Dataset] = ()
     transfer_path: str = ""
+    configs: Mapping[str, str] = field(default_factory=dict)
+    timings: Sequence[Timing] = ()
     annotations: Sequence[Annotation] = ()
 
     def annotation(self, key: RunKey, feature: int) -> Annotation | None:
@@ -216,8 +223,10 @@ class ReportInputs:
         """Check that controls and baselines are of the suite, and controls and the task space whole.
 
         Raises:
-            StoreError: a store is of another suite, is no control's, lacks its counterpart, or is of no run.
+            StoreError: a store is of another suite, is no control's, lacks its counterpart, or is of no run; or the
+                pages of two runs would have one name.
         """
+        _check_slugs([run.key for run in self.runs])
         for store in (*self.controls, *self.control_evaluations, *self.baselines):
             if _attribute(store, "suite") != self.suite:
                 raise StoreError(
@@ -226,11 +235,23 @@ class ReportInputs:
                 )
         effects, quality = ([_control_key(store) for store in of] for of in (self.controls, self.control_evaluations))
         _check_runs_given(self.runs, self.consolidations, "languages are compared")
+        _check_runs_given(self.runs, self.successors, "features are matched with those that follow")
+        self._check_successors()
         _check_runs_given(self.runs, self.bridges, "transfer is held against features")
         self._check_space()
         if effects != quality:
             odd = ", ".join(sorted({key.label for key in (*effects, *quality)}))
             raise StoreError(f"effects and evaluations of controls do not match: {odd}; give both in the same order")
+
+    def _check_successors(self) -> None:
+        given = {run.key for run in self.runs}
+        for store in self.successors:
+            following = [key_of(store)._replace(comparison=name) for name in names(store, "successor")]
+            if unknown := [key.label for key in following if key not in given]:
+                raise StoreError(
+                    f"features of {key_of(store).label} are matched with those of {listed(unknown)}, which is not"
+                    " given; give its run as well"
+                )
 
     def _check_space(self) -> None:
         stores = self.space_stores
@@ -341,6 +362,16 @@ def _check_runs_given(runs: Sequence[Run], stores: Sequence[xr.Dataset], what: s
     if unknown:
         labels = ", ".join(sorted(key.label for key in unknown))
         raise StoreError(f"{what} of {labels}, of which no run is given; give its runs as well")
+
+
+def _check_slugs(keys: Sequence[RunKey]) -> None:
+    by_slug: dict[str, list[RunKey]] = {}
+    for key in keys:
+        by_slug.setdefault(key.slug, []).append(key)
+    for name, of_name in by_slug.items():
+        if len(of_name) > 1:
+            labels = ", ".join(key.label for key in of_name)
+            raise StoreError(f"{labels}: both would be written to run-{name}.html; rename a comparison or a variant")
 
 
 def _control_key(dataset: xr.Dataset) -> RunKey:

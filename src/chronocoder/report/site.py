@@ -47,11 +47,18 @@ class FigureGroup:
         name: tells the group from the others of its page.
         figures: in order.
         levels: what is chosen, the label of a select each; as many as each figure has choices.
+        shown: place of a figure of those that are shown first; negative ones count from the last.
     """
 
     name: str
     figures: Sequence[Placed]
     levels: tuple[str, ...] = ()
+    shown: int = 0
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The choices that are made first."""
+        return self.figures[self.shown].choices if self.figures else ()
 
     @property
     def options(self) -> list[list[str]]:

@@ -6,10 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.attribution.surface import SurfaceFeature
-from chronocoder.report.codes import code_sentences
-from chronocoder.report.consolidation import language_sentences
-from chronocoder.report.contrasts import ContrastFeatures, Found
+from chronocoder.report.consolidation import is_many, language_sentences, pair_sentences, pairs_of
+from chronocoder.report.contrasts import Found
 from chronocoder.report.controls import (
     BASES,
     MORE,
@@ -22,75 +20,195 @@ from chronocoder.report.controls import (
     has_random,
     upper_limit,
 )
-from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import Contrast, ReportInputs, Run, key_of, names
 from chronocoder.report.phases import CHANCE, SurfacePhase, find_surface_phase
+from chronocoder.report.surface_story import course, level_words, moment, verb
 from chronocoder.report.tasks import MARK, caution, groups_of_kind, warnings_of
-from chronocoder.report.taskspace_section import space_findings
-from chronocoder.report.text import listed, percent, plural, quoted, short_count, signed
-from chronocoder.report.trust import trust_finding, trust_line
+from chronocoder.report.taskspace_page import space_findings
+from chronocoder.report.text import counted, decimal, listed, percent, plural, quoted
+from chronocoder.report.trust import trust_line
 from chronocoder.report.writing import writing_sentence
 from chronocoder.tasks.groups import KINDS, Group
 
 IDENTITY = "identity"
-ROLES_NAMED = 3
 WARNED_NAMED = 3
+QUALITY = ("explained_variance", "cross_entropy_recovered")
 
 
 class Finding(NamedTuple):
-    """One entry of the summary.
+    """One line of the summary.
 
     Attributes:
         label: what it is about.
-        text: one or more sentences.
+        text: what was found.
+        page: address of what tells more.
+        features: those that it names, to be linked, as numbers in the dictionary of the crosscoder configured first.
     """
 
     label: str
     text: str
+    page: str
+    features: Sequence[int] = ()
 
 
 def summarise(inputs: ReportInputs, found: Found) -> list[Finding]:
-    """Return the summary.
+    """Return the summary, a finding a line, none repeated for a second contrast.
 
     Args:
         inputs: what the report shows.
         found: what each contrast brings out in the crosscoder configured first; nothing without one.
     """
-    findings = [Finding("Ability", ability_sentence(inputs.behaviour))]
+    behaviour = inputs.behaviour
+    findings = [
+        Finding("Ability", ability_sentence(behaviour), "ability.html"),
+        Finding("Learnt", learnt_sentence(behaviour), "index.html#learnt"),
+    ]
     if inputs.choice is not None:
-        findings.append(Finding("Choice of checkpoints", str(inputs.choice.attrs["summary"])))
-    of_space = [Finding(label, text) for label, text in space_findings(inputs).items()]
-    if not inputs.runs:
-        return [*findings, *of_space]
+        findings.append(Finding("Choice of checkpoints", str(inputs.choice.attrs["summary"]), "ability.html#choice"))
+    phases = surface_phases(behaviour, inputs.contrasts)
+    if phases:
+        findings.append(Finding("Surface rule", phases_line(behaviour, phases), "ability.html"))
+    of_space = [Finding(label, text, "taskspace.html") for label, text in space_findings(inputs).items()]
+    return [*findings, *(_run_findings(inputs, found) if inputs.runs else []), *of_space]
+
+
+def _run_findings(inputs: ReportInputs, found: Found) -> list[Finding]:
+    """Return the findings on features, but for the controls of the crosscoder configured first."""
     first = inputs.runs[0]
-    for contrast, features in found.items():
-        phase = find_surface_phase(inputs.behaviour, contrast)
-        if phase is not None:
-            findings.append(Finding("Surface phase", phase_sentence(inputs.behaviour, contrast, phase)))
-        findings.append(
-            Finding(
-                "Surface features",
-                f"{surface_sentences(first, contrast, features)}{caution(inputs.behaviour, contrast)}",
-            )
-        )
+    page = f"run-{first.key.slug}.html"
+    findings = []
+    if found:
+        contrast, features = next(iter(found.items()))
+        warning = caution(inputs.behaviour, contrast)
+        text = f"{surface_line(first, found)}{warning}"
+        findings.append(Finding("Features of the surface rule", text, "index.html#surface", features.numbers))
     for store in inputs.consolidations[:1]:
-        findings.append(Finding("Languages", f"In {key_of(store).label}: {' '.join(language_sentences(store))}"))
+        findings.append(Finding("Languages", f"In {key_of(store).label}: {languages_line(store)}", "tasks.html"))
     return [
         *findings,
-        Finding("Classes", class_sentence(first)),
-        Finding("False classes", identity_sentence(inputs.controls)),
-        Finding("Writer or reader", writing_sentence(first, inputs.contrasts)),
-        Finding("Codes", code_sentences(inputs.runs)),
-        Finding("Trust", trust_line(first)),
-        Finding("Exact ablation", trust_finding(inputs.runs)),
-        *of_space,
+        Finding("Classes", class_line(first), page),
+        Finding("False classes", identity_sentence(inputs.controls), page),
+        Finding("Writer or reader", writing_sentence(first, inputs.contrasts[:1]), page),
+        Finding("Crosscoders", quality_line(inputs.runs), "crosscoders.html"),
+        Finding("Trust", trust_line(first), page),
     ]
+
+
+def learnt_since(behaviour: xr.Dataset) -> dict[str, str | None]:
+    """Return for each task the checkpoint from which on accuracy stays above chance by its interval, if any."""
+    revisions, found = names(behaviour, "checkpoint"), {}
+    for task in names(behaviour, "task"):
+        above = (behaviour["accuracy_low"].sel(task=task) > CHANCE).values
+        first = int(np.flatnonzero(~above)[-1]) + 1 if not above.all() else 0
+        found[task] = revisions[first] if first < len(revisions) else None
+    return found
+
+
+def learnt_sentence(behaviour: xr.Dataset) -> str:
+    """Return since when accuracy is above chance, on the first task and on the last one to get there."""
+    since = learnt_since(behaviour)
+    learnt = {task: checkpoint for task, checkpoint in since.items() if checkpoint is not None}
+    count = f"{len(learnt)} of {counted(len(since), 'task')}"
+    if not learnt:
+        return f"Accuracy is above chance at the last checkpoint, by its interval, on {count}."
+    order = names(behaviour, "checkpoint")
+    first, last = (end(learnt, key=lambda task: order.index(learnt[task])) for end in (min, max))
+    moments = f"from {moment(behaviour, learnt[first])} on"
+    if learnt[first] != learnt[last]:
+        moments = (
+            f"from {moment(behaviour, learnt[first])} on the earliest ({quoted(first)}), from"
+            f" {moment(behaviour, learnt[last])} on the latest ({quoted(last)})"
+        )
+    return f"Accuracy comes to stay above chance, by its interval, on {count}: {moments}."
+
+
+def surface_phases(behaviour: xr.Dataset, contrasts: Sequence[Contrast]) -> dict[Contrast, SurfacePhase]:
+    """Return the surface phase of each contrast that has one."""
+    found = {contrast: find_surface_phase(behaviour, contrast) for contrast in contrasts}
+    return {contrast: phase for contrast, phase in found.items() if phase is not None}
+
+
+def phases_line(behaviour: xr.Dataset, phases: Mapping[Contrast, SurfacePhase]) -> str:
+    """Return the first surface phase, and on which other tasks the same is seen."""
+    (first, phase), *others = phases.items()
+    text = (
+        f"At {moment(behaviour, phase.clearest)} accuracy is {phase.surface_accuracy:.2f} on {quoted(first.surface)}"
+        f" but {phase.conflicting_accuracy:.2f} on {quoted(first.conflicting)}, below chance, as if the model followed the"
+        f" surface rule; {_end_words(phase)}."
+    )
+    same = [f"{quoted(other.conflicting)} ({of.conflicting_accuracy:.2f}; {_end_words(of)})" for other, of in others]
+    return f"{text} The same is seen on {listed(same)}." if same else text
+
+
+def _end_words(phase: SurfacePhase) -> str:
+    return f"above chance on both from {phase.end} on" if phase.end else "no later checkpoint leaves it for good"
+
+
+def surface_line(run: Run, found: Found) -> str:
+    """Return what becomes of the features that the first contrast brings out, and how many others bring out, too."""
+    (contrast, features), *others = found.items()
+    near, far = map(quoted, contrast)
+    told, last = features.followed, run.checkpoints[-1]
+    if told is None:
+        return f"No feature helps {near} and harms {far} at {features.checkpoint} by more than random directions do."
+    count, confirmed = len(features.features), int(told["confirmed"].sum())
+    text = (
+        f"{counted(count, 'feature')} {verb('help', count)} {near} and {verb('harm', count)} {far} at"
+        f" {features.checkpoint} ({confirmed} of {count} also on prefixes that did not choose them)"
+    )
+    text = f"{text}{'' if features.checkpoint == last else _fate_words(run, contrast, told, last)}."
+    same = {other: len(set(of.numbers) & set(features.numbers)) for other, of in others if of.numbers}
+    shared = [
+        f"{shared} of {len(found[other].numbers)} on {quoted(other.conflicting)}" for other, shared in same.items()
+    ]
+    return f"{text} They are also found as {listed(shared)}." if shared else text
+
+
+def _fate_words(run: Run, contrast: Contrast, told: xr.Dataset, last: str) -> str:
+    kept, helping = int(told["kept"].sum()), told["helps_newly"].values
+    text = f"; at {last}, {kept} still {verb('harm', kept)}"
+    if not helping.any():
+        return f"{text}, and none has come to help in another condition"
+    count, unit = int(helping.sum()), plural(run.units[contrast.conflicting])
+    effect = course(told["effect"].sel(where="other").isel(place=helping))
+    return (
+        f"{text}, and {count} {'has' if count == 1 else 'have'} come to help in another condition, IE {effect} {unit}"
+        f"{level_words(run, told)}"
+    )
+
+
+def languages_line(store: xr.Dataset) -> str:
+    """Return which languages share features, on which families, and since when."""
+    if is_many(store):
+        return " ".join(language_sentences(store))
+    return " ".join(pair_sentences(of_pair)[0] for of_pair in pairs_of(store))
+
+
+def class_line(run: Run) -> str:
+    """Return how frequent classes are beside random directions, with IE divided by the checkpoint's total."""
+    if not has_random(run.relie):
+        return "Not compared with random directions, which were not measured."
+    return f"With IE divided by the checkpoint’s total |IE|: {_chance_words(run, TOTAL)}."
+
+
+def quality_line(runs: Sequence[Run]) -> str:
+    """Return how much of activations and of cross-entropy the crosscoders recover, over all checkpoints."""
+    explained, recovered = (_range([run.evaluation[name] for run in runs]) for name in QUALITY)
+    above = sum(int(run.evaluation["recovered_above_one"].sum()) for run in runs)
+    count = sum(run.evaluation.sizes["checkpoint"] for run in runs)
+    more = f" (above one in {above} of {count} reconstructions, which is no merit)" if above else ""
+    return f"They explain {explained} of the variance of activations, and recover {recovered} of cross-entropy{more}."
+
+
+def _range(values: Sequence[xr.DataArray]) -> str:
+    low, high = (decimal(float(end)) for end in (min(of.min() for of in values), max(of.max() for of in values)))
+    return low if low == high else f"{low} to {high}"
 
 
 def ability_sentence(behaviour: xr.Dataset) -> str:
     """Return the accuracies at the last checkpoint in a sentence."""
     last, warned = behaviour["accuracy"].isel(checkpoint=-1), list(warnings_of(behaviour))
-    where = f"At the last checkpoint, {_moment(behaviour, str(last['checkpoint'].values))}"
+    where = f"At the last checkpoint, {moment(behaviour, str(last['checkpoint'].values))}"
     judged = last.isel(task=~last["task"].isin(warned).values)
     if not judged.sizes["task"]:
         return f"{where}, accuracy says little: a warning goes with every task ({MARK} in the table of tasks)."
@@ -102,42 +220,6 @@ def ability_sentence(behaviour: xr.Dataset) -> str:
     return (
         f"{where}, accuracy {found}; chance is {CHANCE}.{_warned_words(last.sel(task=warned))}{_group_words(behaviour)}"
     )
-
-
-def phase_sentence(behaviour: xr.Dataset, contrast: Contrast, phase: SurfacePhase) -> str:
-    """Return a surface phase in one or two sentences."""
-    far = quoted(contrast.conflicting)
-    text = (
-        f"At {_moment(behaviour, phase.clearest)} accuracy is {phase.surface_accuracy:.2f} on"
-        f" {quoted(contrast.surface)} but {phase.conflicting_accuracy:.2f} on {far}, below chance, as if the model"
-        f" followed the surface rule; this holds at {listed(list(phase.gaps))}."
-    )
-    if phase.end is None:
-        return f"{text} No later checkpoint leaves it for good."
-    final = float(behaviour["accuracy"].sel(task=contrast.conflicting).values[-1])
-    return f"{text} From {phase.end} on it is above chance on both, and ends at {final:.2f} on {far}."
-
-
-def surface_sentences(run: Run, contrast: Contrast, found: ContrastFeatures) -> str:
-    """Return which features of a run stand for the surface rule, and what becomes of them, in sentences."""
-    near, far = map(quoted, contrast)
-    where = f"In the crosscoder configured first, {run.key.label},"
-    told, last = found.followed, run.checkpoints[-1]
-    if told is None:
-        return (
-            f"{where} no feature helps {near} and harms {far} at {found.checkpoint} by more than random directions do."
-        )
-    count = len(found.features)
-    harming = int(told["confirmed"].sum())
-    text = (
-        f"{where} {count} feature{'s' * (count > 1)} {_verb('help', count)} {near} and {_verb('harm', count)} {far} at"
-        f" {found.checkpoint}, as judged on one half of the prefixes. On the other half, {harming} of {count}"
-        f" {_verb('harm', harming)} there in the same condition"
-    )
-    if found.checkpoint == last:
-        return f"{text}. What becomes of them is not seen: {last} is its last checkpoint."
-    fate, strongest = _fate_sentence(run, contrast, told, last), found.features[0]
-    return f"{text}, and {fate} {_strongest_sentence(run, contrast, strongest, told)}"
 
 
 def class_sentence(run: Run) -> str:
@@ -220,69 +302,3 @@ def _verdict_words(found: Mapping[str, Frequency], tasks: int) -> str:
     parts = [f"{name} is more frequent than among random directions {where} tasks", *map(" ".join, others)]
     text = f"{listed(parts)} ({MORE})"
     return f"{text}; {listed(no_more)} {'are' if len(no_more) > 1 else 'is'} not ({NO_MORE})" if no_more else text
-
-
-def _fate_sentence(run: Run, contrast: Contrast, told: xr.Dataset, last: str) -> str:
-    """Return how many features still harm, and how many come to help, by the half that did not choose them."""
-    kept, helping = int(told["kept"].sum()), told["helps_newly"].values
-    harm, unit = _course(told["effect"].sel(where="harmed")), run.units[contrast.conflicting]
-    text = f"{kept} of these still at {last}, mean IE of all {harm} {plural(unit)}"
-    if helping.any():
-        helped = _course(told["effect"].sel(where="other").isel(place=helping))
-        text = f"{text}; {helping.sum()} {_verb('come', int(helping.sum()))} to help in another condition, {helped}"
-    else:
-        text = f"{text}; none comes to help in another condition"
-    return f"{text}{_level(run, told)}."
-
-
-def _verb(verb: str, count: int) -> str:
-    return f"{verb}s" if count == 1 else verb
-
-
-def _level(run: Run, told: xr.Dataset) -> str:
-    level = float(told["level"].isel(checkpoint=-1).max())
-    if not level > 0:
-        return ""
-    return f" ({run.random_level} of random directions that write as much stay within ±{level:.2f})"
-
-
-def _strongest_sentence(run: Run, contrast: Contrast, strongest: SurfaceFeature, told: xr.Dataset) -> str:
-    effect = told["effect"].isel(place=0)
-    effects = [f"{_course(effect.sel(where='harmed'))} in {quoted(strongest.condition)}"]
-    if strongest.other_condition != strongest.condition:
-        effects.append(f"{_course(effect.sel(where='other'))} in {quoted(strongest.other_condition)}")
-    return (
-        f"The strongest, feature {strongest.feature}{_words_of(run, strongest.feature)}, has IE"
-        f" {listed(effects)}{_roles_of(run, contrast, strongest)}."
-    )
-
-
-def _roles_of(run: Run, contrast: Contrast, strongest: SurfaceFeature) -> str:
-    """Return what a feature's effect at the last checkpoint is made of, by the role of the token."""
-    ablation, condition = run.ablations[contrast.conflicting], strongest.other_condition
-    if strongest.feature not in ablation["top_feature"].values:
-        return ""
-    effects = ablation["role_effect"].sel(top_feature=strongest.feature, condition=condition).isel(checkpoint=-1)
-    order = np.argsort(-abs(effects.values))[:ROLES_NAMED]
-    parts = [(str(effects["position_role"].values[place]), signed(float(effects[place]))) for place in order]
-    named = [f"{role} {effect}" for role, effect in parts if float(effect.replace("−", "-"))]
-    which = "this" if condition == strongest.condition else "the latter"
-    return f"; of {which} at {run.checkpoints[-1]}, by token (all prefixes): {', '.join(named)}" if named else ""
-
-
-def _course(effects: xr.DataArray) -> str:
-    """Return effects at the first and last checkpoint, their mean over features."""
-    means = effects.mean("place") if "place" in effects.dims else effects
-    return f"{signed(float(means[0]))}\u00a0→\u00a0{signed(float(means[-1]))}"
-
-
-def _words_of(run: Run, feature: int) -> str:
-    if feature not in run.features["feature"].values:
-        return ""
-    words = feature_words(run.features.sel(feature=[feature]))[feature]
-    return f" (most active on: {', '.join(words)})" if words else ""
-
-
-def _moment(behaviour: xr.Dataset, checkpoint: str) -> str:
-    tokens = int(behaviour["tokens_seen"].sel(checkpoint=checkpoint))
-    return f"{checkpoint} ({short_count(tokens)} tokens)"

@@ -32,10 +32,17 @@ const chronocoder = (() => {
 
 for (const group of document.querySelectorAll(".figure-group")) {
   const selects = [...group.querySelectorAll("select")];
-  const figures = [...group.querySelectorAll("figure")];
+  const figures = [...group.querySelectorAll("figure")].map((figure) => [figure, JSON.parse(figure.dataset.choices)]);
+  // What can be chosen depends on what was chosen before: crosscoders differ in their checkpoints.
   const show = () => {
-    const chosen = JSON.stringify(selects.map(({ value }) => value));
-    for (const figure of figures) figure.hidden = JSON.stringify(JSON.parse(figure.dataset.choices)) !== chosen;
+    let shown = figures;
+    selects.forEach((select, level) => {
+      const there = new Set(shown.map(([, choices]) => choices[level]));
+      for (const option of select.options) option.hidden = option.disabled = !there.has(option.value);
+      if (!there.has(select.value)) select.value = [...there].at(-1);
+      shown = shown.filter(([, choices]) => choices[level] === select.value);
+    });
+    for (const entry of figures) entry[0].hidden = !shown.includes(entry);
   };
   selects.forEach((select) => select.addEventListener("change", show));
   if (selects.length) show();

@@ -1,0 +1,95 @@
+"""How many features have each class on each task, beside how many would by chance."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from chronocoder.attribution.measures import CLASSES
+from chronocoder.figures.chart import INK, PALETTE, Chart, styled
+from chronocoder.report.controls import SHUFFLED
+
+SHOWN = tuple(name for name in CLASSES if name != "no effect")
+STYLES = {
+    "emerged": (PALETTE[0], ""),
+    "maintained": (PALETTE[2], "//"),
+    "discontinued": (PALETTE[1], "\\\\"),
+    "transient": (PALETTE[4], "xx"),
+    "intermittent": (PALETTE[3], ".."),
+    "uncertain": ("#C3CAD2", ""),
+}
+ROW_IN, MARGIN_IN, WIDTH_IN = 0.42, 1.3, 8.0
+THICK, THIN = 0.46, 0.22
+
+
+def class_counts(relie: xr.Dataset, basis: str = "total_effect") -> pd.DataFrame:
+    """Return how many features have each class on each task, beside how many random directions would.
+
+    Args:
+        relie: what `relie.zarr` holds; with the counts of random directions where they were measured.
+        basis: what effects are divided by: `published`, `total_effect` or `metric_size`.
+
+    Returns:
+        Columns task, class, features, expected (random directions with that class, scaled to as many as there are
+        features; NaN without any), features_tested and p_value (Fisher's exact test, one-sided).
+    """
+    of_basis = relie.sel(basis=basis)
+    counts = of_basis["class_count"].transpose("task", "class")
+    nothing = xr.full_like(counts, np.nan, dtype=float)
+    expected, p_value = nothing, nothing
+    if "control_class_count" in relie:
+        random = of_basis.isel(control=relie["control"].values != SHUFFLED)
+        tested = random["controls_tested"].sum("control")
+        fraction = random["control_class_count"].sum("control") / tested.where(tested > 0)
+        expected, p_value = fraction * relie["features_tested"], of_basis["class_p_value"]
+    columns = {
+        "features": counts,
+        "expected": expected,
+        "features_tested": relie["features_tested"].broadcast_like(counts),
+        "p_value": p_value,
+    }
+    table = xr.Dataset({name: values.transpose("task", "class") for name, values in columns.items()})
+    found = table.reset_coords(drop=True).to_dataframe().reset_index()
+    return found[found["class"].isin(SHOWN)].astype({"task": str, "class": str}).reset_index(drop=True)
+
+
+@styled
+def draw_class_counts(relie: xr.Dataset, basis: str = "total_effect") -> Chart:
+    """Draw how many features have each class on each task, and beneath how many random directions would.
+
+    Args:
+        relie: as for `class_counts`.
+        basis: as for `class_counts`.
+    """
+    data = class_counts(relie, basis)
+    tasks = list(dict.fromkeys(data["task"]))
+    chart = Chart("Features by class and task", data, _alt(data), WIDTH_IN, MARGIN_IN + ROW_IN * len(tasks))
+    axes = chart.subplots()
+    places = np.arange(len(tasks))
+    left, left_expected = np.zeros(len(tasks)), np.zeros(len(tasks))
+    for name in STYLES:
+        of_class = data[data["class"] == name].set_index("task").loc[tasks]
+        features, expected = of_class["features"].to_numpy(), np.nan_to_num(of_class["expected"].to_numpy())
+        colour, hatch = STYLES[name]
+        if features.any() or expected.any():
+            like = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.4}
+            axes.barh(places - 0.14, features, THICK, left, label=name, **like)
+            axes.barh(places + 0.26, expected, THIN, left_expected, alpha=0.45, **like)
+        left, left_expected = left + features, left_expected + expected
+    for place, total in zip(places, left, strict=True):
+        axes.annotate(f"{total:.0f}", (total, place - 0.14), (4, 0), textcoords="offset points", va="center", color=INK)
+    axes.set_yticks(places, [task.replace("_", " ") for task in tasks])
+    axes.set(xlabel="features (thick), and expected of random directions (thin, pale)", ylim=(len(tasks) - 0.4, -0.6))
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.08)
+    chart.legend(loc="outside upper center", ncols=len(STYLES))
+    return chart
+
+
+def _alt(data: pd.DataFrame) -> str:
+    totals = data.groupby("class", sort=False)[["features", "expected"]].sum(min_count=1)
+    parts = [
+        f"{of.features:.0f} {name}{'' if np.isnan(of.expected) else f' ({of.expected:.0f} expected by chance)'}"
+        for name, of in totals.iterrows()
+        if of.features
+    ]
+    return f"Feature–task pairs by class over {data['task'].nunique()} tasks: {', '.join(parts) or 'none'}."

@@ -1,0 +1,65 @@
+"""The shares of three checkpoints in a triangle: what a feature of a triplet does when."""
+
+import pandas as pd
+import xarray as xr
+from mpltern.ternary import TernaryAxes
+
+from chronocoder.errors import StoreError
+from chronocoder.figures.chart import QUIET, Chart, plain, styled
+from chronocoder.figures.pairs import (
+    BASES,
+    class_handles,
+    draw_pairs,
+    pair_table,
+    share_column,
+    thresholds,
+)
+from chronocoder.report.text import counted, listed, sentence
+
+CORNERS = 3
+
+
+@styled
+def draw_ternary(relie: xr.Dataset) -> Chart:
+    """Draw the RelIE of the features of a comparison of three checkpoints, by both bases beside each other.
+
+    A point is a feature with a measurable effect on a task at some checkpoint. In a corner, all of its |IE| is at that
+    checkpoint; on the opposite side, none of it.
+
+    Args:
+        relie: effects, dims (task, checkpoint, feature), of the tasks that are wanted.
+
+    Raises:
+        StoreError: there are not three checkpoints.
+    """
+    checkpoints = [str(name) for name in relie["checkpoint"].values]
+    if len(checkpoints) != CORNERS:
+        raise StoreError(f"a triangle has three corners, but there are {counted(len(checkpoints), 'checkpoint')}")
+    tables = {basis: pair_table(relie, basis) for basis in BASES}
+    table = pd.concat([own.assign(basis=BASES[basis]) for basis, own in tables.items()], ignore_index=True)
+    chart = Chart(f"RelIE at {listed(checkpoints)}", table, _alt(tables, checkpoints), width_in=9.0, height_in=4.8)
+    for number, (basis, own) in enumerate(tables.items(), start=1):
+        axes = chart.add_subplot(1, len(BASES), number, axes_class=TernaryAxes)
+        left, top, right = checkpoints
+        draw_pairs(axes, own, [share_column(name) for name in (top, left, right)])
+        axes.set(tlabel=plain(top), llabel=plain(left), rlabel=plain(right))
+        for axis in (axes.taxis, axes.laxis, axes.raxis):
+            axis.set_label_position("corner")
+        (present,) = thresholds(CORNERS)
+        for line in (axes.axtline, axes.axlline, axes.axrline):
+            line(present, color=QUIET, linestyle=":", linewidth=1.2, marker="")
+        axes.set_title(sentence(BASES[basis]), pad=26)
+        axes.legend(handles=class_handles(own), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    return chart
+
+
+def _alt(tables: dict[str, pd.DataFrame], checkpoints: list[str]) -> str:
+    parts = []
+    for basis, table in tables.items():
+        largest = table[[share_column(name) for name in checkpoints]].idxmax(axis="columns")
+        counts = [f"{(largest == share_column(name)).sum()} at {name}" for name in checkpoints]
+        parts.append(f"by {BASES[basis]}, {listed(counts)}")
+    return (
+        f"Two triangles whose corners are {listed(checkpoints)}; a point is one of {len(next(iter(tables.values())))}"
+        f" feature–task pairs. Pairs whose largest share is there: {'; '.join(parts)}."
+    )

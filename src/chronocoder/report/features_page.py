@@ -1,0 +1,63 @@
+"""The table of all features, and the page of each: both load what they show when it is asked for."""
+
+from typing import Any
+
+from chronocoder.report.annotations import COLUMNS
+from chronocoder.report.controls import BASES
+from chronocoder.report.data import CLASSES
+from chronocoder.report.examples import LEVELS
+from chronocoder.report.feature_records import record_part
+from chronocoder.report.inputs import EXACT_ABLATION, ReportInputs, Run
+from chronocoder.report.run_records import run_record, task_table
+from chronocoder.report.site import Site
+from chronocoder.report.table_component import add_table_component
+from chronocoder.report.tasks import warnings_of
+
+SHARD = 50
+"""Features that are loaded at once."""
+
+
+def features_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
+    """Write the data of the table of features, and return what its template needs.
+
+    Below `data`: `report`, with what all runs share, `annotations`, and for each run `<slug>/run` and
+    `<slug>/table-<place of the task>`.
+    """
+    add_table_component(site.directory)
+    site.data(
+        "report",
+        {
+            "classes": CLASSES,
+            "bases": list(BASES.values()),
+            "levels": LEVELS,
+            "shard": SHARD,
+            "runs": [{"slug": run.key.slug, "label": run.key.label} for run in inputs.runs],
+        },
+    )
+    site.data("annotations", [{name: getattr(one, name) for name in COLUMNS} for one in inputs.annotations])
+    warnings = warnings_of(inputs.behaviour)
+    for run in inputs.runs:
+        site.data(f"{run.key.slug}/run", run_record(run, inputs.suite, warnings))
+        for place in range(len(run.tasks)):
+            site.data(f"{run.key.slug}/table-{place}", task_table(run, place))
+    return _terms(inputs)
+
+
+def feature_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
+    """Write the data of all features, `<slug>/features-<n>` below `data`, and return what the template of one needs."""
+    for run in inputs.runs:
+        _write_features(run, site)
+    return {**_terms(inputs), "any_estimated": any(run.estimator != EXACT_ABLATION for run in inputs.runs)}
+
+
+def _write_features(run: Run, site: Site) -> None:
+    record = record_part(run)
+    count = run.relie.sizes["feature"]
+    for first in range(0, count, SHARD):
+        places = range(first, min(first + SHARD, count))
+        site.data(f"{run.key.slug}/features-{first // SHARD}", [record(place) for place in places])
+
+
+def _terms(inputs: ReportInputs) -> dict[str, Any]:
+    first = inputs.runs[0]
+    return {"intervention": first.intervention, "random_level": first.random_level, "confidence": first.confidence}

@@ -1,0 +1,160 @@
+"use strict";
+// What readers say of features: the rows of the file that the report was made with, and what was edited here since.
+
+const annotations = (() => {
+  const COLUMNS = ["suite", "comparison", "variant", "seed", "feature", "label", "category", "note"];
+  const SAID = COLUMNS.slice(5);
+  const NUMBERS = ["seed", "feature"];
+  const NOTHING = { label: "", category: "", note: "" };
+  const DELIMITERS = [",", ";", "\t"];
+  const FORMULA = /^'*[=+\-@\t\r\n]/; // a spreadsheet would take it for a formula: it gets an apostrophe
+  const GUARDED = /^'+[=+\-@\t\r\n]/;
+  const STORED = `chronocoder annotations ${location.pathname.replace(/[^/]*$/, "")}`;
+  const given = new Map();
+  const edited = new Map();
+  let kept = true;
+
+  const placeOf = (row) => JSON.stringify(COLUMNS.slice(0, 5).map((name) => row[name]));
+  const same = (one, other) => SAID.every((name) => one[name] === other[name]);
+  const isEmpty = (row) => same(row, NOTHING);
+  const whole = (row) => Object.fromEntries(COLUMNS.map((name) => [name, row[name]]));
+
+  async function start() {
+    for (const row of await chronocoder.load("annotations")) given.set(placeOf(row), row);
+    try {
+      for (const row of JSON.parse(localStorage.getItem(STORED) ?? "[]")) edit(row);
+    } catch {
+      kept = false;
+    }
+  }
+
+  // An edit that says what the file says is none.
+  function edit(row) {
+    const place = placeOf(row);
+    if (same(row, given.get(place) ?? NOTHING)) edited.delete(place);
+    else edited.set(place, whole(row));
+  }
+
+  function keep() {
+    try {
+      localStorage.setItem(STORED, JSON.stringify([...edited.values()]));
+    } catch {
+      kept = false;
+    }
+  }
+
+  const rowOf = ({ suite, comparison, variant, seed }, feature) => ({ suite, comparison, variant, seed, feature });
+
+  function get(run, feature) {
+    const place = placeOf(rowOf(run, feature));
+    return edited.get(place) ?? given.get(place) ?? NOTHING;
+  }
+
+  function set(run, feature, said) {
+    edit({ ...rowOf(run, feature), ...said });
+    keep();
+  }
+
+  const rows = () => [...new Map([...given, ...edited]).values()].filter((row) => !isEmpty(row));
+  const categories = () => [...new Set(rows().map(({ category }) => category).filter(Boolean))].sort();
+
+  function state() {
+    if (!edited.size) return "";
+    const count = edited.size === 1 ? "1 annotation differs" : `${edited.size} annotations differ`;
+    const where = kept ? "They are kept in this browser only" : "This browser does not keep them";
+    return `${count} from the file that the report was made with. ${where}: export the file and put it in its place.`;
+  }
+
+  // CSV, as RFC 4180 and spreadsheets have it
+
+  function cell(value) {
+    const text = String(value);
+    const guarded = FORMULA.test(text) ? `'${text}` : text;
+    return /[",;\t\r\n]/.test(guarded) ? `"${guarded.replaceAll('"', '""')}"` : guarded;
+  }
+
+  function toCsv() {
+    const lines = [COLUMNS, ...rows().map((row) => COLUMNS.map((name) => row[name]))];
+    return `\ufeff${lines.map((line) => `${line.map(cell).join(",")}\r\n`).join("")}`; // the mark tells spreadsheets UTF-8
+  }
+
+  function records(text) {
+    const header = text.slice(0, text.search(/\n|$/));
+    const counts = DELIMITERS.map((delimiter) => header.split(delimiter).length);
+    const delimiter = DELIMITERS[counts.indexOf(Math.max(...counts))];
+    const token = new RegExp(`"((?:[^"]|"")*)"(?=${delimiter}|\n|$)|([^"${delimiter}\n][^${delimiter}\n]*|)`, "y");
+    const found = [];
+    for (let line = 1, at = 0; at < text.length; at += 1) {
+      const record = { line, cells: [] };
+      for (; ; at += 1) {
+        token.lastIndex = at;
+        const match = token.exec(text);
+        const next = match ? text[token.lastIndex] : undefined;
+        if (!match || ![delimiter, "\n", undefined].includes(next)) throw new Error(`line ${line}: quotes are not closed or not doubled`);
+        record.cells.push(match[1]?.replaceAll('""', '"') ?? match[2]);
+        line += match[0].split("\n").length - 1;
+        at = token.lastIndex;
+        if (next !== delimiter) break;
+      }
+      line += 1;
+      found.push(record);
+    }
+    return found;
+  }
+
+  function parse(content) {
+    const [head, ...lines] = records(content.replace(/^\ufeff/, "").replaceAll(/\r\n?/g, "\n"));
+    const header = head ? head.cells.map((name) => name.trim()) : [];
+    if ([...header].sort().join() !== [...COLUMNS].sort().join()) {
+      throw new Error(`the columns are ${header.join(", ") || "missing"}; they have to be ${COLUMNS.join(", ")}`);
+    }
+    const seen = new Map();
+    return lines
+      .filter(({ cells }) => cells.some(Boolean))
+      .map(({ line, cells }) => {
+        if (cells.length !== header.length) throw new Error(`line ${line} has ${cells.length} cells, not ${header.length}`);
+        const row = Object.fromEntries(header.map((name, place) => [name, cells[place].replace(GUARDED, (text) => text.slice(1)).trim()]));
+        for (const name of NUMBERS) {
+          if (!/^\d+$/.test(row[name])) throw new Error(`line ${line}: ${name} “${row[name]}” is no whole number`);
+          row[name] = Number(row[name]);
+        }
+        const place = placeOf(row);
+        if (seen.has(place)) throw new Error(`lines ${seen.get(place)} and ${line} are of the same feature; keep one`);
+        seen.set(place, line);
+        return row;
+      });
+  }
+
+  // Rows of the file take the place of those here; others stay.
+  function importCsv(text) {
+    const imported = parse(text);
+    const changed = imported.filter((row) => !same(row, edited.get(placeOf(row)) ?? given.get(placeOf(row)) ?? NOTHING));
+    imported.forEach(edit);
+    keep();
+    return `Annotations read: ${imported.length}; new or changed: ${changed.length}.`;
+  }
+
+  // Buttons that a page has for the file, and what they tell; `changed` is called after an import.
+  function connect(changed) {
+    const byId = (id) => document.getElementById(id);
+    const tell = (text) => {
+      byId("annotation-state").textContent = [text, state()].filter(Boolean).join(" ");
+    };
+    byId("annotation-export").addEventListener("click", () => show.download("annotations.csv", "text/csv;charset=utf-8", toCsv()));
+    byId("annotation-import").addEventListener("change", async ({ target }) => {
+      const [file] = target.files;
+      if (!file) return;
+      try {
+        tell(importCsv(new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer())));
+        changed();
+      } catch (error) {
+        tell(error instanceof TypeError ? `${file.name} is not in UTF-8: save it as “CSV UTF-8”.` : `${file.name}: ${error.message}. Nothing was imported.`);
+      }
+      target.value = "";
+    });
+    tell("");
+    return tell;
+  }
+
+  return { ready: start(), get, set, rows, categories, connect, toCsv, importCsv };
+})();

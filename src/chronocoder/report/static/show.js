@@ -1,0 +1,82 @@
+"use strict";
+// Numbers, tables and links as the pages of features show them.
+
+const show = (() => {
+  const { element } = chronocoder;
+
+  const inWords = (name) => name.replaceAll("_", " ");
+  const taskLabel = ({ name, warning }) => (warning ? `▲ ${inWords(name)}` : inWords(name));
+
+  function number(value, digits = 3) {
+    if (value === null) return "–";
+    const text = value.toFixed(digits);
+    return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+  }
+
+  function percent(value) {
+    return value === null ? "–" : `${(100 * value).toFixed(value < 0.1 ? 1 : 0)}\u00a0%`;
+  }
+
+  // Short where it can be, in powers of ten where it is small: 1e-7 rather than 0.000.
+  function rough(value) {
+    if (value === null) return "–";
+    return (value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(0) : String(value)).replaceAll("-", "−");
+  }
+
+  function fill(select, labels) {
+    select.replaceChildren(...labels.map((label, place) => new Option(label, place)));
+  }
+
+  // A cell is text, an element, or a list of both; the first of each row is its header.
+  function table(caption, heads, groups) {
+    const cells = (row) =>
+      row.map((content, place) => {
+        const head = { className: heads[place].numeric ? "number" : "" };
+        return place ? element("td", head, ...[content].flat()) : element("th", { scope: "row" }, ...[content].flat());
+      });
+    const body = ({ title, rows }) => {
+      const label = element("th", { colSpan: heads.length, scope: "rowgroup" }, title ?? "");
+      const lines = rows.map((row) => element("tr", {}, ...cells(row)));
+      return element("tbody", {}, ...(title ? [element("tr", { className: "group" }, label)] : []), ...lines);
+    };
+    const head = heads.map(({ text, numeric }) => element("th", { scope: "col", className: numeric ? "number" : "" }, text));
+    const made = element("table", {}, element("thead", {}, element("tr", {}, ...head)), ...groups.map(body));
+    const box = element("div", { className: "scroll whole", tabIndex: 0 }, made);
+    box.setAttribute("role", "region");
+    box.setAttribute("aria-label", caption);
+    return box;
+  }
+
+  const featurePlace = (run, feature, task) => `feature.html#${run.slug}/${feature}${task ? `/${task.name}` : ""}`;
+
+  function featureLink(run, feature, task) {
+    return element("a", { href: featurePlace(run, feature, task) }, String(feature));
+  }
+
+  // The number of a feature, and what readers call it.
+  function namedFeature(run, feature) {
+    const { label, category } = annotations.get(run, feature);
+    const said = [label, category].filter(Boolean).join(" · ");
+    return [featureLink(run, feature), ...(said ? [" ", element("span", { className: "annotation" }, said)] : [])];
+  }
+
+  function download(name, type, content) {
+    const link = element("a", { href: URL.createObjectURL(new Blob([content], { type })), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+
+  // Buttons that save files which are made when they are asked for: [label, name, type, function that gives the content].
+  function files(...made) {
+    const buttons = made.map(([label, name, type, content]) => {
+      const button = element("button", { type: "button" }, label);
+      button.addEventListener("click", () => download(name, type, content()));
+      return button;
+    });
+    return element("p", { className: "files" }, ...buttons);
+  }
+
+  const csv = (heads, rows) => [heads, ...rows].map((cells) => `${cells.map((cell) => cell ?? "").join(",")}\n`).join("");
+
+  return { files, csv, inWords, taskLabel, number, percent, rough, fill, table, featurePlace, featureLink, namedFeature, download };
+})();
