@@ -11,21 +11,6 @@ Part = Callable[[int], dict[str, Any]]
 """Gives a part of what is shown of the feature at a place of the dictionary."""
 
 
-class Vocabulary:
-    """Token texts, each stored once and referred to by its place."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self._places: dict[str, int] = {}
-
-    def place(self, text: str) -> int:
-        """Return the place of a text, adding it if it is new."""
-        if text not in self._places:
-            self._places[text] = len(self.texts)
-            self.texts.append(text)
-        return self._places[text]
-
-
 def nested(values: np.ndarray) -> Any:
     """Return an array as nested lists: numbers in three digits, None for what is not finite, flags as 0 and 1."""
     if values.dtype.kind != "f":

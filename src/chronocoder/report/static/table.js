@@ -7,6 +7,10 @@
   const byId = (id) => document.getElementById(id);
   const [report] = await Promise.all([chronocoder.load("report"), annotations.ready]);
   const NO_EFFECT = report.classes.indexOf("no effect");
+  const LARGEST_FIRST = [
+    [1, "desc"],
+    [0, "asc"],
+  ];
   let table;
   let asked = 0;
 
@@ -89,7 +93,7 @@
   }
 
   function draw(run, task, rows) {
-    const order = table && byId("run").dataset.shown === run.slug ? table.order() : [[1, "desc"]];
+    const order = table && byId("run").dataset.shown === run.slug ? table.order() : LARGEST_FIRST;
     const search = table?.search() ?? "";
     table?.destroy();
     byId("run").dataset.shown = run.slug;
