@@ -86,9 +86,7 @@ def draw_line(axes: Axes, x: np.ndarray, line: Line) -> None:
             axes.fill_between(x, line.low, line.high, color=colour, alpha=BAND_ALPHA, linewidth=0)
         else:
             axes.vlines(x, line.low, line.high, color=colour, linewidth=1.2)
-    axes.plot(
-        x, line.values, color=colour, linestyle=dashes, marker=marker, label=plain(line.name)
-    )
+    axes.plot(x, line.values, color=colour, linestyle=dashes, marker=marker, label=plain(line.name))
     if line.filled is not None:
         is_open = ~line.filled
         axes.plot(
