@@ -118,7 +118,7 @@ def test_overlap_of_tasks_is_told_beside_chance(inputs: ReportInputs) -> None:
     assert float(first["jaccard"][0, 1]) == 1 / 3 and int(first["features_compared"][0, 1]) == 2
     sentence = overlap_sentence(overlaps)
     assert sentence.startswith(
-        "At step20, the mean Jaccard index of top features is 0.00 between tasks of the same phenomenon, against 1.00"
+        "at step20, the mean Jaccard index of top features is 0.00 between tasks of the same phenomenon, against 1.00"
         " between halves of one task, "
     )
     assert sentence.endswith(
@@ -129,7 +129,7 @@ def test_overlap_of_tasks_is_told_beside_chance(inputs: ReportInputs) -> None:
     found = overlaps.assign(beyond_chance=overlaps["jaccard"] >= 0)
     assert overlap_sentence(found).endswith("it is beyond chance on 1 of 1 pairs.")
     nothing = compare_tasks(inputs.runs[0].relie.assign(measurable=inputs.runs[0].relie["measurable"] & False))
-    assert overlap_sentence(nothing) == "At step20, no two tasks have features with a measurable effect on both."
+    assert overlap_sentence(nothing) == "at step20, no two tasks have features with a measurable effect on both."
 
 
 def test_features_of_most_tasks_come_first(inputs: ReportInputs) -> None:

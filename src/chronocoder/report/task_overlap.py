@@ -42,18 +42,18 @@ class CommonFeature(NamedTuple):
 
 
 def overlap_sentence(overlaps: xr.Dataset) -> str:
-    """Return how far tasks share their top features at the last checkpoint, beside what they would by chance."""
+    """Return how far tasks share their top features at the last checkpoint beside chance, to follow a colon."""
     last = names(overlaps, "checkpoint")[-1]
     beyond, pairs = pairs_beyond(overlaps)[-1]
     if not pairs:
-        return f"At {last}, no two tasks have features with a measurable effect on both."
+        return f"at {last}, no two tasks have features with a measurable effect on both."
     means = {name: decimal(float(values[-1])) for name, (values, _) in task_overlap_means(overlaps).items()}
     found, levels = (
         listed([f"{value} {words[name]}" for name, value in means.items() if name in words])
         for words in (PAIRS, LEVELS)
     )
     verdict = f"on {beyond} of {pairs} pairs" if beyond else f"on none of {pairs} pairs: no more than chance"
-    text = f"At {last}, the mean Jaccard index of top features is {found}, against {levels}"
+    text = f"at {last}, the mean Jaccard index of top features is {found}, against {levels}"
     return f"{text}; it is beyond chance {verdict}."
 
 
