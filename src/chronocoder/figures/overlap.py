@@ -153,8 +153,8 @@ def _mean_over(values: xr.DataArray, pairs: np.ndarray) -> np.ndarray:
 def _language_lines(here: xr.Dataset) -> Iterator[Line]:
     """Yield the levels of one family, and the overlap last, above all."""
     for name, (label, style) in LEVELS.items():
-        ends = [here[f"{name}{end}"].values for end in ("_low", "_high")] if name in BANDS else [None, None]
-        yield Line(label, here[name].values, style, *ends, band=True)
+        low, high = (here[f"{name}{end}"].values if name in BANDS else None for end in ("_low", "_high"))
+        yield Line(label, here[name].values, style, low, high, band=True)
     overlap, low, high = (here[f"overlap{end}"].values for end in ("", "_low", "_high"))
     shared = here["shared"].values
     yield Line(BETWEEN, overlap, 0, low, high, shared, {"shared": shared})

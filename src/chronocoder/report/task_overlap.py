@@ -21,13 +21,13 @@ class CommonFeature(NamedTuple):
 
     Attributes:
         feature: its number.
-        count: of how many tasks, of all.
+        among: of how many tasks, of all.
         tasks: some of them, in words.
         words: those that it is most active on.
     """
 
     feature: int
-    count: str
+    among: str
     tasks: str
     words: str
 
