@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -170,19 +171,13 @@ def _points(axes: Axes, data: pd.DataFrame) -> None:
         rasterized=len(others) > MANY_MARKS,
     )
     if len(own):
-        x, y = ([own[f"{task}_effect{end}"] for end in ENDS] for task in ("surface", "conflicting"))
-        axes.errorbar(
-            x[0],
-            y[0],
-            xerr=[x[0] - x[1], x[2] - x[0]],
-            yerr=[y[0] - y[1], y[2] - y[0]],
-            fmt="v",
-            markersize=7,
-            color=PALETTE[1],
-            markeredgecolor="white",
-            elinewidth=0.8,
-            label="features of the surface rule",
+        (x, *x_ends), (y, *y_ends) = (
+            [own[f"{task}_effect{end}"] for end in ENDS] for task in ("surface", "conflicting")
         )
+        axes.hlines(y, *x_ends, color=PALETTE[1], linewidth=0.8)
+        axes.vlines(x, *y_ends, color=PALETTE[1], linewidth=0.8)
+        look: dict[str, Any] = {"color": PALETTE[1], "marker": "v", "markersize": 7, "markeredgecolor": "white"}
+        axes.plot(x, y, linestyle="", label="features of the surface rule", **look)
 
 
 def _label(axes: Axes, scale: EffectScale, own: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """Estimates of effects beside exact ablation."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ def draw_estimates(ablations: Mapping[str, xr.Dataset], estimator: str, title: s
     scale.apply(axes)
     axes.plot([-scale.limit, scale.limit], [-scale.limit, scale.limit], ":", marker="", color=QUIET, linewidth=1)
     for place, (checkpoint, own) in enumerate(data.groupby("checkpoint", sort=False)):
-        look = {"marker": MARKERS[place % len(MARKERS)], "s": 16, "rasterized": len(data) > MANY_MARKS}
+        look: dict[str, Any] = {"marker": MARKERS[place % len(MARKERS)], "s": 16, "rasterized": len(data) > MANY_MARKS}
         colour = PALETTE[place % len(PALETTE)]
         top, control = (own[is_role] for is_role in (own["role"] == TOP, own["role"] != TOP))
         axes.scatter(
