@@ -9,7 +9,7 @@ import xarray as xr
 
 from chronocoder.attribution.measures import TOP
 from chronocoder.figures.chart import MANY_MARKS, MARKERS, PALETTE, QUIET, Chart, plain, styled
-from chronocoder.figures.rows import offsets, row_labels, rows_height_in, set_rows
+from chronocoder.figures.rows import ROWS_WIDTH_IN, offsets, row_labels, rows_height_in, set_rows
 from chronocoder.figures.scale import effect_scale
 from chronocoder.report.text import counted, decimal, in_words, plural
 
@@ -67,7 +67,7 @@ def draw_agreement(correlation: xr.DataArray, checkpoint: str, labels: Mapping[s
     here = chosen.sel(checkpoint=checkpoint)
     data = here.to_dataframe("spearman").reset_index()[["checkpoint", "task", dim, "spearman"]]
     rows = row_labels([in_words(str(task)) for task in here["task"].values])
-    chart = Chart(f"At {checkpoint}", data, _agreement_alt(here, labels), height_in=rows_height_in(rows))
+    chart = Chart(f"At {checkpoint}", data, _agreement_alt(here, labels), ROWS_WIDTH_IN, rows_height_in(rows))
     axes = chart.subplots()
     set_rows(axes, rows)
     for place, (name, offset) in enumerate(zip(labels, offsets(len(labels)), strict=True)):

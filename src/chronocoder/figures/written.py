@@ -9,7 +9,7 @@ import xarray as xr
 
 from chronocoder.attribution.measures import CONTROL, TOP
 from chronocoder.figures.chart import PALETTE, QUIET, Chart, styled
-from chronocoder.figures.rows import offsets, row_labels, rows_height_in, set_rows
+from chronocoder.figures.rows import ROWS_WIDTH_IN, offsets, row_labels, rows_height_in, set_rows
 from chronocoder.report.text import counted, in_words
 
 ENDS = ("", "_low", "_high")
@@ -34,7 +34,7 @@ def draw_written_shares(ablations: Mapping[str, xr.Dataset], pair: int = 0) -> C
     data = pd.concat([_rows(store, task) for task, store in of_pair.items()], ignore_index=True)
     labels = row_labels([in_words(task) for task in of_pair])
     earlier, later = (str(next(iter(of_pair.values()))[name].values) for name in ("earlier", "later"))
-    chart = Chart(f"From {earlier} to {later}", data, _alt(data, earlier, later), height_in=rows_height_in(labels))
+    chart = Chart(f"From {earlier} to {later}", data, _alt(data, earlier, later), ROWS_WIDTH_IN, rows_height_in(labels))
     axes = chart.subplots()
     set_rows(axes, labels)
     groups = list(dict.fromkeys(data["group"]))
