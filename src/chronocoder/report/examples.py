@@ -56,20 +56,23 @@ def corpus_examples(of_feature: xr.Dataset) -> dict[str, Any]:
         of_feature: dims (example, position).
 
     Returns:
-        The largest activation; a row of tokens, levels of activation, place of the peak, language and source for each
-        example in which the feature is active; and each language with its fraction of the activation.
+        The largest activation; a row of tokens, levels of activation, place of the peak and origin for each example in
+        which the feature is active; and where there are several languages, each with its fraction of the activation.
     """
     ordered = of_feature.transpose("example", "position", ...)
-    names = ("token", "token_id", "activation", "example_language", "example_source")
-    tokens, token_id, activation, languages, sources = (ordered[name].values for name in names)
+    names = ("token", "token_id", "activation")
+    tokens, token_id, activation = (ordered[name].values for name in names)
+    several = of_feature.sizes["language"] > 1
+    kinds = [ordered[f"example_{kind}"].values for kind in ("language", "source") if several or kind == "source"]
     largest = float(activation.max())
     rows = []
     for number in np.flatnonzero(activation.max(axis=1) > 0):
         inside = token_id[number] >= 0
         within = activation[number][inside]
-        origin = ", ".join(filter(None, (str(languages[number]), str(sources[number]))))
+        origin = ", ".join(filter(None, (str(of_kind[number]) for of_kind in kinds)))
         rows.append([nested(tokens[number][inside]), levels(within, largest), int(within.argmax()), origin])
-    return {"largest": rounded(largest), "rows": rows, "languages": _language_shares(of_feature["language_share"])}
+    shares = _language_shares(of_feature["language_share"])
+    return {"largest": rounded(largest), "rows": rows, "languages": shares if several else []}
 
 
 def levels(activation: np.ndarray, largest: float) -> list[int]:
