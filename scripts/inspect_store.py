@@ -7,6 +7,7 @@ from pathlib import Path
 from chronocoder.command_line import run_script
 from chronocoder.errors import ConfigError
 from chronocoder.inspection import effects_on, features_text, own_examples, store_text, stores_below
+from chronocoder.report.annotations import read_annotations
 from chronocoder.stores import damage_named, load_store, open_store
 
 
@@ -17,6 +18,7 @@ def main() -> None:
     parser.add_argument("--task", help="print the features of largest effect on this task, out of relie.zarr of a run")
     parser.add_argument("--top", type=int, default=10, help="how many of them (default: 10)")
     parser.add_argument("--examples", type=Path, help="features.zarr, for their words (default: that of the same run)")
+    parser.add_argument("--annotations", type=Path, help="CSV file of annotations, shown beside the features")
     arguments = parser.parse_args()
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top} leaves nothing to print; give 1 or more")
@@ -32,7 +34,8 @@ def _text(arguments: argparse.Namespace) -> str:
             return store_text(store)
         effects = effects_on(store, task)
     examples = arguments.examples or own_examples(path)
-    return features_text(effects, arguments.top, None if examples is None else load_store(examples))
+    annotations = [] if arguments.annotations is None else read_annotations(arguments.annotations)
+    return features_text(effects, arguments.top, None if examples is None else load_store(examples), annotations)
 
 
 if __name__ == "__main__":

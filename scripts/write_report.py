@@ -24,6 +24,7 @@ KINDS = ("trainings", "evaluations", "relies", "features", "ablations")
 OPTIONAL = {
     "seed-matches": "stores of comparisons between seeds",
     "consolidations": "stores of comparisons between languages",
+    "successors": "stores of matches with the comparisons that follow",
     "controls": "stores of effects of the controls",
     "control-evaluations": "stores of their evaluations, same order",
     "baselines": "stores of comparisons with dictionaries of single checkpoints",
@@ -70,6 +71,7 @@ def main() -> None:
         seed_matches=match_seeds(others["seed-matches"], runs),
         example_path=str(next(iter(arguments.relies), "")),
         consolidations=others["consolidations"],
+        successors=others["successors"],
         controls=others["controls"],
         control_evaluations=others["control-evaluations"],
         baselines=others["baselines"],

@@ -11,16 +11,28 @@ import xarray as xr
 
 from chronocoder.errors import StoreError
 from chronocoder.layout import Layout
+from chronocoder.report.annotations import Annotation
 from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import key_of, names
 from chronocoder.report.text import counted, decimal, listed, plural, signed
-from chronocoder.terminal import printable, shortened, table
+from chronocoder.terminal import shortened, table
 
 SHOWN_LABELS = 4
 EFFECTS = ("indirect_effect", "relative_indirect_effect")
 NUMBERS = [*(f"{name}{end}" for name in EFFECTS for end in ("", "_low", "_high")), "random_level"]
 NEEDED = [*NUMBERS, "measurable", "feature_class"]
-COLUMNS = ("feature", "checkpoint", "IE", "interval", "random", "measurable", "RelIE", "interval", "class", "words")
+COLUMNS = (
+    "feature",
+    "checkpoint",
+    "IE",
+    "interval",
+    "random",
+    "measurable",
+    "RelIE",
+    "interval",
+    "class",
+    "annotation and words",
+)
 
 
 def stores_below(directory: Path) -> str:
@@ -33,7 +45,7 @@ def stores_below(directory: Path) -> str:
     for root, directories, _ in os.walk(directory):
         found = sorted(name for name in directories if name.endswith(".zarr"))
         directories[:] = sorted(set(directories) - set(found))
-        rows += [(str(Path(root, name)), _size(Path(root, name))) for name in found]
+        rows += [(str(Path(root, name).relative_to(directory)), _size(Path(root, name))) for name in found]
     if not rows:
         raise StoreError(f"{directory}: neither a store nor a directory of stores; give one below results/<suite>")
     return table(f"Stores in {directory}", ("path", "on disk"), rows) + "\n"
@@ -44,7 +56,7 @@ def store_text(store: xr.Dataset) -> str:
     size = f"{counted(len(store.data_vars), 'variable')}, {shortened(store.nbytes, 'B')} in memory"
     dimensions = [(str(name), str(length), _labels(store, str(name))) for name, length in store.sizes.items()]
     variables = [
-        (str(name), _shape(of), str(of.dtype), str(of.attrs["units"]), str(of.attrs["long_name"]))
+        (str(name), _shape(of), _type(of), str(of.attrs["units"]), str(of.attrs["long_name"]))
         for name, of in store.data_vars.items()
     ]
     parts = [
@@ -89,13 +101,16 @@ def effects_on(store: xr.Dataset, task: str) -> xr.Dataset:
     return found
 
 
-def features_text(effects: xr.Dataset, count: int, examples: xr.Dataset | None = None) -> str:
+def features_text(
+    effects: xr.Dataset, count: int, examples: xr.Dataset | None = None, annotations: Sequence[Annotation] = ()
+) -> str:
     """Return the features of largest |IE| on a task at any checkpoint, with their effects at each.
 
     Args:
         effects: those of a run on the task, as `effects_on` returns them.
         count: how many features at most; those without any effect are left out.
         examples: top-activating examples of the run, for the words in which features peak.
+        annotations: of this run and of others; those of its features stand before the words.
 
     Raises:
         StoreError: the examples are of another run.
@@ -107,7 +122,12 @@ def features_text(effects: xr.Dataset, count: int, examples: xr.Dataset | None =
     size = abs(effects["indirect_effect"]).max("checkpoint").fillna(0).values
     order = np.argsort(-size, kind="stable")[:count]
     features = effects["feature"].values[order[size[order] > 0]].tolist()
-    rows = [row for feature in features for row in _rows(effects.sel(feature=feature), words.get(feature, ()))]
+    about = {feature: ", ".join(words.get(feature, ())) for feature in features}
+    for one in annotations:
+        if one.place[:4] == (effects.attrs["suite"], *run) and one.feature in about:
+            said = " · ".join(filter(None, (one.label, one.category, one.note)))
+            about[one.feature] = ": ".join(filter(None, (said, about[one.feature])))
+    rows = [row for feature in features for row in _rows(effects.sel(feature=feature), about[feature])]
     title = (
         f"{run.label}: {effects['task'].item()}\n"
         f"{len(features)} of {counted(effects.sizes['feature'], 'feature')}, by the largest |IE| at any checkpoint"
@@ -115,13 +135,13 @@ def features_text(effects: xr.Dataset, count: int, examples: xr.Dataset | None =
     return f"{table(title, COLUMNS, rows)}\n\n{_note(effects)}\n"
 
 
-def _rows(of_feature: xr.Dataset, words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def _rows(of_feature: xr.Dataset, about: str) -> Iterator[tuple[str, ...]]:
     """Yield a row for each checkpoint; what does not depend on it is in the first one alone."""
-    constant = (str(of_feature["feature"].values), str(of_feature["feature_class"].values), printable(", ".join(words)))
+    constant = (str(of_feature["feature"].values), str(of_feature["feature_class"].values), about)
     for checkpoint in names(of_feature, "checkpoint"):
         at = of_feature.sel(checkpoint=checkpoint)
         effect, low, high, share, share_low, share_high, level = (float(at[number]) for number in NUMBERS)
-        feature, name, found = constant
+        feature, name, told = constant
         yield (
             feature,
             checkpoint,
@@ -132,7 +152,7 @@ def _rows(of_feature: xr.Dataset, words: Sequence[str]) -> Iterator[tuple[str, .
             decimal(share),
             f"{decimal(share_low)} to {decimal(share_high)}",
             name,
-            found,
+            told,
         )
         constant = ("", "", "")
 
@@ -158,12 +178,16 @@ def _labels(store: xr.Dataset, dimension: str) -> str:
         return ""
     values = store[dimension].values
     if len(values) <= SHOWN_LABELS:
-        return printable(", ".join(map(str, values)))
-    return printable(f"{', '.join(map(str, values[: SHOWN_LABELS - 1]))}, … {values[-1]}")
+        return ", ".join(map(str, values))
+    return f"{', '.join(map(str, values[: SHOWN_LABELS - 1]))}, … {values[-1]}"
 
 
 def _shape(variable: xr.DataArray) -> str:
     return ", ".join(map(str, variable.dims)) or "-"
+
+
+def _type(variable: xr.DataArray) -> str:
+    return "string" if variable.dtype.kind == "T" else str(variable.dtype)
 
 
 def _facts(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -178,4 +202,4 @@ def _facts(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _value(value: Any) -> str:
-    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -157,6 +157,11 @@ class Layout:
         return f"{self.run}/baseline.zarr"
 
     @property
+    def successors(self) -> str:
+        """Features matched with those of the comparisons that begin where theirs ends."""
+        return f"{self.run}/successors.zarr"
+
+    @property
     def tuning(self) -> str:
         """What copies of one checkpoint, tuned on one task, make of every task."""
         return f"{self.suite}/taskspace/tunings/{{revision}}/seed{{tuning_seed}}/{{task}}.zarr"

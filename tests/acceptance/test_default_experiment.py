@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from notebook_cells import run_cells
 
 from chronocoder.attribution.seeds import decoder_rows, match_features
 from chronocoder.attribution.surface import SurfaceFeature, find_surface_features, follow
 from chronocoder.behaviour.choice import choose, curves_of
 from chronocoder.config import ChoiceSettings, load_experiment
 from chronocoder.crosscoder.model import load_crosscoder
+from chronocoder.figures.chart import Chart
 from chronocoder.plan.hardware import hardware_named
 from chronocoder.plan.measured import NOTHING, measured_of
 from chronocoder.plan.models import shape_of
@@ -156,6 +158,12 @@ def test_readme_tells_the_story_from_the_stores(monkeypatch: pytest.MonkeyPatch)
     assert own[0]["emerged"] < 100 and random[0]["emerged"] < 100
 
 
+def test_notebook_reads_the_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "notebooks")
+    shown = run_cells(ROOT / "notebooks" / "read_stores.ipynb")
+    assert sum(isinstance(value, Chart) for value in shown) == 6
+
+
 def test_readme_has_the_numbers_of_the_stores(relie: xr.Dataset) -> None:
     """Of the story's table, to a tenth of a logit: another processor rounds otherwise."""
     text = (ROOT / "README.md").read_text()
@@ -264,7 +272,10 @@ def test_nothing_emerges_between_a_checkpoint_and_itself() -> None:
 
 def test_report_says_so_beside_the_controls() -> None:
     page = REPORT.read_text(encoding="utf-8")
-    assert "as if the model followed the surface rule" in page and "In abstraction · batchtopk · seed 0, 2 features" in page
+    assert (
+        "as if the model followed the surface rule" in page
+        and "In abstraction · batchtopk · seed 0, 2 features" in page
+    )
     assert "come to help in another condition" in page and "changes sides" not in page
     assert "no class is more frequent than among random directions (no more than chance)" in page
     assert re.search(r"Of a checkpoint compared with itself, 0 of \d+ decided classes are changes", page)

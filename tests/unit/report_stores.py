@@ -136,7 +136,7 @@ def relie_store(
     for end, width in (("", 0.0), ("_low", -margin), ("_high", margin)):
         values[f"condition_indirect_effect{end}"] = (condition_dims, by_condition + width)
         values[f"half_indirect_effect{end}"] = (("task", "half", *condition_dims[1:]), halves + width)
-    for name, value in {"activation_frequency": 0.25, "class_support": 0.97}.items():
+    for name, value in {"activation_frequency": 0.25, "mean_activation": 0.5, "class_support": 0.97}.items():
         values[name] = (of_feature, np.full((2, len(classes)), value))
     of_checkpoints = {"error_effect": 0.1, "total_effect": -2.0, "completeness_gap": 0.03}
     for name, value in {**of_checkpoints, "noise_floor": 2e-7, "estimation_error": np.nan}.items():
@@ -191,8 +191,12 @@ def with_classes(
     others = np.array([[count * (name == "emerged") for name in CLASSES] for count in range(1, len(controls) + 1)])
     others = others.reshape(len(controls), len(CLASSES)).T
     others[CLASSES.index("no effect")] = 10 - others.sum(axis=0)
-    whole = ("task", "class", "control")
+    whole, shares = ("task", "class", "control"), normalised_shares(store["indirect_effect"].values)
     values = {
+        **{
+            f"normalised_relative_indirect_effect{end}": (("task", "normalisation", "checkpoint", "feature"), shares)
+            for end in ("", "_low", "_high")
+        },
         "feature_class": (("task", "feature"), strings([classes["published"]] * 2)),
         "normalised_class": (
             ("task", "normalisation", "feature"),
@@ -240,6 +244,16 @@ def with_classes(
         .assign_coords({name: strings(list(labels)) for name, labels in coordinates.items() if labels})
         .assign({name: labelled(dims, array.copy(), name) for name, (dims, array) in values.items()})
     )
+
+
+def normalised_shares(effect: np.ndarray) -> np.ndarray:
+    """Shares of effects (task, checkpoint, feature) over each checkpoint's total, and over a constant.
+
+    Dims (task, normalisation, checkpoint, feature).
+    """
+    with np.errstate(invalid="ignore"):
+        both = np.stack([effect / abs(effect).sum(axis=2, keepdims=True), effect], axis=1)
+        return abs(both) / abs(both).sum(axis=2, keepdims=True)
 
 
 def six_features() -> xr.Dataset:
@@ -500,7 +514,46 @@ def similarity_store() -> xr.Dataset:
             "site": strings(["residual.2"]),
             "checkpoint": strings(REVISIONS),
             "other_checkpoint": strings(REVISIONS),
+            "tokens_seen": ("checkpoint", TOKENS_SEEN),
         },
+    )
+
+
+def choice_store() -> xr.Dataset:
+    """Two changes of the near task, of which the second is not borne out by the half that had no part in the choice."""
+    words = {
+        "change_task": ["near", "near"],
+        "last_before": ["step0", "step10"],
+        "first_after": ["step10", "step20"],
+        "first_after_low": ["step10", "step20"],
+        "first_after_high": ["step20", "step20"],
+    }
+    sizes = {
+        "choosing": [0.31, 0.11],
+        "confirming": [0.25, 0.05],
+        "confirming_low": [0.1, -0.05],
+        "confirming_high": [0.4, 0.15],
+        "by_chance": [0.12, 0.12],
+    }
+    curves = {
+        "accuracy_choosing": [[0.5, 0.8, 0.9], [0.5, 0.45, 0.5]],
+        "accuracy_confirming": [[0.5, 0.75, 0.8], [0.5, 0.5, 0.45]],
+        "fitted_accuracy": [[0.5, 0.8, 0.9], [0.48, 0.48, 0.48]],
+    }
+    return xr.Dataset(
+        {
+            **{name: labelled(("change",), strings(texts), name) for name, texts in words.items()},
+            **{f"change_{name}": labelled(("change",), np.array(values), name) for name, values in sizes.items()},
+            **{name: labelled(("task", "checkpoint"), np.array(values), name) for name, values in curves.items()},
+            "q_value": labelled(("task",), np.array([0.004, 0.9]), "q-value"),
+            "changes": labelled(("task",), np.array([True, False]), "whether it changes"),
+        },
+        coords={
+            "task": strings(CONTRAST),
+            "checkpoint": strings(REVISIONS),
+            "tokens_seen": ("checkpoint", TOKENS_SEEN),
+        },
+        attrs={**provenance(AttributionSettings(), suite="toy"), "summary": "1 of 2 tasks changes."},
     )
 
 
@@ -578,13 +631,25 @@ def consolidation_store(shared: dict[str, list[bool]], revisions: list[str] = RE
     for of in values.values():
         of[:, :, [name == "silent" for name in shared], 0] = np.nan
     by_number = np.tile([0.75, 0.25], (len(shared), len(revisions), 1))
+    holding, of_families = np.array([*shared.values()]), ("family", "checkpoint")
+    serving = {"by_chance": 2.0, "by_chance_low": 1.0, "by_chance_high": 4.0}
     return xr.Dataset(
         {
             **{name: labelled(dims, of, name) for name, of in values.items()},
             "shared": labelled(dims, holds.copy(), "shared"),
             "effect_by_languages_served": labelled(("family", "checkpoint", "served"), by_number, "fraction"),
+            "features_serving": labelled(
+                (*of_families, "served"), np.stack([np.full(holding.shape, 9), np.where(holding, 5, 1)], -1), "features"
+            ),
+            **{
+                f"several_{name}": labelled(of_families, np.full(holding.shape, value), name)
+                for name, value in serving.items()
+            },
+            "several_beyond": labelled(of_families, holding.copy(), "beyond"),
         },
         coords={
+            "tokens_seen": ("checkpoint", TOKENS_SEEN[-len(revisions) :]),
+            "language_pair": strings(["english, french"]),
             "family": strings([*shared]),
             "checkpoint": strings(revisions),
             "measure": strings(["top", "weighted"]),

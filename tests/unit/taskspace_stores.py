@@ -79,6 +79,14 @@ class Known:
 KNOWN = Known()
 
 
+def pairs_of(same: bool, known: Known = KNOWN) -> list[tuple[str, str]]:
+    """Ordered pairs of different tasks that are of one group, or of different ones."""
+    groups = dict(zip(known.tasks, known.group_of_tasks, strict=True))
+    return [
+        (one, other) for one in groups for other in groups if one != other and (groups[one] == groups[other]) == same
+    ]
+
+
 def relation(known: Known) -> np.ndarray:
     """How much of what one task teaches holds for another, shape (checkpoint, task, task): more within a group."""
     generator = known.generator(0)

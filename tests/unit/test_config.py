@@ -44,6 +44,16 @@ def test_controls_are_found() -> None:
     assert experiment.tokens_seen_of("nursery", "step5@twin") == 5 * 24 * 64
 
 
+def test_comparisons_are_followed_by_those_that_begin_where_they_end() -> None:
+    config = changed(
+        "suites.nursery.comparisons.elsewhere", {"checkpoints": ["step64", "step320"], "site": "residual.1"}
+    )
+    nursery = parse_experiment(config, "config.yaml").suites["nursery"]
+    assert nursery.successors_of("onset", "batchtopk") == ["abstraction", "course"]
+    assert nursery.successors_of("onset", "l1") == ["abstraction"]  # course has none
+    assert nursery.successors_of("abstraction", "batchtopk") == []  # but for the control
+
+
 def test_a_suite_may_examine_checkpoints_of_another_alone() -> None:
     for checkpoints in (["step320@twin", "step320@twin"], ["step320@twin"]):
         config = with_twin({"checkpoints": checkpoints})

@@ -11,6 +11,7 @@ from chronocoder.features.consolidation import SHUFFLED, _mean_size, consolidate
 from chronocoder.features.overlap import (
     bootstrapped,
     crossed_overlap,
+    exchanged_together,
     fractions,
     largest,
     overlap,
@@ -87,6 +88,29 @@ def test_intervals_tell_whether_an_overlap_hangs_on_few_features() -> None:
     assert np.isnan([together.estimate[1], together.low[1], together.high[1]]).all()
     halves = np.ones((2, 30)), np.stack([np.ones(30), np.zeros(30)])
     assert bootstrapped(*halves, 500, 0.95, generator).estimate == crossed_overlap(*halves) == 0.5
+
+
+def test_features_in_several_sets_by_chance_are_those_of_independent_draws_within_strata() -> None:
+    generator = np.random.default_rng(4)
+    strata = np.stack([generator.integers(0, 4, 50), generator.integers(0, 3, 50), np.zeros(50, dtype=int)])
+    flags = generator.random((3, 50)) < 0.25
+    null = exchanged_together(flags, strata, 4000, 0.95, generator)
+    rates = np.array(
+        [[flags[one, of == of[place]].mean() for place in range(50)] for one, of in enumerate(strata)]
+    )  # of each feature to be in each set
+    expected = 0.0
+    for a, b, c in rates.T:
+        expected += (
+            1 - (1 - a) * (1 - b) * (1 - c) - a * (1 - b) * (1 - c) - (1 - a) * b * (1 - c) - (1 - a) * (1 - b) * c
+        )
+    assert null.level.estimate == pytest.approx(expected, rel=0.02)
+    assert null.level.low < expected < null.level.high and 0.02 < null.p_value <= 1
+    alone = exchanged_together(flags, np.tile(np.arange(50), (3, 1)), 20, 0.95, generator)  # nothing can be exchanged
+    assert alone.level.low == alone.level.high == (flags.sum(axis=0) > 1).sum() and alone.p_value == 1
+    same = np.tile(flags[0], (2, 1))
+    assert exchanged_together(same, np.zeros((2, 50), dtype=int), 400, 0.95, generator).p_value == pytest.approx(
+        1 / 401
+    )
 
 
 def planted(effects: dict[tuple[str, str], np.ndarray], random: np.ndarray | None = None) -> xr.Dataset:

@@ -460,7 +460,9 @@ def test_annotations_make_the_round_trip_through_a_file(inputs: ReportInputs, tm
     write_pages(inputs, tmp_path / "other")
     with shown_table(tmp_path / "other") as page:
         page.set_input_files("#annotation-import", exported)
-        page.wait_for_function("() => document.getElementById('annotation-state').textContent.includes('new or changed: 3')")
+        page.wait_for_function(
+            "() => document.getElementById('annotation-state').textContent.includes('new or changed: 3')"
+        )
         page.select_option("#annotated", label="category: new")
         assert numbers_of(page) == ["0"] and FORMULA in page.locator("#features").inner_text()
         exported.write_text("suite,label\n")

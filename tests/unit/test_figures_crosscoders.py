@@ -75,8 +75,8 @@ def test_bars_are_as_long_as_the_counts() -> None:
     widths = {bars.get_label(): [bar.get_width() for bar in bars] for bars in axes.containers}
     assert widths["emerged"] == [2, 2] and widths["discontinued"] == [2, 2] and "uncertain" not in widths
     assert chart.alt == (
-        "Feature–task pairs by class over 2 tasks: 4 emerged (2 expected by chance), 2 maintained (0 expected by chance),"
-        " 4 discontinued (0 expected by chance)."
+        "Feature–task pairs by class over 2 tasks: 4 emerged (2 expected by chance), 2 maintained (0 expected by"
+        " chance), 4 discontinued (0 expected by chance)."
     )
 
 

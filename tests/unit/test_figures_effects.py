@@ -1,5 +1,6 @@
 """Figures of effects: the numbers they show are those of the stores."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from chronocoder.figures.scale import effect_scale
 from chronocoder.figures.written import draw_written_shares
 from chronocoder.report.trust import agreement
 
-SAME_BY_ALL = dict.fromkeys(("published", "total_effect", "metric_size"), list(CLASSES[:6]))
+SAME_BY_ALL = {basis: list(CLASSES[:6]) for basis in ("published", "total_effect", "metric_size")}
 
 
 @pytest.fixture
@@ -42,7 +43,9 @@ def ablations(relie: xr.Dataset) -> dict[str, xr.Dataset]:
     return {task: ablation_store(relie, task) for task in CONTRAST}
 
 
-def contrast(relie: xr.Dataset, condition: str = "far one", checkpoint: str = "step10", marked: list[int] = [0, 2]) -> Chart:  # noqa: B006
+def contrast(
+    relie: xr.Dataset, condition: str = "far one", checkpoint: str = "step10", marked: Sequence[int] = (0, 2)
+) -> Chart:
     return draw_contrast(relie, *CONTRAST, condition, checkpoint, marked)
 
 
@@ -95,7 +98,11 @@ def test_contrast_shows_the_numbers_of_the_stores(relie: xr.Dataset) -> None:
 
 
 def test_contrasts_of_the_same_effects_share_a_scale_and_mark_the_same_features(relie: xr.Dataset) -> None:
-    charts = [contrast(relie, condition, checkpoint) for condition in ("far one", "far two") for checkpoint in ("step10", "step20")]
+    charts = [
+        contrast(relie, condition, checkpoint)
+        for condition in ("far one", "far two")
+        for checkpoint in ("step10", "step20")
+    ]
     assert len({(chart.axes[0].get_xlim(), chart.axes[0].get_ylim()) for chart in charts}) == 1
     for chart in charts:
         assert {"0", "2"} <= {text.get_text() for text in chart.axes[0].texts}
@@ -145,7 +152,11 @@ def test_effect_scale_of_no_effect_is_finite(effects: np.ndarray) -> None:
 def test_written_shares_are_those_of_the_pair(ablations: dict[str, xr.Dataset]) -> None:
     stores = {task: ablation_store(longer(six_features()), task) for task in CONTRAST}
     charts = [draw_written_shares(stores, pair) for pair in range(3)]
-    assert [chart.title for chart in charts] == ["From step0 to step10", "From step0 to step20", "From step10 to step20"]
+    assert [chart.title for chart in charts] == [
+        "From step0 to step10",
+        "From step0 to step20",
+        "From step10 to step20",
+    ]
     stores["far"]["written_share"][1, 0] = -0.5
     data = draw_written_shares(stores, 1).data
     assert list(data["group"]) == ["top", *DRAWS] * 2 and list(data["task"]) == ["near"] * 3 + ["far"] * 3
@@ -188,8 +199,8 @@ def test_faithfulness_curves_share_a_scale_and_skip_what_is_undefined(ablations:
     lines = {line.get_label(): line.get_ydata() for line in first.axes[0].lines}
     np.testing.assert_allclose(lines["top features"], shown["top_features"])
     assert first.alt == (
-        "Ablated together, the 2 features of largest effect change right minus wrong by 1.00 logits, their single effects"
-        " add up to 1.25, and as many random features change it by 0.20; no preference is left at 1.50."
+        "Ablated together, the 2 features of largest effect change right minus wrong by 1.00 logits, their single"
+        " effects add up to 1.25, and as many random features change it by 0.20; no preference is left at 1.50."
     )
     assert overlapping(first) == []
 
@@ -207,7 +218,9 @@ def test_estimates_stand_against_exact_effects(ablations: dict[str, xr.Dataset])
     assert len(chart.data) == 2 * 2 * 4
     np.testing.assert_allclose(chart.data["estimate"], 2 * chart.data["exact"])
     near = chart.data[(chart.data["task"] == "near") & (chart.data["checkpoint"] == "step20")]
-    np.testing.assert_allclose(near["exact"], ablations["near"]["indirect_effect"].sel(estimator="exact", checkpoint="step20"))
+    np.testing.assert_allclose(
+        near["exact"], ablations["near"]["indirect_effect"].sel(estimator="exact", checkpoint="step20")
+    )
     assert list(near["role"]) == ["top", "top", "top", "control"]
     drawn = np.concatenate([marks.get_offsets() for marks in chart.axes[0].collections])
     assert sorted(drawn[:, 1].tolist()) == sorted(chart.data["estimate"])
@@ -224,7 +237,7 @@ def test_agreement_has_a_mark_for_each_task(relie: xr.Dataset) -> None:
     assert list(chart.data["spearman"]) == [0.95, 0.95, 0.95, -0.4]
     assert list(chart.data["task"]) == ["near", "near", "far", "far"]
     assert chart.axes[0].get_xlim()[0] < -0.4
-    lines = {line.get_label(): line.get_xdata().tolist() for line in chart.axes[0].lines}
+    lines = {line.get_label(): list(line.get_xdata()) for line in chart.axes[0].lines}
     assert lines["the published estimator"] == [0.95, -0.4]
     assert chart.alt.endswith("attribution patching 0.95 to 0.95; the published estimator −0.40 to 0.95.")
     assert chart.axes[0].get_xlim() == draw_agreement(agreement(run)["spearman"], "step20", labels).axes[0].get_xlim()

@@ -5,7 +5,14 @@ import xarray as xr
 from report_stores import CONTRAST, make_run, seed_store, six_features, toy_inputs, with_facts
 
 from chronocoder.errors import ConfigError, StoreError
-from chronocoder.report.inputs import ReportInputs, RunKey, examined_comparisons, match_runs, match_seeds, read_contrasts
+from chronocoder.report.inputs import (
+    ReportInputs,
+    RunKey,
+    examined_comparisons,
+    match_runs,
+    match_seeds,
+    read_contrasts,
+)
 
 
 @pytest.fixture
@@ -118,5 +125,7 @@ def test_controls_and_single_checkpoints_are_not_marked() -> None:
 
 def test_two_runs_of_one_name_for_files_are_refused(inputs: ReportInputs, relie: xr.Dataset) -> None:
     runs = [make_run(relie, "a b"), make_run(relie, "a-b")]
-    with pytest.raises(StoreError, match="a b · l1 · seed 0, a-b · l1 · seed 0: both would be written to run-a-b-l1-seed0"):
+    with pytest.raises(
+        StoreError, match="a b · l1 · seed 0, a-b · l1 · seed 0: both would be written to run-a-b-l1-seed0"
+    ):
         ReportInputs(**{**vars(inputs), "runs": runs})

@@ -169,7 +169,9 @@ def test_no_fate_is_told_where_the_phase_is_last(inputs: ReportInputs, relie: xr
         "On the other half, 2 of 2 harm there in the same condition. What becomes of them is not seen: step20 is its"
         " last checkpoint."
     )
-    assert texts_of(late)["Features of the surface rule"].endswith("(2 of 2 also on prefixes that did not choose them).")
+    assert texts_of(late)["Features of the surface rule"].endswith(
+        "(2 of 2 also on prefixes that did not choose them)."
+    )
 
 
 def test_classes_stand_beside_chance(inputs: ReportInputs, relie: xr.Dataset) -> None:
@@ -200,5 +202,7 @@ def test_summary_without_crosscoders_is_of_ability_and_task_space(inputs: Report
     alone = replace(inputs, runs=[], seed_matches=[], comparisons={})
     assert list(findings_of(alone)) == ["Ability", "Learnt", "Surface rule"]
     space = findings_of(with_task_space(replace(alone, contrasts=[])))
-    assert {finding.page for label, finding in space.items() if label not in ("Ability", "Learnt")} == {"taskspace.html"}
+    assert {finding.page for label, finding in space.items() if label not in ("Ability", "Learnt")} == {
+        "taskspace.html"
+    }
     assert REVISIONS[-1] in space["Ability"].text

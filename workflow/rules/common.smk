@@ -453,6 +453,18 @@ def consolidations_of_suite(wildcards):
     return of_every_run_of(LAYOUT.consolidation)(wildcards) if suite_of(wildcards).families else []
 
 
+def followed(suite):
+    """Return the paths of the matches of every crosscoder that the report is about, if a comparison follows its own."""
+    found = settled(suite)
+    return [
+        LAYOUT.successors.format(suite=suite, comparison=name, variant=variant, seed=seed)
+        for name in found.examined
+        for variant in found.comparisons[name].variants or EXPERIMENT.variants
+        for seed in EXPERIMENT.seeds
+        if found.successors_of(name, variant)
+    ]
+
+
 def taskspace_without(names):
     """Return the settings of task spaces, with the defaults of those that a step does not depend on."""
     fields = type(EXPERIMENT.taskspace).model_fields
@@ -518,6 +530,7 @@ SHOWN = {
     "ablations": ablations_of_suite,
     "seed_matches": seeds_of_suite,
     "consolidations": consolidations_of_suite,
+    "successors": lambda wildcards: followed(wildcards.suite),
     "controls": of_every_control(LAYOUT.relie),
     "control_evaluations": of_every_control(LAYOUT.evaluation),
     "baselines": lambda wildcards: of_every_run(wildcards.suite, LAYOUT.baseline, with_baseline(wildcards.suite)),

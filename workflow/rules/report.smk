@@ -37,7 +37,7 @@ rule write_report:
         " --similarity {input.similarity:q} --comparisons {input.comparisons:q} --trainings {input.trainings:q}"
         " --evaluations {input.evaluations:q} --relies {input.relies:q} --features {input.features:q}"
         " --ablations {input.ablations:q} --seed-matches {input.seed_matches:q}"
-        " --consolidations {input.consolidations:q} --controls {input.controls:q}"
+        " --consolidations {input.consolidations:q} --successors {input.successors:q} --controls {input.controls:q}"
         " --control-evaluations {input.control_evaluations:q} --baselines {input.baselines:q}"
         " --choice {input.choice:q} --scan {input.scan:q} --transfer {input.transfer:q} --gradients {input.gradients:q}"
         " --space {input.space:q} --bridges {input.bridges:q} --contrasts {params.contrasts:q} --annotations {input.annotations:q}"

@@ -151,7 +151,7 @@ def match_features(reference: xr.DataArray, other: xr.DataArray) -> xr.Dataset:
     Returns:
         `matched_feature`, -1 where the other has too few, and `cosine`, NaN there; dims (feature,), the reference's.
     """
-    opposite = -_directions(reference) @ _directions(other).T  # the assignment minimises; to let it maximise is a copy
+    opposite = -directions(reference) @ directions(other).T  # the assignment minimises; to let it maximise is a copy
     own, matched = linear_sum_assignment(opposite)
     partner = np.full(reference.sizes["feature"], -1)
     cosine = np.full(reference.sizes["feature"], np.nan, dtype=np.float32)
@@ -160,6 +160,14 @@ def match_features(reference: xr.DataArray, other: xr.DataArray) -> xr.Dataset:
         {"matched_feature": ("feature", partner), "cosine": ("feature", cosine)},
         coords={"feature": reference["feature"].values},
     )
+
+
+def directions(rows: xr.DataArray) -> np.ndarray:
+    """Return unit vectors, shape (feature, checkpoint times d_model), zero where a row is."""
+    flat = rows.values.reshape(rows.sizes["feature"], rows.sizes["checkpoint"] * rows.sizes["d_model"])
+    norms = np.linalg.norm(flat, axis=1, keepdims=True)
+    unit: np.ndarray = flat / np.where(norms > 0, norms, 1)
+    return unit
 
 
 def seed_stability(relies: Mapping[int, xr.Dataset], matches: xr.Dataset) -> xr.Dataset:
@@ -226,14 +234,6 @@ def _compare_classes(first: xr.DataArray, second: xr.DataArray) -> xr.Dataset:
             "class_kappa": kappa,
         }
     )
-
-
-def _directions(rows: xr.DataArray) -> np.ndarray:
-    """Return unit vectors, shape (feature, checkpoint times d_model), zero where a row is."""
-    flat = rows.values.reshape(rows.sizes["feature"], rows.sizes["checkpoint"] * rows.sizes["d_model"])
-    norms = np.linalg.norm(flat, axis=1, keepdims=True)
-    unit: np.ndarray = flat / np.where(norms > 0, norms, 1)
-    return unit
 
 
 def _check_seeds(configs: Sequence[CrosscoderConfig]) -> None:

@@ -174,6 +174,17 @@ class Suite(Settings):
         """Return the suite with chosen comparisons after the given ones."""
         return self.model_copy(update={"comparisons": {**self.comparisons, **chosen}})
 
+    def successors_of(self, comparison: str, variant: str) -> list[str]:
+        """Return the examined comparisons that begin where one ends, at its site, of those that have a variant."""
+        last, site = self.comparisons[comparison].checkpoints[-1], self.site_of(comparison)
+        return [
+            name
+            for name in self.examined
+            if self.comparisons[name].checkpoints[0] == last
+            and self.site_of(name) == site
+            and variant in (self.comparisons[name].variants or [variant])
+        ]
+
     def site_of(self, comparison: str) -> str:
         """Return the site that a comparison's activations are read at."""
         return self.comparisons[comparison].site or self.site

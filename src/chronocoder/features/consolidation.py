@@ -21,6 +21,7 @@ from chronocoder.features.overlap import (
     Interval,
     bootstrapped,
     crossed_overlap,
+    exchanged_together,
     fractions,
     largest,
     overlap,
@@ -108,7 +109,12 @@ def consolidate(relie: xr.Dataset, settings: ConsolidationSettings) -> xr.Datase
     dims = ("measure", "sign", "family", "checkpoint", "language_pair")
     found = {name: xr.DataArray(values, dims=dims[-values.ndim :]) for name, values in arrays.items()}
     return _described(
-        {**found, **_claims(found, settings), **_serving(relie, families, languages, sizes)},
+        {
+            **found,
+            **_claims(found, settings),
+            **_serving(relie, families, languages, sizes),
+            **_serving_by_chance(sizes, settings, generator),
+        },
         {
             "measure": strings(MEASURES),
             "sign": strings(SIGNS),
@@ -268,15 +274,43 @@ def _serving(relie: xr.Dataset, families: Families, languages: Sequence[str], si
     effect = _grouped(relie["indirect_effect"].transpose("task", "checkpoint", "feature").values, families, languages)
     weight = fractions(np.where(helps, np.nan_to_num(effect).clip(min=0), 0.0))
     whole = weight.sum(axis=(1, 3))
-    counts = range(1, len(languages) + 1)
+    counts = np.arange(1, len(languages) + 1)
     parts = [ratio((weight * (served == count)[:, None]).sum(axis=(1, 3)), whole) for count in counts]
     return {
         "measurable_features": xr.DataArray(
             sizes.measurable.sum(axis=-1), dims=("sign", "family", "language", "checkpoint")
         ),
         "languages_served": xr.DataArray(served, dims=("family", "checkpoint", "feature")),
+        "features_serving": xr.DataArray(
+            (served[..., None] == counts).sum(axis=2), dims=("family", "checkpoint", "served")
+        ),
         "effect_by_languages_served": xr.DataArray(np.stack(parts, axis=-1), dims=("family", "checkpoint", "served")),
     }
+
+
+def _serving_by_chance(
+    sizes: Sizes, settings: ConsolidationSettings, generator: np.random.Generator
+) -> dict[str, xr.DataArray]:
+    """Return how many features serve several languages if those of each are exchanged among those that write as much.
+
+    NaN where features help in no two languages.
+    """
+    helps = sizes.measurable[SIGNS.index(HELPING)]
+    dims = ("family", "checkpoint")
+    names = ("several_by_chance", "several_by_chance_low", "several_by_chance_high", "several_p_value")
+    found = np.full((len(names), helps.shape[0], helps.shape[2]), np.nan)
+    for family, checkpoint in np.ndindex(found.shape[1:]):
+        flags = helps[family, :, checkpoint]
+        if flags.any(axis=1).sum() < 2:
+            continue
+        activity = np.nan_to_num(sizes.activity[family, :, checkpoint])
+        strata = np.stack([strata_of(of, FEATURES_A_STRATUM) for of in activity])
+        null = exchanged_together(flags, strata, settings.permutations, settings.confidence, generator)
+        found[:, family, checkpoint] = *null.level, null.p_value
+    arrays = {name: xr.DataArray(values, dims=dims) for name, values in zip(names, found, strict=True)}
+    tested = arrays["several_p_value"].notnull()
+    rates = false_discovery_rates(arrays["several_p_value"].fillna(1.0), tested).where(tested)
+    return {**arrays, "several_q_value": rates, "several_beyond": rates <= settings.false_discovery_rate}
 
 
 LONG_NAMES = {
@@ -298,6 +332,13 @@ LONG_NAMES = {
     "features_compared": "features of largest effect that are compared",
     "measurable_features": "features with a measurable effect on the family's tasks in the language",
     "languages_served": "languages in which the feature measurably helps the right answer",
+    "features_serving": "features that measurably help in so many languages",
+    "several_by_chance": "features that help in several languages, with those of each exchanged, mean",
+    "several_by_chance_low": "lower end of the {percent} range of exchanges",
+    "several_by_chance_high": "upper end of the {percent} range of exchanges",
+    "several_p_value": "fraction of exchanges with at least as many features that help in several languages",
+    "several_q_value": "least false discovery rate at which they pass, over families and checkpoints",
+    "several_beyond": "whether more features help in several languages than by chance",
     "effect_by_languages_served": "fraction of the measurable helping effect that is of features that serve so many",
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 BLOCK_ENTRIES = 100_000
 """Entries of the permuted sizes that are compared at once."""
@@ -126,6 +126,29 @@ def permuted(
     reached = (values >= observed[..., None] - 1e-9).sum(axis=-1)
     p_value = np.where(np.isfinite(observed), (1 + reached) / (1 + permutations), np.nan)
     return Null(Interval(values.mean(axis=-1), *_ends(values, confidence)), p_value)
+
+
+def exchanged_together(
+    flags: Bool[np.ndarray, "set feature"],
+    strata: Int[np.ndarray, "set feature"],
+    permutations: int,
+    confidence: float,
+    generator: np.random.Generator,
+) -> Null:
+    """Return how many features are in several sets if those of each set are exchanged at random within its strata.
+
+    Only strata with features of the set matter, since all others stay without.
+    """
+    members = np.zeros((permutations, flags.shape[1]), dtype=np.int8)
+    for flagged, of_set in zip(flags, strata, strict=True):
+        places, start = np.flatnonzero(np.isin(of_set, of_set[flagged])), 0
+        for order in _exchanges(of_set[places], permutations, generator):
+            members[start : start + len(order), places] += flagged[places][order]
+            start += len(order)
+    counts = (members > 1).sum(axis=1)
+    reached = int((counts >= (flags.sum(axis=0) > 1).sum()).sum())
+    p_value = np.array((1 + reached) / (1 + permutations))
+    return Null(Interval(counts.mean(), *_ends(counts, confidence)), p_value)
 
 
 def strata_of(activity: Float[np.ndarray, " feature"], size: int) -> Int[np.ndarray, " feature"]:

@@ -1,5 +1,6 @@
 """What features do to two tasks that a surface rule tells apart."""
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from chronocoder.attribution.measures import SHUFFLED
-from chronocoder.figures.chart import INK, MANY_MARKS, PALETTE, QUIET, Chart, styled
+from chronocoder.figures.chart import INK, MANY_MARKS, PALETTE, QUIET, Chart, plain, styled
 from chronocoder.figures.scale import EffectScale, effect_scale
 from chronocoder.report.text import counted, in_words, plural, signed
 
@@ -17,6 +18,8 @@ OTHER, SURFACE = "other", "surface rule"
 ENDS = ("", "_low", "_high")
 CORNER, LEVEL = "#FBEDE3", "#CFD6DD"
 LABEL_GAP = 0.065
+LABEL_WIDTHS = (42, 34)
+"""Characters in a line of the labels of both axes."""
 WIDTH_IN, HEIGHT_IN = 4.6, 4.5
 
 
@@ -90,14 +93,18 @@ def draw_contrast(
         random_fraction: which fraction of random directions stays within the level that is shown.
     """
     effects = contrast_effects(relie, surface, conflicting, random_fraction)
-    scale = effect_scale(np.concatenate([effects[f"{name}_effect"].values.ravel() for name in ("surface", "conflicting")]))
+    scale = effect_scale(
+        np.concatenate([effects[f"{name}_effect"].values.ravel() for name in ("surface", "conflicting")])
+    )
     here = effects.sel(condition=condition, checkpoint=checkpoint)
     data = _rows(here, marked)
     chart = Chart(f"At {checkpoint}", data, _alt(data, surface, conflicting), WIDTH_IN, HEIGHT_IN)
     axes = chart.subplots()
     scale.apply(axes)
-    units = [plural(str(relie["unit"].sel(task=task).values)) for task in (surface, conflicting)]
-    axes.set(xlabel=f"IE on {in_words(surface)} ({units[0]})", ylabel=f"IE on {in_words(conflicting)} ({units[1]})")
+    xlabel, ylabel = (
+        _axis_label(relie, task, width) for task, width in zip((surface, conflicting), LABEL_WIDTHS, strict=True)
+    )
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     _shade(axes, scale, here, random_fraction)
     _points(axes, data)
     _label(axes, scale, data[data["role"] == SURFACE])
@@ -118,6 +125,11 @@ def _rows(here: xr.Dataset, marked: Sequence[int]) -> pd.DataFrame:
     for level in ("surface_level", "conflicting_level"):
         table[level] = float(here[level])
     return table[["feature", "role", *columns, "surface_level", "conflicting_level", "condition", "checkpoint"]]
+
+
+def _axis_label(relie: xr.Dataset, task: str, width: int) -> str:
+    unit = plural(str(relie["unit"].sel(task=task).values))
+    return textwrap.fill(f"IE on {plain(in_words(task))} ({unit})", width)
 
 
 def _alt(data: pd.DataFrame, surface: str, conflicting: str) -> str:

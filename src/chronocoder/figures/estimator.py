@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from chronocoder.attribution.measures import TOP
-from chronocoder.figures.chart import MANY_MARKS, MARKERS, PALETTE, QUIET, Chart, styled
+from chronocoder.figures.chart import MANY_MARKS, MARKERS, PALETTE, QUIET, Chart, plain, styled
 from chronocoder.figures.rows import offsets, row_labels, rows_height_in, set_rows
 from chronocoder.figures.scale import effect_scale
 from chronocoder.report.text import counted, decimal, in_words, plural
@@ -21,7 +21,7 @@ LEAST_ROOM = 0.05
 def draw_estimates(ablations: Mapping[str, xr.Dataset], estimator: str, title: str) -> Chart:
     """Return estimates of the effects of single features against exact ablation, over tasks and checkpoints.
 
-    Features of largest |IE| are filled, random active ones hollow. All estimators of the same stores have the same scale.
+    Features of largest |IE| are filled, random active ones hollow. All estimators of the same stores have one scale.
 
     Args:
         ablations: the stores of exact ablation by task, of tasks whose effects have one unit.
@@ -39,7 +39,9 @@ def draw_estimates(ablations: Mapping[str, xr.Dataset], estimator: str, title: s
         look = {"marker": MARKERS[place % len(MARKERS)], "s": 16, "rasterized": len(data) > MANY_MARKS}
         colour = PALETTE[place % len(PALETTE)]
         top, control = (own[is_role] for is_role in (own["role"] == TOP, own["role"] != TOP))
-        axes.scatter(top["exact"], top["estimate"], color=colour, linewidths=0, alpha=0.7, label=checkpoint, **look)
+        axes.scatter(
+            top["exact"], top["estimate"], color=colour, linewidths=0, alpha=0.7, label=plain(checkpoint), **look
+        )
         axes.scatter(control["exact"], control["estimate"], edgecolor=colour, facecolor="none", linewidths=0.7, **look)
     units = plural(str(effects[0].attrs["units"]))
     axes.set(xlabel=f"exact effect ({units})", ylabel=f"estimate ({units})")
@@ -87,7 +89,9 @@ def draw_agreement(correlation: xr.DataArray, checkpoint: str, labels: Mapping[s
 
 def _estimate_rows(ablation: xr.Dataset, task: str, estimator: str) -> pd.DataFrame:
     effect = ablation["indirect_effect"].transpose("estimator", "checkpoint", "feature")
-    both = xr.Dataset({"exact": effect.sel(estimator=EXACT, drop=True), "estimate": effect.sel(estimator=estimator, drop=True)})
+    both = xr.Dataset(
+        {"exact": effect.sel(estimator=EXACT, drop=True), "estimate": effect.sel(estimator=estimator, drop=True)}
+    )
     table = both.assign(role=ablation["role"]).to_dataframe().reset_index().assign(task=task, estimator=estimator)
     return table[["task", "checkpoint", "feature", "role", "estimator", "exact", "estimate"]]
 
@@ -96,8 +100,8 @@ def _estimate_alt(data: pd.DataFrame, title: str, tasks: int) -> str:
     miss = (data["estimate"] - data["exact"]).abs()
     return (
         f"{title} against the exact effect of {counted(len(data), 'feature')} over {counted(tasks, 'task')} and all"
-        f" checkpoints; the line is where they are equal. The median distance from it is {miss.median():.2g}, the largest"
-        f" {miss.max():.2g}."
+        f" checkpoints; the line is where they are equal. The median distance from it is {miss.median():.2g}, the"
+        f" largest {miss.max():.2g}."
     )
 
 

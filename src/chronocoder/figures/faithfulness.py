@@ -53,7 +53,9 @@ def draw_faithfulness(ablation: xr.Dataset, checkpoint: str) -> Chart:
 def with_range(ablation: xr.Dataset) -> xr.Dataset:
     """Return a store with the mean and the range of the effects of its random sets, dims (checkpoint, set_size)."""
     random = ablation["random_set_effect"]
-    return ablation.assign(random_mean=random.mean("draw"), random_lowest=random.min("draw"), random_highest=random.max("draw"))
+    return ablation.assign(
+        random_mean=random.mean("draw"), random_lowest=random.min("draw"), random_highest=random.max("draw")
+    )
 
 
 def _bounds(ablation: xr.Dataset) -> tuple[float, float]:
@@ -78,12 +80,12 @@ def _rows(here: xr.Dataset) -> pd.DataFrame:
 def _alt(data: pd.DataFrame, units: str) -> str:
     known = data.dropna(subset=["top_features"])
     if known.empty:
-        return "No set of so few features is small enough to be ablated."
+        return "Too few features are active to ablate any set of them."
     most = known.iloc[-1]
     return (
         f"Ablated together, the {most.features_ablated} features of largest effect change right minus wrong by"
-        f" {decimal(most.top_features)} {units}, their single effects add up to {decimal(most.sum_of_their_effects)}, and as"
-        f" many random features change it by {decimal(most.random_features)}; no preference is left at"
+        f" {decimal(most.top_features)} {units}, their single effects add up to {decimal(most.sum_of_their_effects)},"
+        f" and as many random features change it by {decimal(most.random_features)}; no preference is left at"
         f" {decimal(most.no_preference_left)}."
     )
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from chronocoder.figures.chart import plain
+
 WRAP_AT = 38
 PADDING_IN, LINE_IN, FRAME_IN = 0.12, 0.16, 1.3
 SPREAD = 0.25
@@ -14,7 +16,7 @@ SPREAD = 0.25
 
 def row_labels(names: Sequence[str]) -> list[str]:
     """Return names in lines that are short enough to stand beside the axes."""
-    return [textwrap.fill(name, WRAP_AT) for name in names]
+    return [textwrap.fill(plain(name), WRAP_AT) for name in names]
 
 
 def rows_height_in(labels: Sequence[str]) -> float:

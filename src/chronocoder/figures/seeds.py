@@ -1,6 +1,5 @@
 """How far crosscoders agree that differ in nothing but their seed."""
 
-import pandas as pd
 import xarray as xr
 
 from chronocoder.figures.chart import MARKERS, PALETTE, Chart, styled

@@ -12,6 +12,7 @@ from chronocoder.plan.disk import (
     effects_bytes,
     match_bytes,
     own_codes_bytes,
+    successor_bytes,
 )
 from chronocoder.plan.hardware import Work
 from chronocoder.plan.memory import (
@@ -23,6 +24,7 @@ from chronocoder.plan.memory import (
     pass_bytes,
     widened_bytes,
 )
+from chronocoder.plan.models import crosscoder_shape
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.sizes import (
     EXACT_ROWS,
@@ -43,6 +45,8 @@ ASSIGNMENT_S = 2.5e-11
 """Seconds of an assignment, for each cubed feature: measured with up to 4,096 features, half of them found again."""
 EXCHANGED_S, RESAMPLED_FEATURE_S = 2e-7, 1.2e-7
 """Seconds of a latent in an exchange of features between languages, and in a resample of it, measured."""
+SERVING_PART = 0.3
+"""Fraction of the latents in strata with one that serves a language, among which alone there are exchanges."""
 COMPARING_BYTES = 250e6
 """Python with xarray and SciPy, and the exchanges that are held at once."""
 CORE_FLOPS = 5e10
@@ -104,7 +108,8 @@ def ablation_cost(place: Place) -> Cost:
     random = random_in_place(settings, ablation, crosscoder)
     positions = max(texts.tokens for texts in place.texts)
     of_example = 4 * chosen + positions * top + sets + crosscoder.checkpoints * (chosen + random)
-    host = 8.0 * crosscoder.checkpoints * max(tasks) * of_example + len(tasks) * effects_bytes(crosscoder)
+    host = 8.0 * max(tasks) * (crosscoder.checkpoints * of_example + positions * top)
+    host += len(tasks) * effects_bytes(crosscoder)
     stored = sum(ablation_bytes(settings, ablation, crosscoder, of.number * of.length) for of in place.prompts)
     moved = len(tasks) * attribution_bytes(crosscoder) + stored
     written = 8.0 * crosscoder.checkpoints * _batch_tokens(place) * (chosen + random)
@@ -203,16 +208,35 @@ def matching_cost(place: Place) -> Cost:
     return Cost(Work(disk_bytes=moved, cpu_s=cpu_s), Memory(0.0, PROCESS_BYTES + held + working))
 
 
+def successor_cost(place: Place) -> Cost:
+    """Match the features of a crosscoder with those of each comparison that follows, on the CPU, as `matching_cost`.
+
+    Rows are of one checkpoint. Held are all these crosscoders, one of them as its file as well, and unit rows of two.
+    """
+    job, crosscoder = place.job, place.crosscoder
+    names = place.suite.successors_of(job.comparison, job.variant)
+    following = [crosscoder_shape(place.experiment, job.suite, name, job.variant, place.shape) for name in names]
+    pairs = crosscoder.latents**2
+    cosines_s = pairs * 2 * crosscoder.d_model / CORE_FLOPS
+    cpu_s = len(names) * (cosines_s + ASSIGNMENT_S * crosscoder.latents**3)
+    read = [one.saved_bytes for one in (crosscoder, *following)]
+    row_bytes = 4.0 * crosscoder.d_model * crosscoder.latents
+    held = sum(read) + max(12.0 * pairs + 4 * row_bytes, max(read))
+    moved = sum(read) + successor_bytes(crosscoder, len(names))
+    return Cost(Work(disk_bytes=moved, cpu_s=cpu_s), Memory(0.0, PROCESS_BYTES + held))
+
+
 def consolidation_cost(place: Place) -> Cost:
     """Compare languages in each family at each checkpoint, on the CPU: exchanges and resamples of all latents."""
     crosscoder, suite, settings = place.crosscoder, place.suite, place.experiment.consolidation
     languages = [len({suite.tasks[name].group.language for name in names}) for names in suite.families.values()]
-    compared = crosscoder.checkpoints * sum(comb(count, 2) for count in languages)
-    entries = EXCHANGED_S * settings.permutations + RESAMPLED_FEATURE_S * settings.samples
+    pairs, served = sum(comb(count, 2) for count in languages), sum(languages)
+    exchanged = EXCHANGED_S * settings.permutations * (pairs + SERVING_PART * served)
+    entries = crosscoder.checkpoints * (exchanged + RESAMPLED_FEATURE_S * settings.samples * pairs)
     tasks, families = len(suite.tasks), len(suite.families)
     moved = attribution_bytes(crosscoder, tasks) + consolidation_bytes(crosscoder, families)
     held = COMPARING_BYTES + 2.0 * tasks * effects_bytes(crosscoder) + 8.0 * settings.samples * crosscoder.latents
-    return Cost(Work(disk_bytes=moved, cpu_s=compared * crosscoder.latents * entries), Memory(0.0, held))
+    return Cost(Work(disk_bytes=moved, cpu_s=crosscoder.latents * entries), Memory(0.0, held))
 
 
 def baseline_cost(place: Place) -> Cost:

@@ -144,6 +144,8 @@ def _jobs_of_run(experiment: Experiment, training: Job) -> Iterator[Job]:
         yield from _on_tasks(tasks, training._replace(rule=rule), experiment.attribution_jobs.tasks_per_job)
     for rule in ("collect_attributions", "find_examples") if examined else ("collect_attributions",):
         yield training._replace(rule=rule)
+    if examined and suite.successors_of(training.comparison, training.variant):
+        yield training._replace(rule="match_successors")
     if examined and suite.families:
         yield training._replace(rule="measure_consolidation")
 

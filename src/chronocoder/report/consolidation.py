@@ -1,101 +1,117 @@
-"""Whether languages share features, and since when: sentences, figures and a table beside null levels and ceiling."""
+"""Whether languages share features, and since when: sentences and tables beside null levels and ceiling."""
 
-import html
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import plotly.graph_objects as go
 import xarray as xr
 
-from chronocoder.report.inputs import Run, key_of, names
-from chronocoder.report.style import INK, PALETTE, Json, finished, short
-from chronocoder.report.text import decimal, in_words, listed, percent, quoted, sentence, signed
+from chronocoder.figures.overlap import HEADLINE, LEVELS
+from chronocoder.report.inputs import Run, RunKey, names
+from chronocoder.report.text import counted, decimal, in_words, listed, percent, quoted, sentence, signed
 
-HEADLINE = {"measure": "weighted", "sign": "helping"}
-KINDS = {
-    "weighted by helping effect": HEADLINE,
-    "weighted by |IE|": {"measure": "weighted", "sign": "either"},
-    "top features that help": {"measure": "top", "sign": "helping"},
-    "top features by |IE|": {"measure": "top", "sign": "either"},
-}
-LEVELS = {
-    "ceiling": ("within a language (ceiling)", PALETTE[2], "dash"),
-    "other_families": ("other families, same language", PALETTE[5], "dashdot"),
-    "random": ("random directions", PALETTE[8], "dot"),
-    "permuted": ("features exchanged", PALETTE[1], "dot"),
-}
 CODE = 3
 """Letters of the longest codes of languages."""
 MOST_PAIRS = 3
-"""Pairs of languages that the summary tells of one by one."""
+"""Pairs of languages that are told of one by one."""
 COLUMNS = ("Overlap", "Ceiling", "Other families", "Random directions", "Exchanged", "q", "Serving several")
 ROWS_A_FAMILY = 6
-HEIGHT_PX = 330
+
+
+class SharedFeature(NamedTuple):
+    """A feature that helps in two languages.
+
+    Attributes:
+        feature: its number.
+        effects: its IE in both languages at the last checkpoint, as text.
+        words: those that it is most active on.
+    """
+
+    feature: int
+    effects: list[str]
+    words: str
 
 
 class LanguageTable(NamedTuple):
     """The overlap between two languages in one run.
 
     Attributes:
-        label: run and languages.
-        sentences: what the numbers say.
-        families: by family, the numbers of each checkpoint.
-        features: by family, features that serve several languages at the last checkpoint.
-        languages: heads of the columns of effects.
+        run: which one.
+        languages: in words.
+        families: by family, the numbers of each checkpoint, one a column of `COLUMNS`.
+        features: by family, features that help in both languages at the last checkpoint.
     """
 
-    label: str
-    sentences: list[str]
-    families: dict[str, list[tuple[str, list[str]]]]
-    features: dict[str, list[tuple[str, list[str], str]]]
+    run: RunKey
     languages: list[str]
+    families: dict[str, list[tuple[str, list[str]]]]
+    features: dict[str, list[SharedFeature]]
 
 
-def language_tables(
-    consolidations: Sequence[xr.Dataset], runs: Sequence[Run], words: Sequence[Mapping[int, Sequence[str]]]
-) -> list[LanguageTable]:
-    """Return a table for each run and pair of languages.
+def language_tables(store: xr.Dataset, run: Run, words: Mapping[int, Sequence[str]]) -> list[LanguageTable]:
+    """Return a table for each pair of languages; none where there are too many to tell of one by one.
 
     Args:
-        consolidations: of runs, in any order.
-        runs: the runs.
-        words: those that each feature of a run is most active on.
+        store: the comparison of languages of the run.
+        run: the stores of the run.
+        words: those that each feature is most active on.
     """
-    of_runs = {run.key: (run, of_run) for run, of_run in zip(runs, words, strict=True)}
+    if is_many(store):
+        return []
     return [
         LanguageTable(
-            f"{key_of(store).label}, {' and '.join(_languages(of_pair))}",
-            pair_sentences(of_pair),
+            run.key,
+            languages_of(of_pair),
             {in_words(family): _rows(store, of_pair, family) for family in names(store, "family")},
-            _features(store, of_pair, *of_runs[key_of(store)]),
-            _languages(of_pair),
+            _features(store, of_pair, run, words),
         )
-        for store in consolidations
-        for of_pair in _pairs(store)
+        for of_pair in pairs_of(store)
     ]
 
 
-def draw_consolidations(consolidations: Sequence[xr.Dataset]) -> dict[str, list[Json]]:
-    """Return for each way to compare, run and pair of languages a figure of each family over the checkpoints."""
-    return {
-        _choice(kind, store, of_pair): [
-            _figure(of_pair.sel(place).sel(family=family), family) for family in names(store, "family")
-        ]
-        for store in consolidations
-        for of_pair in _pairs(store)
-        for kind, place in KINDS.items()
-    }
+def is_many(store: xr.Dataset) -> bool:
+    """Return whether there are more pairs of languages than can be told of one by one."""
+    return store.sizes["language_pair"] > MOST_PAIRS
+
+
+def pairs_of(store: xr.Dataset) -> list[xr.Dataset]:
+    """Return what is stored of each pair of languages."""
+    return [store.isel(language_pair=place) for place in range(store.sizes["language_pair"])]
+
+
+def languages_of(of_pair: xr.Dataset) -> list[str]:
+    """Return the names of two languages."""
+    return [str(of_pair[name].values) for name in ("first_language", "second_language")]
 
 
 def language_sentences(store: xr.Dataset) -> list[str]:
     """Return what is found of each pair of languages; of many pairs, how many share features at the last checkpoint."""
-    pairs = _pairs(store)
-    if len(pairs) <= MOST_PAIRS:
+    pairs = pairs_of(store)
+    if not is_many(store):
         return [text for of_pair in pairs for text in pair_sentences(of_pair)]
     shared = store["shared"].sel(HEADLINE).isel(checkpoint=-1)
     count, last = int(shared.any("family").sum()), names(store, "checkpoint")[-1]
     return [f"At {last}, {count} of {len(pairs)} pairs of languages share features on at least one family."]
+
+
+def serving_sentence(store: xr.Dataset) -> str:
+    """Return how many features serve several languages at the last checkpoint, beside chance, and since when."""
+    last, tested = store.isel(checkpoint=-1), store["several_by_chance"].notnull()
+    where = f"At {names(store, 'checkpoint')[-1]}"
+    known = [name for name in names(store, "family") if tested.isel(checkpoint=-1).sel(family=name)]
+    if not known:
+        return f"{where}, no family has features that measurably help in one language beside such in another."
+    of_known = last.sel(family=known)
+    several = int(of_known["features_serving"].isel(served=slice(1, None)).sum())
+    chance, families = float(of_known["several_by_chance"].sum()), "family" if len(known) == 1 else "families"
+    beyond = {name: _since(store["several_beyond"].sel(family=name)) for name in known}
+    found = [f"{quoted(name)} (from {since} on)" for name, since in beyond.items() if since]
+    verdict = f"There are more than by chance on {listed(found)}" if found else "On no family are there more"
+    help_words = f"measurably {'helps' if several == 1 else 'help'} in two languages or more"
+    return (
+        f"{where}, {counted(several, 'feature')} of {len(known)} {families} {help_words}, against {decimal(chance)}"
+        f" with the features of each language exchanged at random. {verdict}."
+    )
 
 
 def pair_sentences(of_pair: xr.Dataset) -> list[str]:
@@ -105,7 +121,7 @@ def pair_sentences(of_pair: xr.Dataset) -> list[str]:
         of_pair: what is stored of one run and pair of languages, dims (measure, sign, family, checkpoint).
     """
     here = of_pair.sel(HEADLINE)
-    last, languages = names(here, "checkpoint")[-1], " and ".join(map(_named, _languages(here)))
+    last, languages = names(here, "checkpoint")[-1], " and ".join(map(_named, languages_of(here)))
     tested = [name for name in names(here, "family") if here["overlap"].sel(family=name).notnull().any()]
     since = {name: _since(here["shared"].sel(family=name)) for name in tested}
     shared = [name for name, checkpoint in since.items() if checkpoint]
@@ -160,21 +176,9 @@ def _since(shared: xr.DataArray) -> str | None:
     return found
 
 
-def _pairs(store: xr.Dataset) -> list[xr.Dataset]:
-    return [store.isel(language_pair=place) for place in range(store.sizes["language_pair"])]
-
-
-def _languages(of_pair: xr.Dataset) -> list[str]:
-    return [str(of_pair[name].values) for name in ("first_language", "second_language")]
-
-
 def _named(language: str) -> str:
     """Return the name of a language as it begins a sentence; codes such as `fra` stay."""
     return language if len(language) <= CODE else sentence(language)
-
-
-def _choice(kind: str, store: xr.Dataset, of_pair: xr.Dataset) -> str:
-    return f"{key_of(store).label}, {' and '.join(_languages(of_pair))}, {kind}"
 
 
 def _rows(store: xr.Dataset, of_pair: xr.Dataset, family: str) -> list[tuple[str, list[str]]]:
@@ -193,18 +197,15 @@ def _rows(store: xr.Dataset, of_pair: xr.Dataset, family: str) -> list[tuple[str
 
 def _features(
     store: xr.Dataset, of_pair: xr.Dataset, run: Run, words: Mapping[int, Sequence[str]]
-) -> dict[str, list[tuple[str, list[str], str]]]:
-    """Return the features of each family that help most in the language in which they help less.
-
-    Of each its number, its IE in both languages at the last checkpoint, and the words that it is most active on.
-    """
+) -> dict[str, list[SharedFeature]]:
+    """Return the features of each family that help most in the language in which they help less."""
     effect = run.relie["indirect_effect"].isel(checkpoint=-1).transpose("task", "feature")
     seen = run.relie["measurable"].isel(checkpoint=-1).transpose("task", "feature").values & (effect.values > 0)
     found = {}
     for family in names(store, "family"):
         tasks = [
             (run.relie["phenomenon"].values == family) & (run.relie["language"].values == language)
-            for language in _languages(of_pair)
+            for language in languages_of(of_pair)
         ]
         if not all(of.any() for of in tasks):
             continue
@@ -213,61 +214,9 @@ def _features(
         best = [place for place in np.argsort(-least, kind="stable")[:ROWS_A_FAMILY] if least[place] > 0]
         numbers = run.relie["feature"].values[best].tolist()
         found[in_words(family)] = [
-            (str(number), [signed(value) for value in effects[:, place]], ", ".join(words.get(number, [])) or "–")
+            SharedFeature(
+                number, [signed(value) for value in effects[:, place]], ", ".join(words.get(number, [])) or "–"
+            )
             for number, place in zip(numbers, best, strict=True)
         ]
     return {family: rows for family, rows in found.items() if rows}
-
-
-def _figure(here: xr.Dataset, family: str) -> Json:
-    checkpoints = [html.escape(name) for name in names(here, "checkpoint")]
-    bands = [_band(here, name, checkpoints) for name in ("permuted", "random")]
-    levels = [_level(here, name, checkpoints) for name in LEVELS]
-    figure = go.Figure([*bands, *levels, _overlap_trace(here, checkpoints)])
-    figure.update_xaxes(type="category")
-    figure.update_yaxes(range=[-0.02, 1.02], title_text="overlap")
-    return finished(figure, sentence(in_words(family)), HEIGHT_PX)
-
-
-def _overlap_trace(here: xr.Dataset, checkpoints: Sequence[str]) -> go.Scatter:
-    overlap, low, high = (here[f"overlap{end}"].values for end in ("", "_low", "_high"))
-    return go.Scatter(
-        x=list(checkpoints),
-        y=short(overlap),
-        error_y={"array": short(high - overlap), "arrayminus": short(overlap - low), "thickness": 1.4, "width": 0},
-        name="between the languages",
-        mode="lines+markers",
-        line={"color": PALETTE[0], "width": 2.6},
-        marker={"size": 9, "symbol": ["circle" if holds else "circle-open" for holds in here["shared"].values]},
-        hovertemplate="%{x}: %{y:.2f}",
-    )
-
-
-def _level(here: xr.Dataset, name: str, checkpoints: Sequence[str]) -> go.Scatter:
-    label, colour, dash = LEVELS[name]
-    return go.Scatter(
-        x=list(checkpoints),
-        y=short(here[name].values),
-        name=label,
-        mode="lines",
-        line={"color": colour, "dash": dash, "width": 1.8},
-        hovertemplate="%{x}: %{y:.2f}",
-    )
-
-
-def _band(here: xr.Dataset, name: str, checkpoints: Sequence[str]) -> go.Scatter:
-    ends = [here[f"{name}{end}"].values for end in ("_high", "_low")]
-    known = np.flatnonzero(np.isfinite(ends).all(axis=0))
-    order = [*known, *known[::-1]]
-    values: list[Any] = short(np.concatenate([ends[0][known], ends[1][known[::-1]]]))
-    return go.Scatter(
-        x=[checkpoints[place] for place in order],
-        y=values,
-        mode="lines",
-        fill="toself",
-        fillcolor=LEVELS[name][1],
-        opacity=0.15,
-        line={"width": 0, "color": INK},
-        hoverinfo="skip",
-        showlegend=False,
-    )

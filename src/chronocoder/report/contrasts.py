@@ -116,7 +116,9 @@ def _line(told: xr.Dataset) -> FollowedLine:
 
 def _effect(effect: float, low: float, high: float, level: float) -> FollowedEffect:
     beyond = (low > 0 or high < 0) and abs(effect) > level
-    return FollowedEffect(signed(effect), f"{signed(low)} to {signed(high)}", signed(level)[1:] if level > 0 else "", beyond)
+    return FollowedEffect(
+        signed(effect), f"{signed(low)} to {signed(high)}", signed(level)[1:] if level > 0 else "", beyond
+    )
 
 
 def _lost(told: xr.Dataset, last: str) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -13,7 +13,7 @@ from chronocoder.report.conditions import conditions_of
 from chronocoder.report.courses import DECIDED
 from chronocoder.report.data import CLASSES
 from chronocoder.report.inputs import ReportInputs, key_of, names
-from chronocoder.report.text import decimal, listed, percent
+from chronocoder.report.text import counted, decimal, in_words, listed, percent
 
 CHANGED = tuple(name for name in DECIDED if name != "maintained")
 COLUMNS = (("emerged",), ("maintained",), ("discontinued",), ("transient", "intermittent"))
@@ -54,6 +54,24 @@ class Line(NamedTuple):
 
     cells: list[str]
     beyond: bool
+
+
+class TaskControls(NamedTuple):
+    """The classes of one task beside their controls.
+
+    Attributes:
+        task: its name, in words.
+        tested: how many features and controls the percentages are of.
+        bases: the classes by each basis.
+        conditions: the classes by condition.
+        reversals: how many features and random directions reverse.
+    """
+
+    task: str
+    tested: str
+    bases: ControlTable
+    conditions: ControlTable
+    reversals: str
 
 
 class Frequency(NamedTuple):
@@ -122,20 +140,18 @@ def verdict(p_value: float) -> str:
     return MORE if p_value < SIGNIFICANT else NO_MORE
 
 
-def control_data(relie: xr.Dataset) -> dict[str, Any]:
-    """Return what the page shows of a run's classes beside their controls."""
-    return {
-        "differ": basis_sentence(relie),
-        "tasks": [
-            {
-                "tested": count_sentence(relie.sel(task=task)),
-                "bases": basis_table(relie.sel(task=task))._asdict(),
-                "conditions": condition_table(relie.sel(task=task))._asdict(),
-                "reversals": reversal_sentence(relie.sel(task=task)),
-            }
-            for task in names(relie, "task")
-        ],
-    }
+def task_controls(relie: xr.Dataset) -> list[TaskControls]:
+    """Return a run's classes beside their controls, for each task."""
+    return [
+        TaskControls(
+            in_words(task),
+            count_sentence(of_task),
+            basis_table(of_task),
+            condition_table(of_task),
+            reversal_sentence(of_task),
+        )
+        for task, of_task in ((task, relie.sel(task=task)) for task in names(relie, "task"))
+    ]
 
 
 def basis_table(of_task: xr.Dataset) -> ControlTable:
@@ -203,6 +219,20 @@ def class_frequencies(relie: xr.Dataset, basis: str) -> dict[str, Frequency]:
         for name in DECIDED
         if int(counts.sel({"class": name}))
     }
+
+
+def chance_sentence(relie: xr.Dataset, basis: str) -> str:
+    """Return which classes are more frequent than among random directions, and on how many tasks, in a sentence."""
+    if not has_random(relie):
+        return "Effects of random directions were not measured, so what chance would give is not known."
+    found, tasks, words = class_frequencies(relie, basis), relie.sizes["task"], BASES[basis]
+    if not found:
+        return f"By {words}, no feature has a decided class."
+    more = [f"{name} on {of.tasks_beyond} of {counted(tasks, 'task')}" for name, of in found.items() if of.tasks_beyond]
+    no_more = [name for name, of in found.items() if not of.tasks_beyond]
+    parts = [f"{MORE} {listed(more)}"] if more else []
+    parts += [f"{NO_MORE} {listed(no_more)}"] if no_more else []
+    return f"By {words}, features are {'; '.join(parts)}."
 
 
 def control_rows(control: xr.Dataset) -> list[ControlRow]:

@@ -53,7 +53,9 @@ def crosscoders_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
         for metric, label in METRICS.items()
     ]
     seeds = [
-        site.place(f"crosscoders/seeds-{slug(matches.attrs['comparison'], matches.attrs['variant'])}", draw_seeds(matches))
+        site.place(
+            f"crosscoders/seeds-{slug(matches.attrs['comparison'], matches.attrs['variant'])}", draw_seeds(matches)
+        )
         for matches in inputs.seed_matches
     ]
     return {

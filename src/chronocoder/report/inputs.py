@@ -166,6 +166,7 @@ class ReportInputs:
         control_evaluations: their quality, in the same order.
         baselines: what joint dictionaries are worth beside those of single checkpoints; may be empty.
         consolidations: overlap of effects between languages, one of each run; empty where no family has several.
+        successors: features matched with those of the comparisons that begin where theirs ends; may be empty.
         choice: the curves that comparisons were chosen from, and the changes in them; None where all were given.
         reasons: why each comparison was made, those of the choice in sentences.
         scan: accuracy and similarity of every checkpoint, where only some are studied; None without one.
@@ -191,6 +192,7 @@ class ReportInputs:
     control_evaluations: Sequence[xr.Dataset] = ()
     baselines: Sequence[xr.Dataset] = ()
     consolidations: Sequence[xr.Dataset] = ()
+    successors: Sequence[xr.Dataset] = ()
     choice: xr.Dataset | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
     scan: xr.Dataset | None = None
@@ -233,11 +235,23 @@ class ReportInputs:
                 )
         effects, quality = ([_control_key(store) for store in of] for of in (self.controls, self.control_evaluations))
         _check_runs_given(self.runs, self.consolidations, "languages are compared")
+        _check_runs_given(self.runs, self.successors, "features are matched with those that follow")
+        self._check_successors()
         _check_runs_given(self.runs, self.bridges, "transfer is held against features")
         self._check_space()
         if effects != quality:
             odd = ", ".join(sorted({key.label for key in (*effects, *quality)}))
             raise StoreError(f"effects and evaluations of controls do not match: {odd}; give both in the same order")
+
+    def _check_successors(self) -> None:
+        given = {run.key for run in self.runs}
+        for store in self.successors:
+            following = [key_of(store)._replace(comparison=name) for name in names(store, "successor")]
+            if unknown := [key.label for key in following if key not in given]:
+                raise StoreError(
+                    f"features of {key_of(store).label} are matched with those of {listed(unknown)}, which is not"
+                    " given; give its run as well"
+                )
 
     def _check_space(self) -> None:
         stores = self.space_stores

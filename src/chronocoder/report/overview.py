@@ -122,9 +122,7 @@ def surface_stories(inputs: ReportInputs, found: Found) -> list[list[str]]:
 def glance(run: Run) -> Glance:
     """Return a crosscoder at a glance."""
     lowest = [decimal(float(run.evaluation[name].min())) for name in ("explained_variance", "cross_entropy_recovered")]
-    return Glance(
-        run, [*lowest, f"{float(run.evaluation['l0']):.1f}", percent(float(run.evaluation["dead_fraction"]))]
-    )
+    return Glance(run, [*lowest, f"{float(run.evaluation['l0']):.1f}", percent(float(run.evaluation["dead_fraction"]))])
 
 
 def classes_shown(table: pd.DataFrame) -> list[str]:
@@ -136,7 +134,9 @@ def classes_shown(table: pd.DataFrame) -> list[str]:
 def count_rows(table: pd.DataFrame) -> dict[str, list[Count]]:
     """Return by task the counts of the classes of `classes_shown`, from what `class_counts` returns."""
     shown = table[table["class"].isin(classes_shown(table))]
-    return {in_words(str(task)): [_count(*row) for row in _numbers(of)] for task, of in shown.groupby("task", sort=False)}
+    return {
+        in_words(str(task)): [_count(*row) for row in _numbers(of)] for task, of in shown.groupby("task", sort=False)
+    }
 
 
 def _numbers(of_task: pd.DataFrame) -> Sequence[tuple[str, int, float, float]]:

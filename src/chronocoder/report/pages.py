@@ -6,13 +6,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chronocoder.report.contrasts import find_all_features
+from chronocoder.report.ability_page import ability_page
+from chronocoder.report.contrasts import Found, find_all_features
 from chronocoder.report.crosscoders_page import crosscoders_page
 from chronocoder.report.features_page import feature_page, features_page
-from chronocoder.report.inputs import ReportInputs
+from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.method_page import method_page
 from chronocoder.report.overview import overview
+from chronocoder.report.run_effects import run_effects
+from chronocoder.report.run_features import run_features
 from chronocoder.report.site import Site
+from chronocoder.report.tasks_page import tasks_page
+from chronocoder.report.taskspace_page import taskspace_page
 from chronocoder.stores import whole_directory
 
 LINKED, RUN, UNLINKED = "linked", "run", "unlinked"
@@ -53,12 +58,16 @@ def pages_of(inputs: ReportInputs) -> Iterator[Page]:
     """Yield the pages that the stores have something to show on, in the order of the links to them."""
     found = [find_all_features(inputs, run) for run in inputs.runs]
     yield Page("index", "Overview", partial(overview, inputs, found[0] if found else {}))
+    yield Page("ability", "Ability", partial(ability_page, inputs))
     if inputs.runs:
         yield Page("crosscoders", "Crosscoders", partial(crosscoders_page, inputs))
         for run, of_run in zip(inputs.runs, found, strict=True):
             yield Page(f"run-{run.key.slug}", run.key.label, partial(_run_page, inputs, run, of_run), RUN)
         yield Page("features", "Features", partial(features_page, inputs))
         yield Page("feature", "Feature", partial(feature_page, inputs), UNLINKED)
+        yield Page("tasks", "Tasks", partial(tasks_page, inputs))
+    if inputs.transfer is not None:
+        yield Page("taskspace", "Task space", partial(taskspace_page, inputs))
     yield Page("method", "Method", partial(method_page, inputs))
 
 

@@ -1,4 +1,4 @@
-"""The effects of one run: what they tell of a surface rule, what their changes are due to, and how far to trust them."""
+"""The effects of a run: what they tell of a surface rule, what their changes are due to, and how far to trust them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

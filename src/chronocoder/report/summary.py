@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.report.consolidation import language_sentences
+from chronocoder.report.consolidation import is_many, language_sentences, pair_sentences, pairs_of
 from chronocoder.report.contrasts import Found
 from chronocoder.report.controls import (
     BASES,
@@ -24,7 +24,7 @@ from chronocoder.report.inputs import Contrast, ReportInputs, Run, key_of, names
 from chronocoder.report.phases import CHANCE, SurfacePhase, find_surface_phase
 from chronocoder.report.surface_story import course, level_words, moment, verb
 from chronocoder.report.tasks import MARK, caution, groups_of_kind, warnings_of
-from chronocoder.report.taskspace_section import space_findings
+from chronocoder.report.taskspace_page import space_findings
 from chronocoder.report.text import counted, decimal, listed, percent, plural, quoted
 from chronocoder.report.trust import trust_line
 from chronocoder.report.writing import writing_sentence
@@ -83,9 +83,7 @@ def _run_findings(inputs: ReportInputs, found: Found) -> list[Finding]:
         text = f"{surface_line(first, found)}{warning}"
         findings.append(Finding("Features of the surface rule", text, "index.html#surface", features.numbers))
     for store in inputs.consolidations[:1]:
-        findings.append(
-            Finding("Languages", f"In {key_of(store).label}: {' '.join(language_sentences(store))}", "tasks.html")
-        )
+        findings.append(Finding("Languages", f"In {key_of(store).label}: {languages_line(store)}", "tasks.html"))
     return [
         *findings,
         Finding("Classes", class_line(first), page),
@@ -97,7 +95,7 @@ def _run_findings(inputs: ReportInputs, found: Found) -> list[Finding]:
 
 
 def learnt_since(behaviour: xr.Dataset) -> dict[str, str | None]:
-    """Return for each task the checkpoint from which on its interval of accuracy stays above chance, if there is one."""
+    """Return for each task the checkpoint from which on accuracy stays above chance by its interval, if any."""
     revisions, found = names(behaviour, "checkpoint"), {}
     for task in names(behaviour, "task"):
         above = (behaviour["accuracy_low"].sel(task=task) > CHANCE).values
@@ -134,8 +132,8 @@ def phases_line(behaviour: xr.Dataset, phases: Mapping[Contrast, SurfacePhase]) 
     """Return the first surface phase, and on which other tasks the same is seen."""
     (first, phase), *others = phases.items()
     text = (
-        f"At {moment(behaviour, phase.clearest)} accuracy is {phase.surface_accuracy:.2f} on {quoted(first.surface)} but"
-        f" {phase.conflicting_accuracy:.2f} on {quoted(first.conflicting)}, below chance, as if the model followed the"
+        f"At {moment(behaviour, phase.clearest)} accuracy is {phase.surface_accuracy:.2f} on {quoted(first.surface)}"
+        f" but {phase.conflicting_accuracy:.2f} on {quoted(first.conflicting)}, below chance, as if the model followed the"
         f" surface rule; {_end_words(phase)}."
     )
     same = [f"{quoted(other.conflicting)} ({of.conflicting_accuracy:.2f}; {_end_words(of)})" for other, of in others]
@@ -147,7 +145,7 @@ def _end_words(phase: SurfacePhase) -> str:
 
 
 def surface_line(run: Run, found: Found) -> str:
-    """Return what becomes of the features that stand for the surface rule of the first contrast, and if others share them."""
+    """Return what becomes of the features that the first contrast brings out, and how many others bring out, too."""
     (contrast, features), *others = found.items()
     near, far = map(quoted, contrast)
     told, last = features.followed, run.checkpoints[-1]
@@ -160,7 +158,9 @@ def surface_line(run: Run, found: Found) -> str:
     )
     text = f"{text}{'' if features.checkpoint == last else _fate_words(run, contrast, told, last)}."
     same = {other: len(set(of.numbers) & set(features.numbers)) for other, of in others if of.numbers}
-    shared = [f"{shared} of {len(found[other].numbers)} on {quoted(other.conflicting)}" for other, shared in same.items()]
+    shared = [
+        f"{shared} of {len(found[other].numbers)} on {quoted(other.conflicting)}" for other, shared in same.items()
+    ]
     return f"{text} They are also found as {listed(shared)}." if shared else text
 
 
@@ -175,6 +175,13 @@ def _fate_words(run: Run, contrast: Contrast, told: xr.Dataset, last: str) -> st
         f"{text}, and {count} {'has' if count == 1 else 'have'} come to help in another condition, IE {effect} {unit}"
         f"{level_words(run, told)}"
     )
+
+
+def languages_line(store: xr.Dataset) -> str:
+    """Return which languages share features, on which families, and since when."""
+    if is_many(store):
+        return " ".join(language_sentences(store))
+    return " ".join(pair_sentences(of_pair)[0] for of_pair in pairs_of(store))
 
 
 def class_line(run: Run) -> str:
@@ -295,5 +302,3 @@ def _verdict_words(found: Mapping[str, Frequency], tasks: int) -> str:
     parts = [f"{name} is more frequent than among random directions {where} tasks", *map(" ".join, others)]
     text = f"{listed(parts)} ({MORE})"
     return f"{text}; {listed(no_more)} {'are' if len(no_more) > 1 else 'is'} not ({NO_MORE})" if no_more else text
-
-

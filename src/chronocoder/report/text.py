@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 WORD = re.compile(r"[\w'’-]+")
+SMALLEST_P = 0.001
 UNITS = ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k"))
 
 
@@ -61,6 +62,18 @@ def rough(value: float) -> str:
 def percent(part: float) -> str:
     """Return a part as a percentage that no line break divides, a dash if it is not finite."""
     return f"{100 * part:.{0 if part >= 0.1 else 1}f}\u00a0%" if math.isfinite(part) else "–"
+
+
+def p_words(p_value: float) -> str:
+    """Return a p-value as a relation, such as `p = 0.03`."""
+    if not math.isfinite(p_value):
+        return "p –"
+    return f"p < {SMALLEST_P}" if p_value < SMALLEST_P else f"p = {p_value:.2g}"
+
+
+def p_number(p_value: float) -> str:
+    """Return a p-value for a column that is headed by its name."""
+    return p_words(p_value).removeprefix("p = ").removeprefix("p ")
 
 
 def listed(items: Sequence[str]) -> str:

@@ -1,0 +1,194 @@
+"""The page on ability."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from browser import needs_browser, opened
+from report_stores import (
+    FACTS,
+    SENTENCES,
+    choice_store,
+    many_tasks,
+    six_features,
+    suite_behaviour,
+    task_facts,
+    toy_inputs,
+    with_facts,
+)
+
+from chronocoder.report.ability_page import ability_page
+from chronocoder.report.choice import choice_rows
+from chronocoder.report.inputs import ReportInputs
+from chronocoder.report.site import FigureGroup, Site
+from chronocoder.report.tasks import task_rows
+from chronocoder.stores import strings
+
+NEAR, FAR = [0.5, 0.9, 1.0], [0.5, 0.1, 0.9]
+
+
+@pytest.fixture
+def inputs() -> ReportInputs:
+    """A report in which the far task compares sentences, and has a warning."""
+    warned = suite_behaviour(np.array([NEAR, FAR]), FACTS | {"far": FACTS["far"].assign_attrs(SENTENCES)})
+    return replace(toy_inputs(six_features()), behaviour=with_facts(warned))
+
+
+def written(inputs: ReportInputs, directory: Path) -> Path:
+    site = Site(directory)
+    site.add_static()
+    site.page(
+        "ability", suite="toy", pages=[("ability", "Ability")], runs=[], inputs=inputs, **ability_page(inputs, site)
+    )
+    return directory / "ability.html"
+
+
+def text_of(page: Path) -> str:
+    return re.sub(r"\s+", " ", page.read_text(encoding="utf-8"))
+
+
+def choices_of(group: FigureGroup) -> list[tuple[str, ...]]:
+    return [figure.choices for figure in group.figures]
+
+
+def test_table_tells_what_each_task_asks_and_of_which_pairs(inputs: ReportInputs) -> None:
+    near, far = task_rows(inputs.behaviour)
+    assert near == (
+        "near",
+        ["english"],  # both are about the same phenomenon
+        "next token",
+        "1.00 (0.95\u00a0to\u00a01.00)",
+        "+2.00 logits",
+        "9 of 10",
+        [1],
+        0,
+        ["all pairs can be used"],
+        "",
+    )
+    assert (far.metric, far.difference, far.left_out, far.ties) == ("sentence", "+1.60 nats", [0], 2)
+    assert far.warnings == "made for <other> metrics"
+
+
+def test_table_has_no_columns_for_groups_that_are_single_tasks() -> None:
+    facts = {name: task_facts("english", name) for name in ("near", "far")}
+    assert [row.groups for row in task_rows(suite_behaviour(np.array([NEAR, NEAR]), facts))] == [[], []]
+
+
+def test_table_has_no_columns_for_what_no_task_names() -> None:
+    (row,) = task_rows(suite_behaviour(np.array([NEAR]), {"near": task_facts(several_tokens=3, left_out_length=0)}))
+    assert row.groups == [] and row.left_out == []
+    assert row.notes[1] == "in 3 pairs the answers have several tokens, of which the first is compared"
+
+
+def test_changes_are_rows_with_both_halves_and_the_level_of_chance() -> None:
+    rows = choice_rows(choice_store())
+    assert rows == [
+        ("near", "0.004", "step0 → step10", "step10 to step20", "+0.31", "+0.25 (+0.10 to +0.40)", "0.12"),
+        ("near", "0.004", "step10 → step20", "step20", "+0.11", "+0.050 (−0.050 to +0.15)", "0.12"),
+    ]
+
+
+def test_page_shows_warnings_and_escapes_them(inputs: ReportInputs, tmp_path: Path) -> None:
+    text = text_of(written(inputs, tmp_path))
+    assert "▲ 1 of 2 tasks has a warning" in text
+    assert '<tr class="warned"> <th scope="row">▲ far</th>' in text
+    assert "<strong>▲ made for &lt;other&gt; metrics.</strong> all pairs can be used" in text
+    assert text.count('reason">Left out: ') == 1
+    assert 'reason">Left out: the answers have different numbers of tokens</th>' in text
+    assert re.findall("<option.*?>(.*?)</option>", text) == ["by task", "by language"]
+    assert "Which checkpoints are compared" not in text and "A look at every checkpoint" not in text
+
+
+def test_page_without_warnings_and_groups(inputs: ReportInputs, tmp_path: Path) -> None:
+    plain = suite_behaviour(np.array([NEAR, FAR]), {"near": task_facts(), "far": task_facts()})
+    text = text_of(written(replace(inputs, behaviour=with_facts(plain)), tmp_path))
+    assert "<select" not in text and 'class="warned"' not in text and ">Language</th>" not in text
+
+
+def test_groups_come_before_many_tasks(inputs: ReportInputs, tmp_path: Path) -> None:
+    store = many_tasks(45)
+    site = Site(tmp_path)
+    group = ability_page(replace(inputs, behaviour=store, contrasts=[]), site)["ability"]
+    assert group.options == [["by phenomenon", "by task"]]
+    titles = [figure.title for figure in group.figures]
+    assert titles == [
+        "Mean accuracy by phenomenon",
+        *(f"Accuracy: {name} ({part} of 2)" for name in ("agreement", "binding", "others") for part in (1, 2)),
+    ]
+    few = ability_page(replace(inputs, behaviour=store.isel(task=slice(12)), contrasts=[]), site)["ability"]
+    assert few.options == [["by task", "by phenomenon"]] and len(few.figures) == 2
+
+
+def test_many_tasks_without_groups_are_parted(inputs: ReportInputs, tmp_path: Path) -> None:
+    store = many_tasks(14).drop_dims("group")
+    group = ability_page(replace(inputs, behaviour=store, contrasts=[]), Site(tmp_path))["ability"]
+    assert [figure.title for figure in group.figures] == [
+        "Accuracy: all tasks (1 of 2)",
+        "Accuracy: all tasks (2 of 2)",
+    ]
+    assert group.levels == () and choices_of(group) == [(), ()]
+
+
+def test_page_says_since_when_ability_lasts(inputs: ReportInputs, tmp_path: Path) -> None:
+    store = with_facts(suite_behaviour(np.array([[0.9, 0.4, 0.9], [0.9, 0.9, 0.52]]), FACTS))
+    context = ability_page(replace(inputs, behaviour=store), Site(tmp_path))
+    assert context["since"] == ["step20 (50\u00a0k\u00a0tokens)", ""]
+    assert "on 1 of 2 tasks" in context["sentences"][1]
+    assert "<td>no</td>" in text_of(written(replace(inputs, behaviour=store), tmp_path))
+
+
+def test_similarity_is_shown_by_three_measures_at_each_site(inputs: ReportInputs, tmp_path: Path) -> None:
+    titles = ["Cosine of activations", "Pearson correlation of activations", "Linear CKA of activations"]
+    one = ability_page(inputs, Site(tmp_path))["similarity"]
+    assert one.levels == () and [figure.title for figure in one.figures] == [
+        *(f"{title} at residual.2" for title in titles),
+        "Similarity to the last checkpoint at residual.2",
+    ]
+    two = xr.concat([inputs.similarity, inputs.similarity.assign_coords(site=strings(["mlp_out.1"]))], "site")
+    several = ability_page(replace(inputs, similarity=two), Site(tmp_path))["similarity"]
+    assert several.options == [["residual.2", "mlp_out.1"]] and len(several.figures) == 8
+
+
+def test_page_says_where_a_measure_is_undefined(inputs: ReportInputs, tmp_path: Path) -> None:
+    widths = inputs.similarity.copy(deep=True)
+    widths["cosine"][0, 0, 1] = widths["cosine"][0, 1, 0] = np.nan
+    widths["cosine"].attrs["undefined"] = "activations of different widths have no entries in common"
+    assert (
+        "Cosine is not defined for every two checkpoints: activations of different widths have no entries in common."
+        in text_of(written(replace(inputs, similarity=widths), tmp_path))
+    )
+
+
+def test_page_shows_choice_and_scan(inputs: ReportInputs, tmp_path: Path) -> None:
+    scan = with_facts(inputs.behaviour.merge(inputs.similarity[["linear_cka"]], compat="identical"))
+    given = replace(inputs, choice=choice_store(), reasons={"pair": "It <rises>.", "same": "a control"}, scan=scan)
+    text = text_of(written(given, tmp_path))
+    assert "1 of 2 tasks changes." in text and "<td>It &lt;rises&gt;.</td>" in text and "a control" not in text
+    assert '<td class="number">+0.25 (+0.10 to +0.40)</td>' in text
+    assert "A look at every checkpoint" in text
+    figures = tmp_path / "figures" / "ability"
+    assert (figures / "changes.svg").exists() and (figures / "steps-near.csv").exists()
+    assert {path.stem for path in figures.glob("scan-similarity*.svg")} == {
+        "scan-similarity-residual.2-1",
+        "scan-similarity-residual.2-2",
+    }
+
+
+def test_page_of_a_choice_without_changes(inputs: ReportInputs, tmp_path: Path) -> None:
+    nothing = choice_store().isel(change=slice(0)).assign_attrs(summary="Nothing is chosen.")
+    text = text_of(written(replace(inputs, choice=nothing, comparisons={}), tmp_path))
+    assert "Nothing is chosen." in text and "Changes in the curves" not in text
+
+
+@needs_browser
+def test_browser_switches_figures(inputs: ReportInputs, tmp_path: Path) -> None:
+    page = written(replace(inputs, choice=choice_store()), tmp_path)
+    with opened(page) as shown:
+        visible = "#ability figure:not([hidden]) .choice"
+        assert shown.locator(visible).inner_text() == "by task"
+        shown.select_option("#ability select", "by language")
+        assert shown.locator(visible).inner_text() == "by language"
+        assert shown.locator("#similarity figure:not([hidden])").count() == 4
