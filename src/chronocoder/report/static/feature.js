@@ -436,7 +436,7 @@
     const { run, feature, record } = shown;
     const heading = `Feature ${feature}`;
     document.querySelector("h1").textContent = heading;
-    document.title = `${heading} · ${run.label}`;
+    document.title = `${heading} · ${run.label} · ${run.suite}`;
     byId("missing").textContent = "";
     byId("parts").hidden = false;
     showFacts(shown);
