@@ -24,7 +24,6 @@ from chronocoder.report.ability_figures import draw_abilities, group_curves, tas
 from chronocoder.report.ablation_figures import draw_faithfulness
 from chronocoder.report.contrast_figures import draw_contrast
 from chronocoder.report.contrasts import find_all_features, find_contrast_features
-from chronocoder.report.feature_figures import draw_shares, share_spread, spread_rows
 from chronocoder.report.inputs import Contrast, ReportInputs
 from chronocoder.report.page import render_page
 from chronocoder.report.summary import ability_sentence, summarise
@@ -194,16 +193,3 @@ def test_page_holds_units_metrics_and_warnings(inputs: ReportInputs) -> None:
     assert document["warnings"] == {"far": "made for <other> metrics"}
     (run,) = document["runs"]
     assert (run["units"], run["metrics"]) == (["logits", "nats"], ["next_token", "sentence"])
-
-
-def test_shares_of_many_tasks_are_drawn_by_group() -> None:
-    relie = six_features()
-    assert list(spread_rows(relie, "step20")) == ["near", "far"]
-    many = xr.concat([relie] * 7, "task", data_vars="minimal", coords="minimal")
-    rows = spread_rows(many, "step20")
-    assert list(rows) == ["english (7 tasks)", "french (7 tasks)"]
-    spread = share_spread(relie, "step20")
-    np.testing.assert_allclose(np.stack(list(rows.values())), spread / spread.sum(axis=1, keepdims=True))
-    silent = many.assign(measurable=many["measurable"] & (np.arange(14) < 2)[:, None, None])
-    np.testing.assert_allclose([row.sum() for row in spread_rows(silent, "step20").values()], 1)
-    assert draw_shares(make_run(relie))[0]["data"][0]["y"] == ["near", "far"]
