@@ -21,15 +21,13 @@ from report_stores import (
 )
 
 from chronocoder.report.ability_figures import draw_abilities, group_curves, task_curves
-from chronocoder.report.ablation_figures import draw_faithfulness
-from chronocoder.report.contrast_figures import draw_contrast
-from chronocoder.report.contrasts import find_all_features, find_contrast_features
-from chronocoder.report.inputs import Contrast, ReportInputs
+from chronocoder.report.contrasts import find_all_features
+from chronocoder.report.data import group_data
+from chronocoder.report.feature_figures import draw_shares, share_spread, spread_rows
+from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.page import render_page
 from chronocoder.report.summary import ability_sentence, summarise
 from chronocoder.report.tasks import task_rows
-from chronocoder.report.trust import trust_line, trust_rows
-from chronocoder.report.writing import writing_data
 from chronocoder.tasks.groups import name_tasks
 
 NEAR, FAR = [0.5, 0.9, 1.0], [0.5, 0.1, 0.9]
@@ -92,6 +90,7 @@ def test_page_without_warnings_and_groups() -> None:
     given = replace(toy_inputs(relie), behaviour=with_facts(suite_behaviour(np.array([NEAR, FAR]), plain)))
     page = render_page(given)
     assert 'data-choice="ability"' not in page and 'class="warned"' not in page and "<th>Language</th>" not in page
+    assert group_data(relie) == []
 
 
 def test_a_task_with_a_warning_does_not_look_like_a_finding(warned: xr.Dataset) -> None:
@@ -167,29 +166,30 @@ def test_summary_warns_of_a_contrast_with_a_warning(inputs: ReportInputs) -> Non
     assert "−0.10 nats; 1 comes to help" in texts["Surface features"]
 
 
-def test_units_are_those_of_each_task(inputs: ReportInputs) -> None:
-    run = inputs.runs[0]
-    assert run.units == {"near": "logit", "far": "nat"}
-    rows = {row.label: row.cells for row in trust_rows(run)}
-    assert rows["Rounding, in logits"] == 2 * [("2e-07", "highest 2e-07: near")]
-    assert rows["Rounding, in nats"] == 2 * [("2e-07", "highest 2e-07: far")]
-    exact = run.relie.assign(estimator=xr.full_like(run.relie["estimator"], "exact"))
-    assert "off by rounding only, 2e-07 logits and 2e-07 nats or less on average" in trust_line(make_run(exact))
-    assert "(1.00 nats in all)" in writing_data(run.ablations["far"])[0]["sentence"]
-    figure = draw_faithfulness(run.ablations["far"])[0]
-    assert figure["layout"]["yaxis"]["title"]["text"] == "effect (nats)"
-    assert "%{y:.2f} nats, accuracy %{customdata:.2f}" in figure["data"][2]["hovertemplate"]
-    contrast = Contrast("near", "far")
-    panel = draw_contrast(run, [0], contrast, find_contrast_features(run.relie, contrast, "step10"), {})[0]["figures"][
-        0
-    ]
-    assert panel["layout"]["xaxis"]["title"]["text"] == "IE on near (logits)"
-    assert panel["layout"]["yaxis"]["title"]["text"] == "IE on far (nats)"
-
-
 def test_page_holds_units_metrics_and_warnings(inputs: ReportInputs) -> None:
     (text,) = re.findall(r'id="document">(.*?)</script>', render_page(inputs), re.DOTALL)
     document = json.loads(text)
     assert document["warnings"] == {"far": "made for <other> metrics"}
     (run,) = document["runs"]
     assert (run["units"], run["metrics"]) == (["logits", "nats"], ["next_token", "sentence"])
+
+
+def test_page_holds_shares_by_group() -> None:
+    relie = six_features()
+    (found,) = group_data(relie)
+    assert (found["kind"], found["names"]) == ("language", ["english", "french"])
+    assert found["share"][0] == [[1.0, None, 0.455, 1.0, None, None], [0.0, None, 0.545, 0.0, None, None]]
+    assert found["acts"][1] == [[1, 0, 1, 1, 0, 0], [0, 1, 1, 0, 1, 0]]
+
+
+def test_shares_of_many_tasks_are_drawn_by_group() -> None:
+    relie = six_features()
+    assert list(spread_rows(relie, "step20")) == ["near", "far"]
+    many = xr.concat([relie] * 7, "task", data_vars="minimal", coords="minimal")
+    rows = spread_rows(many, "step20")
+    assert list(rows) == ["english (7 tasks)", "french (7 tasks)"]
+    spread = share_spread(relie, "step20")
+    np.testing.assert_allclose(np.stack(list(rows.values())), spread / spread.sum(axis=1, keepdims=True))
+    silent = many.assign(measurable=many["measurable"] & (np.arange(14) < 2)[:, None, None])
+    np.testing.assert_allclose([row.sum() for row in spread_rows(silent, "step20").values()], 1)
+    assert draw_shares(make_run(relie))[0]["data"][0]["y"] == ["near", "far"]

@@ -30,12 +30,14 @@ class Curve(NamedTuple):
     """Accuracy over training, of a task or of a group of tasks.
 
     Attributes:
+        name: of the task or group, in words.
         label: in the legend.
         accuracy: with the lower and the upper end of its interval.
         heavy: whether its line is a heavy one.
         warned: whether a warning goes with it.
     """
 
+    name: str
     label: str
     accuracy: Float[np.ndarray, "3 checkpoint"]
     heavy: bool
@@ -64,6 +66,7 @@ def draw_ability(
     ends = _with_ends(chosen, "accuracy", "task")
     curves = [
         Curve(
+            name=in_words(task),
             label=_wrapped(f"{f'{MARK} ' * (task in warnings)}{plain(in_words(task))}"),
             accuracy=ends[:, place],
             heavy=task not in warnings and (task in emphasised or not emphasised),
@@ -96,7 +99,7 @@ def draw_group_ability(
     warned = [sum(tasks[place] in warnings for place in group.tasks) for group in groups]
     sizes = [len(group.tasks) for group in groups]
     curves = [
-        Curve(_group_label(group.name, size, count), ends[:, place], count < size, count == size)
+        Curve(in_words(group.name), _group_label(group.name, size, count), ends[:, place], count < size, count == size)
         for place, (group, size, count) in enumerate(zip(groups, sizes, warned, strict=True))
     ]
     facts = {kind: [group.name for group in groups], "tasks": sizes, "tasks_with_a_warning": warned}
@@ -206,7 +209,7 @@ def _add_comparisons(axes: Axes, places: Mapping[str, float], comparisons: Mappi
 
 def _alt(curves: Sequence[Curve], comparisons: Mapping[str, Sequence[str]], what: str) -> str:
     last = [float(curve.accuracy[0, -1]) for curve in curves]
-    low, high = (f"{last[place]:.2f} ({_flat(curves[place].label)})" for place in (np.argmin(last), np.argmax(last)))
+    low, high = (f"{last[place]:.2f} ({curves[place].name})" for place in (np.argmin(last), np.argmax(last)))
     ends = f"ends at {high}" if len(curves) == 1 else f"ends between {low} and {high}"
     below = f" Below, the checkpoints of {counted(len(comparisons), 'comparison')}." if comparisons else ""
     return f"Accuracy over tokens seen, a line for each {what}: it {ends}; chance is {CHANCE}.{below}"
@@ -214,7 +217,3 @@ def _alt(curves: Sequence[Curve], comparisons: Mapping[str, Sequence[str]], what
 
 def _wrapped(label: str) -> str:
     return textwrap.fill(label, WRAP_AT, break_long_words=False, break_on_hyphens=False)
-
-
-def _flat(label: str) -> str:
-    return label.replace("\n", " ")

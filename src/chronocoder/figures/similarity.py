@@ -13,7 +13,7 @@ from chronocoder.figures.tokens import draw_token_axis, token_places
 from chronocoder.report.inputs import names
 
 MEASURES = {"cosine": "Cosine", "pearson": "Pearson correlation", "linear_cka": "Linear CKA"}
-MATRIX_IN, MOST_LABELS = 4.6, 20
+MATRIX_WIDTH_IN, MATRIX_HEIGHT_IN, MOST_LABELS = 4.8, 4.2, 20
 LEGEND_COLUMNS, LINE_IN = 3, 0.2
 PAPER = "white"
 
@@ -30,7 +30,7 @@ def draw_similarity(values: xr.DataArray, comparisons: Mapping[str, Sequence[str
     values = values.transpose("checkpoint", "other_checkpoint")
     revisions, spans = names(values, "checkpoint"), comparisons or {}
     legend = LINE_IN * -(-len(spans) // LEGEND_COLUMNS)
-    chart = Chart(_title(values), _pairs(values), _alt(values), MATRIX_IN, MATRIX_IN + legend)
+    chart = Chart(_title(values), _pairs(values), _alt(values), MATRIX_WIDTH_IN, MATRIX_HEIGHT_IN + legend)
     axes = chart.subplots()
     low = float(np.nanmin(values.values))
     heat = axes.pcolormesh(
@@ -106,7 +106,7 @@ def _alt(values: xr.DataArray) -> str:
     least = int(np.nanargmin(steps))
     lowest = float(np.nanmin(values.values))
     return (
-        f"{text}. The lowest {measure} of any two is {lowest:.2f}; of neighbours, {revisions[least]} and"
+        f"{text}. {measure}: the lowest of any two is {lowest:.2f}; of neighbours, {revisions[least]} and"
         f" {revisions[least + 1]} differ most ({steps[least]:.2f})."
     )
 
