@@ -21,8 +21,10 @@ from report_stores import (
 )
 
 from chronocoder.report.ability_page import ability_page
+from chronocoder.report.choice import choice_rows
 from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.site import FigureGroup, Site
+from chronocoder.report.tasks import task_rows
 from chronocoder.stores import strings
 
 NEAR, FAR = [0.5, 0.9, 1.0], [0.5, 0.1, 0.9]
@@ -52,6 +54,43 @@ def choices_of(group: FigureGroup) -> list[tuple[str, ...]]:
     return [figure.choices for figure in group.figures]
 
 
+def test_table_tells_what_each_task_asks_and_of_which_pairs(inputs: ReportInputs) -> None:
+    near, far = task_rows(inputs.behaviour)
+    assert near == (
+        "near",
+        ["english"],  # both are about the same phenomenon
+        "next token",
+        "1.00 (0.95\u00a0to\u00a01.00)",
+        "+2.00 logits",
+        "9 of 10",
+        [1],
+        0,
+        ["all pairs can be used"],
+        "",
+    )
+    assert (far.metric, far.difference, far.left_out, far.ties) == ("sentence", "+1.60 nats", [0], 2)
+    assert far.warnings == "made for <other> metrics"
+
+
+def test_table_has_no_columns_for_groups_that_are_single_tasks() -> None:
+    facts = {name: task_facts("english", name) for name in ("near", "far")}
+    assert [row.groups for row in task_rows(suite_behaviour(np.array([NEAR, NEAR]), facts))] == [[], []]
+
+
+def test_table_has_no_columns_for_what_no_task_names() -> None:
+    (row,) = task_rows(suite_behaviour(np.array([NEAR]), {"near": task_facts(several_tokens=3, left_out_length=0)}))
+    assert row.groups == [] and row.left_out == []
+    assert row.notes[1] == "in 3 pairs the answers have several tokens, of which the first is compared"
+
+
+def test_changes_are_rows_with_both_halves_and_the_level_of_chance() -> None:
+    rows = choice_rows(choice_store())
+    assert rows == [
+        ("near", "0.004", "step0 → step10", "step10 to step20", "+0.31", "+0.25 (+0.10 to +0.40)", "0.12"),
+        ("near", "0.004", "step10 → step20", "step20", "+0.11", "+0.050 (−0.050 to +0.15)", "0.12"),
+    ]
+
+
 def test_page_shows_warnings_and_escapes_them(inputs: ReportInputs, tmp_path: Path) -> None:
     text = text_of(written(inputs, tmp_path))
     assert "▲ 1 of 2 tasks has a warning" in text
@@ -59,7 +98,7 @@ def test_page_shows_warnings_and_escapes_them(inputs: ReportInputs, tmp_path: Pa
     assert "<strong>▲ made for &lt;other&gt; metrics.</strong> all pairs can be used" in text
     assert text.count('reason">Left out: ') == 1
     assert 'reason">Left out: the answers have different numbers of tokens</th>' in text
-    assert "<option>by task</option><option>by language</option>" in text
+    assert re.findall("<option.*?>(.*?)</option>", text) == ["by task", "by language"]
     assert "Which checkpoints are compared" not in text and "A look at every checkpoint" not in text
 
 
@@ -96,7 +135,7 @@ def test_many_tasks_without_groups_are_parted(inputs: ReportInputs, tmp_path: Pa
 def test_page_says_since_when_ability_lasts(inputs: ReportInputs, tmp_path: Path) -> None:
     store = with_facts(suite_behaviour(np.array([[0.9, 0.4, 0.9], [0.9, 0.9, 0.52]]), FACTS))
     context = ability_page(replace(inputs, behaviour=store), Site(tmp_path))
-    assert context["since"] == ["step20 (50 k tokens)", ""]
+    assert context["since"] == ["step20 (50\u00a0k\u00a0tokens)", ""]
     assert "on 1 of 2 tasks" in context["sentences"][1]
     assert "<td>no</td>" in text_of(written(replace(inputs, behaviour=store), tmp_path))
 
@@ -124,7 +163,7 @@ def test_page_says_where_a_measure_is_undefined(inputs: ReportInputs, tmp_path: 
 
 
 def test_page_shows_choice_and_scan(inputs: ReportInputs, tmp_path: Path) -> None:
-    scan = with_facts(inputs.behaviour.merge(inputs.similarity[["linear_cka"]]))
+    scan = with_facts(inputs.behaviour.merge(inputs.similarity[["linear_cka"]], compat="identical"))
     given = replace(inputs, choice=choice_store(), reasons={"pair": "It <rises>.", "same": "a control"}, scan=scan)
     text = text_of(written(given, tmp_path))
     assert "1 of 2 tasks changes." in text and "<td>It &lt;rises&gt;.</td>" in text and "a control" not in text

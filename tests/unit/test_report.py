@@ -1,49 +1,37 @@
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-import yaml
+from chronocoder.report.contrast_figures import effect_scale
+from chronocoder.report.feature_figures import share_spread, thresholds
+from chronocoder.report.page import key_numbers
 from report_stores import (
     CONTRAST,
-    HOSTILE,
-    REVISIONS,
-    ablation_store,
     behaviour_store,
     example_store,
     longer,
     make_run,
-    of_sentences,
     relie_store,
     seed_store,
     six_features,
     toy_inputs,
     with_clusters,
     with_facts,
-    with_languages,
 )
 
 from chronocoder.attribution import measures
 from chronocoder.errors import ConfigError, StoreError
-from chronocoder.report.ablations import ablation_data
-from chronocoder.report.choice import choice_rows
-from chronocoder.report.compact import Vocabulary
 from chronocoder.report.contrasts import find_all_features
 from chronocoder.report.courses import course_counts, draw_courses
-from chronocoder.report.data import CLASSES, feature_words, measurable, shown_features
-from chronocoder.report.feature_figures import share_spread, thresholds
+from chronocoder.report.data import CLASSES, feature_words, measurable
 from chronocoder.report.inputs import ReportInputs, examined_comparisons, match_runs, match_seeds, read_contrasts
-from chronocoder.report.page import key_numbers, render_page
 from chronocoder.report.stability import seed_table
-from chronocoder.report.suite_figures import log_axis, place_on_log
 from chronocoder.report.summary import summarise
 from chronocoder.report.text import listed, peak_words, short_count, signed
-from chronocoder.stores import strings, write_store
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "write_report.py"
 
@@ -158,37 +146,6 @@ def test_shares_are_weighed_by_effect_and_leave_out_what_is_not_measurable(relie
     np.testing.assert_allclose(spread[0, 0], 1.0)
 
 
-def test_ablation_data_hold_what_the_store_holds(relie: xr.Dataset) -> None:
-    vocabulary = Vocabulary()
-    effect = relie["indirect_effect"].sel(task="near", feature=[0, 2, 4, 5])
-    found = ablation_data(ablation_store(relie, "near"), effect, vocabulary)
-    assert found["features"] == [0, 2, 4]
-    assert found["strongest"] == [0, 1, 0]
-    assert found["exact"] == [[0.5, 0.25, 0.0], [0.0, 0.3, 0.0]]
-    assert found["exactOfConditions"] == [[[0.5, 0.25, 0.0], [0.0, 0.3, 0.0]]]
-    roles = found["roles"]
-    assert roles["features"] == [0, 2] and roles["conditions"] == ["near one"]
-    assert roles["names"] == ["subject", "last token"]
-    assert roles["effect"] == [[[[1.0, 0.5], [0.0, 0.6]], [[0.1, 0.05], [0.0, 0.06]]]]
-    assert roles["low"][0][0] == [[0.95, 0.45], [-0.05, 0.55]]
-    assert found["acts"] == {0: [[1, [[0.0, 0.0, 0.75, 0.25]]], [0, [[0.0, 0.5, -0.25]]]], 2: []}
-    assert [vocabulary.texts[place] for place in found["pairs"][0][0][0]] == ["<|eos|>", " the", HOSTILE]
-    assert found["pairs"][1][1:] == [" are", " is"]
-
-
-def test_ablation_data_hold_both_sentences_of_a_pair(relie: xr.Dataset) -> None:
-    vocabulary, both = Vocabulary(), of_sentences(relie)
-    store = ablation_store(both, "far")
-    store["position_effect"][:, :, 1, 1, 2:] = np.nan
-    found = ablation_data(store, both["indirect_effect"].sel(task="far", feature=[0]), vocabulary)
-    assert found["acts"] == {
-        0: [[1, [[0.0, 0.0, 0.75, 0.25], [0.0, 0.0]]], [0, [[0.0, 0.5, -0.25], [0.0, -0.25, 0.125]]]]
-    }
-    right, wrong = found["pairs"][1][0]
-    assert [vocabulary.texts[place] for place in right] == ["<|eos|>", "two", " ox", "en"]
-    assert [vocabulary.texts[place] for place in wrong] == ["<|eos|>", "two"]
-
-
 def test_summary_tells_writer_from_reader(inputs: ReportInputs) -> None:
     assert texts_of(inputs)["Writer or reader"] == (
         "In pair · l1 · seed 0, from step10 to step20, what is written accounts for this share of the changes of IE of"
@@ -225,16 +182,16 @@ def test_thresholds_of_a_pair_are_those_of_the_paper() -> None:
     assert thresholds(3) == pytest.approx([0.2])
 
 
-@pytest.mark.parametrize("tokens_seen", [[0, 1_000, 50_000], [10, 1_000, 50_000], [0], [0, 5], [7]])
-def test_log_axis_shows_every_checkpoint_and_labels_zero_as_zero(tokens_seen: list[int]) -> None:
-    seen = np.array(tokens_seen)
-    places, axis = place_on_log(seen), log_axis(seen)
-    low, high = axis["range"]
-    assert ((np.log10(places) >= low) & (np.log10(places) <= high)).all()
-    assert (np.diff(places) > 0).all()
-    assert ("0" in axis["ticktext"]) == (0 in tokens_seen)
-    if 0 in tokens_seen:
-        assert axis["tickvals"][axis["ticktext"].index("0")] == pytest.approx(places[0])
+def test_effect_scale_is_odd_and_holds_all_effects() -> None:
+    effects = np.array([-3.0, -0.01, 0.0, 0.2])
+    scale = effect_scale(effects)
+    np.testing.assert_allclose(scale.place(-effects), -scale.place(effects))
+    assert (np.abs(scale.place(effects)) < scale.axis()["range"][1]).all()
+    assert {"−1", "0", "1"} <= set(scale.axis()["ticktext"])
+
+
+def test_effect_scale_of_no_effect_is_finite() -> None:
+    assert np.isfinite(effect_scale(np.zeros(3)).axis()["range"]).all()
 
 
 def test_words_are_joined_from_the_tokens_around_the_peak() -> None:
@@ -307,39 +264,6 @@ def test_contrasts_of_unknown_tasks_are_an_error() -> None:
         read_contrasts({"near": ["nowhere"]}, ["near", "far"])
 
 
-def test_hostile_tokens_stay_data(inputs: ReportInputs) -> None:
-    page = render_page(inputs)
-    assert "</script><b>" not in page
-    assert page.count("</script>") == 3
-    assert HOSTILE in embedded(page)["vocabulary"]
-
-
-def test_page_refers_to_nothing_outside_itself(inputs: ReportInputs) -> None:
-    page = re.sub(r"<script>.*?</script>", "", render_page(inputs), flags=re.DOTALL)
-    assert not re.search(r"(src|href|action)\s*=\s*[\"']?\s*(https?:)?//|url\(|@import|<link|<iframe", page)
-    assert "default-src 'none'" in page
-
-
-def test_page_holds_the_numbers_of_the_shown_features(inputs: ReportInputs) -> None:
-    document = embedded(render_page(inputs))
-    (run,) = document["runs"]
-    assert run["features"] == shown_features(inputs.runs[0], {}) == [0, 1, 2, 3, 4]
-    assert run["effect"][1][1] == [0.0, 2.0, -0.2, 0.0, -1.0]
-    assert run["share"][0][0][1] is None
-    assert run["level"] == [[[0.05] * 5] * 2] * 2
-    assert run["conditions"][0] == {"names": []}
-    assert run["conditions"][1]["names"] == ["far one", "far two"]
-    assert run["conditions"][1]["effect"][1][1] == [0.0, 0.0, 0.9, 0.0, 0.0]
-    assert [CLASSES[places[0][1]] for places in run["class"]] == ["emerged", "maintained", "maintained"]
-    assert run["codes"]["supported"] == [[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
-    assert run["examples"]["0"]["rows"][0][2] == [3]
-
-
-def test_page_without_contrasts(inputs: ReportInputs) -> None:
-    page = render_page(without_contrasts(inputs))
-    assert 'id="abstraction"' not in page
-
-
 def test_key_numbers(inputs: ReportInputs) -> None:
     numbers = {number.label: number.value for number in key_numbers(inputs)}
     assert numbers["tokens seen"] == "0 – 50 k"
@@ -389,57 +313,3 @@ def test_controls_and_single_checkpoints_are_not_marked() -> None:
         "only": {"checkpoints": ["step1"]},
     }
     assert examined_comparisons(document) == {"pair": ["step0", "step1"]}
-
-
-def test_page_without_crosscoders_says_what_was_looked_at(inputs: ReportInputs) -> None:
-    """On a scan alone, or where nothing was chosen: abilities and similarities, and no part that is about features."""
-    page = render_page(replace(inputs, runs=[], seed_matches=[], comparisons={}))
-    assert embedded(page)["runs"] == [] and 'id="ability"' in page and 'id="similarity"' in page
-    assert not re.search(r'id="(quality|shares|controls|glossary)"', page) and "crosscoders</dt>" not in page
-
-
-def test_choice_and_scan_are_shown(inputs: ReportInputs) -> None:
-    words = {name: strings([text]) for name, text in (("change_task", "near"), ("last_before", "s1"))}
-    words |= {f"first_after{end}": strings([text]) for end, text in (("", "s2"), ("_low", "s1"), ("_high", "s2"))}
-    ends = {"choosing": 0.31, "confirming": -0.25, "confirming_low": -0.4, "confirming_high": 0.01, "by_chance": 0.12}
-    variables = {name: ("change", values) for name, values in words.items()}
-    variables |= {f"change_{name}": ("change", [value]) for name, value in ends.items()}
-    choice = xr.Dataset({**variables, "q_value": ("task", [0.004])}, {"task": strings(["near"])})
-    choice.attrs |= {"summary": "1 of 2 tasks changes.", "config_digest": "", "created": "", "settings": ""}
-    choice.attrs["package_versions"] = {}
-    [row] = choice_rows(choice)
-    assert row == ("near", "0.004", "s1 → s2", "s1 to s2", "+0.31", "−0.25 (−0.40 to +0.010)", "0.12")
-    scan = inputs.behaviour.merge(inputs.similarity[["linear_cka"]]).assign_attrs(inputs.behaviour.attrs)
-    page = render_page(replace(inputs, choice=choice, reasons={"pair": "It <rises>."}, scan=scan))
-    assert "1 of 2 tasks changes." in page and "It &lt;rises&gt;." in page and "A look at every checkpoint" in page
-    assert list(embedded(page)["figures"]["scanSimilarity"]) == ["Linear CKA"]
-
-
-def test_script_writes_the_page_whole_and_without_torch(inputs: ReportInputs, tmp_path: Path) -> None:
-    run = inputs.runs[0]
-    stores = {"behaviour": inputs.behaviour, "similarity": inputs.similarity}
-    stores |= {"trainings": run.training, "evaluations": run.evaluation, "relies": run.relie, "features": run.features}
-    stores |= {"seed-matches": inputs.seed_matches[0]}
-    stores |= {"consolidations": with_languages(inputs, {"agreement": [True, True]}).consolidations[0]}
-    facts = {"comparison": "same", "variant": "l1", "seed": 0, "control": "identity"}
-    stores |= {"controls": with_facts(run.relie.drop_attrs(deep=False), **facts)}
-    stores |= {"control-evaluations": with_facts(run.evaluation.drop_attrs(deep=False), **facts)}
-    flags = ["--suite", "toy", "--contrasts", json.dumps({"near": ["far"]})]
-    for name, dataset in stores.items():
-        write_store(dataset, tmp_path / f"{name}.zarr", dataset.attrs)
-        flags += [f"--{name}", str(tmp_path / f"{name}.zarr")]
-    flags += ["--ablations"]
-    for task, dataset in run.ablations.items():
-        write_store(dataset, tmp_path / "ablation" / f"{task}.zarr", dataset.attrs)
-        flags += [str(tmp_path / "ablation" / f"{task}.zarr")]
-    comparisons = tmp_path / "comparisons.yaml"
-    comparisons.write_text(yaml.safe_dump({"pair": {"checkpoints": REVISIONS[1:]}}))
-    output = tmp_path / "report" / "index.html"
-    flags += ["--comparisons", str(comparisons), "--output", str(output)]
-    trace = subprocess.run(
-        [sys.executable, "-X", "importtime", SCRIPT, *flags], capture_output=True, text=True, check=True
-    ).stderr
-    assert "plotly" in trace
-    assert not re.search(r"\b(torch|transformers)$", trace, re.MULTILINE)
-    assert [path.name for path in output.parent.iterdir()] == ["index.html"]
-    assert embedded(output.read_text(encoding="utf-8"))["runs"][0]["label"] == "pair · l1 · seed 0"

@@ -11,7 +11,6 @@ from report_stores import (
     DRAWS,
     evaluation_store,
     make_run,
-    relie_store,
     six_features,
     toy_inputs,
     with_classes,

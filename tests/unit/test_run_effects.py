@@ -270,7 +270,10 @@ def test_trust_line_says_how_far_effects_can_be_trusted_and_why(relie: xr.Datase
     line = trust_line(make_run(stages))
     effective = (relie["indirect_effect"] != 0).any("checkpoint")
     assert line.startswith(f"{int(effective[:, 0].sum())} of {int(effective.sum())} feature–task pairs with an effect")
-    assert "The others are estimates by the grouped estimator." in line and "95\u00a0% err by less than 1.2\u00a0% of" in line
+    assert (
+        "The others are estimates by the grouped estimator." in line
+        and "95\u00a0% err by less than 1.2\u00a0% of" in line
+    )
     unknown = trust_line(make_run(stages.assign(estimation_error=xr.full_like(relie["noise_floor"], np.nan))))
     assert unknown.endswith("The others are estimates by the grouped estimator.")
 

@@ -102,7 +102,11 @@ def draw_group_ability(
         Curve(in_words(group.name), _group_label(group.name, size, count), ends[:, place], count < size, count == size)
         for place, (group, size, count) in enumerate(zip(groups, sizes, warned, strict=True))
     ]
-    facts = {kind: [group.name for group in groups], "tasks": sizes, "tasks_with_a_warning": warned}
+    facts: dict[str, Sequence[object]] = {
+        kind: [group.name for group in groups],
+        "tasks": sizes,
+        "tasks_with_a_warning": warned,
+    }
     title = title or f"Mean accuracy by {kind}"
     return _drawn(title, behaviour, _table(behaviour, facts, ends), curves, comparisons or {}, kind)
 
@@ -209,7 +213,9 @@ def _add_comparisons(axes: Axes, places: Mapping[str, float], comparisons: Mappi
 
 def _alt(curves: Sequence[Curve], comparisons: Mapping[str, Sequence[str]], what: str) -> str:
     last = [float(curve.accuracy[0, -1]) for curve in curves]
-    low, high = (f"{last[place]:.2f} ({curves[place].name})" for place in (np.argmin(last), np.argmax(last)))
+    low, high = (
+        f"{last[place]:.2f} ({curves[place].name})" for place in (last.index(min(last)), last.index(max(last)))
+    )
     ends = f"ends at {high}" if len(curves) == 1 else f"ends between {low} and {high}"
     below = f" Below, the checkpoints of {counted(len(comparisons), 'comparison')}." if comparisons else ""
     return f"Accuracy over tokens seen, a line for each {what}: it {ends}; chance is {CHANCE}.{below}"

@@ -16,6 +16,7 @@ from chronocoder.report.summary import ability_sentence, learnt_sentence, learnt
 from chronocoder.report.surface_story import moment
 from chronocoder.report.tasks import (
     MANY_TASKS,
+    NO_BREAK,
     finest_groups,
     groups_of_kind,
     kinds_named,
@@ -45,7 +46,7 @@ def ability_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
         "task_kinds": kinds_named(behaviour),
         "task_reasons": list(reasons_named(behaviour).values()),
         "task_rows": task_rows(behaviour),
-        "since": [moment(behaviour, since) if since else "" for since in learnt_since(behaviour).values()],
+        "since": [_unbroken(moment(behaviour, since)) if since else "" for since in learnt_since(behaviour).values()],
         "choice_rows": choice_rows(inputs.choice) if inputs.choice is not None else [],
         "choice_figures": choice_figures(inputs.choice, site),
     }
@@ -96,6 +97,12 @@ def choice_figures(choice: xr.Dataset | None, site: Site) -> list[FigureGroup]:
         FigureGroup("changes", [site.place(f"{FOLDER}/changes", draw_changes(choice))]),
         FigureGroup("steps", curves, ("Task",)),
     ]
+
+
+def _unbroken(of_moment: str) -> str:
+    """Return a checkpoint with the tokens seen, divided by a line break nowhere but between the two."""
+    checkpoint, tokens = of_moment.split(" ", 1)
+    return f"{checkpoint} {tokens.replace(' ', NO_BREAK)}"
 
 
 def _task_charts(behaviour: xr.Dataset, inputs: ReportInputs) -> list[Chart]:

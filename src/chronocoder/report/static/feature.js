@@ -194,7 +194,7 @@
         return [link, report.classes[record.class[place][0]], ...effectsOf(of, place)[0].map((values) => labelledBar(values, largest)), ...shares];
       });
       const names = ["IE", "RelIE"].flatMap((measure) => run.checkpoints.map((name) => ({ text: `${measure} at ${name}` })));
-      return table(`Effects on tasks, in ${unit}`, [{ text: `Task (${unit})` }, { text: "Class" }, ...names], [{ rows }]);
+      return table(`Effects on tasks, in ${unit}`, [{ text: `Task (${unit})` }, { text: "Class" }, ...names], [{ rows }], "stacked");
     });
     const others = run.tasks.length - record.tasks.length;
     const rest = others ? `${record.tasks.length ? `On the other ${others} of` : "On none of"} ${run.tasks.length} tasks does it have ${record.tasks.length ? "no effect" : "any effect"}: it is not active there.` : "";
