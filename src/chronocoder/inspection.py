@@ -15,7 +15,7 @@ from chronocoder.report.annotations import Annotation
 from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import key_of, names
 from chronocoder.report.text import counted, decimal, listed, plural, signed
-from chronocoder.terminal import printable, shortened, table
+from chronocoder.terminal import shortened, table
 
 SHOWN_LABELS = 4
 EFFECTS = ("indirect_effect", "relative_indirect_effect")
@@ -45,7 +45,7 @@ def stores_below(directory: Path) -> str:
     for root, directories, _ in os.walk(directory):
         found = sorted(name for name in directories if name.endswith(".zarr"))
         directories[:] = sorted(set(directories) - set(found))
-        rows += [(str(Path(root, name)), _size(Path(root, name))) for name in found]
+        rows += [(str(Path(root, name).relative_to(directory)), _size(Path(root, name))) for name in found]
     if not rows:
         raise StoreError(f"{directory}: neither a store nor a directory of stores; give one below results/<suite>")
     return table(f"Stores in {directory}", ("path", "on disk"), rows) + "\n"
@@ -56,7 +56,7 @@ def store_text(store: xr.Dataset) -> str:
     size = f"{counted(len(store.data_vars), 'variable')}, {shortened(store.nbytes, 'B')} in memory"
     dimensions = [(str(name), str(length), _labels(store, str(name))) for name, length in store.sizes.items()]
     variables = [
-        (str(name), _shape(of), str(of.dtype), str(of.attrs["units"]), str(of.attrs["long_name"]))
+        (str(name), _shape(of), _type(of), str(of.attrs["units"]), str(of.attrs["long_name"]))
         for name, of in store.data_vars.items()
     ]
     parts = [
@@ -137,7 +137,7 @@ def features_text(
 
 def _rows(of_feature: xr.Dataset, about: str) -> Iterator[tuple[str, ...]]:
     """Yield a row for each checkpoint; what does not depend on it is in the first one alone."""
-    constant = (str(of_feature["feature"].values), str(of_feature["feature_class"].values), printable(about))
+    constant = (str(of_feature["feature"].values), str(of_feature["feature_class"].values), about)
     for checkpoint in names(of_feature, "checkpoint"):
         at = of_feature.sel(checkpoint=checkpoint)
         effect, low, high, share, share_low, share_high, level = (float(at[number]) for number in NUMBERS)
@@ -178,12 +178,16 @@ def _labels(store: xr.Dataset, dimension: str) -> str:
         return ""
     values = store[dimension].values
     if len(values) <= SHOWN_LABELS:
-        return printable(", ".join(map(str, values)))
-    return printable(f"{', '.join(map(str, values[: SHOWN_LABELS - 1]))}, … {values[-1]}")
+        return ", ".join(map(str, values))
+    return f"{', '.join(map(str, values[: SHOWN_LABELS - 1]))}, … {values[-1]}"
 
 
 def _shape(variable: xr.DataArray) -> str:
     return ", ".join(map(str, variable.dims)) or "-"
+
+
+def _type(variable: xr.DataArray) -> str:
+    return "string" if variable.dtype.kind == "T" else str(variable.dtype)
 
 
 def _facts(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -198,4 +202,4 @@ def _facts(attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _value(value: Any) -> str:
-    return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

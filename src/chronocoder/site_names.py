@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 SITE_PATTERN = r"(embedding|final|(residual|mlp_in|mlp_out|attention_out)\.[0-9]+|head_out\.[0-9]+\.[0-9]+)"
 STREAM_KINDS = ("embedding", "residual", "final")
+ADDED_KINDS = ("attention_out", "mlp_out")
 
 
 class SiteName(NamedTuple):
@@ -23,6 +24,11 @@ class SiteName(NamedTuple):
     def is_stream(self) -> bool:
         """Whether the activation is the whole residual stream."""
         return self.kind in STREAM_KINDS
+
+    @property
+    def adds_to_stream(self) -> bool:
+        """Whether the activation is the residual stream, or is added to it as it is."""
+        return self.is_stream or self.kind in ADDED_KINDS
 
     def block(self, blocks: int) -> int:
         """Return the block of a model of so many that the site belongs to; -1 for what enters the first one."""

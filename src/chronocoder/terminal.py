@@ -17,9 +17,10 @@ def shortened(value: float, unit: str) -> str:
 
 
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows below headings and a title, in columns as wide as they need to be."""
-    widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (headings, *rows)]
+    """Return rows below headings and a title, in columns as wide as they need to be; cells are made `printable`."""
+    cells = [[printable(cell) for cell in row] for row in (headings, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     return "\n".join([title, *(f"  {line}".rstrip() for line in lines)])
 
 

@@ -15,7 +15,8 @@ def overlapping(chart: Chart) -> list[tuple[str, str]]:
     canvas = FigureCanvasAgg(chart)
     canvas.draw()
     shown = [text for text in chart.findobj(Text) if text.get_visible() and text.get_text().strip() and in_view(text)]
-    boxes = [(text.get_text(), text.get_window_extent()) for text in shown]
+    # of an annotation without its arrow
+    boxes = [(text.get_text(), Text.get_window_extent(text)) for text in shown]
     whole = chart.bbox
     found = [
         (text, "edge")

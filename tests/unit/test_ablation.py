@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from scipy import stats
 from slow_attribution import (
@@ -88,6 +89,23 @@ def test_positions_after_the_prefix_are_undefined(measured: Measured) -> None:
     effect = measured.ablation["position_effect"].isel(checkpoint=0, top_feature=0)
     inside = effect["position"] < measured.task["length"]
     assert (effect.notnull() == inside).all() and (effect.isel(position=0) == 0).all()
+
+
+@pytest.mark.parametrize("batch_size", [2, 128])
+def test_activations_by_position_are_those_of_the_clean_text(batch_size: int, measured: Measured) -> None:
+    crosscoder, where, task, attribution, _ = measured
+    settings = SETTINGS.model_copy(update={"batch_size": batch_size})
+    raw = measure_ablations(crosscoder, where, task, attribution, settings, ABLATION)
+    found = summarise_ablations(raw, task, attribution, settings)["position_activation"]
+    top = found["top_feature"].values
+    for example, length in enumerate(task["length"].values):
+        ids = torch.from_numpy(task["token_id"].values[example : example + 1, :length].astype(np.int64))
+        x = torch.stack([site.read(ids).activation[0] for site in where], dim=1)
+        expected = crosscoder.encode(x)[:, top.tolist()].T.numpy()
+        own = found.isel(example=example).transpose("top_feature", "position").values
+        np.testing.assert_allclose(own[:, 1:length], expected[:, 1:], rtol=1e-4, atol=1e-6)
+        assert (own[:, 0] == 0).all() and np.isnan(own[:, length:]).all()
+    assert float(found.max()) > 0
 
 
 def test_effects_by_role_add_up_over_its_tokens(measured: Measured) -> None:

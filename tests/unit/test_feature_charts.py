@@ -179,7 +179,7 @@ def test_clusters_have_means_and_quartiles(relie: xr.Dataset) -> None:
     inside = three["relative_indirect_effect"].where(three["trajectory_cluster"] == 0)
     lower = inside.quantile(0.25, ("task", "feature"))
     np.testing.assert_allclose(chart.data["lower quartile"], lower)
-    assert chart.axes[0].get_title(loc="left") == "1: 10 pairs"
+    assert chart.axes[0].get_title(loc="left") == "Cluster 1 (10 pairs)"
     assert chart.alt.endswith("Cluster 1 (10 pairs) is largest at step20.")
 
 

@@ -237,7 +237,7 @@ def test_agreement_has_a_mark_for_each_task(relie: xr.Dataset) -> None:
     assert list(chart.data["spearman"]) == [0.95, 0.95, 0.95, -0.4]
     assert list(chart.data["task"]) == ["near", "near", "far", "far"]
     assert chart.axes[0].get_xlim()[0] < -0.4
-    lines = {line.get_label(): line.get_xdata().tolist() for line in chart.axes[0].lines}
+    lines = {line.get_label(): list(line.get_xdata()) for line in chart.axes[0].lines}
     assert lines["the published estimator"] == [0.95, -0.4]
     assert chart.alt.endswith("attribution patching 0.95 to 0.95; the published estimator −0.40 to 0.95.")
     assert chart.axes[0].get_xlim() == draw_agreement(agreement(run)["spearman"], "step20", labels).axes[0].get_xlim()

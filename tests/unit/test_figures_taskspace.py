@@ -135,6 +135,7 @@ def test_damage_and_gain_over_training_are_medians_and_quartiles_over_tasks(tran
     ]
     np.testing.assert_allclose(lines_of(gain)["ftgd"], np.median(own, axis=1))
     assert not overlapping(chart) and not overlapping(gain)
+    assert 1.0 in chart.axes[0].get_lines()[-1].get_ydata()  # the ratio of no damage
 
 
 def test_means_of_gradients_are_over_pairs_of_different_tasks() -> None:

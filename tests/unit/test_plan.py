@@ -890,6 +890,8 @@ def test_a_plan_counts_the_format_and_the_gpus_of_models(tmp_path: Path) -> None
         )
         assert spread[rule].device_bytes < half[rule].device_bytes
         assert spread[rule].accelerator_hours == pytest.approx(2 * half[rule].accelerator_hours)
+    found = [of["find_examples"].accelerator_hours for of in (half, spread)]  # it holds models, and no more of them
+    assert found[1] == pytest.approx(2 * found[0])
     assert spread["train_crosscoder"] == half["train_crosscoder"]  # it loads no models
     works = {name: Work(disk_bytes=1.0).adding(67e12, name) for name in ("float32", "bfloat16", "float16", "tf32")}
     h100 = hardware_named("h100", 1.0, 1.0)

@@ -30,6 +30,7 @@ from chronocoder.config import (
     AttributionSettings,
     ConsolidationSettings,
     Experiment,
+    FeatureSettings,
     load_experiment,
 )
 from chronocoder.crosscoder.model import Crosscoder, CrosscoderConfig
@@ -43,6 +44,7 @@ from chronocoder.plan.disk import (
     ablation_bytes,
     baseline_bytes,
     consolidation_bytes,
+    features_bytes,
     match_bytes,
     own_codes_bytes,
     successor_bytes,
@@ -60,6 +62,8 @@ from chronocoder.plan.sizes import (
     PREFIX_TOKENS,
     chosen_features,
     exact_sequences,
+    rows_of,
+    shown_features,
     top_features,
 )
 from chronocoder.stores import labelled, strings, write_store
@@ -315,6 +319,23 @@ def test_numbers_of_features_are_limited_by_the_dictionary() -> None:
     ) == (60, 50)
 
 
+def test_shown_features_are_others_for_each_task_and_checkpoint_at_most() -> None:
+    settings = FeatureSettings(top_features=10)
+    assert shown_features(settings, 4, CrosscoderShape(2, 8, 100)) == 80
+    assert shown_features(settings, 4, CrosscoderShape(3, 8, 100)) == 100
+
+
+def test_features_are_counted_with_every_latent_on_every_validation_token() -> None:
+    few, more = (cost(changed(features__top_features=number), "find_examples") for number in (1, 2))
+    experiment = changed()
+    place = Place(experiment, SMALL, next(job for job in jobs_of(experiment) if job.rule == "find_examples"), True)
+    shown, rows = 9 * place.crosscoder.checkpoints, rows_of(place.suite.corpus, "validation")
+    products = shown * (2 * rows * 512 + place.crosscoder.product_flops())
+    logits = place.crosscoder.checkpoints * shown * 2 * SMALL.d_model * SMALL.vocabulary_size
+    assert more.work.flops - few.work.flops == pytest.approx(products + logits)
+    assert few.work.flops > 2 * rows * place.crosscoder.product_flops()
+
+
 def test_numbers_that_are_stored(sites: list[Site], tmp_path: Path) -> None:
     settings = AttributionSettings(steps=1, bootstrap_samples=10)
     _, attribution = attribute(sites, settings)
@@ -486,10 +507,20 @@ def test_a_baseline_is_matched_once_for_each_checkpoint() -> None:
     assert baseline_bytes(CrosscoderShape(3, 8, 512)) - baseline_bytes(CrosscoderShape(2, 8, 512)) < 12 * 512
 
 
-def test_effects_by_position_fill_the_store_of_ablations() -> None:
+def test_effects_and_activations_by_position_fill_the_store_of_ablations() -> None:
     settings, ablation, shape = AttributionSettings(), AblationSettings(), CrosscoderShape(2, 8, 512)
     few, many = (ablation_bytes(settings, ablation, shape, number * PREFIX_TOKENS) for number in (100, 1100))
-    assert many - few == pytest.approx(0.12 * 2 * 40 * 1000 * PREFIX_TOKENS * 4)
+    assert many - few == pytest.approx(0.12 * (2 + 1) * 40 * 1000 * PREFIX_TOKENS * 4)
+
+
+def test_what_is_shown_of_features_grows_with_what_is_asked_for() -> None:
+    settings, shape = FeatureSettings(), CrosscoderShape(2, 8, 512)
+    sizes = {
+        name: features_bytes(settings.model_copy(update={name: value}), shape, 3) - features_bytes(settings, shape, 3)
+        for name, value in (("examples", 9), ("output_tokens", 11), ("neighbours", 9))
+    }
+    shown = 12 * 3 * 2
+    assert sizes == {"examples": shown * 2.5 * 31, "output_tokens": shown * 24, "neighbours": shown * (11 + 21)}
 
 
 def test_memory_of_a_real_attribution(tmp_path: Path) -> None:

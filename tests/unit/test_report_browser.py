@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from chronocoder.report.page import write_page
 from report_stores import (
     FACTS,
     SENTENCES,
@@ -26,7 +27,6 @@ from report_stores import (
 from taskspace_stores import with_task_space
 
 from chronocoder.report.inputs import ReportInputs
-from chronocoder.report.page import write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

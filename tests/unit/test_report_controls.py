@@ -11,7 +11,6 @@ from report_stores import (
     DRAWS,
     evaluation_store,
     make_run,
-    relie_store,
     six_features,
     toy_inputs,
     with_classes,
@@ -23,7 +22,7 @@ from chronocoder.attribution import controls
 from chronocoder.attribution.summary import BASES as STORED_BASES
 from chronocoder.report.baselines import baseline_table
 from chronocoder.report.codes import code_sentences, unsupported_counts
-from chronocoder.report.conditions import condition_data, conditions_of
+from chronocoder.report.conditions import conditions_of
 from chronocoder.report.controls import (
     BASES,
     SHUFFLED,
@@ -216,13 +215,3 @@ def test_codes_are_counted_where_a_checkpoint_does_not_support_them(relie: xr.Da
 
 def test_conditions_are_those_of_the_task(relie: xr.Dataset) -> None:
     assert [conditions_of(relie.sel(task=task)) for task in CONTRAST] == [["near one"], ["far one", "far two"]]
-    assert condition_data(relie.sel(task="near")) == {"names": []}
-
-
-def test_condition_data_hold_what_the_store_holds() -> None:
-    relie = relie_store([[0.0], [0.0]], [[0.5], [-0.5]], ["maintained"], other=[[0.25], [0.75]])
-    found = condition_data(relie.sel(task="far"))
-    assert found["names"] == ["far one", "far two"]
-    assert found["effect"] == [[[0.5], [-0.5]], [[0.25], [0.75]]] and found["low"][1] == [[0.15], [0.65]]
-    assert found["level"] == [[[0.05], [0.05]]] * 2
-    assert found["reverses"] == [[1], [0]] and found["class"] == [["maintained"]] * 2

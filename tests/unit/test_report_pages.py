@@ -167,7 +167,9 @@ def test_whom_to_cite_depends_on_what_is_shown(inputs: ReportInputs) -> None:
 
 
 def test_origins_of_all_stores_are_told_and_linked(inputs: ReportInputs, tmp_path: Path) -> None:
-    write_store(inputs.behaviour, tmp_path / "behaviour.zarr", inputs.behaviour.attrs | {"commits": ["sha256:" + "ab" * 16] * 3})
+    write_store(
+        inputs.behaviour, tmp_path / "behaviour.zarr", inputs.behaviour.attrs | {"commits": ["sha256:" + "ab" * 16] * 3}
+    )
     stored = replace(with_control(inputs), behaviour=load_store(tmp_path / "behaviour.zarr"))
     context = method_page(stored, Site(tmp_path / "report"))
     behaviour, *others = context["origins"]

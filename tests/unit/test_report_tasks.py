@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
+from chronocoder.report.feature_figures import draw_shares, share_spread, spread_rows
 from chronocoder.report.page import render_page
 from report_stores import (
     FACTS,
@@ -20,15 +21,10 @@ from report_stores import (
     with_facts,
 )
 
-from chronocoder.report.ablation_figures import draw_faithfulness
-from chronocoder.report.contrast_figures import draw_contrast
-from chronocoder.report.contrasts import find_all_features, find_contrast_features
+from chronocoder.report.contrasts import find_all_features
 from chronocoder.report.data import group_data
-from chronocoder.report.feature_figures import draw_shares, share_spread, spread_rows
-from chronocoder.report.inputs import Contrast, ReportInputs
+from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.summary import ability_sentence, summarise
-from chronocoder.report.trust import trust_line, trust_rows
-from chronocoder.report.writing import writing_data
 
 NEAR, FAR = [0.5, 0.9, 1.0], [0.5, 0.1, 0.9]
 
@@ -75,26 +71,6 @@ def test_summary_warns_of_a_contrast_with_a_warning(inputs: ReportInputs) -> Non
         " Read this with caution: a warning goes with “far” (▲ in the table of tasks)."
     )
     assert "−0.10 nats; 1 comes to help" in texts["Surface features"]
-
-
-def test_units_are_those_of_each_task(inputs: ReportInputs) -> None:
-    run = inputs.runs[0]
-    assert run.units == {"near": "logit", "far": "nat"}
-    rows = {row.label: row.cells for row in trust_rows(run)}
-    assert rows["Rounding, in logits"] == 2 * [("2e-07", "highest 2e-07: near")]
-    assert rows["Rounding, in nats"] == 2 * [("2e-07", "highest 2e-07: far")]
-    exact = run.relie.assign(estimator=xr.full_like(run.relie["estimator"], "exact"))
-    assert "off by rounding only, 2e-07 logits and 2e-07 nats or less on average" in trust_line(make_run(exact))
-    assert "(1.00 nats in all)" in writing_data(run.ablations["far"])[0]["sentence"]
-    figure = draw_faithfulness(run.ablations["far"])[0]
-    assert figure["layout"]["yaxis"]["title"]["text"] == "effect (nats)"
-    assert "%{y:.2f} nats, accuracy %{customdata:.2f}" in figure["data"][2]["hovertemplate"]
-    contrast = Contrast("near", "far")
-    panel = draw_contrast(run, [0], contrast, find_contrast_features(run.relie, contrast, "step10"), {})[0]["figures"][
-        0
-    ]
-    assert panel["layout"]["xaxis"]["title"]["text"] == "IE on near (logits)"
-    assert panel["layout"]["yaxis"]["title"]["text"] == "IE on far (nats)"
 
 
 def test_page_holds_units_metrics_and_warnings(inputs: ReportInputs) -> None:

@@ -270,7 +270,10 @@ def test_trust_line_says_how_far_effects_can_be_trusted_and_why(relie: xr.Datase
     line = trust_line(make_run(stages))
     effective = (relie["indirect_effect"] != 0).any("checkpoint")
     assert line.startswith(f"{int(effective[:, 0].sum())} of {int(effective.sum())} feature–task pairs with an effect")
-    assert "The others are estimates by the grouped estimator." in line and "95 % err by less than 1.2 % of" in line
+    assert (
+        "The others are estimates by the grouped estimator." in line
+        and "95\u00a0% err by less than 1.2\u00a0% of" in line
+    )
     unknown = trust_line(make_run(stages.assign(estimation_error=xr.full_like(relie["noise_floor"], np.nan))))
     assert unknown.endswith("The others are estimates by the grouped estimator.")
 
@@ -287,9 +290,9 @@ def test_changes_are_the_largest_of_top_features(relie: xr.Dataset) -> None:
     first = found.changes[0]  # feature 1: nothing at step10, half of 2.0 at step20
     assert first == (1, ["+0.000", "+1.00"], ("+0.25", "+0.24 to +0.26"), ("+0.75", "+0.74 to +0.76"), [])
     assert {change.feature: change.own_code for change in found.changes} == {0: ["step10"], 1: [], 2: []}
-    assert found.top == ("25\u00a0% (19\u00a0% to 31\u00a0%)", "1.00 logits in all")
-    assert found.control == ("50\u00a0% (44\u00a0% to 56\u00a0%)", "1.00 logits in all")
-    assert found.random == ("75\u00a0% to 88\u00a0%", "1.00 to 2.00 logits in all") and found.draws == 2
+    assert found.top == ("25\u00a0% (19\u00a0% to 31\u00a0%)", "1.00 logits")
+    assert found.control == ("50\u00a0% (44\u00a0% to 56\u00a0%)", "1.00 logits")
+    assert found.random == ("75\u00a0% to 88\u00a0%", "1.00 to 2.00 logits") and found.draws == 2
     assert found.verdict == "below every draw"
 
 
@@ -310,7 +313,7 @@ def test_share_is_judged_by_the_range_of_random_directions(relie: xr.Dataset, sh
 
 def test_share_without_random_directions(relie: xr.Dataset) -> None:
     (found,) = written_pairs(ablation_store(relie, "far").isel(group=[0, 1]))
-    assert (found.random, found.draws, found.verdict) == (("–", "not measured"), 0, "not comparable")
+    assert (found.random, found.draws, found.verdict) == (("–", "–"), 0, "not comparable")
 
 
 def test_many_tasks_are_not_named_one_by_one(inputs: ReportInputs) -> None:
@@ -338,7 +341,7 @@ def test_units_are_those_of_each_task(relie: xr.Dataset, tmp_path: Path) -> None
     assert rows["Rounding, in nats"] == 2 * [("2e-07", "highest 2e-07: far")]
     exact = run.relie.assign(estimator=xr.full_like(run.relie["estimator"], "exact"))
     assert "off by rounding only, 2e-07 logits and 2e-07 nats or less on average" in trust_line(make_run(exact))
-    assert written_pairs(run.ablations["far"])[0].top[1] == "1.00 nats in all"
+    assert written_pairs(run.ablations["far"])[0].top[1] == "1.00 nats"
     effects = built(replace(toy_inputs(relie), runs=[run]), tmp_path)
     assert effects.trust.estimates.options == [["logits", "nats"]] and effects.trust.estimates.levels == ("Effects in",)
 
@@ -367,8 +370,8 @@ def test_page_says_what_is_chance_and_links_features(inputs: ReportInputs, tmp_p
     assert "+0.000 (−0.10 to +0.10; chance ±0.050) no more than chance" in abstraction
     assert "−0.80 (−0.90 to −0.70; chance ±0.050) less" not in abstraction
     assert "less than half of the harm is left at step20 code not supported by step10" in abstraction
-    assert "25 % (19 % to 31 %) (1.00 logits in all)" in writing and "below every draw" in writing
-    assert "75 % to 88 % (1.00 logits in all; 2 draws)" in writing and "own code at step10" in writing
+    assert "25 % (19 % to 31 %) of 1.00 logits" in writing and "below every draw" in writing
+    assert "75 % to 88 % of 1.00 logits (2 draws)" in writing and "own code at step10" in writing
     assert "were also changed one at a time in the model itself" in trust and "If IE were exact and effects" in trust
     assert "RelIE by attribution patching predicts the share of the exact effect better than" in trust
     assert "0.80 (lowest 0.80: near)" in trust and "about 5 % of random directions exceed the level" in trust

@@ -84,7 +84,7 @@ def test_each_successor_is_matched_alone(planted: tuple[Crosscoder, Crosscoder, 
         ({"checkpoints": ("step0", "step1")}, "'checkpoint between' is step0, where early needs step1"),
         ({"commits": ("other", "other")}, "'commit of the checkpoint between' is other, where early needs commit of"),
         ({"seed": 5}, "'seed' is 5, where early needs 0"),
-        ({"site": "residual.1"}, "'site' is residual.1"),
+        ({"site": "residual.7"}, "'site' is residual.7"),
     ],
 )
 def test_what_does_not_follow_is_refused(

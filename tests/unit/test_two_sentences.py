@@ -206,6 +206,7 @@ def test_ablations_are_those_of_the_changed_model(name: str, tokenizer: PreTrain
     for m in range(2):
         np.testing.assert_allclose(swapped[m, m, :, : own.sizes["feature"]], own[m], atol=1e-4)
     assert set(found["position_role"].values) >= {"difference", "shared ending"}
+    assert (found["position_activation"].notnull() == (task["position"] < task["length"] - 1)).all()
 
 
 def check_positions(measured: xr.Dataset, given: tuple, m: int, feature: int) -> None:
@@ -221,6 +222,11 @@ def check_positions(measured: xr.Dataset, given: tuple, m: int, feature: int) ->
         )
         np.testing.assert_allclose(own[:length], sign * (np.array(changed) - clean), atol=1e-4)
         assert own[length - 1] == 0 and (own[length:] == 0).all()
+        ids = torch.from_numpy(task["token_id"].sel(member=member).values[example : example + 1, : length - 1])
+        x = torch.stack([site.read(ids.long()).activation[0] for site in given[1]], dim=1)
+        active = measured["position_activations"].sel(top_feature=feature, member=member).isel(example=example)
+        np.testing.assert_allclose(active[1 : length - 1], given[0].encode(x)[1:, feature], rtol=1e-4, atol=1e-6)
+        assert active[0] == 0 and (active[length - 1 :] == 0).all()
 
 
 def test_effects_by_a_single_prefix_and_by_the_same_task_in_batches_of_both_sentences(

@@ -3,6 +3,7 @@
 
 rule find_examples:
     input:
+        checkpoints=checkpoint_paths,
         crosscoder=LAYOUT.crosscoder,
         relie=LAYOUT.relie,
         activations=activations("validation"),
@@ -18,18 +19,25 @@ rule find_examples:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=memory(8000),
+        mem_mb=memory(16000),
         runtime=60,
+        gpus=gpus(),
+        device_map=device_map,
         pack=10,
     params:
+        revisions=revisions,
+        tokens_seen=tokens_seen,
         settings=to_flags(EXPERIMENT.features),
+        loading=loading,
         script=SCRIPTS / "find_examples.py",
     message:
-        "Find top-activating examples of the {wildcards.variant} features of {wildcards.comparison}"
+        "Find what the {wildcards.variant} features of {wildcards.comparison} stand for"
     shell:
-        "python {params.script:q} --crosscoder {input.crosscoder:q} --relie {input.relie:q}"
-        " --activations {input.activations:q} --corpus {input.corpus:q} --tokenizer {input.tokenizer:q}"
-        " --output {output.features:q} {params.settings:q} 2> {log:q}"
+        "python {params.script:q} --suite {wildcards.suite:q} --revisions {params.revisions:q}"
+        " --checkpoints {input.checkpoints:q} --tokens-seen {params.tokens_seen:q} --crosscoder {input.crosscoder:q}"
+        " --relie {input.relie:q} --activations {input.activations:q} --corpus {input.corpus:q}"
+        " --tokenizer {input.tokenizer:q} --output {output.features:q} {params.settings:q}"
+        " --loading {params.loading:q} --device-map {resources.device_map} 2> {log:q}"
 
 
 rule measure_consolidation:

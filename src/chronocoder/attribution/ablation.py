@@ -28,7 +28,7 @@ from chronocoder.attribution.exact import (
     past_for,
 )
 from chronocoder.attribution.measures import CONTROL, TOP, mean_interval, share
-from chronocoder.attribution.prompts import Place, add_to_examples, bounded, joined, read_prompts
+from chronocoder.attribution.prompts import Place, PromptBatch, add_to_examples, bounded, joined, read_prompts
 from chronocoder.attribution.sampling import Units, average, bootstrap_draws, resampled_means, unit_sums, units_of
 from chronocoder.attribution.writing import WRITING_NAMES, Writers, measure_writing, summarise_writing
 from chronocoder.config import EXACT, AblationSettings, AttributionSettings
@@ -38,7 +38,7 @@ from chronocoder.errors import NonFiniteError
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.sites import Site
 from chronocoder.tasks.readout import Outcome
-from chronocoder.tasks.rows import by_member, unit_of
+from chronocoder.tasks.rows import by_member, reads_prefixes, unit_of
 
 ESTIMATED = [name for name in ESTIMATORS if name != EXACT]
 RELDEC = "relative_decoder_norm"
@@ -73,8 +73,9 @@ def measure_ablations(
     Returns:
         `effects` (estimator, checkpoint, example, feature); `clean_metric` (checkpoint, example);
         `log_probability_changes` (checkpoint, example, feature), `set_effects` (checkpoint, set_size, draw, example)
-        with the top features as draw 0, `position_effects` (checkpoint, top_feature, example, position), with dimension
-        `member` before `position` where the metric compares sentences;
+        with the top features as draw 0, `position_effects` (checkpoint, top_feature, example, position) and
+        `position_activations` (top_feature, example, position), with dimension `member` before `position` where the
+        metric compares sentences;
         `swapped_effects` (writer, reader, example, row), of which the first rows are of the features and the others of
         random directions in place of the top features, one draw after the other; NaN between checkpoints of different
         widths;
@@ -91,6 +92,7 @@ def measure_ablations(
     found = _empty(crosscoder, task, chosen, ablation, len(writers.features))
     exact_effects = found["effects"].sel(estimator=EXACT).values
     for batch in read_prompts(crosscoder, sites, task, settings.intervention, settings.batch_size):
+        _keep_activations(batch, found["position_activations"].values, chosen)
         for number, (site, prompts) in enumerate(zip(sites, batch.prompts, strict=True)):
             place = Place(site, prompts, batch.rows, number, settings, past_for(site))
             clean = _clean_outcome(place)
@@ -145,6 +147,7 @@ def summarise_ablations(
         **_agreement(effect, of_chosen, top),
         **_curves(measured, attribution, units),
         "position_effect": measured["position_effects"].where(task["token_id"] >= 0),
+        "position_activation": measured["position_activations"].where(_read_positions(task)),
         "own_code": measured["own_code"],
         **summarise_writing(measured["swapped_effects"], top, units, draws, settings),
     }
@@ -173,6 +176,19 @@ def _role_effects(measured: xr.Dataset, task: xr.Dataset) -> xr.DataArray:
     within = [name for name in task["role"].dims if name != "example"]
     effects = [measured["position_effects"].where(task["role"] == name, 0.0).sum(within) for name in names]
     return xr.concat(effects, "position_role").assign_coords(position_role=strings(names))
+
+
+def _read_positions(task: xr.Dataset) -> xr.DataArray:
+    """Return which tokens a model reads; the last one of a sentence is only predicted."""
+    return task["position"] < task["length"] - (not reads_prefixes(task))
+
+
+def _keep_activations(batch: PromptBatch, activations: np.ndarray, chosen: Chosen) -> None:
+    """Keep how active each top feature is on the clean text."""
+    of_members = activations if activations.ndim == 4 else activations[:, :, None]
+    own = batch.codes[..., torch.from_numpy(chosen.top).to(batch.codes.device)]
+    examples, members, _ = batch.rows
+    of_members[:, examples, members, : own.shape[1]] = own.permute(2, 0, 1).cpu().numpy()
 
 
 def _measure_alone(place: Place, chosen: Chosen, clean: Outcome, found: xr.Dataset) -> None:
@@ -267,6 +283,7 @@ def _empty(
         "log_probability_changes": ("checkpoint", "example", "feature"),
         "set_effects": ("checkpoint", "set_size", "draw", "example"),
         "position_effects": ("checkpoint", "top_feature", *map(str, task["token_id"].dims)),
+        "position_activations": ("top_feature", *map(str, task["token_id"].dims)),
         "swapped_effects": ("writer", "reader", "example", "row"),
     }
     shapes = {name: tuple(len(sizes[dim]) for dim in of) for name, of in dims.items()}
@@ -332,6 +349,7 @@ LONG_NAMES = {
     "random_set_effect": ("effect of changing random active features, top ones among them, together", "logit"),
     "random_set_accuracy": ("accuracy with the same random features changed together", "1"),
     "position_effect": ("effect of changing the feature at one position alone", "logit"),
+    "position_activation": ("activation of the feature on the token; at every checkpoint the same", "1"),
     "condition_indirect_effect": ("indirect effect of changing the feature, by condition", "logit"),
     "condition_indirect_effect_low": ("lower end of its {percent} interval", "logit"),
     "condition_indirect_effect_high": ("upper end of its {percent} interval", "logit"),

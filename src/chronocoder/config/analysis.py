@@ -288,6 +288,12 @@ class FeatureSettings(Settings):
     top_features: PositiveInt = Field(12, description="Features kept for each task and checkpoint, by largest |IE|.")
     examples: PositiveInt = Field(8, description="Top-activating examples of each of them.")
     context_tokens: PositiveInt = Field(24, description="Tokens shown before the most active one.")
+    output_tokens: PositiveInt = Field(
+        10, description="Output tokens that each of them promotes most, and suppresses most, at each checkpoint."
+    )
+    neighbours: PositiveInt = Field(
+        8, description="Latents shown with each of them: nearest by decoder rows, and active on the same tokens."
+    )
 
 
 class SimilaritySettings(Settings):

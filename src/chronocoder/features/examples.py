@@ -1,4 +1,4 @@
-"""The text on which features are most active."""
+"""What a split says of features: the text they are most active on, their activations, and their company."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +16,8 @@ from chronocoder.activations.origin import text_digest
 from chronocoder.config import FeatureSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.errors import StoreError
+from chronocoder.features.activity import Activity, activation_counts, coactive_features
+from chronocoder.features.nearest import nearest_features
 from chronocoder.stores import labelled, strings
 from chronocoder.suites.tokenizers import token_texts
 
@@ -37,13 +39,13 @@ class Peaks(NamedTuple):
 
     Attributes:
         largest: largest activation in each sequence, shape (sequence, feature).
-        frequency: part of the tokens each is active on, shape (feature,).
         mean: mean activation on the tokens of each language, shape (feature, language).
+        activity: how strongly they are active, and together with which latents.
     """
 
     largest: Float[np.ndarray, "sequence feature"]
-    frequency: Float[np.ndarray, " feature"]
     mean: Float[np.ndarray, "feature language"]
+    activity: Activity
 
 
 class Window(NamedTuple):
@@ -86,90 +88,109 @@ def sequence_labels(stores: ActivationStores, corpus: xr.Dataset) -> SequenceLab
     return SequenceLabels(*(corpus[name].values[numbers] for name in SequenceLabels._fields))
 
 
-def top_examples(
+def read_features(
     crosscoder: Crosscoder,
     stores: ActivationStores,
     tokenizer: PreTrainedTokenizerBase,
-    features: np.ndarray,
+    features: Int[np.ndarray, " feature"],
     settings: FeatureSettings,
     labels: SequenceLabels,
 ) -> xr.Dataset:
-    """Return the sequences in which each feature reaches its largest activations, one window of each.
+    """Return what a split says of each feature: the text it is most active on, its activations and its company.
 
-    Memory holds one number for each sequence and feature, and the codes of one block of tokens.
+    Memory holds one number for each sequence and feature, one for each feature and latent, and the codes of one block
+    of tokens.
 
     Args:
         crosscoder: folded.
         stores: validation activations of its checkpoints.
         tokenizer: the suite's.
         features: those to show.
-        settings: how many examples, and their context.
+        settings: how many examples, and their context; how many latents beside each feature.
         labels: of the split's sequences.
 
     Returns:
-        Dims (feature, example, position); the most active token is at position 0. `example_language` and
-        `example_source` are those of each example, and `language_share` (feature, language) how much of a feature's
-        activation is in each language.
+        Dims (feature, example, position): of each sequence in which a feature reaches its largest activations one
+        window, with the most active token at position 0. `example_language` and `example_source` are those of each
+        example, and `language_share` (feature, language) how much of a feature's activation is in each language.
+        `activation_count` (feature, bin) is a histogram. The latents that are active on the same tokens, and those
+        that write in a similar direction, have dims (feature, neighbour) and (feature, checkpoint, neighbour).
     """
-    text = stores.text_columns()
-    encode = partial(_encode, crosscoder, torch.from_numpy(features).to(crosscoder.W_enc.device))
+    text, own = stores.text_columns(), torch.from_numpy(features).to(crosscoder.W_enc.device)
     starts = np.append(np.flatnonzero(np.diff(text["sequence"].values, prepend=-1)), stores.rows)
     names, language = np.unique(labels.language, return_inverse=True)
-    peaks, frequency, mean = _peaks(stores, encode, starts, len(features), language)
-    chosen = np.argsort(-peaks, axis=0, kind="stable")[: settings.examples].T
-    token_id, activation = _cut_windows(
-        stores, encode, text["token_id"].values, starts, chosen, settings.context_tokens
-    )
-    dims = ("feature", "example", "position")
-    return xr.Dataset(
+    peaks = _peaks(crosscoder, stores, own, starts, language)
+    chosen = np.argsort(-peaks.largest, axis=0, kind="stable")[: settings.examples].T
+    encode, token_ids = partial(_encode, crosscoder, own), text["token_id"].values
+    windows = _cut_windows(stores, encode, token_ids, starts, chosen, settings.context_tokens)
+    neighbours = min(settings.neighbours, len(crosscoder.b_enc) - 1)
+    found = xr.Dataset(
         {
-            "token_id": labelled(dims, token_id, "token, -1 outside the sequence"),
-            "token": labelled(dims, token_texts(token_id, tokenizer), "text of the token"),
-            "activation": labelled(dims, activation, "activation of the feature on the token"),
-            "activation_frequency": labelled(
-                ("feature",), frequency, "part of validation tokens with the feature active"
-            ),
-            "example_language": labelled(dims[:2], strings(labels.language[chosen]), "language of the example"),
-            "example_source": labelled(dims[:2], strings(labels.source[chosen]), "source of the example"),
-            "language_share": labelled(
-                ("feature", "language"),
-                mean / np.where(mean.any(axis=1), mean.sum(axis=1), np.nan)[:, None],
-                "mean activation on tokens of the language, as a fraction of the sum over languages",
-            ),
-        },
-        coords={
-            "feature": features,
-            "language": strings(names),
-            "example": np.arange(token_id.shape[1]),
-            "position": np.arange(token_id.shape[2]) - settings.context_tokens,
-        },
+            **_examples(windows, tokenizer, chosen, labels),
+            **_language_shares(peaks.mean),
+            **activation_counts(peaks.activity),
+            **coactive_features(peaks.activity, neighbours),
+            **nearest_features(crosscoder, features, neighbours),
+        }
     )
+    return found.set_coords(["bin_low", "bin_high"]).assign_coords(
+        feature=features,
+        language=strings(names),
+        checkpoint=strings(crosscoder.config.checkpoints),
+        example=np.arange(found.sizes["example"]),
+        position=np.arange(found.sizes["position"]) - settings.context_tokens,
+        neighbour=np.arange(neighbours),
+    )
+
+
+@torch.no_grad()
+def _peaks(
+    crosscoder: Crosscoder,
+    stores: ActivationStores,
+    features: Int[Tensor, " feature"],
+    starts: Int[np.ndarray, " edge"],
+    language: Int[np.ndarray, " sequence"],
+) -> Peaks:
+    sequence_of_row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    of_language = np.eye(language.max() + 1)[language[sequence_of_row]]
+    largest = np.zeros((len(starts) - 1, len(features)), dtype=np.float32)
+    mass, first = np.zeros((len(features), of_language.shape[1])), 0
+    activity = Activity(features, len(crosscoder.b_enc))
+    for block in stores.blocks():
+        codes = crosscoder.encode(block.to(features.device))
+        activity.add(codes)
+        own = codes[:, features].cpu().numpy()
+        np.maximum.at(largest, sequence_of_row[first : first + len(own)], own)
+        mass += own.T @ of_language[first : first + len(own)]
+        first += len(own)
+    return Peaks(largest, mass / of_language.sum(axis=0), activity)
+
+
+def _examples(
+    windows: Window,
+    tokenizer: PreTrainedTokenizerBase,
+    chosen: Int[np.ndarray, "feature example"],
+    labels: SequenceLabels,
+) -> dict[str, xr.Variable]:
+    dims = ("feature", "example", "position")
+    return {
+        "token_id": labelled(dims, windows.token_id, "token, -1 outside the sequence"),
+        "token": labelled(dims, token_texts(windows.token_id, tokenizer), "text of the token"),
+        "activation": labelled(dims, windows.activation, "activation of the feature on the token"),
+        "example_language": labelled(dims[:2], strings(labels.language[chosen]), "language of the example"),
+        "example_source": labelled(dims[:2], strings(labels.source[chosen]), "source of the example"),
+    }
+
+
+def _language_shares(mean: Float[np.ndarray, "feature language"]) -> dict[str, xr.Variable]:
+    share = mean / np.where(mean.any(axis=1), mean.sum(axis=1), np.nan)[:, None]
+    text = "mean activation on tokens of the language, as a fraction of the sum over languages"
+    return {"language_share": labelled(("feature", "language"), share, text)}
 
 
 @torch.no_grad()
 def _encode(crosscoder: Crosscoder, features: Tensor, x: Tensor) -> Float[np.ndarray, "token feature"]:
     return crosscoder.encode(x.to(features.device))[:, features].cpu().numpy()
-
-
-def _peaks(
-    stores: ActivationStores,
-    encode: Callable[[Tensor], np.ndarray],
-    starts: np.ndarray,
-    count: int,
-    language: Int[np.ndarray, " sequence"],
-) -> Peaks:
-    sequence_of_row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    of_language = np.eye(language.max() + 1)[language[sequence_of_row]]
-    largest = np.zeros((len(starts) - 1, count), dtype=np.float32)
-    active, first = np.zeros(count), 0
-    mass = np.zeros((count, of_language.shape[1]))
-    for block in stores.blocks():
-        codes = encode(block)
-        np.maximum.at(largest, sequence_of_row[first : first + len(codes)], codes)
-        active += (codes > 0).sum(axis=0)
-        mass += codes.T @ of_language[first : first + len(codes)]
-        first += len(codes)
-    return Peaks(largest, active / stores.rows, mass / of_language.sum(axis=0))
 
 
 def _cut_windows(

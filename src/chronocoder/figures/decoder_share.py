@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from chronocoder.attribution.agreement import spearman
 from chronocoder.figures.chart import QUIET, Chart, plain, styled
 from chronocoder.figures.pairs import PUBLISHED, class_handles, draw_pairs, pair_table, share_column, thresholds
+from chronocoder.report.inputs import names
 from chronocoder.report.text import counted, decimal, listed
 
 PANELS_A_ROW = 3
@@ -44,8 +45,9 @@ def draw_decoder_share(relie: xr.Dataset) -> Chart:
         axes.set_title(f"{plain(name)}: ρ = {decimal(correlations[name])}")
     for axes in panels.ravel()[len(checkpoints) :]:
         axes.set_visible(False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("published RelIE")
     chart.supxlabel("RelDec, share of the decoder norm", fontsize=10)
-    chart.supylabel("published RelIE", fontsize=10)
     chart.legend(handles=class_handles(table), title="class (pairs)", loc="outside right center")
     return chart
 
@@ -60,7 +62,7 @@ def decoder_share_table(relie: xr.Dataset) -> pd.DataFrame:
 
 def shown_checkpoints(relie: xr.Dataset) -> list[str]:
     """Return the checkpoints whose shares are drawn: all, but of a pair the later one."""
-    checkpoints = [str(name) for name in relie["checkpoint"].values]
+    checkpoints = names(relie, "checkpoint")
     return checkpoints if len(checkpoints) > 2 else checkpoints[-1:]
 
 

@@ -14,6 +14,7 @@ from matplotlib.path import Path
 from chronocoder.attribution.measures import threshold_of
 from chronocoder.figures.chart import INK, PALETTE, Chart, plain, styled
 from chronocoder.figures.pairs import BASES, MARKS, PUBLISHED, Mark, class_by, share_by
+from chronocoder.report.inputs import names
 from chronocoder.report.text import counted, listed, sentence
 
 PRESENCE = {
@@ -71,7 +72,7 @@ def presence_states(relie: xr.Dataset, basis: str) -> xr.DataArray:
         for values in ((low > threshold) & seen, high < threshold)
     )
     states = np.where(present, "present", np.where(absent, "absent", "uncertain"))
-    return xr.DataArray(states, dims=("moment", "pair"), coords={"moment": relie["checkpoint"].values.astype(str)})
+    return xr.DataArray(states, dims=("moment", "pair"), coords={"moment": names(relie, "checkpoint")})
 
 
 def succession_states(relies: Mapping[str, xr.Dataset], matches: Sequence[xr.DataArray], basis: str) -> xr.DataArray:
@@ -79,7 +80,7 @@ def succession_states(relies: Mapping[str, xr.Dataset], matches: Sequence[xr.Dat
 
     Only chains that have a measurable effect in some comparison are returned.
     """
-    classes = [class_by(relie, basis).transpose("task", "feature").astype(str) for relie in relies.values()]
+    classes = [class_by(relie, basis).transpose("task", "feature") for relie in relies.values()]
     chains = _chains([of["feature"].values.tolist() for of in classes], matches)
     states = np.stack([_along(of, features) for of, features in zip(classes, chains, strict=True)])
     kept = ~np.isin(states, (NO_EFFECT, NO_COUNTERPART)).all(axis=0)
@@ -88,7 +89,7 @@ def succession_states(relies: Mapping[str, xr.Dataset], matches: Sequence[xr.Dat
 
 def flow_table(states: xr.DataArray, order: Sequence[str]) -> pd.DataFrame:
     """Return how many pairs are of which state at each moment and of which at the next, a row for each that occurs."""
-    moments = [str(name) for name in states["moment"].values]
+    moments = names(states, "moment")
     rows = []
     for place, (earlier, later) in enumerate(pairwise(moments)):
         found = Counter(zip(states.values[place].tolist(), states.values[place + 1].tolist(), strict=True))
@@ -122,7 +123,7 @@ def _along(classes: xr.DataArray, features: np.ndarray) -> np.ndarray:
 
 
 def _flow_chart(states: xr.DataArray, marks: Mapping[str, Mark], title: str) -> Chart:
-    table, moments = flow_table(states, list(marks)), [str(name) for name in states["moment"].values]
+    table, moments = flow_table(states, list(marks)), names(states, "moment")
     chart = Chart(title, table, _alt(states, table), width_in=max(6.4, 1.9 * len(moments) + 1.6), height_in=4.4)
     axes = chart.subplots()
     gap, total = GAP * states.sizes["pair"], states.sizes["pair"]
@@ -130,7 +131,7 @@ def _flow_chart(states: xr.DataArray, marks: Mapping[str, Mark], title: str) -> 
     for place, name in enumerate(moments[:-1]):
         _draw_ribbons(axes, place, table[table[FROM] == name], tops[place], tops[place + 1], marks)
     axes.set_xticks(range(len(moments)), [plain(name) for name in moments])
-    axes.set(xlim=(-0.25, len(moments) - 0.35), yticks=[], ylabel=COUNT)
+    axes.set(xlim=(-0.2, len(moments) - 0.65), yticks=[], ylabel=COUNT)
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.spines[["left", "bottom"]].set_visible(False)
@@ -203,8 +204,5 @@ def _alt(states: xr.DataArray, table: pd.DataFrame) -> str:
         for earlier, later, state, following, count in largest.itertuples(index=False)
     ]
     said = f"{sentence(listed(parts))}." if parts else "None passes from one state to another."
-    return f"Flow of {counted(states.sizes['pair'], 'feature–task pair')} over {listed(_moments(states))}. {said}"
-
-
-def _moments(states: xr.DataArray) -> list[str]:
-    return [str(name) for name in states["moment"].values]
+    count, moments = counted(states.sizes["pair"], "feature–task pair"), listed(names(states, "moment"))
+    return f"Flow of {count} over {moments}. {said}"

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from chronocoder.figures.chart import LINES, MARKERS, PALETTE, Chart, plain
+from chronocoder.figures.chart import INK, LINES, MARKERS, PALETTE, Chart, plain
 from chronocoder.figures.tokens import draw_token_axis, token_places
 from chronocoder.report.inputs import names
 from chronocoder.report.text import decimal, short_count
@@ -32,7 +32,7 @@ class Line(NamedTuple):
         high: upper end.
         filled: whether each marker is filled; all where None.
         facts: more columns of the data, by checkpoint.
-        band: whether the interval is a band instead of bars, and the line without markers.
+        band: whether the interval is a band instead of bars.
     """
 
     name: str
@@ -46,7 +46,12 @@ class Line(NamedTuple):
 
 
 def draw_course(
-    store: xr.Dataset, lines: Sequence[Line], title: str, label: str, bounds: tuple[float, float] | None = None
+    store: xr.Dataset,
+    lines: Sequence[Line],
+    title: str,
+    label: str,
+    bounds: tuple[float, float] | None = None,
+    base: float = 0.0,
 ) -> Chart:
     """Draw lines over tokens seen, on a log axis.
 
@@ -55,7 +60,8 @@ def draw_course(
         lines: what is drawn.
         title: of the figure.
         label: of the vertical axis.
-        bounds: of the vertical axis.
+        bounds: of the vertical axis; where None, it shows all lines and the base.
+        base: the value of no effect, which has a line of its own.
     """
     tokens_seen = store["tokens_seen"].values
     chart = Chart(title, line_data(store, lines), course_words(store, lines))
@@ -65,7 +71,7 @@ def draw_course(
     draw_token_axis(axes, tokens_seen)
     axes.set_ylabel(label)
     if bounds is None:
-        axes.axhline(0, color="black", linestyle="-", marker="", linewidth=0.8, zorder=1)
+        axes.axhline(base, color=INK, linestyle="-", marker="", linewidth=0.8, zorder=1)
     else:
         axes.set_ylim(*bounds)
     add_legend(chart, axes)
@@ -80,9 +86,7 @@ def draw_line(axes: Axes, x: np.ndarray, line: Line) -> None:
             axes.fill_between(x, line.low, line.high, color=colour, alpha=BAND_ALPHA, linewidth=0)
         else:
             axes.vlines(x, line.low, line.high, color=colour, linewidth=1.2)
-    axes.plot(
-        x, line.values, color=colour, linestyle=dashes, marker="" if line.band else marker, label=plain(line.name)
-    )
+    axes.plot(x, line.values, color=colour, linestyle=dashes, marker=marker, label=plain(line.name))
     if line.filled is not None:
         is_open = ~line.filled
         axes.plot(

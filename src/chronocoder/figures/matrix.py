@@ -12,11 +12,13 @@ from chronocoder.figures.chart import COLOUR_MAP, INK, MANY_MARKS, QUIET, Chart,
 from chronocoder.figures.order import TaskOrder
 from chronocoder.report.text import decimal
 
-CELL_IN, LABELS_IN, BAR_IN = 0.38, 1.7, 0.9
-CELL_OF_MANY_IN, LABELS_OF_MANY_IN = 0.12, 2.0
-NARROWEST_IN = 4.2
+CELL_IN, CELL_OF_MANY_IN, BAR_IN, MARGIN_IN = 0.38, 0.12, 0.9, 0.4
+LABEL_PT, LABEL_OF_MANY_PT = 8, 6
+CHARACTER_IN = 0.6 / 72
+"""Width of a character, for each point of its size."""
+SMALLEST_IN = 3.0
 WRAP_AT = 24
-DARKEST_FOR_INK = 0.45
+DARKEST_FOR_INK = 0.5
 """Lightness of a cell from which on what is written in it is dark."""
 
 
@@ -44,19 +46,17 @@ class Matrix(NamedTuple):
 
 def draw_matrix(title: str, data: pd.DataFrame, matrix: Matrix) -> Chart:
     """Draw a matrix of tasks in the order of their groups, with lines between groups."""
-    rows, columns = matrix.rows, matrix.columns
-    cell_in, labels_in = (CELL_OF_MANY_IN, LABELS_OF_MANY_IN) if rows.many else (CELL_IN, LABELS_IN)
-    width_in, height_in = (labels_in + cell_in * len(order.labels) for order in (columns, rows))
-    chart = Chart(title, data, _words(matrix), max(NARROWEST_IN, width_in + BAR_IN), height_in)
+    chart = Chart(title, data, _words(matrix), _size_in(matrix.columns) + BAR_IN, _size_in(matrix.rows))
+    chart.set_layout_engine("compressed")  # cells are square, whatever room the labels take
     axes = chart.subplots()
-    values = matrix.values[np.ix_(rows.places, columns.places)]
+    values = matrix.values[np.ix_(matrix.rows.places, matrix.columns.places)]
     mesh = axes.pcolormesh(
         np.ma.masked_invalid(values),
         cmap=COLOUR_MAP,
         vmin=matrix.limits[0],
         vmax=matrix.limits[1],
         edgecolors="white",
-        linewidth=0.2 if rows.many else 1,
+        linewidth=0 if matrix.rows.many else 1,
         rasterized=values.size > MANY_MARKS,
     )
     axes.patch.set(hatch="//////", edgecolor=QUIET, linewidth=0)  # seen where there is no value
@@ -64,6 +64,13 @@ def draw_matrix(title: str, data: pd.DataFrame, matrix: Matrix) -> Chart:
     _write_cells(axes, mesh, values, matrix)
     chart.colorbar(mesh, ax=axes, label=matrix.label, extend=_extend(values, matrix.limits), fraction=0.05, pad=0.02)
     return chart
+
+
+def _size_in(order: TaskOrder) -> float:
+    """Return the size of the cells and of labels beside them."""
+    cell_in, label_pt = (CELL_OF_MANY_IN, LABEL_OF_MANY_PT) if order.many else (CELL_IN, LABEL_PT)
+    longest = max(len(line) for label in order.labels for line in _wrapped(label, order).split("\n"))
+    return max(SMALLEST_IN, MARGIN_IN + cell_in * len(order.labels) + CHARACTER_IN * label_pt * longest)
 
 
 def _extend(values: np.ndarray, limits: tuple[float, float]) -> Literal["neither", "min", "max", "both"]:
@@ -76,7 +83,7 @@ def _extend(values: np.ndarray, limits: tuple[float, float]) -> Literal["neither
 
 def _label(axes: Axes, matrix: Matrix) -> None:
     rows, columns = matrix.rows, matrix.columns
-    size = 6 if rows.many else 8
+    size = LABEL_OF_MANY_PT if rows.many else LABEL_PT
     row_labels, column_labels = ([_wrapped(label, order) for label in order.labels] for order in (rows, columns))
     axes.set_xticks(np.arange(len(column_labels)) + 0.5, labels=column_labels, rotation=90, fontsize=size)
     axes.set_yticks(np.arange(len(row_labels)) + 0.5, labels=row_labels, fontsize=size)

@@ -90,11 +90,11 @@ def pair_table(relie: xr.Dataset, basis: str = PUBLISHED) -> pd.DataFrame:
     task, feature = np.nonzero(where)
     return pd.DataFrame(
         {
-            "task": relie["task"].values[task].astype(str),
+            "task": relie["task"].values[task].tolist(),
             "feature": relie["feature"].values[feature],
-            **{name: values.transpose("task", "feature").values[where] for name, values in columns.items()},
+            **{name: values.transpose("task", "feature").values[where].tolist() for name, values in columns.items()},
         }
-    ).astype({"class": str})
+    )
 
 
 def share_column(checkpoint: str) -> str:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from chronocoder.figures.chart import INK, Chart, plain, styled
 from chronocoder.figures.pairs import BASES, PUBLISHED, pair_table, share_column, thresholds
+from chronocoder.report.inputs import names
 from chronocoder.report.text import counted, in_words, percent, sentence
 from chronocoder.tasks.groups import Group
 
@@ -23,7 +24,7 @@ ROW_IN, ROUND_IN = 0.36, 1.3
 def draw_shares(relie: xr.Dataset, checkpoint: str, basis: str = PUBLISHED, groups: Sequence[Group] = ()) -> Chart:
     """Draw how the features of each task are distributed over RelIE, counted once, and weighted by |IE|.
 
-    Only features count that have a measurable effect on the task at some checkpoint.
+    Only features count that have a measurable effect on the task at some checkpoint. White: none.
 
     Args:
         relie: effects, dims (task, checkpoint, feature).
@@ -35,10 +36,10 @@ def draw_shares(relie: xr.Dataset, checkpoint: str, basis: str = PUBLISHED, grou
     rows = list(dict.fromkeys(table["row"]))
     chart = Chart(f"{sentence(BASES[basis])} at {checkpoint}", table, _alt(table, checkpoint), height_in=_height(rows))
     counted_once, weighted = chart.subplots(1, 2, sharey=True)
-    limit = float(table[[COUNTED, WEIGHTED]].max(axis=None))
+    edges, limit = np.linspace(0, 1, BINS + 1), float(table[[COUNTED, WEIGHTED]].max(axis=None))
     for axes, column in ((counted_once, COUNTED), (weighted, WEIGHTED)):
         values = table[column].to_numpy().reshape(len(rows), BINS)
-        image = axes.pcolormesh(np.linspace(0, 1, BINS + 1), np.arange(len(rows) + 1), 100 * values, vmin=0)
+        image = axes.pcolormesh(edges, np.arange(len(rows) + 1), np.ma.masked_equal(100 * values, 0))
         image.set_clim(0, 100 * limit if limit > 0 else 1)
         axes.set(title=sentence(column), xlabel="RelIE", xlim=(0, 1))
         axes.grid(visible=False)
@@ -57,7 +58,7 @@ def share_table(relie: xr.Dataset, checkpoint: str, basis: str, groups: Sequence
         fractions are zero throughout a task without a measurable feature.
     """
     pairs = pair_table(relie, basis)
-    tasks = [str(task) for task in relie["task"].values]
+    tasks = names(relie, "task")
     by_task = {
         column: np.stack([_spread(pairs, task, checkpoint, column) for task in tasks]) for column in (COUNTED, WEIGHTED)
     }

@@ -14,9 +14,11 @@ from chronocoder.figures.pairs import (
     share_column,
     thresholds,
 )
+from chronocoder.report.inputs import names
 from chronocoder.report.text import counted, listed, sentence
 
 CORNERS = 3
+TICKS = (0.2, 0.4, 0.6, 0.8)
 
 
 @styled
@@ -32,24 +34,26 @@ def draw_ternary(relie: xr.Dataset) -> Chart:
     Raises:
         StoreError: there are not three checkpoints.
     """
-    checkpoints = [str(name) for name in relie["checkpoint"].values]
+    checkpoints = names(relie, "checkpoint")
     if len(checkpoints) != CORNERS:
         raise StoreError(f"a triangle has three corners, but there are {counted(len(checkpoints), 'checkpoint')}")
     tables = {basis: pair_table(relie, basis) for basis in BASES}
     table = pd.concat([own.assign(basis=BASES[basis]) for basis, own in tables.items()], ignore_index=True)
-    chart = Chart(f"RelIE at {listed(checkpoints)}", table, _alt(tables, checkpoints), width_in=9.0, height_in=4.8)
-    for number, (basis, own) in enumerate(tables.items(), start=1):
-        axes = chart.add_subplot(1, len(BASES), number, axes_class=TernaryAxes)
+    chart = Chart(f"RelIE at {listed(checkpoints)}", table, _alt(tables, checkpoints), width_in=9.0, height_in=5.2)
+    chart.set_layout_engine("none")  # it knows nothing of triangles
+    for (basis, own), begin in zip(tables.items(), (0.0, 0.5), strict=True):
+        axes = chart.add_axes((begin + 0.07, 0.24, 0.37, 0.62), axes_class=TernaryAxes)
         left, top, right = checkpoints
         draw_pairs(axes, own, [share_column(name) for name in (top, left, right)])
         axes.set(tlabel=plain(top), llabel=plain(left), rlabel=plain(right))
         for axis in (axes.taxis, axes.laxis, axes.raxis):
             axis.set_label_position("corner")
+            axis.set_ticks(TICKS)
         (present,) = thresholds(CORNERS)
         for line in (axes.axtline, axes.axlline, axes.axrline):
             line(present, color=QUIET, linestyle=":", linewidth=1.2, marker="")
-        axes.set_title(sentence(BASES[basis]), pad=26)
-        axes.legend(handles=class_handles(own), loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        chart.text(begin + 0.02, 0.95, sentence(BASES[basis]))
+        chart.legend(handles=class_handles(own), loc="lower center", bbox_to_anchor=(begin + 0.25, 0.0), ncols=2)
     return chart
 
 

@@ -9,9 +9,12 @@ from matplotlib.axes import Axes
 
 from chronocoder.figures.chart import GRID, INK, LINES, MARKERS, PALETTE, QUIET, Chart, styled
 from chronocoder.figures.pairs import set_checkpoints, thresholds
+from chronocoder.report.inputs import names
 from chronocoder.report.text import counted, in_words, listed, plural, sentence, signed
 
 SHOWN = 8
+DODGE = 0.1
+"""How far features stand apart at a checkpoint, of the distance between checkpoints."""
 PANELS_A_ROW = 3
 PANEL_IN = (2.6, 2.3)
 QUARTILES = (0.25, 0.75)
@@ -35,7 +38,7 @@ def draw_largest(relie: xr.Dataset, task: str, count: int = SHOWN) -> Chart:
     chart = Chart(f"Features of largest effect: {in_words(task)}", table, _largest_alt(shown, unit), width_in=7.6)
     axes = chart.subplots()
     _shade_level(axes, shown)
-    offsets = np.linspace(-0.18, 0.18, len(features)) if len(features) > 1 else np.zeros(1)
+    offsets = np.linspace(-DODGE, DODGE, len(features)) if len(features) > 1 else np.zeros(1)
     for number, (feature, offset) in enumerate(zip(features, offsets, strict=False)):
         own = shown.sel(feature=feature)
         effect, low, high = (own[f"indirect_effect{end}"].values for end in ("", "_low", "_high"))
@@ -45,7 +48,7 @@ def draw_largest(relie: xr.Dataset, task: str, count: int = SHOWN) -> Chart:
         axes.vlines(places, low, high, color=colour, linewidth=1)
     axes.axhline(0, color=INK, linestyle="-", marker="", linewidth=0.8)
     axes.set(xlabel="checkpoint", ylabel=f"IE ({unit})")
-    set_checkpoints(axes, [str(name) for name in relie["checkpoint"].values])
+    set_checkpoints(axes, names(relie, "checkpoint"))
     if features:
         axes.legend(title="feature (class)", loc="center left", bbox_to_anchor=(1.01, 0.5))
     return chart
@@ -72,7 +75,7 @@ def draw_clusters(relie: xr.Dataset) -> Chart:
     Args:
         relie: effects, dims (task, checkpoint, feature), with clusters: of three or more checkpoints.
     """
-    table, checkpoints = cluster_table(relie), [str(name) for name in relie["checkpoint"].values]
+    table, checkpoints = cluster_table(relie), names(relie, "checkpoint")
     numbers = sorted(set(table["cluster"]))
     columns = min(PANELS_A_ROW, max(len(numbers), 1))
     rows = max(math.ceil(len(numbers) / columns), 1)
@@ -101,7 +104,7 @@ def cluster_table(relie: xr.Dataset) -> pd.DataFrame:
     means = relie["cluster_trajectory"].transpose("cluster", "checkpoint").values
     rows = []
     for number, size in enumerate(relie["cluster_size"].values):
-        lower, upper = np.quantile(shares[clusters == number], QUARTILES, axis=0)
+        lower, upper = np.nanquantile(shares[clusters == number], QUARTILES, axis=0)
         for place, checkpoint in enumerate(relie["checkpoint"].values):
             rows.append((number + 1, int(size), str(checkpoint), means[number, place], lower[place], upper[place]))
     columns = ["cluster", "feature–task pairs", "checkpoint", "mean RelIE", "lower quartile", "upper quartile"]
@@ -114,13 +117,13 @@ def _draw_cluster(axes: Axes, own: pd.DataFrame, checkpoints: list[str]) -> None
     axes.plot(places, own["mean RelIE"], color=PALETTE[0], marker="o", linestyle="-")
     (present,) = thresholds(len(checkpoints))
     axes.axhline(present, color=QUIET, linestyle=":", marker="", linewidth=1.2)
-    axes.set(ylim=(-0.03, 1.03))
-    axes.set_title(f"{own['cluster'].iloc[0]}: {counted(own['feature–task pairs'].iloc[0], 'pair')}")
+    axes.set(xlim=(-0.35, len(checkpoints) - 0.65), ylim=(-0.03, 1.03))
+    axes.set_title(f"Cluster {own['cluster'].iloc[0]} ({counted(own['feature–task pairs'].iloc[0], 'pair')})")
     set_checkpoints(axes, checkpoints)
 
 
 def _shade_level(axes: Axes, shown: xr.Dataset) -> None:
-    level = shown["random_level"].max("feature").fillna(0).values
+    level = shown["random_level"].fillna(0).transpose("checkpoint", "feature").values.max(axis=1, initial=0)
     axes.fill_between(np.arange(len(level)), -level, level, color=GRID, linewidth=0, zorder=0)
 
 
@@ -131,8 +134,8 @@ def _effect_table(shown: xr.Dataset, unit: str) -> pd.DataFrame:
         {
             "task": str(shown["task"].values),
             "feature": np.repeat(shown["feature"].values, count),
-            "class": np.repeat(shown["feature_class"].values.astype(str), count),
-            "checkpoint": np.tile(shown["checkpoint"].values.astype(str), shown.sizes["feature"]),
+            "class": np.repeat(shown["feature_class"].values, count).tolist(),
+            "checkpoint": names(shown, "checkpoint") * shown.sizes["feature"],
             "tokens seen": np.tile(shown["tokens_seen"].values, shown.sizes["feature"]),
             "unit": unit,
             "IE": ordered["indirect_effect"].values.ravel(),
@@ -146,7 +149,7 @@ def _effect_table(shown: xr.Dataset, unit: str) -> pd.DataFrame:
 
 
 def _largest_alt(shown: xr.Dataset, unit: str) -> str:
-    first, last = (str(shown["checkpoint"].values[place]) for place in (0, -1))
+    first, last = (names(shown, "checkpoint")[place] for place in (0, -1))
     ends = shown["indirect_effect"].isel(checkpoint=[0, -1]).transpose("feature", "checkpoint").values.tolist()
     parts = [
         f"feature {feature}, {name}, from {signed(begin)} to {signed(end)}"

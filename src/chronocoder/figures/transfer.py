@@ -127,7 +127,9 @@ def draw_damage(transfer: xr.Dataset, checkpoint: str) -> Chart:
 def draw_damage_course(transfer: xr.Dataset) -> Chart:
     """Draw what each method does to perplexity over training: the median task with quartiles."""
     title = "Damage: perplexity after tuning over that before"
-    return draw_course(transfer, _quartile_lines(transfer, perplexity_ratio(transfer)), title, "perplexity ratio", None)
+    return draw_course(
+        transfer, _quartile_lines(transfer, perplexity_ratio(transfer)), title, "perplexity ratio", base=1.0
+    )
 
 
 @styled

@@ -60,12 +60,12 @@ def draw_written_shares(ablations: Mapping[str, xr.Dataset], pair: int = 0) -> C
 
 def _rows(of_pair: xr.Dataset, task: str) -> pd.DataFrame:
     """Return the shares of the groups, top features first."""
-    groups = [str(name) for name in of_pair["group"].values if name != CONTROL]
-    chosen = of_pair.sel(group=sorted(groups, key=TOP.__ne__))
+    groups = sorted((str(name) for name in of_pair["group"].values if name != CONTROL), key=TOP.__ne__)
+    chosen = of_pair.sel(group=groups)
     columns = {
         name: chosen[f"written_share{end}"].values for name, end in zip(("share", "low", "high"), ENDS, strict=True)
     }
-    return pd.DataFrame({"task": task, "group": chosen["group"].values.astype(str), **columns})
+    return pd.DataFrame({"task": task, "group": groups, **columns})
 
 
 def _alt(data: pd.DataFrame, earlier: str, later: str) -> str:

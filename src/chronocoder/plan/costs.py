@@ -36,7 +36,15 @@ from chronocoder.plan.memory import (
     training_memory,
 )
 from chronocoder.plan.place import Cost, Place
-from chronocoder.plan.sizes import LOGITS_AT_ONCE, TOKENS_AT_ONCE, blocks_up_to, rows_of, scan_entries, sequences_of
+from chronocoder.plan.sizes import (
+    LOGITS_AT_ONCE,
+    TOKENS_AT_ONCE,
+    blocks_up_to,
+    rows_of,
+    scan_entries,
+    sequences_of,
+    shown_features,
+)
 from chronocoder.plan.taskspace import (
     bridge_cost,
     gradients_cost,
@@ -50,6 +58,12 @@ BLOCK_TOKENS = 4096
 """Tokens of which evaluation and examples hold the codes at once."""
 OWN_CODE_MATRICES = 5.25
 """Matrices (token, feature) of float32 alive while own codes are made beside the codes; measured on a CPU."""
+COUNT_BYTES = 12
+"""Of a feature shown and a latent: tokens on which both are active, of all blocks so far and of the next one."""
+OUTPUT_SEQUENCES, OUTPUT_TOKENS, OUTPUT_FEATURES = 8, 65, 128
+"""Text at which the final norm is linearised, and features whose logits are held at once."""
+NORMED_BYTES = 200e6
+"""What is held while features are taken through the final norm."""
 COMPARED_SEQUENCES = 64
 """Sequences in a forward pass of the comparison of checkpoints."""
 DOCUMENT_BYTES = 6000
@@ -76,6 +90,7 @@ LOADING = (
     "tune_task",
     "compare_gradients",
     "bridge_tasks",
+    "find_examples",
 )
 """Rules whose jobs load models; trainings where they stream."""
 
@@ -274,14 +289,26 @@ def _evaluate(place: Place) -> Cost:
 
 
 def _examples(place: Place) -> Cost:
-    """Encode each validation token twice: to find the peaks, and, at most, to cut out the windows."""
-    crosscoder, rows = place.crosscoder, rows_of(place.suite.corpus, "validation")
-    moved = 2 * place.rows_bytes(rows) + crosscoder.saved_bytes
-    codes = 4.0 * BLOCK_TOKENS * (3 * crosscoder.latents + crosscoder.checkpoints * crosscoder.d_model)
+    """Encode each validation token twice: to find the peaks, and, at most, to cut out the windows.
+
+    Each token's active latents are counted with each feature shown, 2 F D, and decoder rows of features compared with
+    all, 2 M F D d. A model at a time reads some text; from the final norm on it is passed by each feature.
+    """
+    crosscoder, shape, rows = place.crosscoder, place.shape, rows_of(place.suite.corpus, "validation")
+    checkpoints, d_model, latents = crosscoder
+    shown = shown_features(place.experiment.features, len(place.suite.tasks), crosscoder)
+    products = 2 * rows * crosscoder.product_flops() + 2 * rows * shown * latents + shown * crosscoder.product_flops()
+    length = min(place.suite.corpus.sequence_length, OUTPUT_TOKENS)
+    passed = blocks_flops(shape, OUTPUT_SEQUENCES * length, length, shape.blocks) + logits_flops(shape, shown)
+    moved = 2 * place.rows_bytes(rows) + crosscoder.saved_bytes + checkpoints * shape.checkpoint_bytes
+    codes = 4.0 * BLOCK_TOKENS * (3 * latents + checkpoints * d_model) + COUNT_BYTES * shown * latents
+    models = min(2, checkpoints)
+    outputs = place.held(models) + NORMED_BYTES + 8.0 * OUTPUT_FEATURES * shape.vocabulary_size
     effects = float(len(place.suite.tasks) * effects_bytes(crosscoder))
-    loading = effects + 2 * crosscoder.saved_bytes
-    memory = on(place.accelerated, crosscoder.saved_bytes + codes, effects, loading)
-    return Cost(Work(2 * rows * crosscoder.product_flops(), disk_bytes=moved), memory)
+    loading = max(effects + 2 * crosscoder.saved_bytes, place.loading(models, with_crosscoder=True))
+    memory = on(place.accelerated, crosscoder.saved_bytes + max(codes, outputs), effects, loading)
+    work = Work(products, disk_bytes=moved).adding(checkpoints * passed, shape.loaded.products())
+    return Cost(work, memory)
 
 
 COSTS: dict[str, Callable[[Place], Cost]] = {

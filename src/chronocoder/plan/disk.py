@@ -9,6 +9,7 @@ from chronocoder.config import (
     AttributionSettings,
     CorpusSettings,
     Experiment,
+    FeatureSettings,
     LocalSource,
     NurserySource,
     Suite,
@@ -24,6 +25,7 @@ from chronocoder.plan.sizes import (
     rows_of,
     scan_entries,
     sequences_of,
+    shown_features,
     top_features,
 )
 
@@ -35,10 +37,13 @@ TEXT_BYTES = 50
 REPORT_BYTES = 7_800_000
 """A report of four crosscoders, measured; most of it is the plotting library."""
 ATTRIBUTION_METADATA_BYTES = 145_000
-ABLATION_METADATA_BYTES = 137_000
+ABLATION_METADATA_BYTES = 139_000
 BASELINE_METADATA_BYTES = 32_000
 CONSOLIDATION_METADATA_BYTES = 55_000
-"""Metadata of stores of 66, 64, 17 and 27 variables, measured."""
+FEATURES_METADATA_BYTES = 52_000
+"""Metadata of stores of 66, 65, 17, 27 and 18 variables, measured; of the last one with nine coordinates."""
+TOKENS_AFTER = 6
+"""Tokens of an example behind the most active one."""
 TUNING_METADATA_BYTES, TRANSFER_METADATA_BYTES = 25_000, 64_000
 GRADIENTS_METADATA_BYTES, SPACE_METADATA_BYTES, BRIDGE_METADATA_BYTES = 37_000, 56_000, 85_000
 """Of stores of 13, 31, 18, 28 and 41 variables, measured."""
@@ -112,16 +117,30 @@ def ablation_bytes(
 ) -> float:
     """Return the bytes of the ablations on one task, at most: no two checkpoints have a top feature in common.
 
-    For each checkpoint and top feature a compressed float32 of each token of the examples, and 192 bytes of effects by
-    the role of a token; for each checkpoint and chosen feature 93 bytes: effect and interval by four estimators and
-    by condition, what the answers become, and what is written there; for each pair of checkpoints and chosen feature
-    72 bytes of what is written and read, by condition too, and 8 for each random direction in place of a top feature.
+    For each top feature its activation on each token of the examples, and for each checkpoint its effect there, both
+    compressed float32, and 192 bytes of effects by the role of a token; for each checkpoint and chosen feature 93
+    bytes: effect and interval by four estimators and by condition, what the answers become, and what is written there;
+    for each pair of checkpoints and chosen feature 72 bytes of what is written and read, by condition too, and 8 for
+    each random direction in place of a top feature.
     """
     top = top_features(ablation, crosscoder)
-    of_positions = top * (4 * tokens * COMPRESSED_POSITIONS + 192)
+    of_tokens = top * 4 * tokens * COMPRESSED_POSITIONS
     chosen, checkpoints = chosen_features(ablation, crosscoder), crosscoder.checkpoints
     of_pairs = checkpoints * (checkpoints - 1) / 2 * (72 * chosen + 8 * random_in_place(settings, ablation, crosscoder))
-    return checkpoints * (of_positions + 93 * chosen) + of_pairs + ABLATION_METADATA_BYTES
+    of_checkpoints = checkpoints * (of_tokens + 192 * top + 93 * chosen)
+    return of_tokens + of_checkpoints + of_pairs + ABLATION_METADATA_BYTES
+
+
+def features_bytes(settings: FeatureSettings, crosscoder: CrosscoderShape, tasks: int) -> float:
+    """Return the bytes of what is shown of features, compressed, at most: others for each task and checkpoint.
+
+    Of each feature 2.5 bytes for each token of its examples, 6 for each output token and 5.5 for each nearest latent at
+    each checkpoint, 21 for each latent that is active on the same tokens, and 20 of a histogram: measured.
+    """
+    windows = settings.examples * (settings.context_tokens + 1 + TOKENS_AFTER)
+    of_checkpoints = crosscoder.checkpoints * (6 * 2 * settings.output_tokens + 5.5 * settings.neighbours)
+    of_feature = 2.5 * windows + of_checkpoints + 21 * settings.neighbours + 20
+    return shown_features(settings, tasks, crosscoder) * of_feature + FEATURES_METADATA_BYTES
 
 
 def own_codes_bytes(crosscoder: CrosscoderShape) -> float:
@@ -275,9 +294,10 @@ def _of_runs(
         for number in tokens
     ]
     stores = 2 * len(found) + len(examined)
-    measures = stores * STORE_BYTES + sum(
-        one.latents * (20 + 33 * one.checkpoints) + 4 * one.checkpoints * one.d_model for one in found
+    measures: float = sum(
+        2 * STORE_BYTES + one.latents * (20 + 33 * one.checkpoints) + 4 * one.checkpoints * one.d_model for one in found
     )
+    measures += sum(features_bytes(experiment.features, one, len(tokens)) for one in examined)
     seeds = len(set(experiment.seeds))
     matches = [match_bytes(one, seeds) for one in _crosscoders(experiment, shape, jobs, "match_seeds")]
     baselines = [baseline_bytes(one) for one in _crosscoders(experiment, shape, jobs, "compare_baseline")]

@@ -108,7 +108,8 @@ def ablation_cost(place: Place) -> Cost:
     random = random_in_place(settings, ablation, crosscoder)
     positions = max(texts.tokens for texts in place.texts)
     of_example = 4 * chosen + positions * top + sets + crosscoder.checkpoints * (chosen + random)
-    host = 8.0 * crosscoder.checkpoints * max(tasks) * of_example + len(tasks) * effects_bytes(crosscoder)
+    host = 8.0 * max(tasks) * (crosscoder.checkpoints * of_example + positions * top)
+    host += len(tasks) * effects_bytes(crosscoder)
     stored = sum(ablation_bytes(settings, ablation, crosscoder, of.number * of.length) for of in place.prompts)
     moved = len(tasks) * attribution_bytes(crosscoder) + stored
     written = 8.0 * crosscoder.checkpoints * _batch_tokens(place) * (chosen + random)

@@ -10,6 +10,7 @@ from chronocoder.config import (
     AblationSettings,
     AttributionSettings,
     CorpusSettings,
+    FeatureSettings,
     FileTask,
     NurseryTask,
     PairsTask,
@@ -150,6 +151,11 @@ def scan_entries(suite: Suite) -> int:
 def top_features(ablation: AblationSettings, crosscoder: CrosscoderShape) -> int:
     """Return how many features are among those of largest effect at some checkpoint, at most: others at each."""
     return min(ablation.top_features * crosscoder.checkpoints, crosscoder.latents)
+
+
+def shown_features(settings: FeatureSettings, tasks: int, crosscoder: CrosscoderShape) -> int:
+    """Return how many features are shown, at most: others for each task and checkpoint."""
+    return min(settings.top_features * tasks * crosscoder.checkpoints, crosscoder.latents)
 
 
 def chosen_features(ablation: AblationSettings, crosscoder: CrosscoderShape) -> int:

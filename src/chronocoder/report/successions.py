@@ -9,7 +9,6 @@ from chronocoder.report.text import counted, decimal, percent
 
 SAME_FEATURE = 0.7
 """Cosine of decoder rows from which on two features count as the same."""
-MOST_RANDOM = 0.95
 
 
 class Succession(NamedTuple):
@@ -66,10 +65,10 @@ def _same_features(of_successor: xr.Dataset) -> xr.DataArray:
 
 def _sentence(of_successor: xr.Dataset, seen: xr.DataArray, checkpoint: str) -> str:
     found = (_same_features(of_successor) >= 0).sel(feature=seen["feature"][seen.values])
-    random = float(of_successor["random_cosine"].quantile(MOST_RANDOM))
+    random = percent(float((of_successor["random_cosine"] >= SAME_FEATURE).mean()))
     return (
-        f"Of {counted(found.size, 'feature')} with a measurable effect, {int(found.sum())} have a counterpart in"
-        f" {of_successor['successor'].values}: a feature whose decoder vector at {checkpoint} has a cosine of at least"
-        f" {decimal(SAME_FEATURE)} with theirs. For a random direction, the best cosine stays below"
-        f" {decimal(random)} in {percent(MOST_RANDOM)} of cases."
+        f"Of {counted(found.size, 'feature')} with a measurable effect, {int(found.sum())}"
+        f" ({percent(float(found.mean()))}) have a counterpart in {of_successor['successor'].values}: a feature whose"
+        f" decoder vector at {checkpoint} has a cosine of at least {decimal(SAME_FEATURE)} with theirs. Of random"
+        f" directions, {random} have one."
     )

@@ -40,7 +40,7 @@ class WrittenPair(NamedTuple):
 
     Attributes:
         checkpoints: the earlier and the later one.
-        top: the share of the top features, with its interval, and the sum of their changes.
+        top: the share of the top features with its interval, and the sum of their changes, which it is a share of.
         control: the same of random active features.
         random: the range over draws of random directions in place of the top features; dashes without them.
         draws: how many draws.
@@ -118,7 +118,7 @@ def _written_pair(of_pair: xr.Dataset) -> WrittenPair:
     ends = [str(of_pair[name].values) for name in ("earlier", "later")]
     top, control, draws = of_pair.sel(group=TOP), of_pair.sel(group=CONTROL), _draws_of(of_pair)
     count = draws.sizes["group"]
-    random = (_range_of_shares(draws), _amount(draws)) if count else ("–", "not measured")
+    random = (_range_of_shares(draws), _amount(draws)) if count else ("–", "–")
     shares = [(_with_ends(of), _amount(of)) for of in (top, control)]
     verdict = _verdict(float(top["written_share"]), draws["written_share"].values)
     return WrittenPair(ends, *shares, random, count, verdict, _changes(of_pair, ends))
@@ -178,7 +178,7 @@ def _amount(of_groups: xr.Dataset) -> str:
     """Return the sum of the changes in words, of several groups the range."""
     sums, units = of_groups["written_sum"] + of_groups["read_sum"], plural(str(of_groups["written_sum"].attrs["units"]))
     ends = dict.fromkeys([f"{float(sums.min()):.2f}", f"{float(sums.max()):.2f}"])
-    return f"{' to '.join(ends)} {units} in all"
+    return f"{' to '.join(ends)} {units}"
 
 
 def _signed_percent(part: float) -> str:

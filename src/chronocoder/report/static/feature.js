@@ -379,7 +379,7 @@
       ["SVG", `${name}.svg`, "image/svg+xml", () => new XMLSerializer().serializeToString(drawn)],
       ["data (CSV)", `${name}.csv`, "text/csv", () => show.csv(["activation_low", "activation_high", "tokens"], rows)],
     );
-    byId("histogram").replaceChildren(element("figure", {}, drawn, element("figcaption", {}, text)), files);
+    byId("histogram").replaceChildren(element("figure", {}, drawn), note(text), files);
   }
 
   function showNeighbours({ run, record: { nearest, together } }) {
@@ -461,7 +461,7 @@
   async function showAddress() {
     asked += 1;
     const mine = asked;
-    const [slug, text = "", taskName] = location.hash.slice(1).split("/");
+    const [slug, text = "", taskName] = show.addressed();
     const place = slug ? report.runs.findIndex((run) => run.slug === slug) : 0;
     if (place < 0) return miss(`This report has no crosscoder “${slug}”.`);
     const run = await chronocoder.load(`${report.runs[place].slug}/run`);
@@ -500,6 +500,6 @@
     showAnnotation();
     showNeighbours(shown);
   });
-  window.addEventListener("hashchange", showAddress);
+  window.addEventListener("hashchange", () => show.addressed().length && showAddress());
   await showAddress();
 })();

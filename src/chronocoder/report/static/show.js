@@ -40,11 +40,17 @@ const show = (() => {
       return element("tbody", {}, ...(title ? [element("tr", { className: "group" }, label)] : []), ...lines);
     };
     const head = heads.map(({ text, numeric }) => element("th", { scope: "col", className: numeric ? "number" : "" }, text));
-    const made = element("table", {}, element("thead", {}, element("tr", {}, ...head)), ...groups.map(body));
+    const made = element("table", { className: "wrapped" }, element("thead", {}, element("tr", {}, ...head)), ...groups.map(body));
     const box = element("div", { className: "scroll whole", tabIndex: 0 }, made);
     box.setAttribute("role", "region");
     box.setAttribute("aria-label", caption);
     return box;
+  }
+
+  // What the address says after `#`, in parts; nothing where that names an element, as the link to the content does.
+  function addressed() {
+    const fragment = location.hash.slice(1);
+    return document.getElementById(fragment) ? [] : fragment.split("/");
   }
 
   const featurePlace = (run, feature, task) => `feature.html#${run.slug}/${feature}${task ? `/${task.name}` : ""}`;
@@ -78,5 +84,5 @@ const show = (() => {
 
   const csv = (heads, rows) => [heads, ...rows].map((cells) => `${cells.map((cell) => cell ?? "").join(",")}\n`).join("");
 
-  return { files, csv, inWords, taskLabel, number, percent, rough, fill, table, featurePlace, featureLink, namedFeature, download };
+  return { addressed, files, csv, inWords, taskLabel, number, percent, rough, fill, table, featurePlace, featureLink, namedFeature, download };
 })();

@@ -150,7 +150,7 @@
   }
 
   async function chooseByAddress() {
-    const [slug, task] = location.hash.slice(1).split("/");
+    const [slug, task] = show.addressed();
     byId("run").value = Math.max(0, report.runs.findIndex((run) => run.slug === slug));
     await chooseRun(task);
   }
@@ -167,6 +167,6 @@
     fillAnnotated();
     update();
   });
-  window.addEventListener("hashchange", chooseByAddress);
+  window.addEventListener("hashchange", () => show.addressed().length && chooseByAddress());
   await chooseByAddress();
 })();
