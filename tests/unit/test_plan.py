@@ -552,7 +552,7 @@ def plan() -> Plan:
 
 def test_plan_adds_up(plan: Plan) -> None:
     document = plan_document(plan)
-    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 191
+    assert document["jobs"] == sum(rule["jobs"] for rule in document["rules"]) == 192
     assert document["stored_bytes"] == sum(stored["size_bytes"] for stored in document["stores"])
     assert document["flops"] == pytest.approx(sum(rule["flops"] for rule in document["rules"]))
     training = next(rule for rule in plan.rules if rule.rule == "train_crosscoder")
@@ -562,7 +562,7 @@ def test_plan_adds_up(plan: Plan) -> None:
 
 def test_page_states_totals_and_assumptions(plan: Plan) -> None:
     page = plan_text(plan)
-    assert re.search(r"\n  attribute_task +45 ", page) and re.search(r"\n  total +191 ", page)
+    assert re.search(r"\n  attribute_task +45 ", page) and re.search(r"\n  total +192 ", page)
     assert "at 1.00 GB/s" in page and "50% of that" in page
     assert "pairs of sentences are scored by `sentence`, which costs most, others by `next_token`" in page
 

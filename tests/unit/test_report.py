@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import xarray as xr
 from chronocoder.report.contrast_figures import effect_scale
-from chronocoder.report.feature_figures import share_spread, thresholds
 from chronocoder.report.page import key_numbers
 from report_stores import (
     CONTRAST,
@@ -26,7 +25,6 @@ from report_stores import (
 from chronocoder.attribution import measures
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.report.contrasts import find_all_features
-from chronocoder.report.courses import course_counts, draw_courses
 from chronocoder.report.data import CLASSES, feature_words, measurable
 from chronocoder.report.inputs import ReportInputs, examined_comparisons, match_runs, match_seeds, read_contrasts
 from chronocoder.report.stability import seed_table
@@ -136,15 +134,6 @@ def test_classes_are_those_of_the_measures() -> None:
     assert set(CLASSES) == set(measures.CLASSES)
 
 
-def test_shares_are_weighed_by_effect_and_leave_out_what_is_not_measurable(relie: xr.Dataset) -> None:
-    assert measurable(relie).sel(task="near").values.tolist() == [True, False, True, False, False, False]
-    relie["measurable"] = relie["measurable"].where(relie["feature"] != 2, False)
-    assert measurable(relie).sel(task="near").values.tolist() == [True, False, False, False, False, False]
-    relie["measurable"] = relie["measurable"] | (relie["feature"] == 2)
-    spread = share_spread(relie, "step20")
-    np.testing.assert_allclose(spread[0].sum(), 1.0 + 0.5 + 0.6)
-    np.testing.assert_allclose(spread[0, 0], 1.0)
-
 
 def test_summary_tells_writer_from_reader(inputs: ReportInputs) -> None:
     assert texts_of(inputs)["Writer or reader"] == (
@@ -161,13 +150,6 @@ def test_summary_tells_writer_from_reader(inputs: ReportInputs) -> None:
     assert "on “far” (random directions were not measured). The rest" in texts_of(inputs)["Writer or reader"]
 
 
-def test_courses_count_classes_by_cluster(relie: xr.Dataset) -> None:
-    assert draw_courses(relie) == [] and course_counts(relie) == []
-    three = with_clusters(longer(relie))
-    assert course_counts(three) == [[10, *(6, 0, 4, 0, 0)]]
-    (figure,) = draw_courses(three)
-    assert [trace["name"] for trace in figure["data"]] == ["1 (10 feature–task pairs)"]
-
 
 def test_seed_table_averages_over_seeds_and_checkpoints() -> None:
     table = seed_table(with_facts(seed_store(), comparison="pair", variant="l1", seeds=[0, 1, 2]))
@@ -176,10 +158,6 @@ def test_seed_table_averages_over_seeds_and_checkpoints() -> None:
     assert len(table.tasks["near"]) == 2
     assert table.tasks["near"][1] == ["0.70", "60", "0.80", "0.12", "0.75", "–", "40"]
 
-
-def test_thresholds_of_a_pair_are_those_of_the_paper() -> None:
-    assert thresholds(2) == pytest.approx([0.3, 0.7])
-    assert thresholds(3) == pytest.approx([0.2])
 
 
 def test_effect_scale_is_odd_and_holds_all_effects() -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import xarray as xr
-from chronocoder.report.feature_figures import draw_shares, share_spread, spread_rows
 from chronocoder.report.page import render_page
 from report_stores import (
     FACTS,
@@ -87,16 +86,3 @@ def test_page_holds_shares_by_group() -> None:
     assert (found["kind"], found["names"]) == ("language", ["english", "french"])
     assert found["share"][0] == [[1.0, None, 0.455, 1.0, None, None], [0.0, None, 0.545, 0.0, None, None]]
     assert found["acts"][1] == [[1, 0, 1, 1, 0, 0], [0, 1, 1, 0, 1, 0]]
-
-
-def test_shares_of_many_tasks_are_drawn_by_group() -> None:
-    relie = six_features()
-    assert list(spread_rows(relie, "step20")) == ["near", "far"]
-    many = xr.concat([relie] * 7, "task", data_vars="minimal", coords="minimal")
-    rows = spread_rows(many, "step20")
-    assert list(rows) == ["english (7 tasks)", "french (7 tasks)"]
-    spread = share_spread(relie, "step20")
-    np.testing.assert_allclose(np.stack(list(rows.values())), spread / spread.sum(axis=1, keepdims=True))
-    silent = many.assign(measurable=many["measurable"] & (np.arange(14) < 2)[:, None, None])
-    np.testing.assert_allclose([row.sum() for row in spread_rows(silent, "step20").values()], 1)
-    assert draw_shares(make_run(relie))[0]["data"][0]["y"] == ["near", "far"]

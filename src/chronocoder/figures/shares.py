@@ -83,7 +83,8 @@ def share_table(relie: xr.Dataset, checkpoint: str, basis: str, groups: Sequence
 def _spread(pairs: pd.DataFrame, task: str, checkpoint: str, column: str) -> np.ndarray:
     own = pairs[pairs["task"] == task].dropna(subset=[share_column(checkpoint)])
     weights = own["weight"] if column == WEIGHTED else None
-    return _fractions(np.histogram(own[share_column(checkpoint)], BINS, (0, 1), weights=weights)[0][None])[0]
+    amounts = np.histogram(own[share_column(checkpoint)], BINS, (0, 1), weights=weights)[0]
+    return _fractions(amounts[None]).ravel()
 
 
 def _fractions(amounts: np.ndarray) -> np.ndarray:
