@@ -208,7 +208,8 @@ def _shares(run: Run, site: Site) -> FigureGroup:
         for basis, words in BASES.items()
         for name in checkpoints
     ]
-    return FigureGroup("shares-figures", placed, (RELIE, CHECKPOINT) if several else (RELIE,))
+    levels = (RELIE, CHECKPOINT) if several else (RELIE,)
+    return FigureGroup("shares-figures", placed, levels, shown=len(checkpoints) - 1)
 
 
 def _largest(run: Run, site: Site, labels: Mapping[str, str]) -> FigureGroup:
@@ -225,9 +226,11 @@ def _clusters(run: Run, site: Site) -> FigureGroup | None:
 
 
 def _presence(run: Run, site: Site, parts: Mapping[str, xr.Dataset]) -> FigureGroup:
+    """Draw flows; of a pair only that of all tasks together, since its classes say as much of each task."""
+    shown = parts if len(run.checkpoints) > 2 else {name: part for name, part in parts.items() if name == EVERYTHING}
     placed = [
         _place(run, site, "presence", draw_presence(part, basis), label, words)
-        for label, part in parts.items()
+        for label, part in shown.items()
         for basis, words in BASES.items()
     ]
     return FigureGroup("presence-figures", placed, (TASK, RELIE))
