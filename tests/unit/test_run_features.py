@@ -125,15 +125,13 @@ def test_page_where_nothing_is_measurable_says_so(relie: xr.Dataset, tmp_path: P
     page = page_of(inputs, inputs.runs[0], tmp_path)
     assert "effects are no larger than chance would give" in page
     assert 'id="trajectories"' not in page and 'id="controls"' in page
-    assert "On “near” and “far” no feature has a measurable effect: they are left out of the figures." in page
+    assert "On “near” and “far” no feature has one." in page
 
 
 def test_tasks_without_measurable_features_are_named(relie: xr.Dataset) -> None:
     assert unmeasured_sentence(relie) == ""
     relie["measurable"] = relie["measurable"].where(relie["task"] != "near", False)
-    assert unmeasured_sentence(relie) == (
-        "On “near” no feature has a measurable effect: it is left out of the figures."
-    )
+    assert unmeasured_sentence(relie) == "On “near” no feature has one."
     assert measured_sentence(relie).startswith("5 of 6 features have a measurable effect on some task")
     assert list(parts_of(relie, LABELS)) == ["all tasks", "▲ far"]
 

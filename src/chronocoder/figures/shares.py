@@ -41,7 +41,7 @@ def draw_shares(relie: xr.Dataset, checkpoint: str, basis: str = PUBLISHED, grou
         values = table[column].to_numpy().reshape(len(rows), BINS)
         image = axes.pcolormesh(edges, np.arange(len(rows) + 1), np.ma.masked_equal(100 * values, 0))
         image.set_clim(0, 100 * limit if limit > 0 else 1)
-        axes.set(title=sentence(column), xlabel="RelIE", xlim=(0, 1))
+        axes.set(title=sentence(column), xlabel="RelIE", xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))
         axes.grid(visible=False)
         _mark_thresholds(axes, relie.sizes["checkpoint"])
     counted_once.set_yticks(np.arange(len(rows)) + 0.5, [fill(plain(row), WRAP_AT) for row in rows])

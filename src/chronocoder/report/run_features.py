@@ -158,8 +158,7 @@ def unmeasured_sentence(relie: xr.Dataset) -> str:
     tasks = [quoted(str(task)) for task in relie["task"].values[~seen.values]]
     if not tasks:
         return ""
-    left_out = "it is" if len(tasks) == 1 else "they are"
-    return f"On {listed(tasks)} no feature has a measurable effect: {left_out} left out of the figures."
+    return f"On {listed(tasks)} no feature has one."
 
 
 def feature_rows(run: Run, task: str, annotations: Mapping[int, str]) -> list[FeatureRow]:
@@ -227,13 +226,14 @@ def _clusters(run: Run, site: Site) -> FigureGroup | None:
 
 def _presence(run: Run, site: Site, parts: Mapping[str, xr.Dataset]) -> FigureGroup:
     """Draw flows; of a pair only that of all tasks together, since its classes say as much of each task."""
-    shown = parts if len(run.checkpoints) > 2 else {name: part for name, part in parts.items() if name == EVERYTHING}
+    several = len(run.checkpoints) > 2
     placed = [
-        _place(run, site, "presence", draw_presence(part, basis), label, words)
-        for label, part in shown.items()
+        _place(run, site, "presence", draw_presence(part, basis), *[label] * several, words)
+        for label, part in parts.items()
+        if several or label == EVERYTHING
         for basis, words in BASES.items()
     ]
-    return FigureGroup("presence-figures", placed, (TASK, RELIE))
+    return FigureGroup("presence-figures", placed, (TASK, RELIE) if several else (RELIE,))
 
 
 def _successions(inputs: ReportInputs, run: Run, site: Site) -> FigureGroup | None:
