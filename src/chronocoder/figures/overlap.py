@@ -31,17 +31,19 @@ KINDS = {
     "top features by |IE|": {"measure": "top", "sign": "either"},
 }
 """Ways to compare the effects of features in two languages, by what they are called."""
+SAME, DIFFERENT, CEILING = "same phenomenon", "different phenomena", "halves of one task (ceiling)"
+RANDOM, EXCHANGED = "random directions", "features exchanged"
 LEVELS = {
     "ceiling": ("within a language (ceiling)", 2),
     "other_families": ("other families, same language", 5),
-    "random": ("random directions", 8),
-    "permuted": ("features exchanged", 1),
+    "random": (RANDOM, 8),
+    "permuted": (EXCHANGED, 1),
 }
 """What the overlap between languages is seen beside: names, and places of their styles."""
 BANDS = ("random", "permuted")
 BETWEEN = "between the languages"
 TASK_COLUMNS = ("jaccard", "chance", "random", "q_value", "beyond_chance", "features_compared")
-TASK_LEVELS = {"random": ("random directions, different tasks", 8), "chance": ("features exchanged", 1)}
+TASK_LEVELS = {"random": (RANDOM, 8), "chance": (EXCHANGED, 1)}
 OVERLAP_BOUNDS = (-0.02, 1.02)
 
 
@@ -83,11 +85,7 @@ def task_overlap_means(overlaps: xr.Dataset) -> dict[str, tuple[np.ndarray, int]
     within, between = same_group(overlaps, group="phenomenon", other_group="phenomenon")
     own = np.eye(overlaps.sizes["task"], dtype=bool)
     value = {name: overlaps[name].transpose("checkpoint", "task", "other_task") for name in ("jaccard", *TASK_LEVELS)}
-    kinds = {
-        "same phenomenon": (within, 0),
-        "different phenomena": (between, 4),
-        "halves of one task (ceiling)": (own, 2),
-    }
+    kinds = {SAME: (within, 0), DIFFERENT: (between, 4), CEILING: (own, 2)}
     found = {
         name: (_mean_over(value["jaccard"], pairs), style) for name, (pairs, style) in kinds.items() if pairs.any()
     }
