@@ -134,7 +134,6 @@ def test_classes_are_those_of_the_measures() -> None:
     assert set(CLASSES) == set(measures.CLASSES)
 
 
-
 def test_summary_tells_writer_from_reader(inputs: ReportInputs) -> None:
     assert texts_of(inputs)["Writer or reader"] == (
         "In pair · l1 · seed 0, from step10 to step20, what is written accounts for this share of the changes of IE of"
@@ -150,14 +149,12 @@ def test_summary_tells_writer_from_reader(inputs: ReportInputs) -> None:
     assert "on “far” (random directions were not measured). The rest" in texts_of(inputs)["Writer or reader"]
 
 
-
 def test_seed_table_averages_over_seeds_and_checkpoints() -> None:
     table = seed_table(with_facts(seed_store(), comparison="pair", variant="l1", seeds=[0, 1, 2]))
     assert table.label == "pair · l1 · seed 0 against 1, 2"
     assert list(table.tasks) == ["near", "far"]
     assert len(table.tasks["near"]) == 2
     assert table.tasks["near"][1] == ["0.70", "60", "0.80", "0.12", "0.75", "–", "40"]
-
 
 
 def test_effect_scale_is_odd_and_holds_all_effects() -> None:

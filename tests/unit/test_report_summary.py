@@ -68,12 +68,12 @@ def test_each_finding_is_one_line_and_leads_further(inputs: ReportInputs) -> Non
 def test_surface_rule_and_its_features_are_told_in_a_line_each(inputs: ReportInputs) -> None:
     texts = texts_of(inputs)
     assert texts["Surface rule"] == (
-        "At step10 (1 k tokens) accuracy is 0.90 on “near” but 0.10 on “far”, below chance, as if the model followed the"
-        " surface rule; above chance on both from step20 on."
+        "At step10 (1 k tokens) accuracy is 0.90 on “near” but 0.10 on “far”, below chance, as if the model followed"
+        " the surface rule; above chance on both from step20 on."
     )
     assert texts["Features of the surface rule"] == (
-        "2 features help “near” and harm “far” at step10 (2 of 2 also on prefixes that did not choose them); at step20, 1"
-        " still harms, and 1 has come to help in another condition, IE +0.000\u00a0→\u00a0+0.90 logits (95\u00a0% of"
+        "2 features help “near” and harm “far” at step10 (2 of 2 also on prefixes that did not choose them); at step20,"
+        " 1 still harms, and 1 has come to help in another condition, IE +0.000\u00a0→\u00a0+0.90 logits (95\u00a0% of"
         " random directions that write as much stay within ±0.05)."
     )
 
@@ -155,8 +155,8 @@ def test_the_other_half_is_believed(inputs: ReportInputs, relie: xr.Dataset) -> 
     assert "0 of 2 harm there in the same condition, and 0 of these still at step20" in text
     assert "none comes to help in another condition" in text
     assert texts_of(unconfirmed)["Features of the surface rule"] == (
-        "2 features help “near” and harm “far” at step10 (0 of 2 also on prefixes that did not choose them); at step20, 0"
-        " still harm, and none has come to help in another condition."
+        "2 features help “near” and harm “far” at step10 (0 of 2 also on prefixes that did not choose them); at step20,"
+        " 0 still harm, and none has come to help in another condition."
     )
 
 

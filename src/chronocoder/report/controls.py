@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import beta
 
-from chronocoder.attribution.measures import UNDECIDED
+from chronocoder.attribution.measures import SHUFFLED, UNDECIDED
 from chronocoder.report.conditions import conditions_of
 from chronocoder.report.courses import DECIDED
 from chronocoder.report.data import CLASSES
@@ -20,8 +20,6 @@ COLUMNS = (("emerged",), ("maintained",), ("discontinued",), ("transient", "inte
 """Classes that are counted together."""
 SIGNIFICANT = 0.05
 CONFIDENCE = 0.95
-SHUFFLED = "shuffled tokens"
-"""Name of the control that is no random direction."""
 PUBLISHED, TOTAL = "published", "total_effect"
 BASES = {
     PUBLISHED: "published",

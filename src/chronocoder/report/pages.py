@@ -1,5 +1,6 @@
 """The pages of a report, and putting them in their place."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,7 @@ class Page:
 
 def write_report(inputs: ReportInputs, directory: Path) -> None:
     """Write the report; its directory appears when it is whole, and takes the place of an earlier one."""
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every font in every PDF file
     with whole_directory(directory) as partial_directory:
         site = Site(partial_directory)
         site.add_static()
