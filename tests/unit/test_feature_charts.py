@@ -175,7 +175,7 @@ def test_features_that_are_not_measurable_are_not_drawn(relie: xr.Dataset) -> No
     relie["measurable"] = xr.zeros_like(relie["measurable"])
     chart = drawn(draw_largest(relie, "near"))
     assert largest_features(relie.sel(task="near")) == [] and chart.data.empty
-    assert chart.alt == "Lines of IE in logits with intervals, from step10 to step20: none."
+    assert chart.alt == "Near: lines of IE in logits with intervals, step10 to step20: none."
 
 
 def test_clusters_have_means_and_quartiles(relie: xr.Dataset) -> None:

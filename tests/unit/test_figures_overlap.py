@@ -43,7 +43,7 @@ def test_course_of_overlap_is_the_mean_over_pairs_beside_levels(overlaps: xr.Dat
         "same phenomenon",
         "halves of one task (ceiling)",
         "features exchanged",
-        "random directions, different tasks",
+        "random directions",
     }
     for checkpoint in ("step10", "step20"):
         at = overlaps.sel(checkpoint=checkpoint)

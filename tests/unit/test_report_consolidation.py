@@ -117,14 +117,19 @@ def test_overlap_of_tasks_is_told_beside_chance(inputs: ReportInputs) -> None:
     # near: features 0 and 2; far: 0, 2 and 3, of which the largest two are compared
     assert float(first["jaccard"][0, 1]) == 1 / 3 and int(first["features_compared"][0, 1]) == 2
     sentence = overlap_sentence(overlaps)
-    assert sentence.startswith("At step20, the mean Jaccard index of top features is 0.00 (same phenomenon), ")
-    assert sentence.endswith("it is beyond chance for none of 1 pairs: no more than chance.")
+    assert sentence.startswith(
+        "at step20, the mean Jaccard index of top features is 0.00 between tasks of the same phenomenon, against 1.00"
+        " between halves of one task, "
+    )
+    assert sentence.endswith(
+        " with features exchanged at random; it is beyond chance on none of 1 pairs: no more than chance."
+    )
     rows = overlap_rows(overlaps)
     assert [row[0] for row in rows] == ["step10", "step20"] and rows[0][1][0] == "0.33" and rows[0][1][-1] == "0 of 1"
     found = overlaps.assign(beyond_chance=overlaps["jaccard"] >= 0)
-    assert overlap_sentence(found).endswith("it is beyond chance for 1 of 1 pairs.")
+    assert overlap_sentence(found).endswith("it is beyond chance on 1 of 1 pairs.")
     nothing = compare_tasks(inputs.runs[0].relie.assign(measurable=inputs.runs[0].relie["measurable"] & False))
-    assert overlap_sentence(nothing) == "At step20, no two tasks have features with a measurable effect on both."
+    assert overlap_sentence(nothing) == "at step20, no two tasks have features with a measurable effect on both."
 
 
 def test_features_of_most_tasks_come_first(inputs: ReportInputs) -> None:
@@ -161,7 +166,7 @@ def test_page_tells_of_languages_where_they_are_compared_and_not_elsewhere(
 def test_many_languages_have_a_matrix_instead(inputs: ReportInputs, tmp_path: Path) -> None:
     store = inputs.consolidations[0]
     pairs = [("english", "french"), ("english", "dutch"), ("french", "dutch"), ("dutch", "german")]
-    many = xr.concat([store] * 4, "language_pair", data_vars="all").assign_coords(
+    many = xr.concat([store] * 4, "language_pair", data_vars="minimal").assign_coords(
         language_pair=[", ".join(pair) for pair in pairs],
         first_language=("language_pair", [first for first, _ in pairs]),
         second_language=("language_pair", [second for _, second in pairs]),

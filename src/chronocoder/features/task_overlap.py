@@ -126,8 +126,9 @@ def _random_sizes(relie: xr.Dataset) -> Float[np.ndarray, "checkpoint task draw 
 def _largest(sizes: Float[np.ndarray, " feature"], count: int) -> Int[np.ndarray, " top"]:
     """Return the places of the largest sizes above zero, at most `count`, by falling size."""
     known = np.nan_to_num(sizes)
-    places = np.argsort(-known, kind="stable")[:count]
-    return places[known[places] > 0]
+    order = np.argsort(-known, kind="stable")[:count]
+    places: Int[np.ndarray, " top"] = order[known[order] > 0]
+    return places
 
 
 def _jaccard(first: Int[np.ndarray, " top"], second: Int[np.ndarray, " top"]) -> float:

@@ -1,6 +1,7 @@
 """What all figures share: type, colours, the numbers behind them, and the files they are written to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from io import StringIO
 from pathlib import Path
@@ -76,7 +77,7 @@ class Chart(Figure):
             stem: their path without the ending.
         """
         stem.parent.mkdir(parents=True, exist_ok=True)
-        with rc_context(STYLE):
+        with rc_context(STYLE), self._laid_out():
             self.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None, "Title": self.title})
             self.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None, "Title": self.title})
         self.data.to_csv(stem.with_name(f"{stem.name}.csv"), index=False)
@@ -84,9 +85,18 @@ class Chart(Figure):
     def _repr_svg_(self) -> str:
         """Return the figure as a notebook shows it where a cell ends with it."""
         file = StringIO()
-        with rc_context(STYLE):
+        with rc_context(STYLE), self._laid_out():
             self.savefig(file, format="svg", metadata={"Date": None, "Title": self.title})
         return file.getvalue()
+
+    @contextmanager
+    def _laid_out(self) -> Iterator[None]:
+        """Lay the figure out once for all files: it takes as long as drawing it."""
+        engine = self.get_layout_engine()
+        self.draw_without_rendering()
+        self.set_layout_engine("none")
+        yield
+        self.set_layout_engine(engine)
 
 
 def styled(draw: Callable[_Arguments, Chart]) -> Callable[_Arguments, Chart]:

@@ -4,11 +4,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from chronocoder.attribution.measures import CLASSES
 from chronocoder.figures.chart import INK, PALETTE, Chart, styled
 from chronocoder.report.controls import SHUFFLED
 
-SHOWN = tuple(name for name in CLASSES if name != "no effect")
 STYLES = {
     "emerged": (PALETTE[0], ""),
     "maintained": (PALETTE[2], "//"),
@@ -22,7 +20,7 @@ THICK, THIN = 0.46, 0.22
 
 
 def class_counts(relie: xr.Dataset, basis: str = "total_effect") -> pd.DataFrame:
-    """Return how many features have each class on each task, beside how many random directions would.
+    """Return how many features have each class but “no effect” on each task, and how many random directions would.
 
     Args:
         relie: what `relie.zarr` holds; with the counts of random directions where they were measured.
@@ -48,8 +46,8 @@ def class_counts(relie: xr.Dataset, basis: str = "total_effect") -> pd.DataFrame
         "p_value": p_value,
     }
     table = xr.Dataset({name: values.transpose("task", "class") for name, values in columns.items()})
-    found = table.reset_coords(drop=True).to_dataframe().reset_index()
-    return found[found["class"].isin(SHOWN)].astype({"task": str, "class": str}).reset_index(drop=True)
+    shown = table.reset_coords(drop=True).sel({"class": list(STYLES)}).transpose("task", "class")
+    return shown.to_dataframe(dim_order=["task", "class"]).reset_index().astype({"task": str, "class": str})
 
 
 @styled
@@ -81,6 +79,7 @@ def draw_class_counts(relie: xr.Dataset, basis: str = "total_effect") -> Chart:
     axes.set(xlabel="features (thick), and expected of random directions (thin, pale)", ylim=(len(tasks) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.08)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     chart.legend(loc="outside upper center", ncols=len(STYLES))
     return chart
 

@@ -108,7 +108,7 @@ def _write_cells(axes: Axes, mesh: QuadMesh, values: np.ndarray, matrix: Matrix)
     picked = np.ix_(matrix.rows.places, matrix.columns.places)
     marked = np.zeros(values.shape, dtype=bool) if matrix.marked is None else matrix.marked[picked]
     many = matrix.rows.many
-    colours = mesh.cmap(mesh.norm(np.nan_to_num(values)))
+    colours = np.asarray(mesh.cmap(mesh.norm(np.nan_to_num(values))))
     light = colours[..., :3] @ [0.2126, 0.7152, 0.0722] > DARKEST_FOR_INK
     for row, column in np.argwhere(np.isfinite(values) & (marked | (not many))):
         text = f"{'' if many else decimal(float(values[row, column]))}{'*' * int(marked[row, column])}"

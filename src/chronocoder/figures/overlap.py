@@ -31,17 +31,19 @@ KINDS = {
     "top features by |IE|": {"measure": "top", "sign": "either"},
 }
 """Ways to compare the effects of features in two languages, by what they are called."""
+SAME, DIFFERENT, CEILING = "same phenomenon", "different phenomena", "halves of one task (ceiling)"
+RANDOM, EXCHANGED = "random directions", "features exchanged"
 LEVELS = {
     "ceiling": ("within a language (ceiling)", 2),
     "other_families": ("other families, same language", 5),
-    "random": ("random directions", 8),
-    "permuted": ("features exchanged", 1),
+    "random": (RANDOM, 8),
+    "permuted": (EXCHANGED, 1),
 }
 """What the overlap between languages is seen beside: names, and places of their styles."""
 BANDS = ("random", "permuted")
 BETWEEN = "between the languages"
 TASK_COLUMNS = ("jaccard", "chance", "random", "q_value", "beyond_chance", "features_compared")
-TASK_LEVELS = {"random": ("random directions, different tasks", 8), "chance": ("features exchanged", 1)}
+TASK_LEVELS = {"random": (RANDOM, 8), "chance": (EXCHANGED, 1)}
 OVERLAP_BOUNDS = (-0.02, 1.02)
 
 
@@ -83,11 +85,7 @@ def task_overlap_means(overlaps: xr.Dataset) -> dict[str, tuple[np.ndarray, int]
     within, between = same_group(overlaps, group="phenomenon", other_group="phenomenon")
     own = np.eye(overlaps.sizes["task"], dtype=bool)
     value = {name: overlaps[name].transpose("checkpoint", "task", "other_task") for name in ("jaccard", *TASK_LEVELS)}
-    kinds = {
-        "same phenomenon": (within, 0),
-        "different phenomena": (between, 4),
-        "halves of one task (ceiling)": (own, 2),
-    }
+    kinds = {SAME: (within, 0), DIFFERENT: (between, 4), CEILING: (own, 2)}
     found = {
         name: (_mean_over(value["jaccard"], pairs), style) for name, (pairs, style) in kinds.items() if pairs.any()
     }
@@ -153,8 +151,8 @@ def _mean_over(values: xr.DataArray, pairs: np.ndarray) -> np.ndarray:
 def _language_lines(here: xr.Dataset) -> Iterator[Line]:
     """Yield the levels of one family, and the overlap last, above all."""
     for name, (label, style) in LEVELS.items():
-        ends = [here[f"{name}{end}"].values for end in ("_low", "_high")] if name in BANDS else [None, None]
-        yield Line(label, here[name].values, style, *ends, band=True)
+        low, high = (here[f"{name}{end}"].values if name in BANDS else None for end in ("_low", "_high"))
+        yield Line(label, here[name].values, style, low, high, band=True)
     overlap, low, high = (here[f"overlap{end}"].values for end in ("", "_low", "_high"))
     shared = here["shared"].values
     yield Line(BETWEEN, overlap, 0, low, high, shared, {"shared": shared})

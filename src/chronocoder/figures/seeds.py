@@ -43,7 +43,7 @@ def draw_seeds(matches: xr.Dataset) -> Chart:
             )
         axes.set(xlabel=label, xlim=(min(0.0, data[name].min()) - 0.03, 1.03))
     panels[0].set_yticks(range(len(tasks)), [task.replace("_", " ") for task in tasks])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(tasks) - 0.4, -0.6)
     handles, labels = panels[0].get_legend_handles_labels()
     chart.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     return chart

@@ -19,7 +19,7 @@ P_SHOWN = 0.05
 """P-values below it fill a marker, and let a sentence call a difference one beyond chance."""
 REACH = 1.2
 PANELS_A_ROW = 2
-PANEL_IN, LEGEND_LINE_IN = 3.1, 0.2
+PANEL_IN, LEGEND_LINE_IN = 3.3, 0.2
 GROUP_MARKERS = MARKERS[:4]
 LABEL_POINTS = 8
 """From the middle of a marker to that of its number, in points."""
@@ -43,6 +43,7 @@ def draw_space(space: xr.Dataset, basis: str) -> Chart:
     rows, legend = -(-count // PANELS_A_ROW), _legend(order)
     height_in = PANEL_IN * rows + LEGEND_LINE_IN * sum(text.count("\n") + 1 for _, text in legend)
     chart = Chart(f"Task space from {basis}", _points(of_basis, order), _space_words(of_basis), WIDTH_IN, height_in)
+    chart.set_layout_engine("compressed", h_pad=0.1)  # panels are square, whatever room the legend takes
     panels = chart.subplots(rows, PANELS_A_ROW, squeeze=False).ravel()
     for place, axes in enumerate(panels):
         if place < count:

@@ -17,13 +17,14 @@ METRICS = {
 LOG_METRICS = ("l0", "loss")
 LEGEND_COLUMNS, LEGEND_ROW_IN = 2, 0.18
 MARKS = 8
+FILLINGS = ("full", "none", "left", "right", "top", "bottom")
 
 
 @styled
 def draw_training(trainings: Sequence[xr.Dataset], metric: str) -> Chart:
     """Draw one metric over the training steps, with a line for each crosscoder.
 
-    Colours tell comparisons apart, line styles variants, and markers seeds.
+    Colours and markers tell comparisons apart, line styles variants, and the filling of markers seeds.
 
     Args:
         trainings: what `training.zarr` holds of each crosscoder, dims (step,) or (step, checkpoint), of which the mean
@@ -43,7 +44,8 @@ def draw_training(trainings: Sequence[xr.Dataset], metric: str) -> Chart:
             label=f"{comparison} · {variant} · seed {seed}",
             color=_of(PALETTE, data["comparison"], comparison),
             linestyle=_of(LINES, data["variant"], variant),
-            marker=_of(MARKERS, data["seed"], seed),
+            marker=_of(MARKERS, data["comparison"], comparison),
+            fillstyle=_of(FILLINGS, data["seed"], seed),
             markevery=max(1, len(curve) // MARKS),
         )
     axes.set(xlabel="training step", ylabel=METRICS[metric], yscale="log" if metric in LOG_METRICS else "linear")

@@ -99,7 +99,7 @@ def draw_damage(transfer: xr.Dataset, checkpoint: str) -> Chart:
         {"perplexity_ratio": (dims, ratio), "own_gain": (dims, gain)},
         coords={name: transfer[name].values for name in dims},
     )
-    data = tidy(points, {name: str(name) for name in points.data_vars}, dims)
+    data = tidy(points, {name: name for name in ("perplexity_ratio", "own_gain")}, dims)
     chart = Chart(f"Own gain against damage at {checkpoint}", data, _damage_words(transfer, ratio, gain))
     axes = chart.subplots()
     for place, method in enumerate(names(transfer, "tuning")):

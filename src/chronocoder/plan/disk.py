@@ -39,9 +39,9 @@ REPORT_BYTES = 7_800_000
 ATTRIBUTION_METADATA_BYTES = 145_000
 ABLATION_METADATA_BYTES = 139_000
 BASELINE_METADATA_BYTES = 32_000
-CONSOLIDATION_METADATA_BYTES = 55_000
+CONSOLIDATION_METADATA_BYTES = 71_000
 FEATURES_METADATA_BYTES = 52_000
-"""Metadata of stores of 66, 65, 17, 27 and 18 variables, measured; of the last one with nine coordinates."""
+"""Metadata of stores of 66, 65, 17, 33 and 18 variables, measured; of the last one with nine coordinates."""
 TOKENS_AFTER = 6
 """Tokens of an example behind the most active one."""
 TUNING_METADATA_BYTES, TRANSFER_METADATA_BYTES = 25_000, 64_000

@@ -8,10 +8,19 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.features.task_overlap import TOP_FEATURES
-from chronocoder.figures.overlap import task_overlap_means
+from chronocoder.figures.overlap import CEILING, DIFFERENT, EXCHANGED, RANDOM, SAME, task_overlap_means
 from chronocoder.report.inputs import Run, names
 from chronocoder.report.text import decimal, in_words, listed
 
+PAIRS = {
+    SAME: "between tasks of the same phenomenon",
+    DIFFERENT: "between tasks of different phenomena",
+}
+LEVELS = {
+    CEILING: "between halves of one task",
+    RANDOM: "of random directions",
+    EXCHANGED: "with features exchanged at random",
+}
 MOST_ROWS = 12
 TASKS_NAMED = 4
 
@@ -21,27 +30,31 @@ class CommonFeature(NamedTuple):
 
     Attributes:
         feature: its number.
-        count: of how many tasks, of all.
+        among: of how many tasks, of all.
         tasks: some of them, in words.
         words: those that it is most active on.
     """
 
     feature: int
-    count: str
+    among: str
     tasks: str
     words: str
 
 
 def overlap_sentence(overlaps: xr.Dataset) -> str:
-    """Return how far tasks share their top features at the last checkpoint, beside what they would by chance."""
+    """Return how far tasks share their top features at the last checkpoint beside chance, to follow a colon."""
     last = names(overlaps, "checkpoint")[-1]
     beyond, pairs = pairs_beyond(overlaps)[-1]
     if not pairs:
-        return f"At {last}, no two tasks have features with a measurable effect on both."
-    at_end = {name: decimal(float(values[-1])) for name, (values, _) in task_overlap_means(overlaps).items()}
-    known = [f"{value} ({name})" for name, value in at_end.items()]
-    found = f"for {beyond} of {pairs} pairs" if beyond else f"for none of {pairs} pairs: no more than chance"
-    return f"At {last}, the mean Jaccard index of top features is {listed(known)}; it is beyond chance {found}."
+        return f"at {last}, no two tasks have features with a measurable effect on both."
+    means = {name: decimal(float(values[-1])) for name, (values, _) in task_overlap_means(overlaps).items()}
+    found, levels = (
+        listed([f"{value} {words[name]}" for name, value in means.items() if name in words])
+        for words in (PAIRS, LEVELS)
+    )
+    verdict = f"on {beyond} of {pairs} pairs" if beyond else f"on none of {pairs} pairs: no more than chance"
+    text = f"at {last}, the mean Jaccard index of top features is {found}, against {levels}"
+    return f"{text}; it is beyond chance {verdict}."
 
 
 def overlap_rows(overlaps: xr.Dataset) -> list[tuple[str, list[str]]]:

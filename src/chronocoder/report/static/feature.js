@@ -286,7 +286,8 @@
     const { run, record } = shown;
     const task = Number(byId("task").value);
     const place = record.tasks.indexOf(task);
-    const { warning } = run.tasks[task];
+    const { name, warning } = run.tasks[task];
+    byId("back").href = `features.html#${run.slug}/${name}`;
     byId("task-warning").textContent = warning ? `▲ ${warning}.` : "";
     if (place < 0) {
       byId("task-parts").replaceChildren(note("No effect: the feature is not active on this task."), ...outcomeTable(shown, task));
@@ -436,7 +437,7 @@
     const { run, feature, record } = shown;
     const heading = `Feature ${feature}`;
     document.querySelector("h1").textContent = heading;
-    document.title = `${heading} · ${run.label}`;
+    document.title = `${heading} · ${run.label} · ${run.suite}`;
     byId("missing").textContent = "";
     byId("parts").hidden = false;
     showFacts(shown);
@@ -484,7 +485,6 @@
       byId(id).hidden = other < 0 || other >= run.features;
       byId(id).href = show.featurePlace(run, other);
     }
-    byId("back").href = `features.html#${run.slug}`;
     if (named >= 0) byId("one-task").scrollIntoView();
     else if (!same) window.scrollTo(0, 0);
   }
