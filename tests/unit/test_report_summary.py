@@ -2,15 +2,20 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import xarray as xr
 from report_stores import (
     CONTRAST,
+    FACTS,
     REVISIONS,
+    SENTENCES,
     behaviour_store,
     make_run,
+    of_sentences,
     relie_store,
     six_features,
+    suite_behaviour,
     toy_inputs,
     with_classes,
     with_control,
@@ -206,3 +211,28 @@ def test_summary_without_crosscoders_is_of_ability_and_task_space(inputs: Report
         "taskspace.html"
     }
     assert REVISIONS[-1] in space["Ability"].text
+
+
+def test_summary_tells_writer_from_reader(inputs: ReportInputs) -> None:
+    assert texts_of(inputs)["Writer or reader"] == (
+        "In pair · l1 · seed 0, from step10 to step20, what is written accounts for this share of the changes of IE of"
+        " the top features: 25\u00a0% (19\u00a0% to 31\u00a0%) on “far”, against 75\u00a0% to 88\u00a0% for"
+        " random directions (2 draws). The rest is due to how it is read."
+    )
+    shares = inputs.runs[0].ablations["far"]["written_share_low"]
+    shares[:] = -0.25
+    assert "25\u00a0% (−25\u00a0% to 31" in texts_of(inputs)["Writer or reader"]
+    assert "on “near”" in texts_of(replace(inputs, contrasts=[]))["Writer or reader"]
+    ablations = inputs.runs[0].ablations
+    ablations["far"] = ablations["far"].isel(group=[0, 1])
+    assert "on “far” (random directions were not measured). The rest" in texts_of(inputs)["Writer or reader"]
+
+
+def test_a_warning_goes_with_a_contrast(inputs: ReportInputs) -> None:
+    facts = FACTS | {"far": FACTS["far"].assign_attrs(SENTENCES)}
+    behaviour = with_facts(suite_behaviour(np.array([[0.5, 0.9, 1.0], [0.5, 0.1, 0.9]]), facts))
+    texts = texts_of(replace(inputs, runs=[make_run(of_sentences(six_features()))], behaviour=behaviour))
+    assert texts["Features of the surface rule"].endswith(
+        " Read this with caution: a warning goes with “far” (▲ in the table of tasks)."
+    )
+    assert "+0.90 nats" in texts["Features of the surface rule"]

@@ -1,6 +1,5 @@
 """The first page: what the report is about, and what was found, in short."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
