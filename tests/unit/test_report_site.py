@@ -217,7 +217,7 @@ def test_page_has_one_heading_and_says_where_it_is(shown: Any) -> None:
     assert shown.locator("h1").count() == shown.locator("main").count() == 1
     assert shown.title().endswith(" · toy") and len(shown.title()) > len(" · toy")
     name = Path(unquote(urlsplit(shown.url).path)).stem
-    current = shown.eval_on_selector_all("nav [aria-current=page]", "found => found.map(link => link.href)")
+    current = shown.eval_on_selector_all("header nav [aria-current=page]", "found => found.map(link => link.href)")
     assert name == "feature" or [Path(unquote(urlsplit(link).path)).stem for link in current] == [name]
 
 
