@@ -483,7 +483,7 @@
     showTask();
     for (const [id, other] of [["previous", feature - 1], ["next", feature + 1]]) {
       byId(id).hidden = other < 0 || other >= run.features;
-      byId(id).href = show.featurePlace(run, other);
+      if (!byId(id).hidden) byId(id).href = show.featurePlace(run, other);
     }
     if (named >= 0) byId("one-task").scrollIntoView();
     else if (!same) window.scrollTo(0, 0);
