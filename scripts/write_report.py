@@ -54,6 +54,7 @@ def main() -> None:
     )
     parser.add_argument("--configs", type=Path, nargs="*", default=[], help="files of the configuration, to be shown")
     parser.add_argument("--benchmarks", type=Path, help="directory of Snakemake's benchmarks of the suite's jobs")
+    parser.add_argument("--processes", type=int, default=1, help="that share out the pages")
     parser.add_argument("--output", type=Path, required=True, help="first page to write, in a directory of its own")
     arguments = parser.parse_args()
     behaviour = load_store(arguments.behaviour)
@@ -88,7 +89,7 @@ def main() -> None:
         timings=read_timings(arguments.benchmarks) if arguments.benchmarks else [],
     )
     warn_of_unknown(inputs.annotations, inputs.suite, {run.key: run.relie.sizes["feature"] for run in runs})
-    write_report(inputs, arguments.output.parent)
+    write_report(inputs, arguments.output.parent, arguments.processes)
 
 
 if __name__ == "__main__":

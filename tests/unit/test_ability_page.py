@@ -20,7 +20,7 @@ from report_stores import (
     with_facts,
 )
 
-from chronocoder.report.ability_page import ability_page
+from chronocoder.report.ability_page import ability_figures, ability_page, similarity_figures, undefined_sentences
 from chronocoder.report.choice import choice_rows
 from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.site import FigureGroup, Site
@@ -109,22 +109,21 @@ def test_page_without_warnings_and_groups(inputs: ReportInputs, tmp_path: Path) 
 
 
 def test_groups_come_before_many_tasks(inputs: ReportInputs, tmp_path: Path) -> None:
-    store = many_tasks(45)
-    site = Site(tmp_path)
-    group = ability_page(replace(inputs, behaviour=store, contrasts=[]), site)["ability"]
+    store, site = many_tasks(45), Site(tmp_path)
+    group = ability_figures("ability", store, replace(inputs, contrasts=[]), site)
     assert group.options == [["by phenomenon", "by task"]]
     titles = [figure.title for figure in group.figures]
     assert titles == [
         "Mean accuracy by phenomenon",
         *(f"Accuracy: {name} ({part} of 2)" for name in ("agreement", "binding", "others") for part in (1, 2)),
     ]
-    few = ability_page(replace(inputs, behaviour=store.isel(task=slice(12)), contrasts=[]), site)["ability"]
+    few = ability_figures("ability", store.isel(task=slice(12)), replace(inputs, contrasts=[]), site)
     assert few.options == [["by task", "by phenomenon"]] and len(few.figures) == 2
 
 
 def test_many_tasks_without_groups_are_parted(inputs: ReportInputs, tmp_path: Path) -> None:
     store = many_tasks(14).drop_dims("group")
-    group = ability_page(replace(inputs, behaviour=store, contrasts=[]), Site(tmp_path))["ability"]
+    group = ability_figures("ability", store, replace(inputs, contrasts=[]), Site(tmp_path))
     assert [figure.title for figure in group.figures] == [
         "Accuracy: all tasks (1 of 2)",
         "Accuracy: all tasks (2 of 2)",
@@ -134,32 +133,30 @@ def test_many_tasks_without_groups_are_parted(inputs: ReportInputs, tmp_path: Pa
 
 def test_page_says_since_when_ability_lasts(inputs: ReportInputs, tmp_path: Path) -> None:
     store = with_facts(suite_behaviour(np.array([[0.9, 0.4, 0.9], [0.9, 0.9, 0.52]]), FACTS))
-    context = ability_page(replace(inputs, behaviour=store), Site(tmp_path))
-    assert context["since"] == ["step20 (50\u00a0k\u00a0tokens)", ""]
-    assert "on 1 of 2 tasks" in context["sentences"][1]
-    assert "<td>no</td>" in text_of(written(replace(inputs, behaviour=store), tmp_path))
+    page = written(replace(inputs, behaviour=store), tmp_path).read_text(encoding="utf-8")
+    assert "<td>step20 (50\u00a0k\u00a0tokens)</td>" in page and "<td>no</td>" in page
+    assert "on 1 of 2 tasks: from step20 (50 k tokens) on." in page
 
 
 def test_similarity_is_shown_by_three_measures_at_each_site(inputs: ReportInputs, tmp_path: Path) -> None:
     titles = ["Cosine of activations", "Pearson correlation of activations", "Linear CKA of activations"]
-    one = ability_page(inputs, Site(tmp_path))["similarity"]
+    one = similarity_figures("similarity", inputs.similarity, inputs.comparisons, Site(tmp_path))
     assert one.levels == () and [figure.title for figure in one.figures] == [
         *(f"{title} at residual.2" for title in titles),
         "Similarity to the last checkpoint at residual.2",
     ]
     two = xr.concat([inputs.similarity, inputs.similarity.assign_coords(site=strings(["mlp_out.1"]))], "site")
-    several = ability_page(replace(inputs, similarity=two), Site(tmp_path))["similarity"]
+    several = similarity_figures("similarity", two, inputs.comparisons, Site(tmp_path))
     assert several.options == [["residual.2", "mlp_out.1"]] and len(several.figures) == 8
 
 
-def test_page_says_where_a_measure_is_undefined(inputs: ReportInputs, tmp_path: Path) -> None:
+def test_it_is_said_where_a_measure_is_undefined(inputs: ReportInputs) -> None:
     widths = inputs.similarity.copy(deep=True)
-    widths["cosine"][0, 0, 1] = widths["cosine"][0, 1, 0] = np.nan
     widths["cosine"].attrs["undefined"] = "activations of different widths have no entries in common"
-    assert (
+    assert undefined_sentences(inputs.similarity) == []
+    assert undefined_sentences(widths) == [
         "Cosine is not defined for every two checkpoints: activations of different widths have no entries in common."
-        in text_of(written(replace(inputs, similarity=widths), tmp_path))
-    )
+    ]
 
 
 def test_page_shows_choice_and_scan(inputs: ReportInputs, tmp_path: Path) -> None:
@@ -185,7 +182,7 @@ def test_page_of_a_choice_without_changes(inputs: ReportInputs, tmp_path: Path) 
 
 @needs_browser
 def test_browser_switches_figures(inputs: ReportInputs, tmp_path: Path) -> None:
-    page = written(replace(inputs, choice=choice_store()), tmp_path)
+    page = written(inputs, tmp_path)
     with opened(page) as shown:
         visible = "#ability figure:not([hidden]) .choice"
         assert shown.locator(visible).inner_text() == "by task"

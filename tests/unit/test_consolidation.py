@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from chronocoder.attribution import controls
 from chronocoder.config import ConsolidationSettings
 from chronocoder.errors import ConfigError
-from chronocoder.features.consolidation import SHUFFLED, _mean_size, consolidate, families_of
+from chronocoder.features.consolidation import _mean_size, consolidate, families_of
 from chronocoder.features.overlap import (
     bootstrapped,
     crossed_overlap,
@@ -204,10 +203,6 @@ def test_overlap_too_small_to_be_of_interest_is_not_called_shared() -> None:
     found = consolidate(planted(EFFECTS, UNRELATED), whole).isel(checkpoint=-1).sel(family="shared")
     assert (found["q_value"] < 0.02).all() and not found["shared"].where(found["corrected_overlap"] < 1, False).any()
     assert consolidate(planted(EFFECTS, UNRELATED), SETTINGS)["shared"].any()
-
-
-def test_controls_have_the_names_that_attribution_gives_them() -> None:
-    assert controls.SHUFFLED == SHUFFLED
 
 
 def test_overlap_that_random_directions_reach_is_not_called_shared() -> None:

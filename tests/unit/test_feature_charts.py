@@ -125,6 +125,12 @@ def test_groups_are_means_over_their_tasks() -> None:
     by_group = drawn(draw_shares(relie, "step20", groups=groups)).data
     assert by_group["row"].unique().tolist() == ["english (1 task)", "french (1 task)"]
     np.testing.assert_allclose(by_group[WEIGHTED], by_task[WEIGHTED])
+    many = xr.concat([relie] * 7, "task", data_vars="minimal", coords="minimal")
+    silent = many.assign(measurable=many["measurable"] & (np.arange(14) < 2)[:, None, None])
+    for store in (many, silent):  # a task without measurable features is no part of the mean
+        data = draw_shares(store, "step20", groups=finest_groups(store)).data
+        assert data["row"].unique().tolist() == ["english (7 tasks)", "french (7 tasks)"]
+        np.testing.assert_allclose(data[WEIGHTED], by_task[WEIGHTED])
 
 
 def test_a_task_without_measurable_features_has_an_empty_row(relie: xr.Dataset) -> None:
@@ -169,7 +175,7 @@ def test_features_that_are_not_measurable_are_not_drawn(relie: xr.Dataset) -> No
     relie["measurable"] = xr.zeros_like(relie["measurable"])
     chart = drawn(draw_largest(relie, "near"))
     assert largest_features(relie.sel(task="near")) == [] and chart.data.empty
-    assert chart.alt == "Lines of IE in logits with intervals, from step10 to step20: none."
+    assert chart.alt == "Near: lines of IE in logits with intervals, step10 to step20: none."
 
 
 def test_clusters_have_means_and_quartiles(relie: xr.Dataset) -> None:

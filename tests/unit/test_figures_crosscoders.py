@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 from report_stores import make_run, seed_store, six_features, with_classes, with_facts
 
-from chronocoder.attribution.measures import CLASSES
+from chronocoder.attribution.measures import CLASSES, SHUFFLED
 from chronocoder.figures.classes import class_counts, draw_class_counts
 from chronocoder.figures.seeds import draw_seeds
 from chronocoder.figures.training import METRICS, draw_training
-from chronocoder.report.controls import SHUFFLED
 
 
 @pytest.mark.parametrize("metric", METRICS)

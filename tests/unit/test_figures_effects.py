@@ -22,7 +22,7 @@ from report_stores import (
 
 from chronocoder.attribution.measures import CLASSES, SHUFFLED
 from chronocoder.figures.chart import Chart
-from chronocoder.figures.contrast import contrast_effects, draw_contrast, random_level, spread
+from chronocoder.figures.contrast import affecting, contrast_effects, draw_contrast, random_level, spread
 from chronocoder.figures.estimator import draw_agreement, draw_estimates
 from chronocoder.figures.faithfulness import draw_faithfulness
 from chronocoder.figures.rows import offsets, row_labels
@@ -68,6 +68,13 @@ def test_contrast_effects_are_within_conditions_and_where_a_feature_helps_most(r
     np.testing.assert_allclose(second.sel(feature=[0, 2]), [0.0, 0.9])
 
 
+def test_contrast_shows_features_with_an_effect_on_either_task(relie: xr.Dataset) -> None:
+    assert affecting(relie, CONTRAST) == [0, 1, 2, 3, 4]
+    assert affecting(relie, CONTRAST[:1]) == [0, 2]
+    relie["condition_measurable"][:] = False
+    assert affecting(relie, CONTRAST) == []
+
+
 def test_level_of_random_directions_is_over_all_of_them(relie: xr.Dataset) -> None:
     of_task = with_classes(relie, SAME_BY_ALL, controls=(*DRAWS, SHUFFLED)).sel(task="far").isel(condition=[1, 2])
     effects = np.linspace(-1, 0.5, 12).reshape(2, 6)
@@ -84,16 +91,15 @@ def test_level_of_random_directions_is_over_all_of_them(relie: xr.Dataset) -> No
 
 def test_contrast_shows_the_numbers_of_the_stores(relie: xr.Dataset) -> None:
     chart = contrast(relie)
-    assert chart.title == "At step10" and len(chart.data) == 6
+    assert chart.title == "At step10" and len(chart.data) == 5
     of_first = chart.data.set_index("feature").loc[0]
-    expected = {"role": "surface rule", "surface_effect": 1.0, "surface_low": 0.9, "condition": "far one"}
     expected = {"surface_effect": 1.0, "surface_effect_low": 0.9, "conflicting_effect": -0.8, "surface_level": 0.05}
     assert of_first[list(expected)].to_dict() == pytest.approx(expected)
-    assert list(chart.data["role"]) == ["surface rule", "other", "surface rule", "other", "other", "other"]
+    assert list(chart.data["role"]) == ["surface rule", "other", "surface rule", "other", "other"]
     assert "3 in the corner" in chart.alt and "feature 0: +1.00 and −0.80; feature 2: +0.50 and −0.30." in chart.alt
     (axes,) = chart.axes
     (others,) = axes.collections[:1]
-    np.testing.assert_allclose(others.get_offsets(), [[0, 0], [0.05, -1], [0, 0], [0, 0]])
+    np.testing.assert_allclose(others.get_offsets(), [[0, 0], [0.05, -1], [0, 0]])
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("IE on near (logits)", "IE on far (logits)")
 
 
@@ -107,6 +113,13 @@ def test_contrasts_of_the_same_effects_share_a_scale_and_mark_the_same_features(
     for chart in charts:
         assert {"0", "2"} <= {text.get_text() for text in chart.axes[0].texts}
         assert overlapping(chart) == []
+
+
+def test_level_of_a_contrast_is_over_the_directions_of_features_that_are_not_shown(relie: xr.Dataset) -> None:
+    relie["control_indirect_effect"].loc[{"feature": 5}] = 9.0
+    data = contrast(relie).data
+    assert 5 not in list(data["feature"])
+    np.testing.assert_allclose(data["surface_level"], np.quantile([0.05] * 10 + [9.0] * 2, 0.95))
 
 
 @pytest.mark.parametrize("random", [True, False])
@@ -123,7 +136,7 @@ def test_contrast_shades_the_level_of_random_directions(relie: xr.Dataset, rando
 def test_contrast_without_marked_features_and_with_units(relie: xr.Dataset) -> None:
     chart = contrast(of_sentences(relie), marked=[])
     assert chart.alt.endswith("None is marked.") and chart.axes[0].get_ylabel() == "IE on far (nats)"
-    assert contrast(relie_store([[0.0]] * 2, [[0.0]] * 2, ["no effect"]), marked=[]).data["surface_effect"].eq(0).all()
+    assert contrast(relie_store([[0.0]] * 2, [[0.0]] * 2, ["no effect"]), marked=[]).data.empty
 
 
 @pytest.mark.parametrize("places", [[0.5, 0.5, 0.5], [0.99, 0.98, 0.1], [0.0, 1.0], [], [0.2, 0.21, 0.9, 0.22]])
@@ -250,7 +263,7 @@ def test_agreement_has_a_mark_for_each_task(relie: xr.Dataset) -> None:
 
 
 def test_rows_are_labelled_in_lines_and_marks_of_a_row_are_apart() -> None:
-    assert row_labels(["near", "agreement across a very long prepositional phrase"])[1].count("\n") == 1
+    assert row_labels(["near", "agreement across a prepositional phrase"])[1].count("\n") == 1
     assert offsets(1).tolist() == [0] and offsets(3).tolist() == [-0.25, 0, 0.25]
 
 

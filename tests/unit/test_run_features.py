@@ -107,7 +107,7 @@ def test_page_holds_what_the_store_holds(inputs: ReportInputs, tmp_path: Path) -
     )
     assert '<a class="feature" href="feature.html#pair-l1-seed0/1">1</a>' in page
     assert "+2.00 (+1.90 to +2.10)*" in page
-    assert "more than chance emerged on 2 of 2 tasks" in page.replace("\n", " ")
+    assert "than among random directions is emerged on 2 of 2 tasks; discontinued is not" in page
     assert "Comparisons without development" in page and "8 of 10 (96\u00a0%)" in page
     assert HOSTILE not in page and "<b>" not in page
 
@@ -125,15 +125,13 @@ def test_page_where_nothing_is_measurable_says_so(relie: xr.Dataset, tmp_path: P
     page = page_of(inputs, inputs.runs[0], tmp_path)
     assert "effects are no larger than chance would give" in page
     assert 'id="trajectories"' not in page and 'id="controls"' in page
-    assert "On “near” and “far” no feature has a measurable effect: they are left out of the figures." in page
+    assert "On “near” and “far” no feature has one." in page
 
 
 def test_tasks_without_measurable_features_are_named(relie: xr.Dataset) -> None:
     assert unmeasured_sentence(relie) == ""
     relie["measurable"] = relie["measurable"].where(relie["task"] != "near", False)
-    assert unmeasured_sentence(relie) == (
-        "On “near” no feature has a measurable effect: it is left out of the figures."
-    )
+    assert unmeasured_sentence(relie) == "On “near” no feature has one."
     assert measured_sentence(relie).startswith("5 of 6 features have a measurable effect on some task")
     assert list(parts_of(relie, LABELS)) == ["all tasks", "▲ far"]
 
@@ -158,13 +156,17 @@ def test_rows_are_of_the_largest_effects(inputs: ReportInputs) -> None:
 
 def test_classes_are_said_to_be_more_than_chance_or_not(relie: xr.Dataset) -> None:
     assert chance_sentence(relie, PUBLISHED) == (
-        "By published, features are more than chance emerged on 2 of 2 tasks; no more than chance discontinued."
+        "By published RelIE: more frequent than among random directions is emerged on 2 of 2 tasks; discontinued is not"
+        " (no more than chance)."
     )
-    assert "no more than chance emerged, maintained and discontinued" in chance_sentence(relie, TOTAL)
+    total = "With IE divided by the checkpoint’s total |IE|"
+    assert chance_sentence(relie, TOTAL) == (
+        f"{total}: no class is more frequent than among random directions (no more than chance)."
+    )
     undecided = with_classes(relie, dict.fromkeys((*BASES, "metric_size"), ["uncertain"] * 6))
-    assert chance_sentence(undecided, TOTAL) == "By IE over total |IE|, no feature has a decided class."
+    assert chance_sentence(undecided, TOTAL) == f"{total}: no feature has a decided class."
     alone = with_classes(relie, dict.fromkeys((*BASES, "metric_size"), ["emerged"] * 6), controls=())
-    assert chance_sentence(alone, TOTAL).startswith("Effects of random directions were not measured")
+    assert chance_sentence(alone, TOTAL).endswith("which were not measured.")
 
 
 def test_courses_count_classes_by_cluster(relie: xr.Dataset) -> None:
@@ -192,7 +194,7 @@ def test_features_that_are_found_again_stand_beside_chance(relie: xr.Dataset) ->
     inputs = in_succession(relie, ("one", "two"))
     assert succession_sentences(inputs, inputs.runs[0]) == [
         "Of 5 features with a measurable effect, 4 (80\u00a0%) have a counterpart in two: a feature whose decoder"
-        " vector at step20 has a cosine of at least 0.70 with theirs. Of random directions, 18\u00a0% have one."
+        " vector at step20 has a cosine of at least 0.70 with theirs. Of random directions, 9.1\u00a0% have one."
     ]
 
 

@@ -70,6 +70,14 @@ def test_nothing_is_left_to_do(nursery: Workflow) -> None:
     assert nursery.planned() == {}
 
 
+def test_annotations_beside_the_configuration_rewrite_the_report_alone(nursery: Workflow) -> None:
+    path = nursery.directory / "annotations.csv"
+    path.write_text("suite,comparison,variant,seed,feature,label,category,note\n")
+    planned = nursery.planned()
+    path.unlink()
+    assert planned == {"write_report": 1} and nursery.planned() == {}
+
+
 def test_a_changed_variant_reruns_only_what_hangs_on_it(nursery: Workflow) -> None:
     assert nursery.planned(nursery.changed("variants.l1.l1_coefficient", 0.6)) == {
         "train_crosscoder": 1,

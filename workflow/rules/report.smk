@@ -19,7 +19,7 @@ rule write_report:
         LAYOUT.benchmark("write_report")
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: 4
     resources:
         mem_mb=memory(4000),
         runtime=20,
@@ -41,4 +41,4 @@ rule write_report:
         " --control-evaluations {input.control_evaluations:q} --baselines {input.baselines:q}"
         " --choice {input.choice:q} --scan {input.scan:q} --transfer {input.transfer:q} --gradients {input.gradients:q}"
         " --space {input.space:q} --bridges {input.bridges:q} --contrasts {params.contrasts:q} --annotations {input.annotations:q}"
-        " --configs {params.configs:q} --benchmarks {params.benchmarks:q} --output {output.report:q} 2> {log:q}"
+        " --configs {params.configs:q} --benchmarks {params.benchmarks:q} --processes {threads} --output {output.report:q} 2> {log:q}"

@@ -14,10 +14,12 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float
 
+from chronocoder.attribution.measures import SHUFFLED
 from chronocoder.attribution.sampling import false_discovery_rates
 from chronocoder.config import ConsolidationSettings
 from chronocoder.errors import ConfigError
 from chronocoder.features.overlap import (
+    FEATURES_A_STRATUM,
     Interval,
     bootstrapped,
     crossed_overlap,
@@ -35,9 +37,6 @@ TOP, WEIGHTED = MEASURES = ("top", "weighted")
 """The Jaccard index of the features of largest effect; that of all features, weighted by fractions of the effect."""
 EITHER, HELPING = SIGNS = ("either", "helping")
 """The size of an effect whatever its sign; only effects that help the right answer."""
-FEATURES_A_STRATUM = 10
-SHUFFLED = "shuffled tokens"
-"""The control that is no random direction; what names it imports torch."""
 LOW, HIGH = "_low", "_high"
 SEEN = ("measurable", "indirect_effect")
 

@@ -10,6 +10,7 @@ BLOCK_ENTRIES = 100_000
 """Entries of the permuted sizes that are compared at once."""
 
 
+FEATURES_A_STRATUM = 10
 WIDEST = 1.4
 """Factor between the largest and the smallest activity of a stratum."""
 

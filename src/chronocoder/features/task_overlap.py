@@ -9,8 +9,8 @@ import xarray as xr
 from jaxtyping import Float, Int
 from scipy.stats import false_discovery_control, hypergeom
 
-from chronocoder.features.consolidation import FEATURES_A_STRATUM, SHUFFLED
-from chronocoder.features.overlap import strata_of
+from chronocoder.attribution.measures import SHUFFLED
+from chronocoder.features.overlap import FEATURES_A_STRATUM, strata_of
 from chronocoder.stores import labelled
 
 TOP_FEATURES = 20

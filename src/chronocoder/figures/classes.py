@@ -1,11 +1,14 @@
 """How many features have each class on each task, beside how many would by chance."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.ticker import MaxNLocator
 
+from chronocoder.attribution.measures import SHUFFLED
 from chronocoder.figures.chart import INK, PALETTE, Chart, styled
-from chronocoder.report.controls import SHUFFLED
 
 STYLES = {
     "emerged": (PALETTE[0], ""),
@@ -69,7 +72,7 @@ def draw_class_counts(relie: xr.Dataset, basis: str = "total_effect") -> Chart:
         features, expected = of_class["features"].to_numpy(), np.nan_to_num(of_class["expected"].to_numpy())
         colour, hatch = STYLES[name]
         if features.any() or expected.any():
-            like = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.4}
+            like: Any = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.4}
             axes.barh(places - 0.14, features, THICK, left, label=name, **like)
             axes.barh(places + 0.26, expected, THIN, left_expected, alpha=0.45, **like)
         left, left_expected = left + features, left_expected + expected
@@ -79,8 +82,9 @@ def draw_class_counts(relie: xr.Dataset, basis: str = "total_effect") -> Chart:
     axes.set(xlabel="features (thick), and expected of random directions (thin, pale)", ylim=(len(tasks) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.08)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    chart.legend(loc="outside upper center", ncols=len(STYLES))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes.containers:
+        chart.legend(loc="outside upper center", ncols=len(STYLES))
     return chart
 
 

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,12 @@ def contrast_effects(relie: xr.Dataset, surface: str, conflicting: str, random_f
     return xr.Dataset({name: values.reset_coords(drop=True) for name, values in found.items()})
 
 
+def affecting(relie: xr.Dataset, tasks: Sequence[str]) -> list[int]:
+    """Return the features with a measurable effect on one of some tasks, in some condition at some checkpoint."""
+    acting = relie["condition_measurable"].sel(task=list(tasks)).any(["task", "condition", "checkpoint"])
+    return [int(feature) for feature in relie["feature"].values[acting.values]]
+
+
 def random_level(of_task: xr.Dataset, fraction: float) -> xr.DataArray:
     """Return the |IE| that a fraction of all random directions stays within, by condition of a task.
 
@@ -81,10 +88,11 @@ def draw_contrast(
 ) -> Chart:
     """Return IE on a surface task against IE on a conflicting one, in one condition of the latter, at one checkpoint.
 
-    All figures of the same effects have the same scale and mark the same features, so that these can be followed.
+    Shown are the features that are marked, and those with a measurable effect on either task. All figures of the same
+    effects have the same scale and show the same features, so that these can be followed.
 
     Args:
-        relie: effects on all tasks, as in `relie.zarr`, of the features to show.
+        relie: effects on all tasks, as in `relie.zarr`.
         surface: the task that the surface rule solves.
         conflicting: the task on which it fails.
         condition: that of the conflicting task.
@@ -92,7 +100,8 @@ def draw_contrast(
         marked: features that stand for the surface rule, labelled with their numbers.
         random_fraction: which fraction of random directions stays within the level that is shown.
     """
-    effects = contrast_effects(relie, surface, conflicting, random_fraction)
+    shown = sorted({*affecting(relie, (surface, conflicting)), *marked})
+    effects = contrast_effects(relie, surface, conflicting, random_fraction).sel(feature=shown)
     scale = effect_scale(
         np.concatenate([effects[f"{name}_effect"].values.ravel() for name in ("surface", "conflicting")])
     )
@@ -170,19 +179,13 @@ def _points(axes: Axes, data: pd.DataFrame) -> None:
         rasterized=len(others) > MANY_MARKS,
     )
     if len(own):
-        x, y = ([own[f"{task}_effect{end}"] for end in ENDS] for task in ("surface", "conflicting"))
-        axes.errorbar(
-            x[0],
-            y[0],
-            xerr=[x[0] - x[1], x[2] - x[0]],
-            yerr=[y[0] - y[1], y[2] - y[0]],
-            fmt="v",
-            markersize=7,
-            color=PALETTE[1],
-            markeredgecolor="white",
-            elinewidth=0.8,
-            label="features of the surface rule",
+        (x, *x_ends), (y, *y_ends) = (
+            [own[f"{task}_effect{end}"] for end in ENDS] for task in ("surface", "conflicting")
         )
+        axes.hlines(y, *x_ends, color=PALETTE[1], linewidth=0.8)
+        axes.vlines(x, *y_ends, color=PALETTE[1], linewidth=0.8)
+        look: dict[str, Any] = {"color": PALETTE[1], "marker": "v", "markersize": 7, "markeredgecolor": "white"}
+        axes.plot(x, y, linestyle="", label="features of the surface rule", **look)
 
 
 def _label(axes: Axes, scale: EffectScale, own: pd.DataFrame) -> None:

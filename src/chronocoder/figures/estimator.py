@@ -1,6 +1,7 @@
 """Estimates of effects beside exact ablation."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import xarray as xr
 
 from chronocoder.attribution.measures import TOP
 from chronocoder.figures.chart import MANY_MARKS, MARKERS, PALETTE, QUIET, Chart, plain, styled
-from chronocoder.figures.rows import offsets, row_labels, rows_height_in, set_rows
+from chronocoder.figures.rows import ROWS_WIDTH_IN, offsets, row_labels, rows_height_in, set_rows
 from chronocoder.figures.scale import effect_scale
 from chronocoder.report.text import counted, decimal, in_words, plural
 
@@ -36,7 +37,7 @@ def draw_estimates(ablations: Mapping[str, xr.Dataset], estimator: str, title: s
     scale.apply(axes)
     axes.plot([-scale.limit, scale.limit], [-scale.limit, scale.limit], ":", marker="", color=QUIET, linewidth=1)
     for place, (checkpoint, own) in enumerate(data.groupby("checkpoint", sort=False)):
-        look = {"marker": MARKERS[place % len(MARKERS)], "s": 16, "rasterized": len(data) > MANY_MARKS}
+        look: dict[str, Any] = {"marker": MARKERS[place % len(MARKERS)], "s": 16, "rasterized": len(data) > MANY_MARKS}
         colour = PALETTE[place % len(PALETTE)]
         top, control = (own[is_role] for is_role in (own["role"] == TOP, own["role"] != TOP))
         axes.scatter(
@@ -66,7 +67,7 @@ def draw_agreement(correlation: xr.DataArray, checkpoint: str, labels: Mapping[s
     here = chosen.sel(checkpoint=checkpoint)
     data = here.to_dataframe("spearman").reset_index()[["checkpoint", "task", dim, "spearman"]]
     rows = row_labels([in_words(str(task)) for task in here["task"].values])
-    chart = Chart(f"At {checkpoint}", data, _agreement_alt(here, labels), height_in=rows_height_in(rows))
+    chart = Chart(f"At {checkpoint}", data, _agreement_alt(here, labels), ROWS_WIDTH_IN, rows_height_in(rows))
     axes = chart.subplots()
     set_rows(axes, rows)
     for place, (name, offset) in enumerate(zip(labels, offsets(len(labels)), strict=True)):

@@ -13,7 +13,7 @@ from matplotlib.path import Path
 
 from chronocoder.attribution.measures import threshold_of
 from chronocoder.figures.chart import INK, PALETTE, Chart, plain, styled
-from chronocoder.figures.pairs import BASES, MARKS, PUBLISHED, Mark, class_by, share_by
+from chronocoder.figures.pairs import MARKS, PUBLISHED, Mark, class_by, share_by
 from chronocoder.report.inputs import names
 from chronocoder.report.text import counted, listed, sentence
 
@@ -38,10 +38,10 @@ def draw_presence(relie: xr.Dataset, basis: str = PUBLISHED) -> Chart:
 
     Args:
         relie: effects, dims (task, checkpoint, feature), of the tasks that are wanted.
-        basis: a key of `BASES`.
+        basis: a key of `chronocoder.figures.pairs.BASES`.
     """
     states = presence_states(relie, basis)
-    return _flow_chart(states, PRESENCE, f"Presence by {BASES[basis]}")
+    return _flow_chart(states, PRESENCE, "Presence over training")
 
 
 @styled
@@ -52,10 +52,10 @@ def draw_succession(relies: Mapping[str, xr.Dataset], matches: Sequence[xr.DataA
         relies: effects by name of the comparison, in order of training; dims (task, checkpoint, feature).
         matches: for each comparison but the last, the feature of the next one that each of its features is matched
             with, dims (feature,); -1 where there is none.
-        basis: a key of `BASES`.
+        basis: a key of `chronocoder.figures.pairs.BASES`.
     """
     states = succession_states(relies, matches, basis)
-    return _flow_chart(states, FATES, f"Classes over {listed(list(relies))}, by {BASES[basis]}")
+    return _flow_chart(states, FATES, "Classes over successive comparisons")
 
 
 def presence_states(relie: xr.Dataset, basis: str) -> xr.DataArray:

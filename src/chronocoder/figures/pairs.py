@@ -1,6 +1,6 @@
 """Feature–task pairs: which are shown, their classes and shares, and how each class looks in every figure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -110,10 +110,11 @@ def draw_pairs(axes: Axes, table: pd.DataFrame, places: Sequence[str]) -> None:
         table: as `pair_table` returns it.
         places: the columns that say where: two, or three in a triangle.
     """
+    scatter: Callable[..., object] = axes.scatter  # a triangle's takes three places
     for name, mark in MARKS.items():
         own = table[table["class"] == name]
         if len(own):
-            axes.scatter(
+            scatter(
                 *(own[place] for place in places),
                 s=np.maximum(LARGEST_MARK * own["weight"].fillna(0), SMALLEST_MARK),
                 marker=mark.marker,

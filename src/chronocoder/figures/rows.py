@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 
 from chronocoder.figures.chart import plain
 
-WRAP_AT = 38
-PADDING_IN, LINE_IN, FRAME_IN = 0.12, 0.16, 1.3
+WRAP_AT = 24
+ROWS_WIDTH_IN = 5.2
+PADDING_IN, LINE_IN, FRAME_IN = 0.1, 0.15, 1.3
 SPREAD = 0.25
 """How far, in rows, marks of the same row lie apart from its middle at the most."""
 

@@ -34,14 +34,14 @@ def draw_shares(relie: xr.Dataset, checkpoint: str, basis: str = PUBLISHED, grou
     """
     table = share_table(relie, checkpoint, basis, groups)
     rows = list(dict.fromkeys(table["row"]))
-    chart = Chart(f"{sentence(BASES[basis])} at {checkpoint}", table, _alt(table, checkpoint), height_in=_height(rows))
+    chart = Chart("Distribution over RelIE", table, _alt(table, checkpoint, basis), height_in=_height(rows))
     counted_once, weighted = chart.subplots(1, 2, sharey=True)
     edges, limit = np.linspace(0, 1, BINS + 1), float(table[[COUNTED, WEIGHTED]].max(axis=None))
     for axes, column in ((counted_once, COUNTED), (weighted, WEIGHTED)):
         values = table[column].to_numpy().reshape(len(rows), BINS)
         image = axes.pcolormesh(edges, np.arange(len(rows) + 1), np.ma.masked_equal(100 * values, 0))
         image.set_clim(0, 100 * limit if limit > 0 else 1)
-        axes.set(title=sentence(column), xlabel="RelIE", xlim=(0, 1))
+        axes.set(title=sentence(column), xlabel="RelIE", xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))
         axes.grid(visible=False)
         _mark_thresholds(axes, relie.sizes["checkpoint"])
     counted_once.set_yticks(np.arange(len(rows)) + 0.5, [fill(plain(row), WRAP_AT) for row in rows])
@@ -83,7 +83,8 @@ def share_table(relie: xr.Dataset, checkpoint: str, basis: str, groups: Sequence
 def _spread(pairs: pd.DataFrame, task: str, checkpoint: str, column: str) -> np.ndarray:
     own = pairs[pairs["task"] == task].dropna(subset=[share_column(checkpoint)])
     weights = own["weight"] if column == WEIGHTED else None
-    return _fractions(np.histogram(own[share_column(checkpoint)], BINS, (0, 1), weights=weights)[0][None])[0]
+    amounts = np.histogram(own[share_column(checkpoint)], BINS, (0, 1), weights=weights)[0]
+    return _fractions(amounts[None]).ravel()
 
 
 def _fractions(amounts: np.ndarray) -> np.ndarray:
@@ -98,12 +99,12 @@ def _mark_thresholds(axes: Axes, checkpoints: int) -> None:
         axes.axvline(place, color=INK, linestyle="--", marker="", linewidth=1.2)
 
 
-def _alt(table: pd.DataFrame, checkpoint: str) -> str:
+def _alt(table: pd.DataFrame, checkpoint: str, basis: str) -> str:
     upper = table[table["RelIE from"] >= 0.5].groupby("row", sort=False)[[COUNTED, WEIGHTED]].sum()
     lows, highs = upper.min(), upper.max()
     return (
-        f"Two heat maps, a row for each task or group, over RelIE at {checkpoint} from 0 to 1. Of the features with a"
-        f" measurable effect, {_range(lows[COUNTED], highs[COUNTED])} lie above one half; of their |IE|,"
+        f"Two heat maps, a row for each task or group, over {BASES[basis]} at {checkpoint} from 0 to 1. Of the features"
+        f" with a measurable effect, {_range(lows[COUNTED], highs[COUNTED])} lie above one half; of their |IE|,"
         f" {_range(lows[WEIGHTED], highs[WEIGHTED])}. Dashed lines are the thresholds of the classes."
     )
 

@@ -42,7 +42,8 @@ def draw_ternary(relie: xr.Dataset) -> Chart:
     chart = Chart(f"RelIE at {listed(checkpoints)}", table, _alt(tables, checkpoints), width_in=9.0, height_in=5.2)
     chart.set_layout_engine("none")  # it knows nothing of triangles
     for (basis, own), begin in zip(tables.items(), (0.0, 0.5), strict=True):
-        axes = chart.add_axes((begin + 0.07, 0.24, 0.37, 0.62), axes_class=TernaryAxes)
+        axes = TernaryAxes(chart, (begin + 0.07, 0.24, 0.37, 0.62))
+        chart.add_axes(axes)
         left, top, right = checkpoints
         draw_pairs(axes, own, [share_column(name) for name in (top, left, right)])
         axes.set(tlabel=plain(top), llabel=plain(left), rlabel=plain(right))

@@ -35,7 +35,7 @@ def draw_largest(relie: xr.Dataset, task: str, count: int = SHOWN) -> Chart:
     features, unit = largest_features(of_task, count), plural(str(of_task["unit"].values))
     shown = of_task.sel(feature=features)
     table = _effect_table(shown, unit)
-    chart = Chart(f"Features of largest effect: {in_words(task)}", table, _largest_alt(shown, unit), width_in=7.6)
+    chart = Chart("Features of largest effect", table, _largest_alt(shown, unit), width_in=7.6)
     axes = chart.subplots()
     _shade_level(axes, shown)
     offsets = np.linspace(-DODGE, DODGE, len(features)) if len(features) > 1 else np.zeros(1)
@@ -157,7 +157,8 @@ def _largest_alt(shown: xr.Dataset, unit: str) -> str:
             shown["feature"].values, shown["feature_class"].values, ends, strict=True
         )
     ]
-    return f"Lines of IE in {unit} with intervals, from {first} to {last}: {'; '.join(parts) or 'none'}."
+    task = in_words(str(shown["task"].values))
+    return f"{sentence(task)}: lines of IE in {unit} with intervals, {first} to {last}: {'; '.join(parts) or 'none'}."
 
 
 def _cluster_alt(table: pd.DataFrame, checkpoints: list[str]) -> str:

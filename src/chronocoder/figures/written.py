@@ -1,6 +1,7 @@
 """How much of the changes of effects is due to what is written to the site."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,13 @@ import xarray as xr
 
 from chronocoder.attribution.measures import CONTROL, TOP
 from chronocoder.figures.chart import PALETTE, QUIET, Chart, styled
-from chronocoder.figures.rows import offsets, row_labels, rows_height_in, set_rows
+from chronocoder.figures.rows import ROWS_WIDTH_IN, offsets, row_labels, rows_height_in, set_rows
 from chronocoder.report.text import counted, in_words
 
 ENDS = ("", "_low", "_high")
 MARGIN = 0.05
+TOP_LOOK: dict[str, Any] = {"color": PALETTE[0], "marker": "o", "markersize": 6}
+RANDOM_LOOK: dict[str, Any] = {"color": QUIET, "marker": "D", "markersize": 4, "markerfacecolor": "white"}
 TOP_WORDS, RANDOM_WORDS = "top features", "random directions in their place"
 
 
@@ -31,24 +34,16 @@ def draw_written_shares(ablations: Mapping[str, xr.Dataset], pair: int = 0) -> C
     data = pd.concat([_rows(store, task) for task, store in of_pair.items()], ignore_index=True)
     labels = row_labels([in_words(task) for task in of_pair])
     earlier, later = (str(next(iter(of_pair.values()))[name].values) for name in ("earlier", "later"))
-    chart = Chart(f"From {earlier} to {later}", data, _alt(data, earlier, later), height_in=rows_height_in(labels))
+    chart = Chart(f"From {earlier} to {later}", data, _alt(data, earlier, later), ROWS_WIDTH_IN, rows_height_in(labels))
     axes = chart.subplots()
     set_rows(axes, labels)
     groups = list(dict.fromkeys(data["group"]))
     for group, offset in zip(groups, offsets(len(groups)), strict=True):
         own = data[data["group"] == group]
-        is_top = group == TOP
-        axes.errorbar(
-            own["share"],
-            np.arange(len(own)) + offset,
-            xerr=[own["share"] - own["low"], own["high"] - own["share"]],
-            fmt="o" if is_top else "D",
-            markersize=6 if is_top else 4,
-            color=PALETTE[0] if is_top else QUIET,
-            markerfacecolor=PALETTE[0] if is_top else "white",
-            elinewidth=1,
-            label=_label(group, groups),
-        )
+        look = TOP_LOOK if group == TOP else RANDOM_LOOK
+        rows = np.arange(len(own)) + offset
+        axes.hlines(rows, own["low"], own["high"], color=look["color"], linewidth=1)
+        axes.plot(own["share"], rows, linestyle="", label=_label(group, groups), **look)
     for bound in (0, 1):
         axes.axvline(bound, color=QUIET, linewidth=1, linestyle=":", marker="")
     axes.set_xlim(*_limits(data["share"].to_numpy()))

@@ -139,9 +139,8 @@ def _annotation(header: Sequence[str], cells: Sequence[str], line: int) -> Annot
         if not by_name[name].strip().isdecimal():
             raise ValueError(f"line {line}: {name} '{by_name[name]}' is no whole number; correct it")
     seed, feature = (int(by_name[name]) for name in NUMBERS)
-    texts = (by_name[name].strip() for name in COLUMNS if name not in NUMBERS)
-    suite, comparison, variant, *said = texts
-    return Annotation(suite, comparison, variant, seed, feature, *said, line)
+    texts = {name: by_name[name].strip() for name in COLUMNS if name not in NUMBERS}
+    return Annotation(**texts, seed=seed, feature=feature, line=line)
 
 
 def _unguarded(cell: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from chronocoder.report.inputs import ReportInputs, Run
+from chronocoder.report.inputs import ReportInputs, Run, names
 from chronocoder.report.text import counted, decimal, in_words, listed, percent, short_count
 
 CROSSCODING = """@article{bayazit2025crosscoding,
@@ -107,7 +107,7 @@ def _space_text(transfer: xr.Dataset) -> str:
     return (
         f"Copies of {counted(transfer.sizes['checkpoint'], 'checkpoint')} were tuned on each of"
         f" {counted(transfer.sizes['source'], 'task')} for {settings['steps']} steps of {settings['batch_pairs']} pairs"
-        f" with {counted(transfer.sizes['seed'], 'seed')}, by {listed(_distinct(transfer['tuning'].values))}, and"
+        f" with {counted(transfer.sizes['seed'], 'seed')}, by {listed(_distinct(names(transfer, 'tuning')))}, and"
         " evaluated on held-out pairs of all tasks (similarity probing). Tuning with right and wrong swapped at random"
         " is the control."
     )

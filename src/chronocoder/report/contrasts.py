@@ -101,17 +101,19 @@ def followed_lines(found: ContrastFeatures) -> list[FollowedLine]:
 
 
 def _line(told: xr.Dataset) -> FollowedLine:
-    last = str(told["checkpoint"].values[-1])
-    if str(told["where"].values) == "harmed":
-        fate = f"harms at {last}" if told["kept"] else _lost(told, last)
-    else:
-        fate = f"comes to help at {last}" if told["helps_newly"] else ""
     variables = ("effect", "effect_low", "effect_high", "level")
-    values = zip(*(told[name].values.tolist() for name in variables), strict=True)
-    seen = told.sizes["checkpoint"] > 1
-    return FollowedLine(
-        int(told["feature"]), str(told["condition"].values), [_effect(*of) for of in values], fate if seen else ""
-    )
+    effects = [_effect(*of) for of in zip(*(told[name].values.tolist() for name in variables), strict=True)]
+    fate = _fate(told, effects[-1].beyond) if len(effects) > 1 else ""
+    return FollowedLine(int(told["feature"]), str(told["condition"].values), effects, fate)
+
+
+def _fate(told: xr.Dataset, beyond: bool) -> str:
+    last = str(told["checkpoint"].values[-1])
+    if str(told["where"].values) == "other":
+        return f"comes to help at {last}" if told["helps_newly"] else ""
+    if not told["kept"]:
+        return _lost(told, last)
+    return f"harms at {last}{'' if beyond else ', but no more than chance'}"
 
 
 def _effect(effect: float, low: float, high: float, level: float) -> FollowedEffect:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import beta
 
-from chronocoder.attribution.measures import UNDECIDED
+from chronocoder.attribution.measures import SHUFFLED, UNDECIDED
 from chronocoder.report.conditions import conditions_of
 from chronocoder.report.courses import DECIDED
 from chronocoder.report.data import CLASSES
@@ -20,14 +20,13 @@ COLUMNS = (("emerged",), ("maintained",), ("discontinued",), ("transient", "inte
 """Classes that are counted together."""
 SIGNIFICANT = 0.05
 CONFIDENCE = 0.95
-SHUFFLED = "shuffled tokens"
-"""Name of the control that is no random direction."""
 PUBLISHED, TOTAL = "published", "total_effect"
 BASES = {
     PUBLISHED: "published",
     TOTAL: "IE over total |IE|",
     "metric_size": "IE over |right − wrong|",
 }
+BY_BASIS = {PUBLISHED: "By published RelIE", TOTAL: "With IE divided by the checkpoint’s total |IE|"}
 MORE, NO_MORE, UNKNOWN = "more than chance", "no more than chance", "–"
 
 
@@ -223,16 +222,20 @@ def class_frequencies(relie: xr.Dataset, basis: str) -> dict[str, Frequency]:
 
 def chance_sentence(relie: xr.Dataset, basis: str) -> str:
     """Return which classes are more frequent than among random directions, and on how many tasks, in a sentence."""
+    words = BY_BASIS[basis]
     if not has_random(relie):
-        return "Effects of random directions were not measured, so what chance would give is not known."
-    found, tasks, words = class_frequencies(relie, basis), relie.sizes["task"], BASES[basis]
-    if not found:
-        return f"By {words}, no feature has a decided class."
-    more = [f"{name} on {of.tasks_beyond} of {counted(tasks, 'task')}" for name, of in found.items() if of.tasks_beyond]
+        return f"{words}: not compared with random directions, which were not measured."
+    found, tasks = class_frequencies(relie, basis), counted(relie.sizes["task"], "task")
+    more = [f"{name} on {of.tasks_beyond} of {tasks}" for name, of in found.items() if of.tasks_beyond]
     no_more = [name for name, of in found.items() if not of.tasks_beyond]
-    parts = [f"{MORE} {listed(more)}"] if more else []
-    parts += [f"{NO_MORE} {listed(no_more)}"] if no_more else []
-    return f"By {words}, features are {'; '.join(parts)}."
+    if not found:
+        return f"{words}: no feature has a decided class."
+    if not more:
+        return f"{words}: no class is more frequent than among random directions ({NO_MORE})."
+    text = f"{words}: more frequent than among random directions is {listed(more)}"
+    return (
+        f"{text}; {listed(no_more)} {'are' if len(no_more) > 1 else 'is'} not ({NO_MORE})." if no_more else f"{text}."
+    )
 
 
 def control_rows(control: xr.Dataset) -> list[ControlRow]:

@@ -1,5 +1,6 @@
 """What is known of a feature apart from tasks: the text it is active on, the tokens it promotes, and its neighbours."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,13 @@ def example_part(run: Run) -> Part:
     together = arrays(store, TOGETHER, "feature", "neighbour")
     counts = arrays(store, {"counts": "activation_count"}, "feature", "bin")
 
+    examples = _example_maker(store)
+
     def part(place: int) -> dict[str, Any]:
         if (own := places.get(numbers[place])) is None:
             return {}
         return {
-            "examples": corpus_examples(store.isel(feature=own)),
+            "examples": examples(own),
             "tokens": at(tokens, own),
             **at(counts, own),
             "nearest": at(near, own),
@@ -49,35 +52,36 @@ def example_part(run: Run) -> Part:
     return part
 
 
-def corpus_examples(of_feature: xr.Dataset) -> dict[str, Any]:
-    """Return the text on which a feature is most active.
+def _example_maker(store: xr.Dataset) -> Callable[[int], dict[str, Any]]:
+    """Return what gives the text on which a feature is most active, by its place in the store.
 
-    Args:
-        of_feature: dims (example, position).
-
-    Returns:
-        The largest activation; a row of tokens, levels of activation, place of the peak, language and source for each
-        example in which the feature is active; and each language with its fraction of the activation.
+    It gives the largest activation; a row of tokens, levels of activation, place of the peak and origin for each
+    example in which the feature is active; and where there are several languages, each with its fraction of the
+    activation.
     """
-    ordered = of_feature.transpose("example", "position", ...)
-    names = ("token", "token_id", "activation", "example_language", "example_source")
-    tokens, token_id, activation, languages, sources = (ordered[name].values for name in names)
-    largest = float(activation.max())
-    rows = []
-    for number in np.flatnonzero(activation.max(axis=1) > 0):
-        inside = token_id[number] >= 0
-        within = activation[number][inside]
-        origin = ", ".join(filter(None, (str(languages[number]), str(sources[number]))))
-        rows.append([nested(tokens[number][inside]), levels(within, largest), int(within.argmax()), origin])
-    return {"largest": rounded(largest), "rows": rows, "languages": _language_shares(of_feature["language_share"])}
+    names = ("token", "token_id", "activation")
+    texts = arrays(store, {name: name for name in names}, "feature", "example", "position")
+    several = store.sizes["language"] > 1
+    kinds = ["example_language", "example_source"] if several else ["example_source"]
+    origins = list(arrays(store, {kind: kind for kind in kinds}, "feature", "example").values())
+    languages = store["language"].values.tolist()
+    shares = store["language_share"].transpose("feature", "language").values
+
+    def examples(place: int) -> dict[str, Any]:
+        tokens, token_id, activation = (texts[name][place] for name in names)
+        largest = float(activation.max())
+        rows = []
+        for number in np.flatnonzero(activation.max(axis=1) > 0):
+            inside = token_id[number] >= 0
+            within = activation[number][inside]
+            origin = ", ".join(filter(None, (str(of_kind[place, number]) for of_kind in origins)))
+            rows.append([nested(tokens[number][inside]), levels(within, largest), int(within.argmax()), origin])
+        named = [(name, rounded(share)) for name, share in zip(languages, shares[place].tolist(), strict=True) if name]
+        return {"largest": rounded(largest), "rows": rows, "languages": named if several else []}
+
+    return examples
 
 
 def levels(activation: np.ndarray, largest: float) -> list[int]:
     """Return activations as whole numbers from zero, for none, to `LEVELS`, for the largest."""
     return np.ceil(LEVELS * activation / max(largest, 1e-30)).astype(int).tolist()  # type: ignore[no-any-return]
-
-
-def _language_shares(shares: xr.DataArray) -> list[tuple[str, float | None]]:
-    """Return the languages with the fraction of a feature's activation in each; none where the text names none."""
-    by_language = zip(shares["language"].values.tolist(), shares.values.tolist(), strict=True)
-    return [(name, rounded(share)) for name, share in by_language if name]

@@ -1,6 +1,5 @@
 """The first page: what the report is about, and what was found, in short."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -128,19 +127,17 @@ def glance(run: Run) -> Glance:
 def classes_shown(table: pd.DataFrame) -> list[str]:
     """Return the classes that some feature has on some task, in order."""
     totals = table.groupby("class", sort=False)["features"].sum()
-    return totals[totals > 0].index.tolist()
+    return [str(name) for name, total in totals.items() if total]
 
 
 def count_rows(table: pd.DataFrame) -> dict[str, list[Count]]:
     """Return by task the counts of the classes of `classes_shown`, from what `class_counts` returns."""
     shown = table[table["class"].isin(classes_shown(table))]
-    return {
-        in_words(str(task)): [_count(*row) for row in _numbers(of)] for task, of in shown.groupby("task", sort=False)
-    }
-
-
-def _numbers(of_task: pd.DataFrame) -> Sequence[tuple[str, int, float, float]]:
-    return list(of_task[["class", "features", "expected", "p_value"]].itertuples(index=False, name=None))
+    rows: dict[str, list[Count]] = {}
+    columns = ["task", "class", "features", "expected", "p_value"]
+    for task, *numbers in shown[columns].itertuples(index=False, name=None):
+        rows.setdefault(in_words(task), []).append(_count(*numbers))
+    return rows
 
 
 def _count(name: str, features: int, expected: float, p_value: float) -> Count:

@@ -1,8 +1,10 @@
 """The pages of a report, and putting them in their place."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +42,40 @@ class Page:
     kind: str = LINKED
 
 
-def write_report(inputs: ReportInputs, directory: Path) -> None:
-    """Write the report; its directory appears when it is whole, and takes the place of an earlier one."""
+def write_report(inputs: ReportInputs, directory: Path, processes: int = 1) -> None:
+    """Write the report; its directory appears when it is whole, and takes the place of an earlier one.
+
+    Args:
+        inputs: what it shows.
+        directory: where it belongs.
+        processes: that share out the pages; what takes long is drawing the figures.
+    """
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every font in every PDF file
     with whole_directory(directory) as partial_directory:
         site = Site(partial_directory)
         site.add_static()
         pages = list(pages_of(inputs))
         links = [(page.name, page.label) for page in pages if page.kind == LINKED]
         runs = [(page.name, page.label) for page in pages if page.kind == RUN]
-        for page in pages:
-            template = "run" if page.kind == RUN else page.name
-            common = {"suite": inputs.suite, "inputs": inputs, "pages": links, "runs": runs}
-            site.page_from(template, page.name, **common, **page.build(site))
+        common = {"suite": inputs.suite, "inputs": inputs, "pages": links, "runs": runs}
+        # Processes that are forked have the stores in memory already.
+        with get_context("fork").Pool(processes, _have, (site, pages, common)) as pool:
+            longest_first = sorted(range(len(pages)), key=lambda place: pages[place].kind != RUN)
+            pool.map(_write_page, longest_first, chunksize=1)
+
+
+_had: dict[str, Any] = {}
+"""What the processes of `write_report` write pages of."""
+
+
+def _have(site: Site, pages: Sequence[Page], common: Mapping[str, Any]) -> None:
+    _had.update(site=site, pages=pages, common=common)
+
+
+def _write_page(place: int) -> None:
+    site, page = _had["site"], _had["pages"][place]
+    template = "run" if page.kind == RUN else page.name
+    site.page_from(template, page.name, **_had["common"], **page.build(site))
 
 
 def pages_of(inputs: ReportInputs) -> Iterator[Page]:

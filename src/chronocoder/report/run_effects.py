@@ -5,13 +5,14 @@ from typing import Any, NamedTuple
 
 import xarray as xr
 
-from chronocoder.figures.contrast import contrast_effects, draw_contrast
+from chronocoder.figures.contrast import affecting, draw_contrast
 from chronocoder.figures.estimator import draw_agreement, draw_estimates
 from chronocoder.figures.faithfulness import draw_faithfulness
 from chronocoder.figures.written import draw_written_shares
+from chronocoder.report.conditions import conditions_of
 from chronocoder.report.contrasts import ContrastFeatures, FollowedLine, Found, followed_lines
 from chronocoder.report.data import feature_words
-from chronocoder.report.inputs import EXACT_ABLATION, Contrast, ReportInputs, Run, names
+from chronocoder.report.inputs import EXACT_ABLATION, Contrast, ReportInputs, Run
 from chronocoder.report.site import FigureGroup, Placed, Site, slug
 from chronocoder.report.tasks import MARK, caution, warnings_of
 from chronocoder.report.text import counted, in_words, listed, plural, quoted, sentence
@@ -152,12 +153,6 @@ def contrast_sentence(contrast: Contrast, found: ContrastFeatures) -> str:
     return f"At {found.checkpoint}, {counted(count, 'feature')} {do[0]} {near} and {do[1]} {far}."
 
 
-def affecting(relie: xr.Dataset, tasks: Sequence[str]) -> list[int]:
-    """Return the features with a measurable effect on one of some tasks, in some condition at some checkpoint."""
-    acting = relie["condition_measurable"].sel(task=list(tasks)).any(["task", "condition", "checkpoint"])
-    return [int(feature) for feature in relie["feature"].values[acting.values]]
-
-
 def _contrast_part(
     inputs: ReportInputs, run: Run, contrast: Contrast, found: ContrastFeatures, site: Site
 ) -> ContrastPart:
@@ -175,16 +170,14 @@ def _contrast_part(
 
 
 def _contrast_figures(run: Run, contrast: Contrast, found: ContrastFeatures, site: Site) -> FigureGroup | None:
-    shown = sorted({*affecting(run.relie, contrast), *found.numbers})
-    if not shown:
+    if not (found.numbers or affecting(run.relie, contrast)):
         return None
-    relie = run.relie.sel(feature=shown)
-    conditions = names(contrast_effects(relie, *contrast), "condition")
+    conditions = conditions_of(run.relie.sel(task=contrast.conflicting))
     name = f"contrast-{slug(*contrast)}"
     figures = [
         site.place(
             f"{run.key.slug}/{name}/{place}-{slug(checkpoint)}",
-            draw_contrast(relie, *contrast, condition, checkpoint, found.numbers, run.random_fraction),
+            draw_contrast(run.relie, *contrast, condition, checkpoint, found.numbers, run.random_fraction),
             condition,
         )
         for place, condition in enumerate(conditions)

@@ -158,8 +158,7 @@ def unmeasured_sentence(relie: xr.Dataset) -> str:
     tasks = [quoted(str(task)) for task in relie["task"].values[~seen.values]]
     if not tasks:
         return ""
-    left_out = "it is" if len(tasks) == 1 else "they are"
-    return f"On {listed(tasks)} no feature has a measurable effect: {left_out} left out of the figures."
+    return f"On {listed(tasks)} no feature has one."
 
 
 def feature_rows(run: Run, task: str, annotations: Mapping[int, str]) -> list[FeatureRow]:
@@ -208,7 +207,8 @@ def _shares(run: Run, site: Site) -> FigureGroup:
         for basis, words in BASES.items()
         for name in checkpoints
     ]
-    return FigureGroup("shares-figures", placed, (RELIE, CHECKPOINT) if several else (RELIE,))
+    levels = (RELIE, CHECKPOINT) if several else (RELIE,)
+    return FigureGroup("shares-figures", placed, levels, shown=len(checkpoints) - 1)
 
 
 def _largest(run: Run, site: Site, labels: Mapping[str, str]) -> FigureGroup:
@@ -225,12 +225,15 @@ def _clusters(run: Run, site: Site) -> FigureGroup | None:
 
 
 def _presence(run: Run, site: Site, parts: Mapping[str, xr.Dataset]) -> FigureGroup:
+    """Draw flows; of a pair only that of all tasks together, since its classes say as much of each task."""
+    several = len(run.checkpoints) > 2
     placed = [
-        _place(run, site, "presence", draw_presence(part, basis), label, words)
+        _place(run, site, "presence", draw_presence(part, basis), *[label] * several, words)
         for label, part in parts.items()
+        if several or label == EVERYTHING
         for basis, words in BASES.items()
     ]
-    return FigureGroup("presence-figures", placed, (TASK, RELIE))
+    return FigureGroup("presence-figures", placed, (TASK, RELIE) if several else (RELIE,))
 
 
 def _successions(inputs: ReportInputs, run: Run, site: Site) -> FigureGroup | None:

@@ -133,8 +133,8 @@ def phases_line(behaviour: xr.Dataset, phases: Mapping[Contrast, SurfacePhase]) 
     (first, phase), *others = phases.items()
     text = (
         f"At {moment(behaviour, phase.clearest)} accuracy is {phase.surface_accuracy:.2f} on {quoted(first.surface)}"
-        f" but {phase.conflicting_accuracy:.2f} on {quoted(first.conflicting)}, below chance, as if the model followed the"
-        f" surface rule; {_end_words(phase)}."
+        f" but {phase.conflicting_accuracy:.2f} on {quoted(first.conflicting)}, below chance, as if the model followed"
+        f" the surface rule; {_end_words(phase)}."
     )
     same = [f"{quoted(other.conflicting)} ({of.conflicting_accuracy:.2f}; {_end_words(of)})" for other, of in others]
     return f"{text} The same is seen on {listed(same)}." if same else text

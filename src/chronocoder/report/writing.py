@@ -119,9 +119,9 @@ def _written_pair(of_pair: xr.Dataset) -> WrittenPair:
     top, control, draws = of_pair.sel(group=TOP), of_pair.sel(group=CONTROL), _draws_of(of_pair)
     count = draws.sizes["group"]
     random = (_range_of_shares(draws), _amount(draws)) if count else ("–", "–")
-    shares = [(_with_ends(of), _amount(of)) for of in (top, control)]
+    own, beside = ((_with_ends(of), _amount(of)) for of in (top, control))
     verdict = _verdict(float(top["written_share"]), draws["written_share"].values)
-    return WrittenPair(ends, *shares, random, count, verdict, _changes(of_pair, ends))
+    return WrittenPair(ends, own, beside, random, count, verdict, _changes(of_pair, ends))
 
 
 def _verdict(share: float, draws: np.ndarray) -> str:
@@ -144,17 +144,19 @@ def _changes(of_pair: xr.Dataset, ends: list[str]) -> list[WrittenChange]:
 
 
 def _change(of_feature: xr.Dataset, ends: list[str]) -> WrittenChange:
-    parts = []
-    for part in ("written", "read"):
-        change, low, high = (signed(float(of_feature[f"{part}_change{end}"])) for end in ("", "_low", "_high"))
-        parts.append((change, f"{low} to {high}"))
     own = of_feature["own_code"].values.tolist()
     return WrittenChange(
         int(of_feature["feature"]),
         [signed(effect) for effect in of_feature["own_effect"].values.tolist()],
-        *parts,
+        _part(of_feature, "written"),
+        _part(of_feature, "read"),
         [checkpoint for checkpoint, takes in zip(ends, own, strict=True) if takes],
     )
+
+
+def _part(of_feature: xr.Dataset, name: str) -> Cell:
+    change, low, high = (signed(float(of_feature[f"{name}_change{end}"])) for end in ("", "_low", "_high"))
+    return change, f"{low} to {high}"
 
 
 def _draws_of(ablation: xr.Dataset) -> xr.Dataset:

@@ -194,7 +194,7 @@
         return [link, report.classes[record.class[place][0]], ...effectsOf(of, place)[0].map((values) => labelledBar(values, largest)), ...shares];
       });
       const names = ["IE", "RelIE"].flatMap((measure) => run.checkpoints.map((name) => ({ text: `${measure} at ${name}` })));
-      return table(`Effects on tasks, in ${unit}`, [{ text: `Task (${unit})` }, { text: "Class" }, ...names], [{ rows }]);
+      return table(`Effects on tasks, in ${unit}`, [{ text: `Task (${unit})` }, { text: "Class" }, ...names], [{ rows }], "stacked");
     });
     const others = run.tasks.length - record.tasks.length;
     const rest = others ? `${record.tasks.length ? `On the other ${others} of` : "On none of"} ${run.tasks.length} tasks does it have ${record.tasks.length ? "no effect" : "any effect"}: it is not active there.` : "";
@@ -286,7 +286,8 @@
     const { run, record } = shown;
     const task = Number(byId("task").value);
     const place = record.tasks.indexOf(task);
-    const { warning } = run.tasks[task];
+    const { name, warning } = run.tasks[task];
+    byId("back").href = `features.html#${run.slug}/${name}`;
     byId("task-warning").textContent = warning ? `▲ ${warning}.` : "";
     if (place < 0) {
       byId("task-parts").replaceChildren(note("No effect: the feature is not active on this task."), ...outcomeTable(shown, task));
@@ -436,7 +437,7 @@
     const { run, feature, record } = shown;
     const heading = `Feature ${feature}`;
     document.querySelector("h1").textContent = heading;
-    document.title = `${heading} · ${run.label}`;
+    document.title = `${heading} · ${run.label} · ${run.suite}`;
     byId("missing").textContent = "";
     byId("parts").hidden = false;
     showFacts(shown);
@@ -482,9 +483,8 @@
     showTask();
     for (const [id, other] of [["previous", feature - 1], ["next", feature + 1]]) {
       byId(id).hidden = other < 0 || other >= run.features;
-      byId(id).href = show.featurePlace(run, other);
+      if (!byId(id).hidden) byId(id).href = show.featurePlace(run, other);
     }
-    byId("back").href = `features.html#${run.slug}`;
     if (named >= 0) byId("one-task").scrollIntoView();
     else if (!same) window.scrollTo(0, 0);
   }

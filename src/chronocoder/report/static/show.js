@@ -28,7 +28,7 @@ const show = (() => {
   }
 
   // A cell is text, an element, or a list of both; the first of each row is its header.
-  function table(caption, heads, groups) {
+  function table(caption, heads, groups, className = "") {
     const cells = (row) =>
       row.map((content, place) => {
         const head = { className: heads[place].numeric ? "number" : "" };
@@ -40,7 +40,7 @@ const show = (() => {
       return element("tbody", {}, ...(title ? [element("tr", { className: "group" }, label)] : []), ...lines);
     };
     const head = heads.map(({ text, numeric }) => element("th", { scope: "col", className: numeric ? "number" : "" }, text));
-    const made = element("table", { className: "wrapped" }, element("thead", {}, element("tr", {}, ...head)), ...groups.map(body));
+    const made = element("table", { className: `wrapped ${className}`.trim() }, element("thead", {}, element("tr", {}, ...head)), ...groups.map(body));
     const box = element("div", { className: "scroll whole", tabIndex: 0 }, made);
     box.setAttribute("role", "region");
     box.setAttribute("aria-label", caption);

@@ -38,6 +38,7 @@
         tokens: run.frequency[feature],
         words: (run.words[feature] ?? []).join(", "),
         category,
+        called: [label, category].filter(Boolean).join(" · "),
         annotation: [label, category, note].filter(Boolean).join(" · "),
       };
     });
@@ -58,6 +59,11 @@
     render: (_, type, row) => (type === "display" ? document.createTextNode(value(row)) : escaped(value(row))),
   });
 
+  function named(run, task, { feature, called, annotation }) {
+    const said = called || annotation ? [" ", element("span", { className: "annotation" }, called || annotation)] : [];
+    return element("span", {}, show.featureLink(run, feature, task), ...said);
+  }
+
   function columnsOf(run, task) {
     const ofCheckpoints = (places, column) => places.map((at) => column(at, run.checkpoints[at]));
     const all = run.checkpoints.map((_, at) => at);
@@ -66,11 +72,10 @@
     return [
       {
         title: "Feature",
-        className: "number",
         type: "num",
         cellType: "th",
         createdCell: (cell) => cell.setAttribute("scope", "row"),
-        render: (_, type, { feature }) => (type === "display" ? show.featureLink(run, feature, task) : feature),
+        render: (_, type, row) => (type === "display" ? named(run, task, row) : type === "filter" ? escaped(`${row.feature} ${row.annotation}`) : row.feature),
       },
       numeric(`Largest |IE| (${task.units})`, ({ size }) => size),
       ...ofCheckpoints(all, (at, name) => numeric(`IE at ${name}`, ({ effect }) => effect[at], bracketed(at))),
@@ -80,7 +85,6 @@
       textual("Most active on", ({ words }) => words, "words"),
       numeric("Active in pairs", ({ pairs }) => pairs, percent),
       numeric("Active on tokens", ({ tokens }) => tokens, percent),
-      textual("Annotation", ({ annotation }) => annotation, "words"),
     ];
   }
 
@@ -111,7 +115,14 @@
       pageLength: 25,
       search: { search },
       layout: { topStart: "info", topEnd: "search", bottomStart: "pageLength", bottomEnd: "paging" },
-      language: { search: "Search numbers, words, classes and annotations", emptyTable: "No feature", zeroRecords: "No feature fits" },
+      language: {
+        search: "Search numbers, words, classes and annotations",
+        info: "Features _START_ to _END_ of _TOTAL_",
+        infoEmpty: "No features",
+        infoFiltered: "(of _MAX_ in the dictionary)",
+        lengthMenu: "_MENU_ features a page",
+        zeroRecords: "No feature fits",
+      },
     });
     table.search.fixed("choice", (_, row) => passes(row));
     table.draw();
