@@ -45,40 +45,55 @@ def inputs() -> ReportInputs:
     return toy_inputs(six_features())
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that a report may show."""
+    inputs = with_control(toy_inputs(six_features()))
+    directory = tmp_path_factory.mktemp("whole") / "report"
+    write_report(with_task_space(with_languages(inputs, {"agreement": [False, True]})), directory)
+    return directory
+
+
+def without_crosscoders(inputs: ReportInputs) -> ReportInputs:
+    """As of a scan alone, or where nothing was chosen."""
+    return replace(inputs, runs=[], seed_matches=[], comparisons={})
+
+
 def pages_in(directory: Path) -> dict[str, str]:
     return {path.stem: path.read_text(encoding="utf-8") for path in directory.glob("*.html")}
 
 
-def links_in(directory: Path) -> set[str]:
-    texts = pages_in(directory).values()
-    return {link for text in texts for link in re.findall(r'(?:href|src)="([^"#]+)', text)}
+def missing_links(directory: Path) -> set[str]:
+    """Links to what is not there."""
+    links = {link for text in pages_in(directory).values() for link in re.findall(r'(?:href|src)="([^"#]+)', text)}
+    return {link for link in links if not link.startswith("data:") and not (directory / link).exists()}
 
 
-def test_a_report_links_only_to_what_it_holds(inputs: ReportInputs, tmp_path: Path) -> None:
-    whole = with_task_space(with_languages(with_control(inputs), {"agreement": [False, True]}))
-    write_report(whole, tmp_path / "report")
-    pages = pages_in(tmp_path / "report")
-    assert {"index", "crosscoders", "method", "run-pair-l1-seed0"} <= set(pages)
-    missing = {link for link in links_in(tmp_path / "report") if not (tmp_path / "report" / link).exists()}
-    assert not missing
-    assert all("script-src 'self'" in text and "unsafe-inline" not in text for text in pages.values())
+def test_a_report_links_only_to_what_it_holds(report: Path) -> None:
+    pages = pages_in(report)
+    linked = {"index", "ability", "crosscoders", "features", "tasks", "taskspace", "method"}
+    assert set(pages) == {*linked, "feature", "run-pair-l1-seed0"}
+    for text in pages.values():
+        assert all(f'href="{name}.html"' in text for name in (*linked, "run-pair-l1-seed0"))
+        assert "script-src 'self'" in text and "unsafe-inline" not in text
+    assert not missing_links(report)
 
 
 def test_a_report_takes_the_place_of_an_earlier_one_whole(inputs: ReportInputs, tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "old.html").touch()
-    broken = replace(inputs, runs=[replace(inputs.runs[0], training=xr.Dataset(attrs=inputs.runs[0].training.attrs))])
+    ability = without_crosscoders(inputs)
     with pytest.raises(KeyError):
-        write_report(broken, tmp_path / "report")
+        write_report(replace(ability, similarity=xr.Dataset()), tmp_path / "report")
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["old.html"]
-    write_report(inputs, tmp_path / "report")
+    write_report(ability, tmp_path / "report")
     assert "old" not in pages_in(tmp_path / "report")
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
 def test_two_reports_of_the_same_stores_are_the_same(inputs: ReportInputs, tmp_path: Path) -> None:
     for name in ("one", "other"):
-        write_report(inputs, tmp_path / name)
+        write_report(without_crosscoders(inputs), tmp_path / name)
     files = [path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()]
     assert files
     for path in files:
@@ -86,12 +101,11 @@ def test_two_reports_of_the_same_stores_are_the_same(inputs: ReportInputs, tmp_p
 
 
 def test_report_without_crosscoders_has_no_page_about_them(inputs: ReportInputs, tmp_path: Path) -> None:
-    """On a scan alone, or where nothing was chosen: abilities and similarities, and nothing about features."""
-    write_report(replace(inputs, runs=[], seed_matches=[], comparisons={}), tmp_path / "report")
+    write_report(without_crosscoders(inputs), tmp_path / "report")
     pages = pages_in(tmp_path / "report")
-    assert {"index", "method"} <= set(pages) and not {"crosscoders", "features"} & set(pages)
+    assert set(pages) == {"index", "ability", "method"}
     assert "there are no crosscoders here" in pages["index"] and "crosscoders</dt>" not in pages["index"]
-    assert not {link for link in links_in(tmp_path / "report") if not (tmp_path / "report" / link).exists()}
+    assert not missing_links(tmp_path / "report")
 
 
 def test_key_numbers(inputs: ReportInputs) -> None:
@@ -126,8 +140,10 @@ def test_what_is_recovered_above_one_is_marked(inputs: ReportInputs, recovered: 
     rows = quality_rows(evaluation)
     change = f"{'−0.0100' if recovered > 1 else '+0.0500'} ± 0.0025"
     assert rows[0] == ("step10", recovered > 1, ["0.900", "0.800", f"{recovered:.3f}", "0.850", "0.750", change])
-    write_report(replace(inputs, runs=[replace(run, evaluation=evaluation)]), tmp_path / "report")
-    page = pages_in(tmp_path / "report")["crosscoders"]
+    site = Site(tmp_path)
+    context = crosscoders_page(replace(inputs, runs=[replace(run, evaluation=evaluation)]), site)
+    site.page("crosscoders", suite="toy", inputs=inputs, pages=[], runs=[], **context)
+    page = pages_in(tmp_path)["crosscoders"]
     assert ("▲ 1.010" in page) == ("More than everything is recovered" in page) == (recovered > 1)
 
 

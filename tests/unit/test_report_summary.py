@@ -85,7 +85,7 @@ def test_surface_rule_and_its_features_are_told_in_a_line_each(inputs: ReportInp
 
 def test_nothing_is_told_again_of_a_second_contrast(inputs: ReportInputs, relie: xr.Dataset) -> None:
     behaviour = inputs.behaviour
-    both = xr.concat([behaviour, behaviour.sel(task=["far"]).assign_coords(task=["other"])], "task")
+    both = xr.concat([behaviour, behaviour.sel(task=["far"]).assign_coords(task=["other"])], "task", data_vars="all")
     phases = surface_phases(both, [CONTRAST, OTHER])
     assert phases_line(both, phases).endswith(
         "from step20 on. The same is seen on “other” (0.10; above chance on both from step20 on)."
