@@ -170,6 +170,35 @@ def test_every_figure_has_its_files(report: Path) -> None:
         assert path.with_suffix(".pdf").exists() and len(path.with_suffix(".csv").read_text("utf-8").splitlines()) > 1
 
 
+TEXTS = """() => {
+  const whole = document.documentElement.getBoundingClientRect();
+  const texts = [...document.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+  const cut = texts.filter(([, { left, right, top, bottom }]) =>
+    left < whole.left - 1 || right > whole.right + 1 || top < whole.top - 1 || bottom > whole.bottom + 1);
+  const overlap = (one, other) => [
+    Math.min(one.right, other.right) - Math.max(one.left, other.left),
+    Math.min(one.bottom, other.bottom) - Math.max(one.top, other.top),
+  ];
+  const over = texts.filter(([, box], place) => texts.slice(0, place).some(([, other]) => {
+    const [width, height] = overlap(box, other);
+    return width > 2 && height > 3;
+  }));
+  return [...cut, ...over].map(([text]) => text);
+}"""
+"""What is cut off by the edge of an SVG file, and what overlaps other text."""
+
+
+@needs_browser
+def test_no_text_of_a_figure_is_cut_off_or_overlaps_another(report: Path) -> None:
+    unread = {}
+    with opened(report / "index.html") as page:
+        page.set_viewport_size({"width": 1600, "height": 1600})
+        for path in sorted(report.glob("figures/**/*.svg")):
+            page.goto(path.as_uri())
+            unread[path.name] = page.evaluate(TEXTS)
+    assert not {name: texts for name, texts in unread.items() if texts}
+
+
 @needs_browser
 def test_hostile_tokens_are_shown_as_they_are(report: Path) -> None:
     with loaded(report, "feature") as page:
