@@ -292,7 +292,7 @@ def test_the_table_sorts_filters_and_searches(inputs: ReportInputs, tmp_path: Pa
         assert page.locator("#features tbody tr").first.locator("td").nth(0).inner_text() == "2.000"
         assert page.locator("#features tbody tr").first.locator("td").nth(1).inner_text() == "(0.000)"
         page.get_by_role("columnheader", name="IE at step10").get_by_role("button").click()
-        assert numbers_of(page)[0] == "3"
+        page.wait_for_function("() => document.querySelector('#features tbody th a').textContent === '3'")
         page.select_option("#class", label="emerged")
         assert sorted(numbers_of(page)) == ["1", "2", "4"]
         page.select_option("#basis", label="IE over total |IE|")
@@ -414,10 +414,11 @@ def test_hostile_text_stays_text(inputs: ReportInputs, tmp_path: Path) -> None:
     hostile = '<img src=x onerror="document.title=1">&lt;b&gt;'
     annotation = Annotation("toy", "pair", "l1", 0, 0, hostile, hostile, hostile)
     run = inputs.runs[0]
-    run.features["token"][0, 0, 3] = "<img/src=x/onerror=alert(1)>"
+    run.features["token"][0, 0, 3:5] = ["<img/src=x/onerror=alert(1)>", "\u202e\n\x1b"]
     write_pages(replace(inputs, annotations=[annotation]), tmp_path)
     with shown_feature(tmp_path, f"{RUN}/0") as page:
         assert HOSTILE.strip() in page.locator("#example-lines").inner_text()
+        assert "\\u202e↵\\u001b" in page.locator("#example-lines").inner_text()
         assert HOSTILE.strip() in page.locator("#token-tables").inner_text()
         assert page.locator("#annotation-label").input_value() == hostile
         assert page.locator("main img").count() == page.locator("main b").count() == 0

@@ -54,7 +54,7 @@ from chronocoder.plan.compute import (
     training_flops,
 )
 from chronocoder.plan.costs import COMPARED_SEQUENCES, PLACE_BYTES, TOKENS_PER_S, cost_of
-from chronocoder.plan.disk import NUMBER_BYTES, activation_store_bytes
+from chronocoder.plan.disk import NUMBER_BYTES, REPORT_BYTES, activation_store_bytes, report_bytes
 from chronocoder.plan.hardware import STARTUP_S, Hardware, Peak, Work, hardware_named
 from chronocoder.plan.jobs import Job, count_by_rule, jobs_of
 from chronocoder.plan.memory import (
@@ -952,3 +952,11 @@ def test_prices_are_a_row_for_each_experiment(plan: Plan) -> None:
     table = price_table({"one": plan, "two": plan}).splitlines()
     assert table[0] == "| experiment | jobs | all jobs | longest job | device memory | disk |"
     assert len(table) == 4 and table[2].startswith(f"| one | {plan.jobs} | {duration(plan.accelerator_hours)} | ")
+
+
+def test_reports_grow_with_crosscoders_tasks_and_features() -> None:
+    pair, triplet = CrosscoderShape(2, 64, 512), CrosscoderShape(3, 64, 1024)
+    alone, of_pair, of_both = (report_bytes(of, 10) for of in ([], [pair], [pair, triplet]))
+    assert alone == REPORT_BYTES
+    assert of_pair - alone == 1_000_000 + 10 * 250_000 + 512 * (450 + 10 * 2 * 100)
+    assert of_both - of_pair == 1_000_000 + 10 * 250_000 + 1024 * (450 + 10 * 3 * 100)

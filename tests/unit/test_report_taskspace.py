@@ -239,8 +239,8 @@ def test_page_shows_every_part_with_its_figures(inputs: ReportInputs, tmp_path: 
     assert page.count('<th scope="rowgroup" rowspan="3">from') == 0 and page.count('rowspan="3">From') == 2
 
 
-def test_page_without_crosscoders_has_no_bridge(inputs: ReportInputs, tmp_path: Path) -> None:
-    page = written(without_runs(inputs), tmp_path)
+def test_page_without_crosscoders_has_no_bridge(tmp_path: Path) -> None:
+    page = written(without_runs(with_task_space(toy_inputs(six_features()), ONCE)), tmp_path)
     assert "Do shared features carry transfer?" not in page and "Task spaces over training" in page
 
 

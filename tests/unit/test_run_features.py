@@ -147,7 +147,7 @@ def test_many_tasks_are_shown_by_group(relie: xr.Dataset) -> None:
 
 
 def test_rows_are_of_the_largest_effects(inputs: ReportInputs) -> None:
-    first, second = feature_rows(inputs.runs[0], "near", {2: "a rule"})
+    first, second = feature_rows(inputs.runs[0].relie.sel(task="near"), {2: "a rule"}, {0: ["children", "oxen"]})
     assert (first.feature, first.words) == (0, "children, oxen")
     assert first.classes == ("discontinued", "discontinued")
     assert first.effects == [("+1.00 (+0.90 to +1.10)", True), ("+0.000 (−0.10 to +0.10)", False)]

@@ -1,5 +1,7 @@
 """Which tasks are served by the same features: overlap of their top features beside chance, noise and activity."""
 
+from collections.abc import Mapping
+from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +34,24 @@ class TopFeatures(NamedTuple):
     strata: list[list[Int[np.ndarray, " feature"]]]
 
 
+class Pair(NamedTuple):
+    """What is found of two tasks at a checkpoint.
+
+    Attributes:
+        compared: features of each that are compared.
+        jaccard: their overlap; of one task that of its halves.
+        chance: expected overlap with the features of one exchanged, the larger of the two ways.
+        p_value: of the same.
+        random: overlap of random directions, mean over draws.
+    """
+
+    compared: int
+    jaccard: float
+    chance: float
+    p_value: float
+    random: float
+
+
 class Chance(NamedTuple):
     """What exchanging the features of one task at random would give.
 
@@ -60,27 +80,12 @@ def compare_tasks(relie: xr.Dataset, count: int = TOP_FEATURES) -> xr.Dataset:
         `random`, the overlap of random directions; `beyond_chance`. NaN where a task has no measurable effect.
     """
     top = _top_features(relie, count)
-    shape = (relie.sizes["checkpoint"], relie.sizes["task"], relie.sizes["task"])
-    jaccard, chance, p_value, random = (np.full(shape, np.nan) for _ in range(4))
-    compared = np.zeros(shape, dtype=int)
-    for cell in np.ndindex(shape):
-        checkpoint, task, other = cell
-        sets = [top.measurable[checkpoint][place] for place in (task, other)]
-        compared[cell] = number = min(map(len, sets))
-        if not number:
-            continue
-        if task == other:
-            jaccard[cell] = _jaccard(*(of[:number] for of in top.halves[checkpoint][task]))
-            continue
-        jaccard[cell] = _jaccard(*(of[:number] for of in sets))
-        draws = zip(top.random[checkpoint][task], top.random[checkpoint][other], strict=True)
-        random[cell] = np.mean([_jaccard(one[:number], two[:number]) for one, two in draws] or [np.nan])
-        ways = [
-            exchanged_overlap(sets[0][:number], sets[1][:number], top.strata[checkpoint][place])
-            for place in (task, other)
-        ]
-        chance[cell], p_value[cell] = (max(values) for values in zip(*ways, strict=True))
-    return _described(relie, jaccard, chance, p_value, random, compared)
+    checkpoints, tasks = relie.sizes["checkpoint"], relie.sizes["task"]
+    found = np.full((len(Pair._fields), checkpoints, tasks, tasks), np.nan)
+    for checkpoint in range(checkpoints):
+        for task, other in combinations_with_replacement(range(tasks), 2):
+            found[:, checkpoint, task, other] = found[:, checkpoint, other, task] = _pair(top, checkpoint, task, other)
+    return _described(relie, dict(zip(Pair._fields, found, strict=True)))
 
 
 def exchanged_overlap(
@@ -93,12 +98,27 @@ def exchanged_overlap(
     sizes, ones, twos = (np.bincount(of, minlength=strata.max() + 1) for of in (strata, strata[first], strata[second]))
     both = np.flatnonzero((ones > 0) & (twos > 0))
     common = np.arange(min(len(first), len(second)) + 1)
-    law = np.ones(1)
-    for stratum in both:
-        law = np.convolve(law, hypergeom.pmf(common, sizes[stratum], ones[stratum], twos[stratum]))[: len(common)]
+    law, laws = np.ones(1), hypergeom.pmf(common, *(of[both, None] for of in (sizes, ones, twos)))
+    for of_stratum in laws:
+        law = np.convolve(law, of_stratum)[: len(common)]
     overlaps = (common / (len(first) + len(second) - common))[: len(law)]
     reached = overlaps >= _jaccard(first, second) - ROUNDING
     return Chance(float(law @ overlaps), float(min(1.0, law[reached].sum())))
+
+
+def _pair(top: TopFeatures, checkpoint: int, task: int, other: int) -> Pair:
+    sets = [top.measurable[checkpoint][place] for place in (task, other)]
+    number = min(map(len, sets))
+    if not number:
+        return Pair(0, *[np.nan] * 4)
+    if task == other:
+        return Pair(number, _jaccard(*(of[:number] for of in top.halves[checkpoint][task])), *[np.nan] * 3)
+    first, second = (of[:number] for of in sets)
+    draws = zip(top.random[checkpoint][task], top.random[checkpoint][other], strict=True)
+    random = [_jaccard(one[:number], two[:number]) for one, two in draws]
+    ways = [exchanged_overlap(first, second, top.strata[checkpoint][place]) for place in (task, other)]
+    chance, p_value = (max(values) for values in zip(*ways, strict=True))
+    return Pair(number, _jaccard(first, second), chance, p_value, float(np.mean(random)) if random else np.nan)
 
 
 def _top_features(relie: xr.Dataset, count: int) -> TopFeatures:
@@ -137,36 +157,31 @@ def _jaccard(first: Int[np.ndarray, " top"], second: Int[np.ndarray, " top"]) ->
     return common / union if union else float("nan")
 
 
-def _described(
-    relie: xr.Dataset,
-    jaccard: np.ndarray,
-    chance: np.ndarray,
-    p_value: np.ndarray,
-    random: np.ndarray,
-    compared: np.ndarray,
-) -> xr.Dataset:
-    q_value, upper = np.full(p_value.shape, np.nan), np.triu_indices(p_value.shape[1], 1)
-    pairs = p_value[:, *upper]
-    tested, found = np.isfinite(pairs), np.full(pairs.shape, np.nan)
+def _described(relie: xr.Dataset, found: Mapping[str, Float[np.ndarray, "checkpoint task other_task"]]) -> xr.Dataset:
+    upper = np.triu_indices(relie.sizes["task"], 1)
+    p_value, q_value = found["p_value"][:, *upper], np.full(found["p_value"].shape, np.nan)
+    tested, rates = np.isfinite(p_value), np.full(p_value.shape, np.nan)
     if tested.any():
-        found[tested] = false_discovery_control(pairs[tested])
+        rates[tested] = false_discovery_control(p_value[tested])
     for one, other in (upper, upper[::-1]):
-        q_value[:, one, other] = found
-    beyond = (q_value <= FALSE_DISCOVERY_RATE) & (jaccard > np.nan_to_num(random, nan=-1))
+        q_value[:, one, other] = rates
+    beyond = (q_value <= FALSE_DISCOVERY_RATE) & (found["jaccard"] > np.nan_to_num(found["random"], nan=-1))
     dims = ("checkpoint", "task", "other_task")
     tasks = relie["task"].values
     return xr.Dataset(
         {
-            "jaccard": labelled(dims, jaccard, "Jaccard index of the top features of two tasks"),
+            "jaccard": labelled(dims, found["jaccard"], "Jaccard index of the top features of two tasks"),
             "chance": labelled(
-                dims, chance, "expected with features of one task exchanged among those of like activity"
+                dims, found["chance"], "expected with features of one task exchanged among those of like activity"
             ),
             "q_value": labelled(
                 dims, q_value, "least false discovery rate at which it passes, over pairs and checkpoints"
             ),
-            "random": labelled(dims, random, "Jaccard index of the top random directions of two tasks"),
+            "random": labelled(dims, found["random"], "Jaccard index of the top random directions of two tasks"),
             "beyond_chance": labelled(dims, beyond, "whether it passes, and exceeds that of random directions"),
-            "features_compared": labelled(dims, compared, "features of each task that are compared"),
+            "features_compared": labelled(
+                dims, found["compared"].astype(int), "features of each task that are compared"
+            ),
         },
         coords={
             "checkpoint": relie["checkpoint"].values,

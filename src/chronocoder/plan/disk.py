@@ -1,6 +1,6 @@
 """Bytes on disk of each kind of output."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import log2
 from typing import NamedTuple
 
@@ -34,8 +34,12 @@ STORE_BYTES = 25_000
 """Metadata of a Zarr store of ten to twenty variables, measured; that of an activation store is about half."""
 TEXT_BYTES = 50
 """Of a prefix or sentence in the store of its task, compressed: 30 to 80, measured."""
-REPORT_BYTES = 7_800_000
-"""A report of four crosscoders, measured; most of it is the plotting library."""
+REPORT_BYTES = 2_000_000
+"""Of a report without crosscoders: pages, table component, figures of ability; measured, as all that follows of it."""
+RUN_FIGURES_BYTES, TASK_FIGURES_BYTES, SPACE_FIGURES_BYTES = 1_000_000, 250_000, 470_000
+"""Figures as SVG, PDF and CSV: of a crosscoder, of a task in it, and of a method and checkpoint of a task space."""
+LATENT_PAGE_BYTES, EFFECT_PAGE_BYTES = 450, 100
+"""What the page of a feature loads, and what it loads for a task and checkpoint: most features act on few tasks."""
 ATTRIBUTION_METADATA_BYTES = 145_000
 ABLATION_METADATA_BYTES = 139_000
 BASELINE_METADATA_BYTES = 32_000
@@ -235,7 +239,21 @@ def _of_suite(experiment: Experiment, suite: str, shape: ModelShape, jobs: list[
         return [*found, Stored(suite, "tasks", count, count * STORE_BYTES + read)]
     scores = read + sum(examples) * 4 * len(settings.studied)
     small = 2 * count + 3 + (settings.auto is not None)
-    return [*found, Stored(suite, "tasks, scores, report", small, small * STORE_BYTES + scores + REPORT_BYTES)]
+    report = report_bytes(_crosscoders(experiment, shape, jobs, "find_examples"), count)
+    if settings.taskspace:
+        report += len(settings.taskspace.checkpoints) * len(experiment.taskspace.methods) * SPACE_FIGURES_BYTES
+    return [*found, Stored(suite, "tasks, scores, report", small, small * STORE_BYTES + scores + report)]
+
+
+def report_bytes(crosscoders: Sequence[CrosscoderShape], tasks: int) -> int:
+    """Return what the report of a suite takes that is about some crosscoders and so many tasks."""
+    of_crosscoders = (
+        RUN_FIGURES_BYTES
+        + tasks * TASK_FIGURES_BYTES
+        + one.latents * (LATENT_PAGE_BYTES + tasks * one.checkpoints * EFFECT_PAGE_BYTES)
+        for one in crosscoders
+    )
+    return REPORT_BYTES + sum(of_crosscoders)
 
 
 def _scan(name: str, suite: Suite) -> Stored:

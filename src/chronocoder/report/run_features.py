@@ -112,7 +112,7 @@ def run_features(inputs: ReportInputs, run: Run, site: Site) -> dict[str, Any]:
         run: its stores.
         site: takes up the figures.
     """
-    labels, annotations = task_labels(inputs, run.tasks), annotated(inputs, run)
+    labels, annotations, words = task_labels(inputs, run.tasks), annotated(inputs, run), feature_words(run.features)
     parts = parts_of(run.relie, labels)
     features = Features(
         slug=run.key.slug,
@@ -121,7 +121,10 @@ def run_features(inputs: ReportInputs, run: Run, site: Site) -> dict[str, Any]:
         grouped=bool(_groups(run.relie)),
         shares=_shares(run, site),
         largest=_largest(run, site, labels),
-        largest_rows={labels[task]: feature_rows(run, task, annotations) for task in measured_tasks(run.relie)},
+        largest_rows={
+            labels[task]: feature_rows(run.relie.sel(task=task), annotations, words)
+            for task in measured_tasks(run.relie)
+        },
         clusters=_clusters(run, site),
         cluster_rows=course_counts(run.relie),
         cluster_heads=DECIDED,
@@ -161,15 +164,16 @@ def unmeasured_sentence(relie: xr.Dataset) -> str:
     return f"On {listed(tasks)} no feature has one."
 
 
-def feature_rows(run: Run, task: str, annotations: Mapping[int, str]) -> list[FeatureRow]:
+def feature_rows(
+    of_task: xr.Dataset, annotations: Mapping[int, str], words: Mapping[int, list[str]]
+) -> list[FeatureRow]:
     """Return the features of largest effect on a task, those that the figure shows.
 
     Args:
-        run: its stores.
-        task: name of the task.
+        of_task: effects on the task, dims (checkpoint, feature).
         annotations: by feature, what a reader calls it.
+        words: by feature, those it is most active on.
     """
-    of_task, words = run.relie.sel(task=task), feature_words(run.features)
     return [
         _row(of_task.sel(feature=feature), annotations.get(feature, ""), words.get(feature, []))
         for feature in largest_features(of_task)

@@ -9,6 +9,7 @@
   const VALUES = ["effect", "low", "high", "level", "q", "measurable"];
   const SAID = ["label", "category", "note"];
   const SEPARATOR = /^<[^<>\s]+>$/;
+  const CONTROL = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
   const SVG = "http://www.w3.org/2000/svg";
   const [report] = await Promise.all([chronocoder.load("report"), annotations.ready]);
   const NO_EFFECT = report.classes.indexOf("no effect");
@@ -62,8 +63,12 @@
 
   // Tokens
 
+  // Control characters, those that turn the direction of text among them, as their codes.
+  const visible = (text) =>
+    text.replace(CONTROL, (character) => (character === "\n" ? "↵" : `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`));
+
   function tokenText(text, position) {
-    const shownText = position ? text : text.trimStart();
+    const shownText = visible(position ? text : text.trimStart());
     if (SEPARATOR.test(shownText)) return [" ", element("span", { className: "separator", title: shownText }, "¶"), " "];
     const space = shownText.match(/^\s*/)[0];
     return [space, shownText.slice(space.length), ""];
@@ -97,7 +102,7 @@
     );
     const label = condition ? [element("span", { className: "language" }, condition), " "] : [];
     if (lines.length > 1) return element("li", {}, ...label, ...lines.map((line, member) => element("div", {}, "✓✗"[member], " ", ...line)));
-    return element("li", {}, ...label, ...lines[0], " → ", element("strong", {}, right.trim()), " / ", element("s", {}, wrong.trim()));
+    return element("li", {}, ...label, ...lines[0], " → ", element("strong", {}, visible(right.trim())), " / ", element("s", {}, visible(wrong.trim())));
   }
 
   // What is said of the feature
@@ -318,7 +323,7 @@
   function showTokens({ run, record: { tokens } }) {
     if (!tokens) return byId("token-tables").replaceChildren(note("Not stored for this feature."));
     const listed = (texts, logits) =>
-      element("ol", { className: "tokens" }, ...texts.map((text, rank) => element("li", {}, element("code", {}, text), " ", element("span", { className: "part" }, number(logits[rank])))));
+      element("ol", { className: "tokens" }, ...texts.map((text, rank) => element("li", {}, element("code", {}, visible(text)), " ", element("span", { className: "part" }, number(logits[rank])))));
     const rows = run.checkpoints.map((name, at) => [
       name,
       listed(tokens.promoted[at], tokens.promotedBy[at]),
