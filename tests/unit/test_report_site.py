@@ -28,6 +28,7 @@ from report_stores import (
 )
 from taskspace_stores import with_task_space
 
+from chronocoder.figures.chart import STYLE
 from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.pages import write_report
 from chronocoder.stores import strings
@@ -91,6 +92,14 @@ def large_inputs() -> ReportInputs:
     effects = np.random.default_rng(0).normal(size=(2, 2, MANY)).tolist()
     classes = np.resize(["emerged", "maintained", "discontinued", "uncertain"], MANY).tolist()
     return toy_inputs(relie_store(*effects, classes))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def outlines() -> Iterator[None]:
+    """Fonts of PDF files as outlines: to embed parts of them takes a third of the time of a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STYLE, "pdf.fonttype", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
