@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import xarray as xr
@@ -66,6 +67,18 @@ def test_what_is_chosen_is_trained_and_explained(chosen: Workflow) -> None:
     harvested = {path.name for path in (chosen.directory / "results/small/activations/residual.0").iterdir()}
     assert harvested == set(found["change1"]["checkpoints"])
     assert chosen.planned() == {}
+
+
+def test_figures_are_in_snakemakes_own_report_by_category(chosen: Workflow) -> None:
+    result = chosen.snakemake("--report", "figures.zip")
+    assert result.returncode == 0, result.stdout
+    figures = (chosen.directory / "results/small/report/figures").rglob("*.svg")
+    with ZipFile(chosen.directory / "figures.zip") as archive:
+        names = [Path(name).name for name in archive.namelist()]
+        (page,) = (name for name in archive.namelist() if name.endswith("report.html"))
+        text = archive.read(page).decode()
+    assert {path.name for path in figures} <= set(names)
+    assert all(f'"{category}"' in text for category in ("small", "ability", "crosscoders", "overview"))
 
 
 def test_the_same_choice_trains_nothing_again(chosen: Workflow, tmp_path: Path) -> None:
