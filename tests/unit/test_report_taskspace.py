@@ -245,10 +245,10 @@ def test_page_without_crosscoders_has_no_bridge(tmp_path: Path) -> None:
 
 
 def test_summary_tells_of_the_task_space_last(inputs: ReportInputs) -> None:
-    labels = ["Transfer between tasks", "Damage by tuning", "Task space", "Shared parameters", "Transfer and features"]
+    labels = ["Transfer between tasks", "Task space", "Transfer and features"]
     assert list(space_findings(inputs)) == labels
-    assert [finding.label for finding in summarise(inputs, {})][-5:] == labels
-    assert [finding.label for finding in summarise(without_runs(inputs), {})][-4:] == labels[:4]
+    assert [finding.label for finding in summarise(inputs, {})][-3:] == labels
+    assert [finding.label for finding in summarise(without_runs(inputs), {})][-2:] == labels[:2]
     assert space_findings(inputs)["Transfer and features"].startswith("In pair · l1 · seed 0: at step20, Spearman")
     assert space_findings(toy_inputs(six_features())) == {}
 

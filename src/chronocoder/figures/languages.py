@@ -2,6 +2,7 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib.ticker import MaxNLocator
 
 from chronocoder.figures.chart import INK, PALETTE, Chart, plain, styled
 from chronocoder.figures.lines import PANEL_ROOM, add_legend, draw_checkpoint_axis
@@ -59,6 +60,7 @@ def draw_languages_served(consolidation: xr.Dataset) -> Chart:
             capsize=3,
             label="two or more, by chance",
         )
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.set(ylabel="features", xlim=(-0.6, len(places) - 0.4))
         axes.set_title(plain(sentence(in_words(family))), fontsize=9)
     add_legend(chart, chart.axes[0])

@@ -95,9 +95,9 @@ def language_sentences(store: xr.Dataset) -> list[str]:
 
 
 def serving_sentence(store: xr.Dataset) -> str:
-    """Return how many features serve several languages at the last checkpoint, beside chance, and since when."""
+    """Return how many features serve several languages at the end beside chance, and since when, to follow a colon."""
     last, tested = store.isel(checkpoint=-1), store["several_by_chance"].notnull()
-    where = f"At {names(store, 'checkpoint')[-1]}"
+    where = f"at {names(store, 'checkpoint')[-1]}"
     known = [name for name in names(store, "family") if tested.isel(checkpoint=-1).sel(family=name)]
     if not known:
         return f"{where}, no family has features that measurably help in one language beside such in another."

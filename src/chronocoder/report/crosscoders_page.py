@@ -7,6 +7,7 @@ import xarray as xr
 from chronocoder.figures.seeds import draw_seeds
 from chronocoder.figures.training import METRICS, draw_training
 from chronocoder.report.baselines import baseline_table
+from chronocoder.report.codes import code_sentences
 from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.site import FigureGroup, Site, slug
 from chronocoder.report.stability import seed_table
@@ -62,6 +63,7 @@ def crosscoders_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
         "columns": COLUMNS,
         "quality": [(run, size_cells(run), quality_rows(run.evaluation)) for run in inputs.runs],
         "any_above_one": any(run.evaluation["recovered_above_one"].any() for run in inputs.runs),
+        "codes": code_sentences(inputs.runs),
         "training": FigureGroup("training", curves, ("Training curve",)),
         "seeds": [(seed_table(matches), figure) for matches, figure in zip(inputs.seed_matches, seeds, strict=True)],
         "baseline_tables": [baseline_table(baseline) for baseline in inputs.baselines],

@@ -68,8 +68,9 @@ def tasks_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
         "overlap_courses": _overlap_courses(inputs.runs, overlaps, site),
         "language_columns": COLUMNS,
         "language_findings": [
-            f"In {key_of(store).label}: {' '.join([*language_sentences(store), serving_sentence(store)])}"
+            f"In {key_of(store).label}: {text}"
             for store in inputs.consolidations
+            for text in (" ".join(language_sentences(store)), serving_sentence(store))
         ],
         "language_tables": [
             table

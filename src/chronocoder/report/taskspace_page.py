@@ -74,12 +74,10 @@ def space_findings(inputs: ReportInputs) -> dict[str, str]:
         return {}
     findings = {
         "Transfer between tasks": transfer_sentence(inputs.transfer),
-        "Damage by tuning": damage_sentences(inputs.transfer)[0],
-        "Task space": " ".join(contrast_sentences(inputs.space)),
-        "Shared parameters": sharing_sentence(inputs.gradients),
+        "Task space": contrast_sentences(inputs.space)[0],
     }
     for bridge in inputs.bridges[:1]:
-        findings["Transfer and features"] = f"In {key_of(bridge).label}: {' '.join(bridge_sentences(bridge))}"
+        findings["Transfer and features"] = f"In {key_of(bridge).label}: {bridge_sentences(bridge)[0]}"
     return findings
 
 
