@@ -38,6 +38,7 @@ def draw_decoder_share(relie: xr.Dataset) -> Chart:
         width_in=columns * PANEL_IN + 1.9,
         height_in=rows * PANEL_IN + 0.3,
     )
+    chart.set_layout_engine("compressed")  # square panels, the labels of which would else leave the figure
     panels = chart.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for name, axes in zip(checkpoints, panels.ravel(), strict=False):
         draw_pairs(axes, table, (f"{NORM}{name}", share_column(name)))
@@ -47,7 +48,8 @@ def draw_decoder_share(relie: xr.Dataset) -> Chart:
         axes.set_visible(False)
     for axes in panels[:, 0]:
         axes.set_ylabel("published RelIE")
-    chart.supxlabel("RelDec, share of the decoder norm", fontsize=10)
+    for axes in panels[-1]:
+        axes.set_xlabel("RelDec")
     chart.legend(handles=class_handles(table), title="class (pairs)", loc="outside right center")
     return chart
 

@@ -79,7 +79,7 @@ def draw_gradient_course(gradients: xr.Dataset, label: str) -> Chart:
         own = np.eye(gradients.sizes["task"], dtype=bool)
         means[measure.diagonal] = _mean(gradients, measure.variable, own)
     lines = [Line(name, values, STYLES[name]) for name, values in means.items()]
-    return draw_course(gradients, lines, sentence(label), f"{label}, mean over pairs")
+    return draw_course(gradients, lines, sentence(label), f"{label},\nmean over pairs")
 
 
 def group_means(gradients: xr.Dataset, variable: str) -> dict[str, np.ndarray]:
