@@ -124,7 +124,7 @@ def run(directory: Path, config: dict[str, Any], hub: HubServer) -> Path:
     assert result.returncode == 0, result.stdout
     (name,) = config["suites"]
     results = directory / "results" / name
-    assert (results / "report/index.html").stat().st_size > 10_000
+    assert (results / "report/index.html").exists() and list((results / "report/figures").rglob("*.svg"))
     assert workflow.planned() == {}
     return results
 
