@@ -193,6 +193,7 @@ def test_origins_of_all_stores_are_told_and_linked(inputs: ReportInputs, tmp_pat
     assert len(context["origins"]) == len(all_stores(stored)) and all(not origin.link for origin in others)
     assert {origin.digest for origin in context["origins"]} == set(context["settings"])
     assert "pair · l1 · seed 0: ablation, near" in all_stores(stored)
+    assert set(context["first_uses"]) == set(context["settings"]) and "behaviour" in context["first_uses"].values()
     assert json.loads(next(iter(context["settings"].values())))["confidence"] == 0.95
 
 

@@ -120,7 +120,8 @@ def _range(runs: Sequence[Run], name: str) -> str:
 
 
 def _settings_words(training: xr.Dataset) -> str:
-    return ", ".join(f"{in_words(name)} {value}" for name, value in json.loads(training.attrs["settings"]).items())
+    settings = json.loads(training.attrs["settings"])
+    return ", ".join(f"{in_words(name)} {value}" for name, value in settings.items() if value is not None)
 
 
 def _distinct(values: Sequence[Any]) -> list[str]:

@@ -46,6 +46,7 @@ def method_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
         "checkpoints": checkpoint_rows(inputs.behaviour),
         "origins": [_origin(name, store, site.directory) for name, store in stores.items()],
         "settings": settings_texts(stores),
+        "first_uses": first_uses(stores),
         "packages": package_versions(stores),
         "timings": [_timing_row(timing) for timing in inputs.timings],
         "total_time": duration(sum(timing.total_s for timing in inputs.timings)),
@@ -90,6 +91,14 @@ def settings_texts(stores: Mapping[str, xr.Dataset]) -> dict[str, str]:
         str(store.attrs["config_digest"]): json.dumps(json.loads(store.attrs["settings"] or "{}"), indent=1)
         for store in stores.values()
     }
+
+
+def first_uses(stores: Mapping[str, xr.Dataset]) -> dict[str, str]:
+    """Return the first store that each settings were used for, by their digest."""
+    uses: dict[str, str] = {}
+    for name, store in stores.items():
+        uses.setdefault(str(store.attrs["config_digest"]), name)
+    return uses
 
 
 def package_versions(stores: Mapping[str, xr.Dataset]) -> list[str]:
