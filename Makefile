@@ -5,6 +5,8 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 EXECUTOR := packages/snakemake-executor-plugin-submitit
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# What is imported is compiled once, not by each of hundreds of processes, whatever the environment (of a container) says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run plan test lint format reference clean
 

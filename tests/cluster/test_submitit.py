@@ -259,7 +259,7 @@ rule good:
     shell: "sleep 3; touch {output}"
 rule bad:
     output: "bad"
-    shell: "kill -9 $PPID; kill -9 $(ps -o ppid= -p $PPID)"
+    shell: "kill -9 $(ps -o ppid= -p $PPID) $PPID"
 """
     )
     workflow.replace("sacct", "echo 'accounting is disabled' >&2; exit 1")

@@ -71,7 +71,7 @@ from chronocoder.suites.checkpoints import checkpoint_commit
 from chronocoder.suites.sites import Site, resolve_site
 from chronocoder.variants import VARIANTS
 
-FEATURES, WIDTH, EXAMPLES, LENGTH, VOCABULARY = 48, 32, 10, PREFIX_TOKENS, 300
+FEATURES, WIDTH, EXAMPLES, LENGTH, VOCABULARY = 32, 32, 6, PREFIX_TOKENS, 300
 SHAPE = CrosscoderShape(2, WIDTH, FEATURES)
 ABLATION = AblationSettings(top_features=FEATURES, set_sizes=[1, 2, 4], random_sets=2)
 REVISIONS = {"early": 0, "late": 1}

@@ -125,7 +125,7 @@ class SubmititWorkflow:
 
     def steps(self, name: str) -> list[psutil.Process]:
         """Return the shells of a job that are still there."""
-        return [process for process in self.processes() if f"while [ ! -e {name}.go ]" in _command(process)]
+        return [process for process in self.processes() if f"while [ ! -e {name}.go ]" in command_of(process)]
 
     def clean(self) -> None:
         """End all that runs in the directory."""
@@ -136,7 +136,8 @@ class SubmititWorkflow:
             started.wait()
 
 
-def _command(process: psutil.Process) -> str:
+def command_of(process: psutil.Process) -> str:
+    """Return what a process was called with; nothing if it is gone."""
     with suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""

@@ -389,8 +389,8 @@ def test_a_state_is_looked_for_where_the_job_runs(node: Path, monkeypatch: pytes
 def test_submitit_queues_again_what_is_out_of_time(tmp_path: Path) -> None:
     command = "mkdir -p state; touch state/$(ls state | wc -l); [ -e state/1 ] || sleep 60"
     executor = submitit.LocalExecutor(tmp_path / "logs")
-    executor.update_parameters(timeout_min=6 / 60, signal_delay_s=2, stderr_to_stdout=True)
-    job = executor.submit(allocation_of(tmp_path, command, state=str(tmp_path / "state"), limit_s=6))
+    executor.update_parameters(timeout_min=16 / 60, signal_delay_s=12, stderr_to_stdout=True)
+    job = executor.submit(allocation_of(tmp_path, command, state=str(tmp_path / "state"), limit_s=16))
     try:
         job.result()
     finally:

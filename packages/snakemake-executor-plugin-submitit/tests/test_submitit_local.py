@@ -14,7 +14,7 @@ import psutil
 import pytest
 from snakemake_executor_plugin_submitit.journal import Journal
 from snakemake_executor_plugin_submitit.outcome import Outcome, Outcomes
-from submitit_files import GATED, WAIT_S, SubmititWorkflow
+from submitit_files import GATED, WAIT_S, SubmititWorkflow, command_of
 
 New = Callable[..., SubmititWorkflow]
 
@@ -66,7 +66,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SubmititW
         workflow.wait(lambda: len(workflow.begun()) == 3, "the third job has begun")
         open_jobs = workflow.directory / ".snakemake" / "submitit" / "jobs"
         workflow.wait(lambda: len(list(open_jobs.glob("make-*"))) == 2, "the ends of two are known")
-        (controller,) = [each for each in workflow.processes() if "submitit.local._local" in each.cmdline()]
+        (controller,) = [each for each in workflow.processes() if "submitit.local._local" in command_of(each)]
         (task,) = controller.children()
         task.send_signal(signal.SIGUSR2)
         yield workflow, workflow.end(process, status=1)
