@@ -12,6 +12,7 @@ from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from chronocoder.figures.font import font_families
 from chronocoder.terminal import printable
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B58900", "#222222", "#8C6BB1", "#7F7F7F")
@@ -25,7 +26,6 @@ MANY_MARKS = 2000
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (3, 3, 1, 3)))
 STYLE: Any = {
-    "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -77,7 +77,7 @@ class Chart(Figure):
             stem: their path without the ending.
         """
         stem.parent.mkdir(parents=True, exist_ok=True)
-        with rc_context(STYLE), self._laid_out():
+        with in_style(), self._laid_out():
             self.savefig(stem.with_name(f"{stem.name}.svg"), metadata={"Date": None, "Title": self.title})
             self.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None, "Title": self.title})
         self.data.to_csv(stem.with_name(f"{stem.name}.csv"), index=False)
@@ -85,7 +85,7 @@ class Chart(Figure):
     def _repr_svg_(self) -> str:
         """Return the figure as a notebook shows it where a cell ends with it."""
         file = StringIO()
-        with rc_context(STYLE), self._laid_out():
+        with in_style(), self._laid_out():
             self.savefig(file, format="svg", metadata={"Date": None, "Title": self.title})
         return file.getvalue()
 
@@ -99,12 +99,19 @@ class Chart(Figure):
         self.set_layout_engine(engine)
 
 
+@contextmanager
+def in_style() -> Iterator[None]:
+    """Draw in the style of all charts."""
+    with rc_context({**STYLE, "font.family": font_families()}):
+        yield
+
+
 def styled(draw: Callable[_Arguments, Chart]) -> Callable[_Arguments, Chart]:
     """Decorate a function that draws a chart, so that it draws in the style of all."""
 
     @wraps(draw)
     def drawn(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Chart:
-        with rc_context(STYLE):
+        with in_style():
             return draw(*args, **kwargs)
 
     return drawn

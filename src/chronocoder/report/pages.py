@@ -1,6 +1,5 @@
 """The pages of a report, and putting them in their place."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +49,6 @@ def write_report(inputs: ReportInputs, directory: Path, processes: int = 1) -> N
         directory: where it belongs.
         processes: that share out the pages; what takes long is drawing the figures.
     """
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every font in every PDF file
     with whole_directory(directory) as partial_directory:
         site = Site(partial_directory)
         site.add_static()
