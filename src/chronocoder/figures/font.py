@@ -11,7 +11,7 @@ from matplotlib.font_manager import findfont, fontManager
 
 WHOLE = "DejaVu Sans"
 PART = f"{WHOLE} of figures"
-"""The characters of `WHOLE` that figures use, without tables that matplotlib has no use for but that each embedding reads."""
+"""The characters of `WHOLE` that figures use, without tables that matplotlib has no use for, and each embedding reads."""
 CHARACTERS = (
     range(0x20, 0x250),  # Latin
     range(0x370, 0x530),  # Greek and Cyrillic
@@ -25,7 +25,7 @@ NAMES = (1, 16)
 
 @cache
 def font_families() -> list[str]:
-    """Return the families that a figure's texts are set in: characters that the first one lacks come from the second."""
+    """Return the families that a figure's texts are set in: what the first one lacks comes from the second."""
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every font in every PDF file
     font = TTFont(findfont(WHOLE), recalcTimestamp=False)
     subsetter = Subsetter(Options(layout_features=[], drop_tables=["FFTM", "GDEF", "GPOS", "GSUB", "MATH"]))
