@@ -11,7 +11,7 @@ from matplotlib.font_manager import findfont, fontManager
 
 WHOLE = "DejaVu Sans"
 PART = f"{WHOLE} of figures"
-"""The characters of `WHOLE` that figures use, without tables that matplotlib has no use for, and each embedding reads."""
+"""The characters of `WHOLE` that figures use, without tables that each embedding reads in vain."""
 CHARACTERS = (
     range(0x20, 0x250),  # Latin
     range(0x370, 0x530),  # Greek and Cyrillic
