@@ -52,9 +52,8 @@ def main() -> None:
     models = (model for _, model in ModelsInTurn(given.paths, loading, [corpus]))
     outputs = output_tokens(crosscoder, models, corpus["token_ids"].values, chosen, tokenizer, settings.output_tokens)
     tokens_seen = [given.tokens_seen[revision] for revision in crosscoder.config.checkpoints]
-    found = read.assign(outputs).assign_coords(
-        tokens_seen=("checkpoint", tokens_seen), rank=range(settings.output_tokens)
-    )
+    found = read.assign(outputs).assign_coords(tokens_seen=("checkpoint", tokens_seen))
+    found = found.assign_coords(rank=range(found.sizes["rank"]))
     facts = {**crosscoder.facts, "validation_tokens": stores.rows}
     write_store(found, arguments.output, provenance(settings, **facts))
 

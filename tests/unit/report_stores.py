@@ -437,6 +437,7 @@ def example_store(revisions: list[str] = REVISIONS[1:]) -> xr.Dataset:
             "activation_count": labelled(("feature", "bin"), np.array([[40, 50, 0, 10]]), "tokens", "token"),
             "nearest_feature": labelled(near, np.tile([2, 1], (1, count, 1)), "nearest"),
             "nearest_cosine": labelled(near, np.tile([0.875, 0.25], (1, count, 1)), "cosine"),
+            "nearest_random_cosine": labelled(("direction", "checkpoint"), np.full((8, count), 0.375), "by chance"),
             "coactive_feature": labelled(together, np.array([[1, -1]]), "co-active"),
             "coactive_jaccard": labelled(together, np.array([[0.5, np.nan]]), "Jaccard index"),
             "coactive_jaccard_expected": labelled(together, np.array([[0.0625, np.nan]]), "its level by chance"),

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.patches import PathPatch, Rectangle
-from report_stores import REVISIONS, longer, relie_store, six_features, with_clusters
+from report_stores import REVISIONS, example_store, longer, relie_store, six_features, with_clusters
 from scipy.stats import spearmanr
 
 from chronocoder.attribution.measures import CLASSES
 from chronocoder.errors import StoreError
+from chronocoder.figures.activations import draw_activations
 from chronocoder.figures.chart import MANY_MARKS, Chart
 from chronocoder.figures.decoder_share import draw_decoder_share, rank_correlation
 from chronocoder.figures.flow import (
@@ -280,3 +281,18 @@ def test_classes_follow_matched_features() -> None:
     assert Counter(zip(*states.values, strict=True)) == dict.fromkeys(chains, 2)
     chart = drawn(draw_succession({"one": first, "two": second}, matches[:1]))
     assert chart.data[COUNT].sum() == 6 and NO_EFFECT not in set(chart.data[STATE])
+
+
+def test_activations_are_counted_in_bins() -> None:
+    store = example_store()
+    chart = draw_activations(store, 0)
+    (axes,) = chart.axes
+    ((counts, edges, _),) = [patch.get_data() for patch in axes.patches]
+    assert counts.tolist() == [40, 50, 0, 10] and edges.tolist() == [0.25, 0.5, 1, 2, 4]
+    assert axes.get_xscale() == "log" and chart.data["tokens"].tolist() == [40, 50, 0, 10]
+    assert chart.alt == "Active on 100 of 1000 validation tokens, most often from 0.5 to 1."
+
+
+def test_a_feature_that_is_never_active_has_no_bars() -> None:
+    chart = draw_activations(example_store().isel(bin=slice(0)), 0)
+    assert not chart.axes[0].patches and chart.alt == "It is active on no validation token."

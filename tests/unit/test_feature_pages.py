@@ -192,7 +192,7 @@ def test_a_record_has_all_parts(run: Run) -> None:
 def test_the_record_of_a_run_tells_what_its_features_share(run: Run) -> None:
     record = run_record(run, "toy", {"far": "made for <other> metrics"})
     assert (record["slug"], record["label"], record["suite"]) == (RUN, "pair · l1 · seed 0", "toy")
-    assert record["features"] == 6 and record["isExact"] is False
+    assert record["features"] == 6 and record["isExact"] is False and record["nearestByChance"] == [0.375] * 2
     assert record["words"] == {0: ["children", "oxen"]} and record["norm"] == [[0.5] * 6] * 2
     near, far = record["tasks"]
     assert near["conditions"] == ["near one"] and far["conditions"] == ["far one", "far two"]
@@ -299,7 +299,7 @@ def test_the_table_sorts_filters_and_searches(inputs: ReportInputs, tmp_path: Pa
         page.wait_for_function("() => document.querySelectorAll('#features tbody tr').length === 2")
         assert sorted(numbers_of(page)) == ["2", "4"]
         page.select_option("#class", label="any")
-        page.get_by_label("measurable effect on the task only").check()
+        page.get_by_label("only those with a measurable effect on the task").check()
         assert sorted(numbers_of(page)) == ["0", "1", "2", "3", "4"]
         page.get_by_role("searchbox").fill("oxen")
         assert numbers_of(page) == ["0"]
@@ -481,19 +481,55 @@ def test_annotations_make_the_round_trip_through_a_file(inputs: ReportInputs, tm
 
 
 @needs_browser
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("name", ["features", "feature"])
-def test_pages_fit_a_phone_and_pass_an_accessibility_checker(
-    inputs: ReportInputs, tmp_path: Path, name: str, dark: bool
-) -> None:
-    axe = pytest.importorskip("axe_playwright_python")
-    script = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+def test_annotations_made_in_several_tabs_are_all_kept(inputs: ReportInputs, tmp_path: Path) -> None:
     write_pages(inputs, tmp_path)
-    with opened(
-        tmp_path / f"{name}.html", width=375, fragment=f"#{RUN}/0" if name == "feature" else "", dark=dark
-    ) as page:
-        page.wait_for_selector("#features tbody tr" if name == "features" else "#parts:not([hidden])")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 375
-        page.evaluate(script)
-        found = page.evaluate("axe.run({ preload: false })")["violations"]
-        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+    with shown_feature(tmp_path, f"{RUN}/0") as page:
+        with page.expect_popup() as other:
+            page.evaluate("address => { window.open(address); }", page.url.replace(f"{RUN}/0", f"{RUN}/1"))
+        other.value.wait_for_selector("#parts:not([hidden])")
+        for tab, label in ((other.value, "one"), (page, "zero"), (other.value, "first")):
+            tab.fill("#annotation-label", label)
+        with page.expect_download() as download:
+            page.click("#annotation-export")
+        download.value.save_as(tmp_path / "annotations.csv")
+    found = {one.feature: one.label for one in read_annotations(tmp_path / "annotations.csv")}
+    assert found == {0: "zero", 1: "first"}
+
+
+def saved(page: Any, part: str, name: str) -> bytes:
+    """What a button below a part of the page saves."""
+    with page.expect_download() as download:
+        page.locator(part).get_by_role("button", name=name).click()
+    content: bytes = Path(download.value.path()).read_bytes()
+    return content
+
+
+@needs_browser
+def test_effects_tokens_and_histogram_can_be_saved(inputs: ReportInputs, tmp_path: Path) -> None:
+    write_pages(inputs, tmp_path)
+    with shown_feature(tmp_path, f"{RUN}/0/near") as page:
+        tables = {
+            part: list(csv.DictReader(saved(page, part, "data (CSV)").decode("utf-8-sig").splitlines()))
+            for part in ("#task-table", "#contexts", "#histogram")
+        }
+        pdf = saved(page, "#histogram", "PDF").decode("ascii")
+        assert saved(page, "#histogram", "SVG").startswith(b"<svg")
+    effects = {(row["task"], row["checkpoint"]): row["indirect_effect"] for row in tables["#task-table"]}
+    expected = inputs.runs[0].relie["indirect_effect"].sel(feature=0)
+    for (task, checkpoint), effect in effects.items():
+        assert float(effect) == pytest.approx(expected.sel(task=task, checkpoint=checkpoint).item())
+    tokens = [(row["pair"], row["token"], row["effect_at_step20"]) for row in tables["#contexts"]]
+    assert tokens[2:4] == [("0", " ox", "0.75"), ("0", "en", "0.25")] and tokens[-1][1] == HOSTILE
+    assert [row["tokens"] for row in tables["#histogram"]] == ["40", "50", "0", "10"]
+    assert pdf.startswith("%PDF") and pdf.count(" re f") == 4
+    places = [int(line.split()[0]) for line in pdf.partition("xref")[2].splitlines() if line.endswith(" n ")]
+    assert [pdf[place:].partition(" ")[0] for place in places] == ["1", "2", "3", "4", "5"]
+
+
+@needs_browser
+def test_what_is_missing_from_a_copy_is_named(inputs: ReportInputs, tmp_path: Path) -> None:
+    (write_pages(inputs, tmp_path) / "data" / RUN / "features-0.js").unlink()
+    told = []
+    with pytest.raises(AssertionError), opened(tmp_path / "feature.html", fragment=f"#{RUN}/0") as page:  # it complains
+        told.append(page.locator("[role=alert]").inner_text())
+    assert told == [f"data/{RUN}/features-0.js is missing: copy the whole directory of the report."]

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.stats import poisson
 from tiny import WIDTH, tiny_crosscoder, tiny_model
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from chronocoder.activations.loader import ActivationStores
 from chronocoder.activations.origin import text_digest
+from chronocoder.attribution.controls import mix_rows
 from chronocoder.config import FeatureSettings
 from chronocoder.crosscoder.model import Crosscoder
 from chronocoder.errors import NonFiniteError, StoreError
 from chronocoder.features.activity import Activity, activation_counts, coactive_features
 from chronocoder.features.examples import SequenceLabels, read_features, sequence_labels, top_features
-from chronocoder.features.nearest import nearest_features
+from chronocoder.features.nearest import RANDOM_DIRECTIONS, nearest_features
 from chronocoder.features.outputs import direct_logits, output_tokens
 from chronocoder.suites.sites import Site, resolve_site
 
@@ -141,7 +143,7 @@ def test_coactive_latents_are_those_of_most_tokens_beyond_chance() -> None:
             if latent == feature or not own or not other:
                 continue
             jaccard, chance = len(own & other) / len(own | other), by_chance / (len(own) + len(other) - by_chance)
-            if jaccard - chance > 1e-12:
+            if jaccard > chance and len(active) * poisson.sf(len(own & other) - 1, by_chance) <= 0.05:
                 expected.append((latent, jaccard, chance, len(own & other) / by_chance))
         expected.sort(key=lambda of: of[2] - of[1])
         names = ("coactive_feature", "coactive_jaccard", "coactive_jaccard_expected", "coactive_lift")
@@ -152,6 +154,14 @@ def test_coactive_latents_are_those_of_most_tokens_beyond_chance() -> None:
         assert (rest["coactive_feature"] == -1).all() and rest["coactive_lift"].isnull().all()
     assert found["coactive_feature"].values[0, 0] == 1 and 2 not in found["coactive_feature"].values[0]
     assert (found["coactive_feature"].values[[1, 2]] == -1).all()  # never active, and always: chance explains all
+
+
+def test_latents_that_chance_may_bring_are_not_coactive() -> None:
+    """Of 100 tokens, two latents share one of three, which one in eleven would do by chance, or all three."""
+    codes = torch.zeros(100, 3)
+    codes[[0, 1, 2], 0], codes[[2, 3, 4], 1], codes[[0, 1, 2], 2] = 1, 1, 1
+    found = xr.Dataset(coactive_features(activity_of(codes, [0, 1]), 2))
+    assert found["coactive_feature"].values.tolist() == [[2, -1], [-1, -1]]
 
 
 def test_blocks_change_no_count() -> None:
@@ -176,6 +186,18 @@ def test_nearest_latents_have_the_largest_cosine_at_each_checkpoint() -> None:
         assert (np.diff(found["nearest_cosine"].values[1, m]) <= 0).all()
     assert found["nearest_feature"].values[1, 0, 0] == 8 and found["nearest_feature"].values[1, 1, -1] == 5
     assert (found["nearest_cosine"].values[0] == 0).all()
+
+
+def test_chance_brings_random_mixes_of_rows_as_near_as_their_nearest_row() -> None:
+    crosscoder = tiny_crosscoder("l1")
+    found = xr.Dataset(nearest_features(crosscoder, np.array([4, 9]), 2))["nearest_random_cosine"]
+    generator = np.random.default_rng([crosscoder.config.seed, 5])
+    drawn = generator.integers(24, size=(1, RANDOM_DIRECTIONS))
+    mixes, rows = mix_rows(crosscoder, drawn, generator)[0].numpy(), crosscoder.decoder_rows.numpy()
+    for m in range(2):
+        for mix, cosine in zip(mixes[:, m], found.sel(checkpoint=m).values, strict=True):
+            cosines = [mix @ row / np.linalg.norm(mix) / np.linalg.norm(row) for row in rows[:, m]]
+            assert cosine == pytest.approx(max(cosines), abs=1e-5)
 
 
 def some_text() -> np.ndarray:

@@ -116,7 +116,7 @@ def test_page_of_a_triplet(tmp_path: Path) -> None:
     three = toy_inputs(with_clusters(longer(six_features())))
     page = page_of(three, three.runs[0], tmp_path)
     assert 'id="triangles"' in page and "Trajectories in clusters" in page
-    assert len(re.findall(r"<option(?: selected)?>step", page)) == 3
+    assert len(re.findall(r"<option value=\"[^\"]*\"(?: selected)?>step", page)) == 3
 
 
 def test_page_where_nothing_is_measurable_says_so(relie: xr.Dataset, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float, Int
+from scipy.special import gammainc
 from torch import Tensor
 
 from chronocoder.features.overlap import ratio
@@ -12,6 +13,8 @@ from chronocoder.stores import labelled
 BIN_EDGES = np.exp2(np.arange(-128, 129) / 4).astype(np.float32)
 """Edges of the bins of activations, four an octave; the outermost ones take what is beyond them."""
 NO_FEATURE = -1
+SIGNIFICANT = 0.05
+"""Probability that chance alone brings any latent beside a feature, were tokens independent of each other."""
 
 
 class Activity:
@@ -77,7 +80,9 @@ def coactive_features(activity: Activity, count: int) -> dict[str, xr.Variable]:
     """Return which latents are active on the same tokens as each feature, most beyond what chance would give first.
 
     That is by the Jaccard index, the tokens with both active as a fraction of those with either, less what it would be
-    if the two were independent. Latents for which that is not above zero are left out.
+    if the two were independent. Left out are latents that chance may have brought there: as many tokens with both or
+    more have a probability above `SIGNIFICANT`, divided by the number of latents. It is bounded by that of a Poisson
+    distribution, which has a longer tail than the hypergeometric one that holds if tokens are independent.
 
     Returns:
         Dims (feature, neighbour), filled up with -1 and NaN.
@@ -90,7 +95,8 @@ def coactive_features(activity: Activity, count: int) -> dict[str, xr.Variable]:
         by_chance = active[feature] * active / activity.tokens
         either = active[feature] + active
         jaccard, expected = (ratio(both, either - both) for both in (together[place], by_chance))
-        beyond = np.nan_to_num(jaccard - expected)
+        by_chance_alone = gammainc(together[place], by_chance)  # P(count or more)
+        beyond = np.where(by_chance_alone * len(active) <= SIGNIFICANT, np.nan_to_num(jaccard - expected), 0)
         beyond[feature] = 0
         order = np.argsort(-beyond, kind="stable")[:count]
         order = order[beyond[order] > 0]

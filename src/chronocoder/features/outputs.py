@@ -56,7 +56,7 @@ def output_tokens(
         token_ids: validation text.
         features: numbers of the features.
         tokenizer: the suite's; rows of the unembedding behind its vocabulary stand for nothing.
-        count: tokens of each kind.
+        count: tokens of each kind; at most the whole vocabulary.
 
     Returns:
         `promoted_token`, `promoted_logit`, `suppressed_token` and `suppressed_logit`, dims (feature, checkpoint, rank),
@@ -65,6 +65,7 @@ def output_tokens(
     Raises:
         NonFiniteError: a change is NaN or infinite.
     """
+    count = min(count, len(tokenizer))
     shape = (len(KINDS), len(features), len(crosscoder.config.checkpoints), count)
     numbers, logits = np.full(shape, NO_TOKEN), np.full(shape, np.nan, dtype=np.float32)
     if parse_site(crosscoder.config.site).adds_to_stream and len(features):

@@ -44,10 +44,12 @@ ATTRIBUTION_METADATA_BYTES = 145_000
 ABLATION_METADATA_BYTES = 139_000
 BASELINE_METADATA_BYTES = 32_000
 CONSOLIDATION_METADATA_BYTES = 71_000
-FEATURES_METADATA_BYTES = 52_000
-"""Metadata of stores of 66, 65, 17, 33 and 18 variables, measured; of the last one with nine coordinates."""
+FEATURES_METADATA_BYTES = 54_000
+"""Metadata of stores of 66, 65, 17, 33 and 19 variables, measured; of the last one with nine coordinates."""
 TOKENS_AFTER = 6
 """Tokens of an example behind the most active one."""
+RANDOM_DIRECTIONS = 256
+"""Beside which the nearest latents are shown."""
 TUNING_METADATA_BYTES, TRANSFER_METADATA_BYTES = 25_000, 64_000
 GRADIENTS_METADATA_BYTES, SPACE_METADATA_BYTES, BRIDGE_METADATA_BYTES = 37_000, 56_000, 85_000
 """Of stores of 13, 31, 18, 28 and 41 variables, measured."""
@@ -139,12 +141,14 @@ def features_bytes(settings: FeatureSettings, crosscoder: CrosscoderShape, tasks
     """Return the bytes of what is shown of features, compressed, at most: others for each task and checkpoint.
 
     Of each feature 2.5 bytes for each token of its examples, 6 for each output token and 5.5 for each nearest latent at
-    each checkpoint, 21 for each latent that is active on the same tokens, and 20 of a histogram: measured.
+    each checkpoint, 21 for each latent that is active on the same tokens, and 20 of a histogram: measured. At each
+    checkpoint 1,024 for the cosines of random directions.
     """
     windows = settings.examples * (settings.context_tokens + 1 + TOKENS_AFTER)
     of_checkpoints = crosscoder.checkpoints * (6 * 2 * settings.output_tokens + 5.5 * settings.neighbours)
+    of_directions = 4 * RANDOM_DIRECTIONS * crosscoder.checkpoints
     of_feature = 2.5 * windows + of_checkpoints + 21 * settings.neighbours + 20
-    return shown_features(settings, tasks, crosscoder) * of_feature + FEATURES_METADATA_BYTES
+    return shown_features(settings, tasks, crosscoder) * of_feature + of_directions + FEATURES_METADATA_BYTES
 
 
 def own_codes_bytes(crosscoder: CrosscoderShape) -> float:

@@ -29,6 +29,7 @@ def run_record(run: Run, suite: str, warnings: Mapping[str, str]) -> dict[str, A
         warnings: by task, of the tasks that have any.
     """
     of_feature = arrays(run.relie, {"norm": "relative_decoder_norm"}, "checkpoint", "feature")
+    random = run.features["nearest_random_cosine"]
     return {
         **run.key._asdict(),
         "suite": suite,
@@ -42,6 +43,7 @@ def run_record(run: Run, suite: str, warnings: Mapping[str, str]) -> dict[str, A
         "norm": nested(of_feature["norm"]),
         "frequency": nested(run.evaluation["activation_frequency"].values),
         "words": feature_words(run.features),
+        "nearestByChance": nested(random.quantile(run.random_fraction, "direction").values),
         "bins": [run.features[name].values.tolist() for name in ("bin_low", "bin_high")],
         "validationTokens": int(run.features.attrs["validation_tokens"]),
     }

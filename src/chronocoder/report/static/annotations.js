@@ -7,8 +7,7 @@ const annotations = (() => {
   const NUMBERS = ["seed", "feature"];
   const NOTHING = { label: "", category: "", note: "" };
   const DELIMITERS = [",", ";", "\t"];
-  const FORMULA = /^'*[=+\-@\t\r\n]/; // a spreadsheet would take it for a formula: it gets an apostrophe
-  const GUARDED = /^'+[=+\-@\t\r\n]/;
+  const GUARDED = /^'+[=+\-@\t\r\n]/; // as `show.csv` writes what a spreadsheet would take for a formula
   const STORED = `chronocoder annotations ${location.pathname.replace(/[^/]*$/, "")}`;
   const given = new Map();
   const edited = new Map();
@@ -21,8 +20,16 @@ const annotations = (() => {
 
   async function start() {
     for (const row of await chronocoder.load("annotations")) given.set(placeOf(row), row);
+    recall();
+  }
+
+  // Edits are kept for all tabs: those that another has made since must not be lost.
+  function recall() {
+    if (!kept) return;
     try {
-      for (const row of JSON.parse(localStorage.getItem(STORED) ?? "[]")) edit(row);
+      const rows = JSON.parse(localStorage.getItem(STORED) ?? "[]");
+      edited.clear();
+      rows.forEach(edit);
     } catch {
       kept = false;
     }
@@ -51,6 +58,7 @@ const annotations = (() => {
   }
 
   function set(run, feature, said) {
+    recall();
     edit({ ...rowOf(run, feature), ...said });
     keep();
   }
@@ -65,18 +73,7 @@ const annotations = (() => {
     return `${count} from the file that the report was made with. ${where}: export the file and put it in its place.`;
   }
 
-  // CSV, as RFC 4180 and spreadsheets have it
-
-  function cell(value) {
-    const text = String(value);
-    const guarded = FORMULA.test(text) ? `'${text}` : text;
-    return /[",;\t\r\n]/.test(guarded) ? `"${guarded.replaceAll('"', '""')}"` : guarded;
-  }
-
-  function toCsv() {
-    const lines = [COLUMNS, ...rows().map((row) => COLUMNS.map((name) => row[name]))];
-    return `\ufeff${lines.map((line) => `${line.map(cell).join(",")}\r\n`).join("")}`; // the mark tells spreadsheets UTF-8
-  }
+  const toCsv = () => show.csv(COLUMNS, rows().map((row) => COLUMNS.map((name) => row[name])));
 
   function records(text) {
     const header = text.slice(0, text.search(/\n|$/));
@@ -128,6 +125,7 @@ const annotations = (() => {
   // Rows of the file take the place of those here; others stay.
   function importCsv(text) {
     const imported = parse(text);
+    recall();
     const changed = imported.filter((row) => !same(row, edited.get(placeOf(row)) ?? given.get(placeOf(row)) ?? NOTHING));
     imported.forEach(edit);
     keep();
@@ -140,7 +138,10 @@ const annotations = (() => {
     const tell = (text) => {
       byId("annotation-state").textContent = [text, state()].filter(Boolean).join(" ");
     };
-    byId("annotation-export").addEventListener("click", () => show.download("annotations.csv", "text/csv;charset=utf-8", toCsv()));
+    byId("annotation-export").addEventListener("click", () => {
+      recall();
+      show.download("annotations.csv", show.CSV, toCsv());
+    });
     byId("annotation-import").addEventListener("change", async ({ target }) => {
       const [file] = target.files;
       if (!file) return;

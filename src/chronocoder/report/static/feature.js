@@ -3,14 +3,12 @@
 
 (async () => {
   const { element } = chronocoder;
-  const { inWords, number, percent, rough, table } = show;
+  const { inWords, number, percent, rough, table, visible } = show;
   const byId = (id) => document.getElementById(id);
   const SHOWN_EFFECT = 0.005;
   const VALUES = ["effect", "low", "high", "level", "q", "measurable"];
   const SAID = ["label", "category", "note"];
   const SEPARATOR = /^<[^<>\s]+>$/;
-  const CONTROL = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
-  const SVG = "http://www.w3.org/2000/svg";
   const [report] = await Promise.all([chronocoder.load("report"), annotations.ready]);
   const NO_EFFECT = report.classes.indexOf("no effect");
   let shown; // { run, feature, record }
@@ -63,10 +61,6 @@
 
   // Tokens
 
-  // Control characters, those that turn the direction of text among them, as their codes.
-  const visible = (text) =>
-    text.replace(CONTROL, (character) => (character === "\n" ? "↵" : `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`));
-
   function tokenText(text, position) {
     const shownText = visible(position ? text : text.trimStart());
     if (SEPARATOR.test(shownText)) return [" ", element("span", { className: "separator", title: shownText }, "¶"), " "];
@@ -87,7 +81,7 @@
       const [before, content, after] = tokenText(text, position);
       return [before, tinted(content, levels[position] / report.levels, false, { className: position === peak ? "peak" : "" }), after];
     });
-    return element("li", {}, ...(origin ? [element("span", { className: "language" }, origin), " "] : []), ...marked);
+    return element("li", {}, ...(origin ? [element("span", { className: "language" }, visible(origin)), " "] : []), ...marked);
   }
 
   // Shaded by activation, or by effect at a checkpoint
@@ -100,7 +94,7 @@
         return [before, tinted(content, Math.abs(effect) / largest, effect < 0, { title: `${number(effect)} ${units}` }), after];
       }),
     );
-    const label = condition ? [element("span", { className: "language" }, condition), " "] : [];
+    const label = condition ? [element("span", { className: "language" }, visible(condition)), " "] : [];
     if (lines.length > 1) return element("li", {}, ...label, ...lines.map((line, member) => element("div", {}, "✓✗"[member], " ", ...line)));
     return element("li", {}, ...label, ...lines[0], " → ", element("strong", {}, visible(right.trim())), " / ", element("s", {}, visible(wrong.trim())));
   }
@@ -124,7 +118,7 @@
     const differ = run.checkpoints.filter((_, at) => record.disagree[place][at]);
     if (differ.length) facts.push(`conditions differ in sign at ${differ.join(", ")}`);
     if (record.reverses[place]) facts.push("reverses within a condition");
-    facts.push(`active in ${percent(record.frequency[place])} of pairs`);
+    facts.push(`active in ${percent(record.frequency[place])} of its texts`);
     if (run.checkpoints.length < 3) return facts;
     for (const moment of ["onset", "peak"]) {
       if (record[moment][place]) facts.push(`${moment} ${record[moment][place]}`);
@@ -138,7 +132,7 @@
     const facts = [
       `active on ${percent(run.frequency[feature])} of the validation tokens`,
       ...languages.map(([name, share]) => `${percent(share)} of activation in ${name}`),
-      ...(words.length ? [`most active on: ${words.join(", ")}`] : []),
+      ...(words.length ? [`most active on: ${visible(words.join(", "))}`] : []),
     ];
     byId("facts").textContent = `${run.label} · ${facts.join(" · ")}.`;
   }
@@ -199,11 +193,11 @@
         return [link, report.classes[record.class[place][0]], ...effectsOf(of, place)[0].map((values) => labelledBar(values, largest)), ...shares];
       });
       const names = ["IE", "RelIE"].flatMap((measure) => run.checkpoints.map((name) => ({ text: `${measure} at ${name}` })));
-      return table(`Effects on tasks, in ${unit}`, [{ text: `Task (${unit})` }, { text: "Class" }, ...names], [{ rows }], "stacked");
+      return table(`Effects on tasks, in ${unit}`, [{ text: `Task (${unit})` }, { text: `Class (${report.bases[0]})` }, ...names], [{ rows }], "stacked");
     });
     const others = run.tasks.length - record.tasks.length;
-    const rest = others ? `${record.tasks.length ? `On the other ${others} of` : "On none of"} ${run.tasks.length} tasks does it have ${record.tasks.length ? "no effect" : "any effect"}: it is not active there.` : "";
-    const files = show.files(["data (CSV)", `${run.slug}-${of.feature}-effects.csv`, "text/csv", () => effectsAsCsv(of)]);
+    const rest = others ? `It has no effect on ${record.tasks.length ? `the other ${others} of` : "any of the"} ${run.tasks.length} tasks: it is not active there.` : "";
+    const files = show.files(["data (CSV)", `${run.slug}-${of.feature}-effects.csv`, show.CSV, () => effectsAsCsv(of)]);
     byId("task-table").replaceChildren(...boxes, ...(rest ? [note(rest)] : []), ...(boxes.length ? [files] : []));
   }
 
@@ -277,14 +271,25 @@
     const text = at === null
       ? `Activation, the same at all checkpoints; the darkest is ${number(largest, 2)}.`
       : `${actsBy[0].toUpperCase()}${actsBy.slice(1)}, at ${run.checkpoints[at]}; the darkest is ±${number(greatest)} ${units}, at any checkpoint.`;
-    return [note(text), element("ol", { className: "examples" }, ...lines)];
+    const files = show.files(["data (CSV)", `${run.slug}-${shown.feature}-${run.tasks[task].name}-tokens.csv`, show.CSV, () => contextsAsCsv(run, contexts)]);
+    return [note(text), element("ol", { className: "examples" }, ...lines), files];
+  }
+
+  function contextsAsCsv(run, contexts) {
+    const rows = contexts.flatMap(([texts, , effects, right, wrong, condition], pair) =>
+      texts.flatMap((tokens, member) =>
+        tokens.map((token, position) => [pair, condition, right, wrong, member, position, token, ...effects.map((of) => of[member][position])]),
+      ),
+    );
+    const heads = ["pair", "condition", "right", "wrong", "sentence", "position", "token"];
+    return show.csv([...heads, ...run.checkpoints.map((name) => `effect_at_${name}`)], rows);
   }
 
   function showContexts() {
     const task = Number(byId("task").value);
     const parts = contextParts(shown, task);
     byId("shading-choice").hidden = !parts.length;
-    byId("contexts").replaceChildren(...(parts.length ? parts : [note("It is not among the top features of this task, of which effects on tokens are stored.")]));
+    byId("contexts").replaceChildren(...(parts.length ? parts : [note("Effects on tokens are stored of the top features of a task, and it is not among those of this one.")]));
   }
 
   function showTask() {
@@ -333,57 +338,18 @@
     byId("token-tables").replaceChildren(table("Output tokens at each checkpoint", columns, [{ rows }]));
   }
 
-  // The histogram of activations
-
-  function svg(tag, attributes, ...children) {
-    const made = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    made.append(...children);
-    return made;
-  }
-
-  function histogram(counts, lows, highs) {
-    const [width, height, left, bottom] = [640, 220, 56, 36];
-    const filled = [...counts.keys()].filter((bin) => counts[bin]);
-    const [first, last] = [filled[0], filled[filled.length - 1]];
-    const step = (width - left) / (last - first + 1);
-    const most = Math.max(...counts);
-    const scale = (height - bottom - 10) / most;
-    const text = { "font-size": 12, "font-family": "sans-serif", fill: "currentColor" };
-    const parts = [];
-    for (let bin = first; bin <= last; bin += 1) {
-      const size = counts[bin] * scale;
-      const bar = { x: left + (bin - first) * step, y: height - bottom - size, width: Math.max(step - 1, 0.5), height: size, fill: "#0072b2" };
-      parts.push(svg("rect", bar, svg("title", {}, `${counts[bin]} tokens from ${lows[bin].toPrecision(3)} to ${highs[bin].toPrecision(3)}`)));
-    }
-    const bins = last - first + 1;
-    for (const place of new Set([0, Math.floor(bins / 3), Math.floor((2 * bins) / 3), bins])) {
-      const value = place < bins ? lows[first + place] : highs[last];
-      const anchor = place === bins ? "end" : place ? "middle" : "start";
-      parts.push(svg("text", { ...text, x: left + place * step, y: height - bottom + 15, "text-anchor": anchor }, value.toPrecision(2)));
-    }
-    const axis = { x1: left, x2: width, y1: height - bottom, y2: height - bottom, stroke: "currentColor" };
-    parts.push(
-      svg("line", axis),
-      svg("text", { ...text, x: left - 6, y: 16, "text-anchor": "end" }, String(most)),
-      svg("text", { ...text, x: left - 6, y: height - bottom, "text-anchor": "end" }, "0"),
-      svg("text", { ...text, x: (left + width) / 2, y: height - 4, "text-anchor": "middle" }, "activation (logarithmic)"),
-    );
-    const alt = `Histogram of activations above zero: from ${lows[first].toPrecision(2)} to ${highs[last].toPrecision(2)}, most often from ${lows[counts.indexOf(most)].toPrecision(2)} to ${highs[counts.indexOf(most)].toPrecision(2)}.`;
-    return svg("svg", { xmlns: SVG, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": alt, class: "histogram" }, ...parts);
-  }
-
   function showHistogram({ run, feature, record: { counts } }) {
     const [lows, highs] = run.bins;
     const active = (counts ?? []).reduce((sum, count) => sum + count, 0);
     if (!active) return byId("histogram").replaceChildren(note(counts ? "It is active on no validation token." : "Not stored for this feature."));
-    const drawn = histogram(counts, lows, highs);
+    const drawn = histogram.svg(counts, lows, highs);
     const name = `${run.slug}-${feature}-activations`;
     const rows = counts.map((count, bin) => [lows[bin], highs[bin], count]);
     const text = `${active} of ${run.validationTokens} validation tokens; on the others it is zero.`;
     const files = show.files(
       ["SVG", `${name}.svg`, "image/svg+xml", () => new XMLSerializer().serializeToString(drawn)],
-      ["data (CSV)", `${name}.csv`, "text/csv", () => show.csv(["activation_low", "activation_high", "tokens"], rows)],
+      ["PDF", `${name}.pdf`, "application/pdf", () => histogram.pdf(counts, lows, highs)],
+      ["data (CSV)", `${name}.csv`, show.CSV, () => show.csv(["activation_low", "activation_high", "tokens"], rows)],
     );
     byId("histogram").replaceChildren(element("figure", {}, drawn), note(text), files);
   }
@@ -396,6 +362,7 @@
     const of = (feature, value) => (feature < 0 ? "" : [...show.namedFeature(run, feature), element("span", { className: "part" }, ` ${number(value, 2)}`)]);
     const ranks = [...nearest.features[0].keys()];
     const rows = ranks.map((rank) => [String(rank + 1), ...run.checkpoints.map((_, at) => of(nearest.features[at][rank], nearest.cosine[at][rank]))]);
+    rows.push(["By chance", ...run.nearestByChance.map((cosine) => number(cosine, 2))]);
     byId("nearest").replaceChildren(table("Nearest features by decoder", ["", ...run.checkpoints].map((text) => ({ text: text || "Rank" })), [{ rows }]));
     const beside = together.features
       .map((feature, rank) => [feature, rank])
@@ -405,7 +372,7 @@
         ...[together.jaccard, together.expected, together.lift].map((values) => number(values[rank], 2)),
       ]);
     const columns = heads("Feature", "Jaccard index", "if independent", "Lift");
-    byId("together").replaceChildren(beside.length ? table("Features active on the same tokens", columns, [{ rows: beside }]) : note("No other feature is active on the same tokens more often than chance."));
+    byId("together").replaceChildren(beside.length ? table("Features active on the same tokens", columns, [{ rows: beside }]) : note("No other feature is active on the same tokens more often than by chance."));
   }
 
   // Annotation

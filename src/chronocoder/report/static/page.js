@@ -11,7 +11,11 @@ const chronocoder = (() => {
       waiting.set(name, entry);
       const script = document.createElement("script");
       script.src = `data/${name}.js`;
-      script.onerror = () => entry.reject(new Error(`data/${name}.js is missing: copy the whole directory of the report`));
+      script.onerror = () => {
+        const text = `data/${name}.js is missing: copy the whole directory of the report.`;
+        document.getElementById("main").prepend(element("p", { className: "warning", role: "alert" }, text));
+        entry.reject(new Error(text));
+      };
       document.head.append(script);
     }
     return waiting.get(name).promise;

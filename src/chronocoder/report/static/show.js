@@ -3,6 +3,7 @@
 
 const show = (() => {
   const { element } = chronocoder;
+  const CONTROL = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
 
   const inWords = (name) => name.replaceAll("_", " ");
   const taskLabel = ({ name, warning }) => (warning ? `▲ ${inWords(name)}` : inWords(name));
@@ -22,6 +23,10 @@ const show = (() => {
     if (value === null) return "–";
     return (value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(0) : String(value)).replaceAll("-", "−");
   }
+
+  // Control characters, those that turn the direction of text among them, as their codes.
+  const visible = (text) =>
+    text.replace(CONTROL, (character) => (character === "\n" ? "↵" : `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`));
 
   function fill(select, labels) {
     select.replaceChildren(...labels.map((label, place) => new Option(label, place)));
@@ -82,7 +87,17 @@ const show = (() => {
     return element("p", { className: "files" }, ...buttons);
   }
 
-  const csv = (heads, rows) => [heads, ...rows].map((cells) => `${cells.map((cell) => cell ?? "").join(",")}\n`).join("");
+  // CSV, as RFC 4180 and spreadsheets have it; the mark at the beginning tells them UTF-8.
+  const CSV = "text/csv;charset=utf-8";
+  const FORMULA = /^'*[=+\-@\t\r\n]/; // a spreadsheet would take such a text for a formula: it gets an apostrophe
 
-  return { addressed, files, csv, inWords, taskLabel, number, percent, rough, fill, table, featurePlace, featureLink, namedFeature, download };
+  function cell(value) {
+    const text = String(value ?? "");
+    const guarded = typeof value === "string" && FORMULA.test(text) ? `'${text}` : text;
+    return /[",;\t\r\n]/.test(guarded) ? `"${guarded.replaceAll('"', '""')}"` : guarded;
+  }
+
+  const csv = (heads, rows) => `\ufeff${[heads, ...rows].map((cells) => `${cells.map(cell).join(",")}\r\n`).join("")}`;
+
+  return { addressed, visible, files, CSV, csv, inWords, taskLabel, number, percent, rough, fill, table, featurePlace, featureLink, namedFeature, download };
 })();

@@ -36,7 +36,7 @@
         kind: has ? columns.class[basis][place] : NO_EFFECT,
         pairs: has ? columns.frequency[place] : 0,
         tokens: run.frequency[feature],
-        words: (run.words[feature] ?? []).join(", "),
+        words: show.visible((run.words[feature] ?? []).join(", ")),
         category,
         called: [label, category].filter(Boolean).join(" · "),
         annotation: [label, category, note].filter(Boolean).join(" · "),
@@ -83,8 +83,8 @@
       ...ofCheckpoints(shares, (at, name) => numeric(`RelDec at ${name}`, ({ norm }) => norm[at], (value) => number(value, 2))),
       textual("Class", ({ kind }) => report.classes[kind]),
       textual("Most active on", ({ words }) => words, "words"),
-      numeric("Active in pairs", ({ pairs }) => pairs, percent),
-      numeric("Active on tokens", ({ tokens }) => tokens, percent),
+      numeric("Active in texts of the task", ({ pairs }) => pairs, percent),
+      numeric("Active on validation tokens", ({ tokens }) => tokens, percent),
     ];
   }
 
@@ -120,8 +120,8 @@
         info: "Features _START_ to _END_ of _TOTAL_",
         infoEmpty: "No features",
         infoFiltered: "(of _MAX_ in the dictionary)",
-        lengthMenu: "_MENU_ features a page",
-        zeroRecords: "No feature fits",
+        lengthMenu: "_MENU_ features per page",
+        zeroRecords: "No feature matches",
       },
     });
     table.search.fixed("choice", (_, row) => passes(row));
