@@ -62,6 +62,16 @@ def test_a_site_says_where_a_figure_is(data: pd.DataFrame, tmp_path: Path) -> No
     assert FigureGroup("group", [placed, placed], ("Which",)).options == [["one"]]
 
 
+def test_figures_whose_names_have_one_slug_have_files_of_their_own(data: pd.DataFrame, tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    placed = [
+        site.place(f"a/{slug('largest', name)}", rising(data)) for name in ("主谓一致", "否定极性", "near", "Near")
+    ]
+    assert [figure.stem for figure in placed] == [
+        f"figures/a/{name}" for name in ("largest-", "largest--2", "largest-near", "largest-Near-2")
+    ]
+
+
 def test_data_are_a_script_of_ascii_that_closes_no_element(tmp_path: Path) -> None:
     Site(tmp_path).data("run/1", ["é\u2028</script>"])
     assert (tmp_path / "data" / "run" / "1.js").read_text(encoding="ascii") == (

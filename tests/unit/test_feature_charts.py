@@ -34,6 +34,7 @@ from chronocoder.figures.shares import BINS, COUNTED, WEIGHTED, draw_shares
 from chronocoder.figures.ternary import draw_ternary
 from chronocoder.figures.trajectories import draw_clusters, draw_largest, largest_features
 from chronocoder.report.tasks import finest_groups
+from chronocoder.report.text import percent
 
 CLASSES_DRAWN = ["emerged", "maintained", "discontinued"]
 
@@ -138,6 +139,8 @@ def test_a_task_without_measurable_features_has_an_empty_row(relie: xr.Dataset) 
     relie["measurable"] = relie["measurable"].where(relie["task"] != "near", False)
     data = drawn(draw_shares(relie, "step20")).data
     assert (data[data["row"] == "near"][[COUNTED, WEIGHTED]] == 0).all(axis=None)
+    upper = data[(data["row"] == "far") & (data["RelIE from"] >= 0.5)][COUNTED].sum()
+    assert f"{percent(upper)} lie above one half" in draw_shares(relie, "step20").alt
 
 
 def test_a_triangle_shows_shares_by_both_bases() -> None:

@@ -122,6 +122,20 @@ def test_level_of_a_contrast_is_over_the_directions_of_features_that_are_not_sho
     np.testing.assert_allclose(data["surface_level"], np.quantile([0.05] * 10 + [9.0] * 2, 0.95))
 
 
+def test_level_of_a_surface_task_is_that_of_directions_in_the_condition_that_each_helps_most(relie: xr.Dataset) -> None:
+    generator = np.random.default_rng(0)
+    drawn = relie["control_indirect_effect"]
+    relie["control_indirect_effect"] = drawn.copy(data=generator.normal(size=drawn.shape))
+    of_far = relie["control_indirect_effect"].sel(task="far", condition=["far one", "far two"])
+    level = contrast_effects(relie, "far", "near", 0.8)["surface_level"]
+    for checkpoint in relie["checkpoint"].values:
+        first, second = (
+            of_far.sel(condition=name, checkpoint=checkpoint).values.ravel() for name in ("far one", "far two")
+        )
+        shown = [abs(max(pair)) for pair in zip(first, second, strict=True)]
+        assert float(level.sel(checkpoint=checkpoint)) == pytest.approx(np.quantile(shown, 0.8))
+
+
 @pytest.mark.parametrize("random", [True, False])
 def test_contrast_shades_the_level_of_random_directions(relie: xr.Dataset, random: bool) -> None:
     chart = contrast(relie if random else with_classes(relie, SAME_BY_ALL, controls=()))
@@ -239,6 +253,7 @@ def test_estimates_stand_against_exact_effects(ablations: dict[str, xr.Dataset])
     assert sorted(drawn[:, 1].tolist()) == sorted(chart.data["estimate"])
     other = draw_estimates(ablations, "attribution_patching", "Attribution patching")
     assert other.axes[0].get_xlim() == chart.axes[0].get_xlim()
+    assert "16 points, one for each feature on each of 2 tasks at each checkpoint;" in chart.alt
     assert "The median distance from it is" in chart.alt and overlapping(chart) == []
 
 

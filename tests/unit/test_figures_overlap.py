@@ -88,6 +88,7 @@ def test_many_languages_are_shown_as_a_matrix() -> None:
     assert cells[0, 1] == cells[1, 0] == (0.5 + 0.125) / 2 and cells[1, 2] == 0.125
     assert np.ma.getmaskarray(cells)[0, 2] and np.ma.getmaskarray(cells)[0, 0]
     assert sorted(text.get_text() for text in chart.axes[0].texts) == ["0.12", "0.12", "0.31*", "0.31*"]
+    assert chart.alt.startswith("A matrix of 3 languages; between different ones the largest is 0.31")
     assert len(chart.data) == 4 and set(chart.data["first_language"]) == {"english", "french"}
 
 

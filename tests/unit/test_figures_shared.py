@@ -140,7 +140,7 @@ def test_cells_of_a_matrix_are_of_the_tasks_that_label_them() -> None:
     assert len(texts) == 15  # nothing is written where nothing is known
     assert texts[columns.index("far") + 0.5, rows.index("near") + 0.5] == "−0.38*"
     assert chart.alt == (
-        "A matrix of 4 tasks; between different tasks the largest is 0.38 (wh, far), the smallest is −0.44 (near,"
+        "A matrix of 4 tasks; between different ones the largest is 0.38 (wh, far), the smallest is −0.44 (near,"
         " reflexive pronoun)."
     )
     assert mesh.get_clim() == (-1, 1) and chart.axes[0].get_ylim() == (4, 0) and not overlapping(chart)

@@ -25,8 +25,10 @@ from chronocoder.report.codes import code_sentences, unsupported_counts
 from chronocoder.report.conditions import conditions_of
 from chronocoder.report.controls import (
     BASES,
+    TOTAL,
     basis_sentence,
     basis_table,
+    chance_words,
     condition_table,
     control_rows,
     control_tables,
@@ -66,14 +68,14 @@ def test_classes_stand_beside_random_directions(relie: xr.Dataset) -> None:
     assert [name for name, _ in table.classes] == ["emerged", "maintained", "discontinued", "no effect"]
     published, divided, _ = table.classes[0][1]
     assert published == (
-        ["published", "3 (50\u00a0%)", "15\u00a0% (10\u00a0% – 20\u00a0%)", "0.010", "more than chance"],
+        ["published", "3 (50\u00a0%)", "15\u00a0% (10\u00a0% – 20\u00a0%)", "0.01", "more than chance"],
         True,
     )
     assert divided == (
-        ["IE over total |IE|", "2 (33\u00a0%)", "15\u00a0% (10\u00a0% – 20\u00a0%)", "0.500", "no more than chance"],
+        ["IE over total |IE|", "2 (33\u00a0%)", "15\u00a0% (10\u00a0% – 20\u00a0%)", "0.5", "no more than chance"],
         False,
     )
-    assert table.classes[-1][1][0].cells[-2:] == ["0.500", "–"]
+    assert table.classes[-1][1][0].cells[-2:] == ["0.5", "–"]
 
 
 def test_classes_stand_beside_random_directions_by_condition(relie: xr.Dataset) -> None:
@@ -81,8 +83,8 @@ def test_classes_stand_beside_random_directions_by_condition(relie: xr.Dataset) 
     assert table.heads[:3] == ["Condition", "RelIE of", "Features"]
     published, divided, *others = table.classes[0][1]
     random = "15\u00a0% (10\u00a0% – 20\u00a0%)"
-    assert published.cells == ["far one", "published", "3 (50\u00a0%)", random, "0.010", "more than chance"]
-    assert divided.cells == ["far one", "IE over total |IE|", "2 (33\u00a0%)", random, "0.500", "no more than chance"]
+    assert published.cells == ["far one", "published", "3 (50\u00a0%)", random, "0.01", "more than chance"]
+    assert divided.cells == ["far one", "IE over total |IE|", "2 (33\u00a0%)", random, "0.5", "no more than chance"]
     assert [line.cells[:2] for line in others] == [["far two", "published"], ["far two", "IE over total |IE|"]]
     assert [name for name, _ in table.classes] == ["emerged", "maintained", "discontinued", "no effect"]
 
@@ -131,6 +133,15 @@ def test_class_sentence_names_what_is_more_than_chance(relie: xr.Dataset) -> Non
         " against 0.0\u00a0%; emerged is more frequent than among random directions on 2 of 2 tasks (more than"
         " chance); discontinued is not (no more than chance)."
     )
+
+
+def test_one_small_p_value_of_many_is_no_more_than_chance(relie: xr.Dataset) -> None:
+    many = xr.concat([relie] * 20, "task", data_vars="minimal", coords="minimal")
+    p_values = xr.full_like(many["class_p_value"], 0.5)
+    p_values[{"task": 0}] = 0.02
+    assert chance_words(many.assign(class_p_value=p_values), TOTAL).endswith("(no more than chance)")
+    p_values[{"task": 0}] = 1e-4
+    assert "on 1 of 40 tasks" in chance_words(many.assign(class_p_value=p_values), TOTAL)
 
 
 def test_class_sentence_where_all_or_no_class_is_more_than_chance(relie: xr.Dataset) -> None:

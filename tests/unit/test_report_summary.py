@@ -113,10 +113,11 @@ def test_summary_says_where_nothing_is_found(inputs: ReportInputs) -> None:
     texts = texts_of(quiet)
     assert "Surface rule" not in texts
     assert texts["Features of the surface rule"] == (
-        "No feature helps “near” and harms “far” at step10 by more than random directions do."
+        "No feature helps “near” and harms “far” at step10 by at least 0.02 and by more than random directions do."
     )
     assert story_of(quiet) == (
-        "In pair · l1 · seed 0, no feature helps “near” and harms “far” at step10 by more than random directions do."
+        "In pair · l1 · seed 0, no feature helps “near” and harms “far” at step10 by at least 0.02 and by more than"
+        " random directions do."
     )
 
 

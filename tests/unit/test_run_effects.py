@@ -37,10 +37,11 @@ from chronocoder.report.contrasts import (
     find_all_features,
     find_contrast_features,
     followed_lines,
+    found_words,
 )
 from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.phases import clearest_checkpoint, find_surface_phase
-from chronocoder.report.run_effects import Effects, annotated, contrast_sentence, run_effects
+from chronocoder.report.run_effects import Effects, annotated, run_effects
 from chronocoder.report.site import Site
 from chronocoder.report.trust import measurable_note, trust_finding, trust_line, trust_rows, trust_sentences
 from chronocoder.report.writing import writing_sentence, written_pairs
@@ -165,7 +166,7 @@ def test_lines_tell_where_harm_is_no_longer_certain() -> None:
     relie = relie_store([[1.0]] * 2, [[-0.8], [-0.6]], ["maintained"])
     relie["half_indirect_effect_high"].loc[{"checkpoint": "step20"}] = 0.0
     line = followed_lines(find_contrast_features(relie, CONTRAST, "step10"))[0]
-    assert line.fate == "no longer harms for certain at step20"
+    assert line.fate == "the interval at step20 holds zero"
 
 
 def test_lines_tell_no_fate_at_the_last_checkpoint(relie: xr.Dataset) -> None:
@@ -193,10 +194,18 @@ def test_wide_intervals_leave_no_contrast_features(relie: xr.Dataset) -> None:
     near, far = (relie["indirect_effect"].sel(task=task).values.tolist() for task in CONTRAST)
     wide = relie_store(near, far, ["emerged"] * FEATURES, margin=3.0)
     found = find_contrast_features(wide, CONTRAST, "step10")
-    assert found == ContrastFeatures("step10", [], None)
+    assert found == ContrastFeatures("step10", 0, [], None)
     assert followed_lines(found) == [] and found.checkpoints == ["step10"]
-    assert contrast_sentence(CONTRAST, found) == (
-        "At step10, no feature helps “near” and harms “far” by more than random directions do."
+    assert found_words(CONTRAST, found) == (
+        "no feature helps “near” and harms “far” at step10 by at least 0.02 and by more than random directions do"
+    )
+
+
+def test_features_that_are_not_followed_are_counted() -> None:
+    many = relie_store([[0.5] * 8, [0.0] * 8], [[-0.5] * 8, [0.0] * 8], ["discontinued"] * 8)
+    found = find_contrast_features(many, CONTRAST, "step10")
+    assert len(found.features) == 6 and found_words(CONTRAST, found) == (
+        "8 features, of which the 6 strongest are followed, help “near” and harm “far” at step10"
     )
 
 
@@ -349,7 +358,7 @@ def test_a_page_has_every_figure_with_its_files(inputs: ReportInputs, tmp_path: 
     (part,) = effects.contrasts
     assert part.figures is not None and part.title == "Near against far"
     assert part.figures.options == [["far one", "far two"]] and len(part.figures.figures) == 4
-    assert part.lead == "At step10, 2 features help “near” and harm “far”."
+    assert part.lead == "2 features help “near” and harm “far” at step10."
     assert part.words == {0: "children, oxen", 2: "no examples stored"} and part.unsupported == {0: "step10", 2: ""}
     trust = effects.trust
     assert trust.curves.options == [["near", "far"]] and len(trust.curves.figures) == 4
@@ -396,7 +405,10 @@ def test_page_says_where_nothing_is_found(inputs: ReportInputs, relie: xr.Datase
         relie[f"half_indirect_effect{end}"][:] = 0.0
     abstraction = section(page_of(replace(inputs, runs=[make_run(relie)]), tmp_path), "abstraction")
     assert "No feature has a measurable effect on either task, so there is nothing to draw." in abstraction
-    assert "no feature helps “near” and harms “far” by more than random directions do." in abstraction
+    assert (
+        "No feature helps “near” and harms “far” at step10 by at least 0.02 and by more than random directions do."
+        in abstraction
+    )
     assert "One half of the prefixes chose" not in abstraction
 
 

@@ -107,7 +107,7 @@ def test_page_holds_what_the_store_holds(inputs: ReportInputs, tmp_path: Path) -
     )
     assert '<a class="feature" href="feature.html#pair-l1-seed0/1">1</a>' in page
     assert "+2.00 (+1.90 to +2.10)*" in page
-    assert "than among random directions is emerged on 2 of 2 tasks; discontinued is not" in page
+    assert "emerged is more frequent than among random directions on 2 of 2 tasks" in page
     assert "Comparisons without development" in page and "8 of 10 (96\u00a0%)" in page
     assert HOSTILE not in page and "<b>" not in page
 
@@ -156,12 +156,16 @@ def test_rows_are_of_the_largest_effects(inputs: ReportInputs) -> None:
 
 def test_classes_are_said_to_be_more_than_chance_or_not(relie: xr.Dataset) -> None:
     assert chance_sentence(relie, PUBLISHED) == (
-        "By published RelIE: more frequent than among random directions is emerged on 2 of 2 tasks; discontinued is not"
-        " (no more than chance)."
+        "By published RelIE: emerged 50\u00a0% against 15\u00a0% of random directions, discontinued 33\u00a0% against"
+        " 0.0\u00a0%; emerged is more frequent than among random directions on 2 of 2 tasks (more than chance);"
+        " discontinued is not (no more than chance)."
     )
     total = "With IE divided by the checkpoint’s total |IE|"
-    assert chance_sentence(relie, TOTAL) == (
-        f"{total}: no class is more frequent than among random directions (no more than chance)."
+    assert chance_sentence(relie, TOTAL).startswith(
+        f"{total}: emerged 33\u00a0% against 15\u00a0% of random directions,"
+    )
+    assert chance_sentence(relie, TOTAL).endswith(
+        "; no class is more frequent than among random directions (no more than chance)."
     )
     undecided = with_classes(relie, dict.fromkeys((*BASES, "metric_size"), ["uncertain"] * 6))
     assert chance_sentence(undecided, TOTAL) == f"{total}: no feature has a decided class."

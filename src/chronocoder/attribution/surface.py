@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from chronocoder.stores import strings
 
@@ -17,6 +18,8 @@ CHOOSING, TELLING = 0, 1
 """Halves of the prefixes."""
 KEPT = 0.5
 """Harm is kept where at least this fraction of it is left."""
+MOST, SMALLEST = 6, 0.02
+"""Features that are followed at the most, and the smallest effect that makes one of them."""
 
 
 class SurfaceFeature(NamedTuple):
@@ -37,7 +40,7 @@ class SurfaceFeature(NamedTuple):
 
 
 def find_surface_features(
-    relie: xr.Dataset, surface: str, conflicting: str, checkpoint: str, most: int = 6, smallest: float = 0.02
+    relie: xr.Dataset, surface: str, conflicting: str, checkpoint: str, most: int = MOST, smallest: float = SMALLEST
 ) -> list[SurfaceFeature]:
     """Return the features that stand for a surface rule at a checkpoint, the strongest first.
 
@@ -53,9 +56,7 @@ def find_surface_features(
         most: how many features at the most.
         smallest: smallest effect of interest, in logits: of both effects.
     """
-    helps = _beyond_level(relie, surface, checkpoint, 1).max("condition").values
-    harms = _beyond_level(relie, conflicting, checkpoint, -1)
-    strength = np.minimum(helps, harms.max("condition").values)
+    strength, harms = _strength(relie, surface, conflicting, checkpoint)
     order = np.argsort(-strength, kind="stable")[:most]
     found = []
     for place in order[strength[order] >= smallest]:
@@ -64,6 +65,13 @@ def find_surface_features(
         other = _other_condition(relie, conflicting, feature, condition)
         found.append(SurfaceFeature(feature, condition, other, float(strength[place])))
     return found
+
+
+def count_surface_features(
+    relie: xr.Dataset, surface: str, conflicting: str, checkpoint: str, smallest: float = SMALLEST
+) -> int:
+    """Return how many features `find_surface_features` chooses from."""
+    return int((_strength(relie, surface, conflicting, checkpoint)[0] >= smallest).sum())
 
 
 def follow(relie: xr.Dataset, conflicting: str, features: Sequence[SurfaceFeature]) -> xr.Dataset:
@@ -103,6 +111,15 @@ def follow(relie: xr.Dataset, conflicting: str, features: Sequence[SurfaceFeatur
     found = {"confirmed": confirmed, "kept": kept, "helps_newly": newly}
     marks = {name: (values.dims, values.values) for name, values in found.items()}
     return xr.Dataset({**variables, **marks}).assign_coords(where=["harmed", "other"])
+
+
+def _strength(
+    relie: xr.Dataset, surface: str, conflicting: str, checkpoint: str
+) -> tuple[Float[np.ndarray, " feature"], xr.DataArray]:
+    """Return the smaller of a feature's help and its harm, and the harm, dims (condition, feature)."""
+    helps = _beyond_level(relie, surface, checkpoint, 1).max("condition").values
+    harms = _beyond_level(relie, conflicting, checkpoint, -1)
+    return np.minimum(helps, harms.max("condition").values), harms
 
 
 def _beyond_level(relie: xr.Dataset, task: str, checkpoint: str, sign: int) -> xr.DataArray:

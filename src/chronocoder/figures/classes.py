@@ -8,21 +8,15 @@ import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
 from chronocoder.attribution.measures import SHUFFLED
-from chronocoder.figures.chart import INK, PALETTE, Chart, styled
+from chronocoder.figures.chart import INK, Chart, plain, styled
+from chronocoder.figures.pairs import MARKS, TOTAL
+from chronocoder.report.text import in_words
 
-STYLES = {
-    "emerged": (PALETTE[0], ""),
-    "maintained": (PALETTE[2], "//"),
-    "discontinued": (PALETTE[1], "\\\\"),
-    "transient": (PALETTE[4], "xx"),
-    "intermittent": (PALETTE[3], ".."),
-    "uncertain": ("#C3CAD2", ""),
-}
 ROW_IN, MARGIN_IN, WIDTH_IN = 0.42, 1.3, 8.0
 THICK, THIN = 0.46, 0.22
 
 
-def class_counts(relie: xr.Dataset, basis: str = "total_effect") -> pd.DataFrame:
+def class_counts(relie: xr.Dataset, basis: str = TOTAL) -> pd.DataFrame:
     """Return how many features have each class but “no effect” on each task, and how many random directions would.
 
     Args:
@@ -49,12 +43,12 @@ def class_counts(relie: xr.Dataset, basis: str = "total_effect") -> pd.DataFrame
         "p_value": p_value,
     }
     table = xr.Dataset({name: values.transpose("task", "class") for name, values in columns.items()})
-    shown = table.reset_coords(drop=True).sel({"class": list(STYLES)}).transpose("task", "class")
+    shown = table.reset_coords(drop=True).sel({"class": list(MARKS)}).transpose("task", "class")
     return shown.to_dataframe(dim_order=["task", "class"]).reset_index().astype({"task": str, "class": str})
 
 
 @styled
-def draw_class_counts(relie: xr.Dataset, basis: str = "total_effect") -> Chart:
+def draw_class_counts(relie: xr.Dataset, basis: str = TOTAL) -> Chart:
     """Draw how many features have each class on each task, and beneath how many random directions would.
 
     Args:
@@ -67,24 +61,23 @@ def draw_class_counts(relie: xr.Dataset, basis: str = "total_effect") -> Chart:
     axes = chart.subplots()
     places = np.arange(len(tasks))
     left, left_expected = np.zeros(len(tasks)), np.zeros(len(tasks))
-    for name in STYLES:
+    for name, mark in MARKS.items():
         of_class = data[data["class"] == name].set_index("task").loc[tasks]
         features, expected = of_class["features"].to_numpy(), np.nan_to_num(of_class["expected"].to_numpy())
-        colour, hatch = STYLES[name]
         if features.any() or expected.any():
-            like: Any = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.4}
+            like: Any = {"color": mark.colour, "hatch": mark.hatch, "edgecolor": "white", "linewidth": 0.4}
             axes.barh(places - 0.14, features, THICK, left, label=name, **like)
             axes.barh(places + 0.26, expected, THIN, left_expected, alpha=0.45, **like)
         left, left_expected = left + features, left_expected + expected
     for place, total in zip(places, left, strict=True):
         axes.annotate(f"{total:.0f}", (total, place - 0.14), (4, 0), textcoords="offset points", va="center", color=INK)
-    axes.set_yticks(places, [task.replace("_", " ") for task in tasks])
+    axes.set_yticks(places, [plain(in_words(task)) for task in tasks])
     axes.set(xlabel="features (thick), and expected of random directions (thin, pale)", ylim=(len(tasks) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if axes.containers:
-        chart.legend(loc="outside upper center", ncols=len(STYLES))
+        chart.legend(loc="outside upper center", ncols=len(MARKS))
     return chart
 
 

@@ -47,7 +47,7 @@ def contrast_effects(relie: xr.Dataset, surface: str, conflicting: str, random_f
     found = {f"conflicting_effect{end}": far[f"condition_indirect_effect{end}"] for end in ENDS}
     for end in ENDS:
         found[f"surface_effect{end}"] = near[f"condition_indirect_effect{end}"].isel(condition=helping)
-    found["surface_level"] = random_level(near, random_fraction).max("condition")
+    found["surface_level"] = random_level(_most_helpful(near), random_fraction)
     found["conflicting_level"] = random_level(far, random_fraction)
     return xr.Dataset({name: values.reset_coords(drop=True) for name, values in found.items()})
 
@@ -59,14 +59,15 @@ def affecting(relie: xr.Dataset, tasks: Sequence[str]) -> list[int]:
 
 
 def random_level(of_task: xr.Dataset, fraction: float) -> xr.DataArray:
-    """Return the |IE| that a fraction of all random directions stays within, by condition of a task.
+    """Return the |IE| that a fraction of all random directions stays within.
 
     Args:
-        of_task: the task's effects and those of its controls, in the conditions that it has.
+        of_task: the task's effects and those of its controls, dims (condition, checkpoint, feature) or without the
+            first.
         fraction: the fraction.
 
     Returns:
-        Dims (condition, checkpoint); NaN where there are no random directions.
+        Dims but for the features'; NaN where there are no random directions.
     """
     nothing = xr.full_like(of_task["condition_indirect_effect"].isel(feature=0, drop=True), np.nan)
     if "control_indirect_effect" not in of_task:
@@ -86,7 +87,7 @@ def draw_contrast(
     marked: Sequence[int] = (),
     random_fraction: float = 0.95,
 ) -> Chart:
-    """Return IE on a surface task against IE on a conflicting one, in one condition of the latter, at one checkpoint.
+    """Draw IE on a surface task against IE on a conflicting one, in one condition of the latter, at one checkpoint.
 
     Shown are the features that are marked, and those with a measurable effect on either task. All figures of the same
     effects have the same scale and show the same features, so that these can be followed.
@@ -119,6 +120,12 @@ def draw_contrast(
     _label(axes, scale, data[data["role"] == SURFACE])
     chart.legend(loc="outside lower center", ncols=2)
     return chart
+
+
+def _most_helpful(of_task: xr.Dataset) -> xr.Dataset:
+    """Return effects and those of controls, each in the condition in which it is largest."""
+    effects = [name for name in ("condition_indirect_effect", "control_indirect_effect") if name in of_task]
+    return of_task[effects].max("condition", skipna=False)
 
 
 def _in_conditions(relie: xr.Dataset, task: str) -> xr.Dataset:

@@ -20,7 +20,7 @@ LEAST_ROOM = 0.05
 
 @styled
 def draw_estimates(ablations: Mapping[str, xr.Dataset], estimator: str, title: str) -> Chart:
-    """Return estimates of the effects of single features against exact ablation, over tasks and checkpoints.
+    """Draw estimates of the effects of single features against exact ablation, over tasks and checkpoints.
 
     Features of largest |IE| are filled, random active ones hollow. All estimators of the same stores have one scale.
 
@@ -52,7 +52,7 @@ def draw_estimates(ablations: Mapping[str, xr.Dataset], estimator: str, title: s
 
 @styled
 def draw_agreement(correlation: xr.DataArray, checkpoint: str, labels: Mapping[str, str], good: float = 0.9) -> Chart:
-    """Return rank correlations with exact ablation at a checkpoint, a row a task.
+    """Draw rank correlations with exact ablation at a checkpoint, a row a task.
 
     All checkpoints have the same scale.
 
@@ -100,9 +100,9 @@ def _estimate_rows(ablation: xr.Dataset, task: str, estimator: str) -> pd.DataFr
 def _estimate_alt(data: pd.DataFrame, title: str, tasks: int) -> str:
     miss = (data["estimate"] - data["exact"]).abs()
     return (
-        f"{title} against the exact effect of {counted(len(data), 'feature')} over {counted(tasks, 'task')} and all"
-        f" checkpoints; the line is where they are equal. The median distance from it is {miss.median():.2g}, the"
-        f" largest {miss.max():.2g}."
+        f"{title} against exact ablation: {counted(len(data), 'point')}, one for each feature on each of"
+        f" {counted(tasks, 'task')} at each checkpoint; the line is where they are equal. The median distance from it"
+        f" is {miss.median():.2g}, the largest {miss.max():.2g}."
     )
 
 

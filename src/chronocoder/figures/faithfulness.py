@@ -22,7 +22,7 @@ EFFECTS = {
 
 @styled
 def draw_faithfulness(ablation: xr.Dataset, checkpoint: str) -> Chart:
-    """Return the effect of ablating the features of largest |IE| together, by their number.
+    """Draw the effect of ablating the features of largest |IE| together, by their number.
 
     Beside it are the sum of their single effects, random sets of features (the mean, and the range of the draws), and
     the effect at which nothing is left of the model's preference for the right answer. All checkpoints of a store have

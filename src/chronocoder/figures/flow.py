@@ -25,7 +25,7 @@ PRESENCE = {
 NO_EFFECT, NO_COUNTERPART = "no effect", "no counterpart"
 FATES = {**MARKS, NO_EFFECT: Mark("#D9DEE4", "o", ""), NO_COUNTERPART: Mark("#FFFFFF", "o", "|||")}
 BAR, GAP, LEAST_LABELLED = 0.14, 0.03, 0.035
-FROM, TO, STATE, NEXT, COUNT = "from", "to", "state", "next state", "feature–task pairs"
+FROM, TO, STATE, NEXT, COUNT = "from", "to", "state", "next_state", "pairs"
 _CURVE = [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
 
 
@@ -131,7 +131,7 @@ def _flow_chart(states: xr.DataArray, marks: Mapping[str, Mark], title: str) -> 
     for place, name in enumerate(moments[:-1]):
         _draw_ribbons(axes, place, table[table[FROM] == name], tops[place], tops[place + 1], marks)
     axes.set_xticks(range(len(moments)), [plain(name) for name in moments])
-    axes.set(xlim=(-0.2, len(moments) - 0.65), yticks=[], ylabel=COUNT)
+    axes.set(xlim=(-0.2, len(moments) - 0.65), yticks=[], ylabel="feature–task pairs")
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.spines[["left", "bottom"]].set_visible(False)

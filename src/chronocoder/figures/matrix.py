@@ -10,7 +10,7 @@ from matplotlib.collections import QuadMesh
 
 from chronocoder.figures.chart import COLOUR_MAP, INK, MANY_MARKS, QUIET, Chart, plain
 from chronocoder.figures.order import TaskOrder
-from chronocoder.report.text import decimal
+from chronocoder.report.text import counted, decimal
 
 CELL_IN, CELL_OF_MANY_IN, BAR_IN, MARGIN_IN = 0.38, 0.12, 0.9, 0.4
 LABEL_PT, LABEL_OF_MANY_PT = 8, 6
@@ -33,6 +33,7 @@ class Matrix(NamedTuple):
         label: of the scale of colours.
         axes: what the horizontal and the vertical axis show; may be empty.
         marked: cells that get an asterisk, shape (row, column); none where None.
+        noun: what a row is of.
     """
 
     values: np.ndarray
@@ -42,6 +43,7 @@ class Matrix(NamedTuple):
     label: str
     axes: tuple[str, str] = ("", "")
     marked: np.ndarray | None = None
+    noun: str = "task"
 
 
 def draw_matrix(title: str, data: pd.DataFrame, matrix: Matrix) -> Chart:
@@ -117,14 +119,15 @@ def _write_cells(axes: Axes, mesh: QuadMesh, values: np.ndarray, matrix: Matrix)
 
 
 def _words(matrix: Matrix) -> str:
-    """Return the largest and the smallest value between different tasks in words."""
+    """Return the largest and the smallest value off the diagonal in words."""
+    whole = f"A matrix of {counted(len(matrix.rows.labels), matrix.noun)}"
     between = matrix.values.copy()
     np.fill_diagonal(between, np.nan)
     if not np.isfinite(between).any():
-        return f"A matrix of {len(matrix.rows.labels)} tasks without a known value between different ones."
+        return f"{whole} without a known value between different ones."
     ends = (("largest", np.nanargmax(between)), ("smallest", np.nanargmin(between)))
     parts = [f"{name} is {_cell_words(matrix, np.unravel_index(place, between.shape))}" for name, place in ends]
-    return f"A matrix of {len(matrix.rows.labels)} tasks; between different tasks the {', the '.join(parts)}."
+    return f"{whole}; between different ones the {', the '.join(parts)}."
 
 
 def _cell_words(matrix: Matrix, cell: tuple[np.intp, ...]) -> str:

@@ -139,7 +139,7 @@ def draw_language_matrix(consolidation: xr.Dataset, checkpoint: str) -> Chart:
     order = task_order(xr.Dataset(coords={"task": languages, "group": ("task", languages)}))
     columns = {"first_language": "first_language", "second_language": "second_language", "overlap": "overlap"}
     data = tidy(at.reset_coords(), {**columns, "shared": "shared"}, ("family", "language_pair"))
-    matrix = Matrix(overlap, order, order, (0, 1), "overlap, mean over families", marked=shared)
+    matrix = Matrix(overlap, order, order, (0, 1), "overlap, mean over families", marked=shared, noun="language")
     return draw_matrix(f"Overlap between languages at {checkpoint}", data, matrix)
 
 

@@ -2,12 +2,14 @@
 
 import xarray as xr
 
-from chronocoder.figures.chart import MARKERS, PALETTE, Chart, styled
+from chronocoder.figures.chart import MARKERS, PALETTE, Chart, plain, styled
+from chronocoder.report.inputs import names
+from chronocoder.report.text import counted, decimal, in_words
 
 PANELS = {
     "indirect_effect_spearman": "Spearman’s ρ of IE",
     "relative_indirect_effect_difference": "Mean |difference| of RelIE",
-    "class_agreement": "Same class (fraction)",
+    "class_kappa": "Cohen’s κ of classes",
 }
 ROW_IN, MARGIN_IN, WIDTH_IN = 0.3, 1.2, 9.6
 
@@ -22,11 +24,11 @@ def draw_seeds(matches: xr.Dataset) -> Chart:
     """
     means = matches[list(PANELS)].mean(["seed", "checkpoint"])
     data = means.to_dataframe()[list(PANELS)].reset_index().sort_values("cosine_at_least", kind="stable")
-    tasks = [str(task) for task in matches["task"].values]
+    tasks = names(matches, "task")
     spearman = data["indirect_effect_spearman"]
     alt = (
-        f"Agreement between seeds on {len(tasks)} tasks: Spearman’s correlation of effects lies between"
-        f" {spearman.min():.2f} and {spearman.max():.2f}."
+        f"Agreement between seeds on {counted(len(tasks), 'task')}: Spearman’s correlation of effects lies between"
+        f" {decimal(spearman.min())} and {decimal(spearman.max())}."
     )
     title = f"Agreement between seeds, {matches.attrs['comparison']} · {matches.attrs['variant']}"
     chart = Chart(title, data, alt, WIDTH_IN, MARGIN_IN + ROW_IN * len(tasks))
@@ -42,7 +44,7 @@ def draw_seeds(matches: xr.Dataset) -> Chart:
                 linestyle="none",
             )
         axes.set(xlabel=label, xlim=(min(0.0, data[name].min()) - 0.03, 1.03))
-    panels[0].set_yticks(range(len(tasks)), [task.replace("_", " ") for task in tasks])
+    panels[0].set_yticks(range(len(tasks)), [plain(in_words(task)) for task in tasks])
     panels[0].set_ylim(len(tasks) - 0.4, -0.6)
     handles, labels = panels[0].get_legend_handles_labels()
     chart.legend(handles, labels, loc="outside upper right", ncols=len(labels))

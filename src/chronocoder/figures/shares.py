@@ -100,7 +100,8 @@ def _mark_thresholds(axes: Axes, checkpoints: int) -> None:
 
 
 def _alt(table: pd.DataFrame, checkpoint: str, basis: str) -> str:
-    upper = table[table["RelIE from"] >= 0.5].groupby("row", sort=False)[[COUNTED, WEIGHTED]].sum()
+    known = table[table.groupby("row")[COUNTED].transform("sum") > 0]
+    upper = known[known["RelIE from"] >= 0.5].groupby("row", sort=False)[[COUNTED, WEIGHTED]].sum()
     lows, highs = upper.min(), upper.max()
     return (
         f"Two heat maps, a row for each task or group, over {BASES[basis]} at {checkpoint} from 0 to 1. Of the features"

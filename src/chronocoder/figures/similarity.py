@@ -24,7 +24,7 @@ def draw_similarity(values: xr.DataArray, comparisons: Mapping[str, Sequence[str
 
     Args:
         values: by one measure at one site, dims (checkpoint, other_checkpoint); its name is that of the measure. NaN,
-            left grey, where the measure is undefined.
+            left white, where the measure is undefined.
         comparisons: checkpoints by name of the comparison; marked where each of them meets the next.
     """
     values = values.transpose("checkpoint", "other_checkpoint")

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from chronocoder.figures.chart import HEIGHT_IN, LINES, MARKERS, PALETTE, Chart, styled
+from chronocoder.figures.chart import HEIGHT_IN, LINES, MARKERS, PALETTE, Chart, plain, styled
 
 METRICS = {
     "explained_variance": "Explained variance of the batch",
@@ -41,7 +41,7 @@ def draw_training(trainings: Sequence[xr.Dataset], metric: str) -> Chart:
         axes.plot(
             curve["step"],
             curve[metric],
-            label=f"{comparison} · {variant} · seed {seed}",
+            label=plain(f"{comparison} · {variant} · seed {seed}"),
             color=_of(PALETTE, data["comparison"], comparison),
             linestyle=_of(LINES, data["variant"], variant),
             marker=_of(MARKERS, data["comparison"], comparison),

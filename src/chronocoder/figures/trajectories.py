@@ -107,7 +107,7 @@ def cluster_table(relie: xr.Dataset) -> pd.DataFrame:
         lower, upper = np.nanquantile(shares[clusters == number], QUARTILES, axis=0)
         for place, checkpoint in enumerate(relie["checkpoint"].values):
             rows.append((number + 1, int(size), str(checkpoint), means[number, place], lower[place], upper[place]))
-    columns = ["cluster", "feature–task pairs", "checkpoint", "mean RelIE", "lower quartile", "upper quartile"]
+    columns = ["cluster", "pairs", "checkpoint", "mean RelIE", "lower quartile", "upper quartile"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -118,7 +118,7 @@ def _draw_cluster(axes: Axes, own: pd.DataFrame, checkpoints: list[str]) -> None
     (present,) = thresholds(len(checkpoints))
     axes.axhline(present, color=QUIET, linestyle=":", marker="", linewidth=1.2)
     axes.set(xlim=(-0.35, len(checkpoints) - 0.65), ylim=(-0.03, 1.03))
-    axes.set_title(f"Cluster {own['cluster'].iloc[0]} ({counted(own['feature–task pairs'].iloc[0], 'pair')})")
+    axes.set_title(f"Cluster {own['cluster'].iloc[0]} ({counted(own['pairs'].iloc[0], 'pair')})")
     set_checkpoints(axes, checkpoints)
 
 
@@ -165,5 +165,5 @@ def _cluster_alt(table: pd.DataFrame, checkpoints: list[str]) -> str:
     parts = []
     for number, own in table.groupby("cluster"):
         largest = own["checkpoint"].iloc[int(own["mean RelIE"].argmax())]
-        parts.append(f"cluster {number} ({counted(own['feature–task pairs'].iloc[0], 'pair')}) is largest at {largest}")
+        parts.append(f"cluster {number} ({counted(own['pairs'].iloc[0], 'pair')}) is largest at {largest}")
     return f"A panel for each cluster, over {listed(checkpoints)}. {sentence('; '.join(parts))}."

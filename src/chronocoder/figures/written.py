@@ -21,7 +21,7 @@ TOP_WORDS, RANDOM_WORDS = "top features", "random directions in their place"
 
 @styled
 def draw_written_shares(ablations: Mapping[str, xr.Dataset], pair: int = 0) -> Chart:
-    """Return the share of what is written in the changes of effects between two checkpoints, a row a task.
+    """Draw the share of what is written in the changes of effects between two checkpoints, a row a task.
 
     Top features stand beside random directions with their codes and norms, a mark for each draw. Random active features
     are left out: their changes are too small for their share to be of use.

@@ -5,10 +5,17 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from chronocoder.attribution.surface import KEPT, SurfaceFeature, find_surface_features, follow
+from chronocoder.attribution.surface import (
+    KEPT,
+    SMALLEST,
+    SurfaceFeature,
+    count_surface_features,
+    find_surface_features,
+    follow,
+)
 from chronocoder.report.inputs import Contrast, ReportInputs, Run, names
 from chronocoder.report.phases import clearest_checkpoint, find_surface_phase
-from chronocoder.report.text import signed
+from chronocoder.report.text import counted, quoted, signed
 
 
 class ContrastFeatures(NamedTuple):
@@ -16,11 +23,13 @@ class ContrastFeatures(NamedTuple):
 
     Attributes:
         checkpoint: where they are looked for.
-        features: those that stand for the surface rule there, chosen on one half of the prefixes, the strongest first.
+        total: how many stand for the surface rule there, by one half of the prefixes.
+        features: the strongest of them, in order.
         followed: what `follow` tells of them by the other half, from that checkpoint on; None if there are none.
     """
 
     checkpoint: str
+    total: int
     features: list[SurfaceFeature]
     followed: xr.Dataset | None
 
@@ -72,9 +81,11 @@ Found = Mapping[Contrast, ContrastFeatures]
 
 def find_contrast_features(relie: xr.Dataset, contrast: Contrast, checkpoint: str) -> ContrastFeatures:
     """Find the features of a run that stand for the surface rule at a checkpoint, and follow them."""
+    total = count_surface_features(relie, *contrast, checkpoint)
     features = find_surface_features(relie, *contrast, checkpoint)
     later = relie.isel(checkpoint=slice(names(relie, "checkpoint").index(checkpoint), None))
-    return ContrastFeatures(checkpoint, features, follow(later, contrast.conflicting, features) if features else None)
+    followed = follow(later, contrast.conflicting, features) if features else None
+    return ContrastFeatures(checkpoint, total, features, followed)
 
 
 def find_all_features(inputs: ReportInputs, run: Run) -> Found:
@@ -87,6 +98,20 @@ def find_all_features(inputs: ReportInputs, run: Run) -> Found:
         )
         for contrast in inputs.contrasts
     }
+
+
+def found_words(contrast: Contrast, found: ContrastFeatures) -> str:
+    """Return how many features of a run stand for the surface rule of a contrast, in a clause."""
+    near, far = map(quoted, contrast)
+    shown = len(found.features)
+    if not shown:
+        return (
+            f"no feature helps {near} and harms {far} at {found.checkpoint} by at least {SMALLEST} and by more than"
+            " random directions do"
+        )
+    helps, harms = ("helps", "harms") if found.total == 1 else ("help", "harm")
+    followed = f", of which the {shown} strongest are followed," if shown < found.total else ""
+    return f"{counted(found.total, 'feature')}{followed} {helps} {near} and {harms} {far} at {found.checkpoint}"
 
 
 def followed_lines(found: ContrastFeatures) -> list[FollowedLine]:
@@ -130,4 +155,4 @@ def _lost(told: xr.Dataset, last: str) -> str:
     first_effect, *_, last_effect = told["effect"].values
     if last_effect > KEPT * first_effect:
         return f"less than half of the harm is left at {last}"
-    return f"no longer harms for certain at {last}"
+    return f"the interval at {last} holds zero"

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy.stats import beta
+from scipy.stats import beta, false_discovery_control
 
 from chronocoder.attribution.measures import SHUFFLED, UNDECIDED
 from chronocoder.report.conditions import conditions_of
 from chronocoder.report.courses import DECIDED
 from chronocoder.report.data import CLASSES
 from chronocoder.report.inputs import ReportInputs, key_of, names
-from chronocoder.report.text import counted, decimal, in_words, listed, percent
+from chronocoder.report.text import counted, decimal, in_words, listed, p_number, percent
 
 CHANGED = tuple(name for name in DECIDED if name != "maintained")
 COLUMNS = (("emerged",), ("maintained",), ("discontinued",), ("transient", "intermittent"))
@@ -79,7 +79,8 @@ class Frequency(NamedTuple):
     Attributes:
         features: the percentage of feature–task pairs that have it.
         random: the percentage of random directions that have it.
-        tasks_beyond: on how many tasks it is more frequent than among random directions.
+        tasks_beyond: on how many tasks it is more frequent than among random directions, at a false discovery rate over
+            tasks and classes.
     """
 
     features: str
@@ -184,7 +185,7 @@ def count_sentence(of_task: xr.Dataset) -> str:
 def reversal_sentence(of_task: xr.Dataset) -> str:
     """Return how many features, and which fraction of random directions, reverse within a condition."""
     count, tested = int(of_task["reverses_count"]), int(of_task["features_tested"])
-    text = f"Reversals within a condition: {count} feature{'s' * (count != 1)} ({share_of(count, tested)})"
+    text = f"Reversals within a condition: {counted(count, 'feature')} ({share_of(count, tested)})"
     if not has_random(of_task):
         return f"{text}."
     random = of_task[["control_reverses_count", "controls_tested"]].sel(control=of_task["control"] != SHUFFLED)
@@ -194,7 +195,7 @@ def reversal_sentence(of_task: xr.Dataset) -> str:
 def basis_sentence(relie: xr.Dataset) -> str:
     """Return how many feature–task pairs have another class once effects are divided by the checkpoint's total."""
     published = relie["feature_class"]
-    divided = relie["normalised_class"].sel(normalisation="total_effect", drop=True)
+    divided = relie["normalised_class"].sel(normalisation=TOTAL, drop=True)
     decided = ~published.isin(UNDECIDED)
     other = int(((published != divided) & decided).sum())
     return (
@@ -208,34 +209,37 @@ def class_frequencies(relie: xr.Dataset, basis: str) -> dict[str, Frequency]:
     of_basis = relie.sel(basis=basis, control=relie["control"] != SHUFFLED)
     counts, random = of_basis["class_count"].sum("task"), of_basis["control_class_count"].sum(("task", "control"))
     tested, random_tested = (int(of_basis[name].sum()) for name in ("features_tested", "controls_tested"))
-    beyond = (of_basis["class_p_value"] < SIGNIFICANT).sum("task")
+    found = [name for name in DECIDED if int(counts.sel({"class": name}))]
+    rates = of_basis["class_p_value"].sel({"class": found}).copy()
+    known = np.isfinite(rates.values)
+    rates.values[known] = false_discovery_control(rates.values[known])
+    beyond = (rates < SIGNIFICANT).sum("task")
     return {
         name: Frequency(
             share_of(int(counts.sel({"class": name})), tested),
             share_of(int(random.sel({"class": name})), random_tested),
             int(beyond.sel({"class": name})),
         )
-        for name in DECIDED
-        if int(counts.sel({"class": name}))
+        for name in found
     }
 
 
 def chance_sentence(relie: xr.Dataset, basis: str) -> str:
-    """Return which classes are more frequent than among random directions, and on how many tasks, in a sentence."""
-    words = BY_BASIS[basis]
+    """Return how frequent classes are by a basis, and which are more frequent than among random directions."""
     if not has_random(relie):
-        return f"{words}: not compared with random directions, which were not measured."
-    found, tasks = class_frequencies(relie, basis), counted(relie.sizes["task"], "task")
-    more = [f"{name} on {of.tasks_beyond} of {tasks}" for name, of in found.items() if of.tasks_beyond]
-    no_more = [name for name, of in found.items() if not of.tasks_beyond]
+        return f"{BY_BASIS[basis]}: not compared with random directions, which were not measured."
+    return f"{BY_BASIS[basis]}: {chance_words(relie, basis)}."
+
+
+def chance_words(relie: xr.Dataset, basis: str) -> str:
+    """Return how frequent each class is among features and random directions, and whether it is more so, in words."""
+    found = class_frequencies(relie, basis)
     if not found:
-        return f"{words}: no feature has a decided class."
-    if not more:
-        return f"{words}: no class is more frequent than among random directions ({NO_MORE})."
-    text = f"{words}: more frequent than among random directions is {listed(more)}"
-    return (
-        f"{text}; {listed(no_more)} {'are' if len(no_more) > 1 else 'is'} not ({NO_MORE})." if no_more else f"{text}."
-    )
+        return "no feature has a decided class"
+    (name, of_first), *others = found.items()
+    frequencies = [f"{name} {of_first.features} against {of_first.random} of random directions"]
+    frequencies += [f"{name} {of.features} against {of.random}" for name, of in others]
+    return f"{', '.join(frequencies)}; {_verdict_words(found, relie.sizes['task'])}"
 
 
 def control_rows(control: xr.Dataset) -> list[ControlRow]:
@@ -255,6 +259,18 @@ def control_tables(inputs: ReportInputs) -> list[tuple[str, str, str, list[Contr
         )
         for control, evaluation in zip(inputs.controls, inputs.control_evaluations, strict=True)
     ]
+
+
+def _verdict_words(found: Mapping[str, Frequency], tasks: int) -> str:
+    """Return which classes are more frequent than among random directions, in words."""
+    more = {name: f"on {of.tasks_beyond} of {tasks}" for name, of in found.items() if of.tasks_beyond}
+    no_more = [name for name in found if name not in more]
+    if not more:
+        return f"no class is more frequent than among random directions ({NO_MORE})"
+    (name, where), *others = more.items()
+    parts = [f"{name} is more frequent than among random directions {where} tasks", *map(" ".join, others)]
+    text = f"{listed(parts)} ({MORE})"
+    return f"{text}; {listed(no_more)} {'are' if len(no_more) > 1 else 'is'} not ({NO_MORE})" if no_more else text
 
 
 def _control_row(counts: xr.DataArray, label: str, tested: int) -> ControlRow:
@@ -292,7 +308,7 @@ def _line(of_class: xr.Dataset, part: str, labels: tuple[str, ...]) -> Line:
     shuffled = [share_of(*_counts(controls.isel(control=[place]))) for place in np.flatnonzero(~is_random)]
     p_value = float(of_class[f"{part}class_p_value"])
     said = UNKNOWN if str(of_class["class"].values) in UNDECIDED else verdict(p_value)
-    cells = [*labels, own, _spread(controls.isel(control=is_random)), *shuffled, _probability(p_value), said]
+    cells = [*labels, own, _spread(controls.isel(control=is_random)), *shuffled, p_number(p_value), said]
     return Line(cells, said == MORE)
 
 
@@ -312,9 +328,3 @@ def _counts(controls: xr.Dataset) -> tuple[int, int]:
 
 def _fraction(count: int, tested: int) -> float:
     return count / tested if tested else math.nan
-
-
-def _probability(p_value: float) -> str:
-    if not math.isfinite(p_value):
-        return UNKNOWN
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"

@@ -10,12 +10,12 @@ from chronocoder.figures.estimator import draw_agreement, draw_estimates
 from chronocoder.figures.faithfulness import draw_faithfulness
 from chronocoder.figures.written import draw_written_shares
 from chronocoder.report.conditions import conditions_of
-from chronocoder.report.contrasts import ContrastFeatures, FollowedLine, Found, followed_lines
+from chronocoder.report.contrasts import ContrastFeatures, FollowedLine, Found, followed_lines, found_words
 from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import EXACT_ABLATION, Contrast, ReportInputs, Run
 from chronocoder.report.site import FigureGroup, Placed, Site, slug
 from chronocoder.report.tasks import MARK, caution, warnings_of
-from chronocoder.report.text import counted, in_words, listed, plural, quoted, sentence
+from chronocoder.report.text import in_words, listed, plural, sentence
 from chronocoder.report.trust import (
     GOOD_SPEARMAN,
     Row,
@@ -143,23 +143,13 @@ def annotated(inputs: ReportInputs, run: Run) -> dict[int, str]:
     return {one.feature: " · ".join(filter(None, (one.label, one.category))) or one.note for one in own}
 
 
-def contrast_sentence(contrast: Contrast, found: ContrastFeatures) -> str:
-    """Return how many features of a run stand for the surface rule of a contrast."""
-    near, far = map(quoted, contrast)
-    count = len(found.features)
-    if not count:
-        return f"At {found.checkpoint}, no feature helps {near} and harms {far} by more than random directions do."
-    do = ("helps", "harms") if count == 1 else ("help", "harm")
-    return f"At {found.checkpoint}, {counted(count, 'feature')} {do[0]} {near} and {do[1]} {far}."
-
-
 def _contrast_part(
     inputs: ReportInputs, run: Run, contrast: Contrast, found: ContrastFeatures, site: Site
 ) -> ContrastPart:
     near, far = map(in_words, contrast)
     return ContrastPart(
         title=f"{sentence(near)} against {far}",
-        lead=contrast_sentence(contrast, found),
+        lead=f"{sentence(found_words(contrast, found))}.",
         caution=caution(inputs.behaviour, contrast).strip(),
         figures=_contrast_figures(run, contrast, found, site),
         checkpoints=found.checkpoints,
@@ -239,6 +229,7 @@ def _agreement_figures(run: Run, site: Site) -> list[Placed]:
 
 def _estimate_figures(run: Run, site: Site) -> FigureGroup:
     """Return a figure for each estimator; where effects have several units, of the tasks of one unit at a time."""
+    labels = estimators(agreement(run))
     by_unit: dict[str, dict[str, xr.Dataset]] = {}
     for task, unit in run.units.items():
         by_unit.setdefault(unit, {})[task] = run.ablations[task]
@@ -249,7 +240,7 @@ def _estimate_figures(run: Run, site: Site) -> FigureGroup:
             *([plural(unit)] if len(by_unit) > 1 else []),
         )
         for unit, stores in by_unit.items()
-        for name, label in estimators(agreement(run)).items()
+        for name, label in labels.items()
     ]
     return FigureGroup("estimates", figures, ("Effects in",) if len(by_unit) > 1 else ())
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._taken: set[str] = set()
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader(PACKAGE),
             autoescape=True,
@@ -88,12 +90,16 @@ class Site:
         """Write a figure's files, and return what a page needs to show it.
 
         Args:
-            name: path of its files below `figures`, made of slugs.
+            name: path of its files below `figures`, made of slugs; a number is added if another figure has it, since
+                slugs of names in other scripts may be alike.
             chart: the figure.
             choices: for what choice of each select of its group it is shown.
             note: what a reader has to know to read it.
         """
-        stem = Path("figures") / name
+        numbered = chain([name], (f"{name}-{number}" for number in count(2)))
+        free = next(one for one in numbered if one.lower() not in self._taken)
+        self._taken.add(free.lower())
+        stem = Path("figures") / free
         chart.write(self.directory / stem)
         width, height = (round(inches * PIXELS_PER_IN) for inches in chart.get_size_inches())
         return Placed(stem.as_posix(), chart.title, chart.alt, width, height, choices, note)

@@ -7,15 +7,12 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.report.consolidation import is_many, language_sentences, pair_sentences, pairs_of
-from chronocoder.report.contrasts import Found
+from chronocoder.report.contrasts import Found, found_words
 from chronocoder.report.controls import (
     BASES,
-    MORE,
-    NO_MORE,
     PUBLISHED,
     TOTAL,
-    Frequency,
-    class_frequencies,
+    chance_words,
     control_rows,
     has_random,
     upper_limit,
@@ -25,7 +22,7 @@ from chronocoder.report.phases import CHANCE, SurfacePhase, find_surface_phase
 from chronocoder.report.surface_story import course, level_words, moment, verb
 from chronocoder.report.tasks import MARK, caution, groups_of_kind, warnings_of
 from chronocoder.report.taskspace_page import space_findings
-from chronocoder.report.text import counted, decimal, listed, percent, plural, quoted
+from chronocoder.report.text import counted, decimal, listed, percent, plural, quoted, sentence
 from chronocoder.report.trust import trust_line
 from chronocoder.report.writing import writing_sentence
 from chronocoder.tasks.groups import KINDS, Group
@@ -147,15 +144,12 @@ def _end_words(phase: SurfacePhase) -> str:
 def surface_line(run: Run, found: Found) -> str:
     """Return what becomes of the features that the first contrast brings out, and how many others bring out, too."""
     (contrast, features), *others = found.items()
-    near, far = map(quoted, contrast)
+    text = sentence(found_words(contrast, features))
     told, last = features.followed, run.checkpoints[-1]
     if told is None:
-        return f"No feature helps {near} and harms {far} at {features.checkpoint} by more than random directions do."
-    count, confirmed = len(features.features), int(told["confirmed"].sum())
-    text = (
-        f"{counted(count, 'feature')} {verb('help', count)} {near} and {verb('harm', count)} {far} at"
-        f" {features.checkpoint} ({confirmed} of {count} also on prefixes that did not choose them)"
-    )
+        return f"{text}."
+    confirmed = int(told["confirmed"].sum())
+    text = f"{text} ({confirmed} of {len(features.features)} also on prefixes that did not choose them)"
     text = f"{text}{'' if features.checkpoint == last else _fate_words(run, contrast, told, last)}."
     same = {other: len(set(of.numbers) & set(features.numbers)) for other, of in others if of.numbers}
     shared = [
@@ -188,7 +182,7 @@ def class_line(run: Run) -> str:
     """Return how frequent classes are beside random directions, with IE divided by the checkpoint's total."""
     if not has_random(run.relie):
         return "Not compared with random directions, which were not measured."
-    return f"With IE divided by the checkpoint’s total |IE|: {_chance_words(run, TOTAL)}."
+    return f"With IE divided by the checkpoint’s total |IE|: {chance_words(run.relie, TOTAL)}."
 
 
 def quality_line(runs: Sequence[Run]) -> str:
@@ -226,7 +220,7 @@ def class_sentence(run: Run) -> str:
     """Return how frequent classes are beside random directions, and which are more frequent on some task."""
     if not has_random(run.relie):
         return "Not compared with random directions, which were not measured."
-    divided, published = (_chance_words(run, basis) for basis in (TOTAL, PUBLISHED))
+    divided, published = (chance_words(run.relie, basis) for basis in (TOTAL, PUBLISHED))
     return (
         f"In {run.key.label}, over all tasks, with IE divided by the checkpoint’s total |IE|: {divided}."
         f" By published RelIE: {'the same' if published == divided else published}."
@@ -279,26 +273,3 @@ def _group_name(behaviour: xr.Dataset, group: Group) -> str:
     """Return the name of a group, marked where a warning goes with one of its tasks."""
     tasks, warned = names(behaviour, "task"), warnings_of(behaviour)
     return f"{quoted(group.name)}{f' {MARK}' if any(tasks[place] in warned for place in group.tasks) else ''}"
-
-
-def _chance_words(run: Run, basis: str) -> str:
-    """Return how frequent each class is among features and random directions, and whether it is more so, in words."""
-    found = class_frequencies(run.relie, basis)
-    if not found:
-        return "no feature has a decided class"
-    (name, of_first), *others = found.items()
-    frequencies = [f"{name} {of_first.features} against {of_first.random} of random directions"]
-    frequencies += [f"{name} {of.features} against {of.random}" for name, of in others]
-    return f"{', '.join(frequencies)}; {_verdict_words(found, len(run.tasks))}"
-
-
-def _verdict_words(found: Mapping[str, Frequency], tasks: int) -> str:
-    """Return which classes are more frequent than among random directions, in words."""
-    more = {name: f"on {of.tasks_beyond} of {tasks}" for name, of in found.items() if of.tasks_beyond}
-    no_more = [name for name in found if name not in more]
-    if not more:
-        return f"no class is more frequent than among random directions ({NO_MORE})"
-    (name, where), *others = more.items()
-    parts = [f"{name} is more frequent than among random directions {where} tasks", *map(" ".join, others)]
-    text = f"{listed(parts)} ({MORE})"
-    return f"{text}; {listed(no_more)} {'are' if len(no_more) > 1 else 'is'} not ({NO_MORE})" if no_more else text

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.attribution.surface import SurfaceFeature
-from chronocoder.report.contrasts import ContrastFeatures
+from chronocoder.report.contrasts import ContrastFeatures, found_words
 from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import Contrast, Run
 from chronocoder.report.phases import SurfacePhase
@@ -29,18 +29,13 @@ def phase_sentence(behaviour: xr.Dataset, contrast: Contrast, phase: SurfacePhas
 
 def surface_sentences(run: Run, contrast: Contrast, found: ContrastFeatures) -> str:
     """Return which features of a run stand for the surface rule, and what becomes of them, in sentences."""
-    near, far = map(quoted, contrast)
-    where = f"In {run.key.label},"
+    text = f"In {run.key.label}, {found_words(contrast, found)}"
     told, last = found.followed, run.checkpoints[-1]
     if told is None:
-        return (
-            f"{where} no feature helps {near} and harms {far} at {found.checkpoint} by more than random directions do."
-        )
-    count = len(found.features)
+        return f"{text}."
     harming = int(told["confirmed"].sum())
     text = (
-        f"{where} {count} feature{'s' * (count > 1)} {verb('help', count)} {near} and {verb('harm', count)} {far} at"
-        f" {found.checkpoint}, as judged on one half of the prefixes. On the other half, {harming} of {count}"
+        f"{text}, as judged on one half of the prefixes. On the other half, {harming} of {len(found.features)}"
         f" {verb('harm', harming)} there in the same condition"
     )
     if found.checkpoint == last:
