@@ -10,7 +10,7 @@ from chronocoder.report.controls import SIGNIFICANT
 from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.phases import find_surface_phase
 from chronocoder.report.site import FigureGroup, Site
-from chronocoder.report.summary import class_sentence, summarise
+from chronocoder.report.summary import QUALITY, class_sentence, summarise
 from chronocoder.report.surface_story import phase_sentence, surface_sentences
 from chronocoder.report.telling import telling_tasks
 from chronocoder.report.text import decimal, in_words, percent, short_count
@@ -120,7 +120,7 @@ def surface_stories(inputs: ReportInputs, found: Found) -> list[list[str]]:
 
 def glance(run: Run) -> Glance:
     """Return a crosscoder at a glance."""
-    lowest = [decimal(float(run.evaluation[name].min())) for name in ("explained_variance", "cross_entropy_recovered")]
+    lowest = [decimal(float(run.evaluation[name].min())) for name in QUALITY]
     return Glance(run, [*lowest, f"{float(run.evaluation['l0']):.1f}", percent(float(run.evaluation["dead_fraction"]))])
 
 
@@ -134,12 +134,10 @@ def count_rows(table: pd.DataFrame) -> dict[str, list[Count]]:
     """Return by task the counts of the classes of `classes_shown`, from what `class_counts` returns."""
     shown = table[table["class"].isin(classes_shown(table))]
     rows: dict[str, list[Count]] = {}
-    columns = ["task", "class", "features", "expected", "p_value"]
-    for task, *numbers in shown[columns].itertuples(index=False, name=None):
+    for task, *numbers in shown[["task", "features", "expected", "q_value"]].itertuples(index=False, name=None):
         rows.setdefault(in_words(task), []).append(_count(*numbers))
     return rows
 
 
-def _count(name: str, features: int, expected: float, p_value: float) -> Count:
-    beyond = name != "uncertain" and p_value < SIGNIFICANT
-    return Count(int(features), "" if pd.isna(expected) else f"{expected:.1f}", bool(beyond))
+def _count(features: int, expected: float, q_value: float) -> Count:
+    return Count(int(features), "" if pd.isna(expected) else f"{expected:.1f}", bool(q_value <= SIGNIFICANT))
