@@ -58,19 +58,6 @@ def test_classes_are_counted_beside_what_random_directions_would_give() -> None:
     assert "no effect" not in set(table.index.get_level_values("class"))
 
 
-def test_classes_more_frequent_than_chance_are_found_at_a_false_discovery_rate() -> None:
-    """Of 40 tasks, one emerged at p = 0.01 by luck, as would be expected: Benjamini and Hochberg leave it out."""
-    relie = six_features().isel(task=[0] * 40)
-    p_values = relie["class_p_value"].copy(data=np.full(relie["class_p_value"].shape, 0.5))
-    p_values.loc[{"class": "emerged", "basis": "total_effect"}] = np.linspace(0.01, 1, 40)
-    table = class_counts(relie.assign(class_p_value=p_values))
-    tested = table["class"].isin(["emerged", "maintained", "discontinued"])
-    assert table.loc[tested, "q_value"].min() > 0.5 and table.loc[~tested, "q_value"].isna().all()
-    p_values.loc[{"class": "emerged", "basis": "total_effect"}] = 0.001
-    table = class_counts(relie.assign(class_p_value=p_values))
-    assert table.loc[table["class"] == "emerged", "q_value"].tolist() == pytest.approx([0.001 * 120 / 40] * 40)
-
-
 def test_shuffled_tokens_are_no_random_directions() -> None:
     bases = dict.fromkeys(("published", "total_effect", "metric_size"), CLASSES[:6])
     random = class_counts(with_classes(six_features(), bases, controls=("random directions 0", SHUFFLED)))

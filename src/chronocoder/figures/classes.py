@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import false_discovery_control
 
-from chronocoder.attribution.measures import SHUFFLED, UNDECIDED
+from chronocoder.attribution.measures import SHUFFLED
 from chronocoder.figures.chart import INK, PALETTE, Chart, styled
 
 STYLES = {
@@ -32,9 +31,7 @@ def class_counts(relie: xr.Dataset, basis: str = "total_effect") -> pd.DataFrame
 
     Returns:
         Columns task, class, features, expected (random directions with that class, scaled to as many as there are
-        features; NaN without any), features_tested, p_value (Fisher's exact test, one-sided) and q_value, the least
-        false discovery rate at which the class passes, over tasks and decided classes that features or random
-        directions have there; NaN where there is nothing to test.
+        features; NaN without any), features_tested and p_value (Fisher's exact test, one-sided).
     """
     of_basis = relie.sel(basis=basis)
     counts = of_basis["class_count"].transpose("task", "class")
@@ -53,12 +50,7 @@ def class_counts(relie: xr.Dataset, basis: str = "total_effect") -> pd.DataFrame
     }
     table = xr.Dataset({name: values.transpose("task", "class") for name, values in columns.items()})
     shown = table.reset_coords(drop=True).sel({"class": list(STYLES)}).transpose("task", "class")
-    found = shown.to_dataframe(dim_order=["task", "class"]).reset_index().astype({"task": str, "class": str})
-    tested = found["p_value"].notna() & ~found["class"].isin(UNDECIDED) & (found["features"] + found["expected"] > 0)
-    found["q_value"] = np.nan
-    if tested.any():
-        found.loc[tested, "q_value"] = false_discovery_control(found.loc[tested, "p_value"])
-    return found
+    return shown.to_dataframe(dim_order=["task", "class"]).reset_index().astype({"task": str, "class": str})
 
 
 @styled

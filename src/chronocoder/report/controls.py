@@ -9,7 +9,6 @@ import xarray as xr
 from scipy.stats import beta
 
 from chronocoder.attribution.measures import SHUFFLED, UNDECIDED
-from chronocoder.figures.classes import class_counts
 from chronocoder.report.conditions import conditions_of
 from chronocoder.report.courses import DECIDED
 from chronocoder.report.data import CLASSES
@@ -80,8 +79,7 @@ class Frequency(NamedTuple):
     Attributes:
         features: the percentage of feature–task pairs that have it.
         random: the percentage of random directions that have it.
-        tasks_beyond: on how many tasks it is more frequent than among random directions, at a false discovery rate of
-            `SIGNIFICANT` over tasks and classes.
+        tasks_beyond: on how many tasks it is more frequent than among random directions.
     """
 
     features: str
@@ -210,13 +208,12 @@ def class_frequencies(relie: xr.Dataset, basis: str) -> dict[str, Frequency]:
     of_basis = relie.sel(basis=basis, control=relie["control"] != SHUFFLED)
     counts, random = of_basis["class_count"].sum("task"), of_basis["control_class_count"].sum(("task", "control"))
     tested, random_tested = (int(of_basis[name].sum()) for name in ("features_tested", "controls_tested"))
-    table = class_counts(relie, basis)
-    beyond = (table["q_value"] <= SIGNIFICANT).groupby(table["class"]).sum()
+    beyond = (of_basis["class_p_value"] < SIGNIFICANT).sum("task")
     return {
         name: Frequency(
             share_of(int(counts.sel({"class": name})), tested),
             share_of(int(random.sel({"class": name})), random_tested),
-            int(beyond[name]),
+            int(beyond.sel({"class": name})),
         )
         for name in DECIDED
         if int(counts.sel({"class": name}))

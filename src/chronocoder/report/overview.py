@@ -134,10 +134,12 @@ def count_rows(table: pd.DataFrame) -> dict[str, list[Count]]:
     """Return by task the counts of the classes of `classes_shown`, from what `class_counts` returns."""
     shown = table[table["class"].isin(classes_shown(table))]
     rows: dict[str, list[Count]] = {}
-    for task, *numbers in shown[["task", "features", "expected", "q_value"]].itertuples(index=False, name=None):
+    columns = ["task", "class", "features", "expected", "p_value"]
+    for task, *numbers in shown[columns].itertuples(index=False, name=None):
         rows.setdefault(in_words(task), []).append(_count(*numbers))
     return rows
 
 
-def _count(features: int, expected: float, q_value: float) -> Count:
-    return Count(int(features), "" if pd.isna(expected) else f"{expected:.1f}", bool(q_value <= SIGNIFICANT))
+def _count(name: str, features: int, expected: float, p_value: float) -> Count:
+    beyond = name != "uncertain" and p_value < SIGNIFICANT
+    return Count(int(features), "" if pd.isna(expected) else f"{expected:.1f}", bool(beyond))
