@@ -28,6 +28,8 @@ def main() -> None:
 def _text(arguments: argparse.Namespace) -> str:
     path, task = arguments.path, arguments.task
     if path.is_dir() and path.suffix != ".zarr":
+        if task is not None:
+            raise ConfigError(f"--task {task}: {path} is no store; give relie.zarr of a run")
         return stores_below(path)
     with open_store(path) as store, damage_named(path):
         if task is None:

@@ -101,11 +101,20 @@ def test_bars_count_features_by_the_languages_they_serve() -> None:
         several, one = ([bar.get_height() for bar in found] for found in bars)
         assert several == [5 if of else 1 for of in holds] and one == [9, 9]
         assert [bar.get_y() for bar in bars[1]] == several  # those of several languages are at the bottom
-        (chance,) = (found for found in axes.containers if not isinstance(found, BarContainer))
-        np.testing.assert_allclose(chance.lines[0].get_ydata(), 2)
+        (chance,) = axes.lines
+        np.testing.assert_allclose(chance.get_ydata(), 2)
         rows = chart.data[(chart.data["family"] == family) & (chart.data["served"] == 2)]
         assert rows["features"].tolist() == several and rows["several_by_chance_high"].tolist() == [4, 4]
     assert "5 (2.00 by chance) on gender" in chart.alt
     assert not overlapping(chart)
     silent = store.assign(several_by_chance=store["several_by_chance"] * np.nan)
     assert "– by chance" in draw_languages_served(silent).alt
+
+
+def test_range_of_exchanges_may_leave_their_mean_out() -> None:
+    store = consolidation_store(COURSES)
+    rare = store["several_by_chance"] * 0
+    chart = draw_languages_served(
+        store.assign(several_by_chance=rare + 0.01, several_by_chance_low=rare, several_by_chance_high=rare)
+    )
+    assert all(axes.lines[0].get_ydata().tolist() == [0.01, 0.01] for axes in chart.axes)

@@ -153,5 +153,7 @@ def test_script_prints_stores_and_features(run: Path) -> None:
     ):
         failed = call(run / "relie.zarr", *arguments)
         assert failed.returncode == 1 and message in failed.stderr and "Traceback" not in failed.stderr
+    directory = call(run, "--task", "near")
+    assert directory.returncode == 1 and f"--task near: {run} is no store; give relie.zarr" in directory.stderr
     missing = call(run / "none.zarr")
     assert missing.returncode == 1 and f"{run / 'none.zarr'}: does not exist" in missing.stderr

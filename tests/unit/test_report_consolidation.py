@@ -76,12 +76,12 @@ def test_summary_counts_many_pairs_of_languages() -> None:
 def test_how_many_features_serve_several_languages_stands_beside_chance() -> None:
     store = consolidation_store({"a": [True, True], "b": [False, True], "c": [True, False]})
     assert serving_sentence(store) == (
-        "at step20, 11 features of 3 families measurably help in two languages or more, against 6.00 with the features"
-        " of each language exchanged at random. There are more than by chance on “a” (from step10 on) and “b” (from"
-        " step20 on)."
+        "at step20, 11 features (summed over 3 families) measurably help in two languages or more, against 6.00"
+        " with the features of each language exchanged at random. There are more than by chance on “a” (from step10 on)"
+        " and “b” (from step20 on)."
     )
     none = serving_sentence(consolidation_store({"a": [False, False]}))
-    assert none.startswith("at step20, 1 feature of 1 family measurably helps in")
+    assert none.startswith("at step20, 1 feature measurably helps in")
     assert none.endswith("exchanged at random. On no family are there more.")
     unknown = store.assign(several_by_chance=store["several_by_chance"] * np.nan)
     assert serving_sentence(unknown) == (

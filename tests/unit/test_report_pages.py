@@ -1,9 +1,12 @@
 """The pages of a report on crosscoders and method, and the directory they are written to."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +17,11 @@ import yaml
 from report_stores import (
     REVISIONS,
     evaluation_store,
+    make_run,
     seed_store,
     six_features,
     toy_inputs,
+    with_classes,
     with_control,
     with_facts,
     with_languages,
@@ -27,10 +32,11 @@ from chronocoder.errors import StoreError
 from chronocoder.figures.classes import class_counts
 from chronocoder.report.citation import citations, method_text
 from chronocoder.report.crosscoders_page import crosscoders_page, quality_rows
+from chronocoder.report.data import CLASSES
 from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.method_page import all_stores, checkpoint_rows, method_page
 from chronocoder.report.overview import count_rows, glance, key_numbers, overview
-from chronocoder.report.pages import write_report
+from chronocoder.report.pages import Page, write_report
 from chronocoder.report.site import Site
 from chronocoder.report.stability import seed_table
 from chronocoder.report.telling import telling_tasks
@@ -89,6 +95,16 @@ def test_a_report_takes_the_place_of_an_earlier_one_whole(inputs: ReportInputs, 
     write_report(ability, tmp_path / "report")
     assert "old" not in pages_in(tmp_path / "report")
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
+def test_a_report_takes_the_place_of_nothing_else(inputs: ReportInputs, tmp_path: Path) -> None:
+    for name in ("index.html", ".DS_Store", "thesis.tex", "data.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        StoreError, match=r"holds data\.csv, which is no part of a report and would be deleted.* of its own"
+    ):
+        write_report(without_crosscoders(inputs), tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_two_reports_of_the_same_stores_are_the_same(inputs: ReportInputs, tmp_path: Path) -> None:
@@ -174,6 +190,29 @@ def test_method_can_be_quoted_with_the_numbers_of_the_suite(inputs: ReportInputs
     assert len(method_text(replace(inputs, runs=[], comparisons={}))) == 1
 
 
+def test_method_names_no_control_that_was_not_measured(inputs: ReportInputs) -> None:
+    whole = with_task_space(inputs)
+    *_, effects, space = method_text(whole)
+    assert "comparable random directions stay below" in effects and "random directions." in effects
+    assert space.endswith("Tuning with right and wrong swapped at random is the control.")
+    bases = dict.fromkeys(("published", "total_effect", "metric_size"), CLASSES[:6])
+    alone = make_run(with_classes(inputs.runs[0].relie, bases, controls=()))
+    assert whole.transfer is not None
+    plain = whole.transfer.isel(tuning=(whole.transfer["objective"] != "swapped").values)
+    *_, effects, space = method_text(replace(whole, runs=[alone], transfer=plain))
+    assert "random directions" not in effects and "swapped" not in space
+
+
+def test_a_page_whose_process_is_killed_stops_the_report(
+    inputs: ReportInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = Page("index", "Overview", lambda _: os.kill(os.getpid(), signal.SIGKILL) or {})
+    monkeypatch.setattr("chronocoder.report.pages.pages_of", lambda _: [killed])
+    with pytest.raises(BrokenProcessPool):
+        write_report(without_crosscoders(inputs), tmp_path / "report")
+    assert not list(tmp_path.iterdir())
+
+
 def test_whom_to_cite_depends_on_what_is_shown(inputs: ReportInputs) -> None:
     entries = citations(with_task_space(inputs))
     assert [entry.partition("{")[0] for entry in entries.values()] == ["@software", "@article", "@article"]
@@ -216,6 +255,7 @@ def test_timings_are_summed_by_rule(tmp_path: Path) -> None:
     assert show[:4] == ("show", 1, 0.5, 0.5) and show.memory_mb != show.memory_mb
     assert read_timings(tmp_path / "nowhere") == []
     assert [duration(seconds) for seconds in (0.5, 90, 600, 9000)] == ["0.5 s", "90 s", "10 min", "2.5 h"]
+    assert duration(4_443_200) == "1,234.2 h"
 
 
 def test_what_is_no_benchmark_is_named(tmp_path: Path) -> None:

@@ -27,7 +27,15 @@ from taskspace_stores import with_task_space
 from chronocoder.report.contrasts import find_all_features
 from chronocoder.report.data import CLASSES
 from chronocoder.report.inputs import Contrast, ReportInputs
-from chronocoder.report.summary import Finding, class_sentence, phases_line, quality_line, summarise, surface_phases
+from chronocoder.report.summary import (
+    Finding,
+    class_sentence,
+    learnt_sentence,
+    phases_line,
+    quality_line,
+    summarise,
+    surface_phases,
+)
 from chronocoder.report.surface_story import surface_sentences
 
 OTHER = Contrast("near", "other")
@@ -70,6 +78,22 @@ def test_each_finding_is_one_line_and_leads_further(inputs: ReportInputs) -> Non
     assert all("\n" not in finding.text for finding in found.values())
 
 
+def test_tasks_are_learnt_from_where_accuracy_stays_above_chance(inputs: ReportInputs) -> None:
+    def learnt(near: list[float], far: list[float]) -> str:
+        return learnt_sentence(with_facts(behaviour_store(near, far)))
+
+    start = "Accuracy rises above chance, by its interval, and stays there on"
+    assert texts_of(inputs)["Learnt"] == (
+        f"{start} 2 of 2 tasks: the earliest (“near”) from step10 (1 k tokens) on, the latest (“far”) from step20 (50 k"
+        " tokens) on."
+    )
+    assert learnt([0.9, 0.9, 0.9], [0.9, 0.9, 0.5]) == f"{start} 1 of 2 tasks: from step0 (0 tokens) on."
+    assert learnt([0.9, 0.5, 0.9], [0.5, 0.5, 0.9]) == f"{start} 2 of 2 tasks: from step20 (50 k tokens) on."
+    assert learnt([0.5] * 3, [0.5] * 3) == (
+        "Accuracy is above chance at the last checkpoint, by its interval, on 0 of 2 tasks."
+    )
+
+
 def test_surface_rule_and_its_features_are_told_in_a_line_each(inputs: ReportInputs) -> None:
     texts = texts_of(inputs)
     assert texts["Surface rule"] == (
@@ -95,7 +119,7 @@ def test_nothing_is_told_again_of_a_second_contrast(inputs: ReportInputs, relie:
     findings = summarise(inputs, twice)
     assert len({finding.label for finding in findings}) == len(findings)
     (told,) = (finding.text for finding in findings if finding.label == "Features of the surface rule")
-    assert told.endswith(" They are also found as 2 of 2 on “other”.")
+    assert told.endswith(" Among them are 2 of the 2 found on “other”.")
 
 
 def test_a_phase_without_an_end_is_told(inputs: ReportInputs) -> None:

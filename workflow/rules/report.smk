@@ -21,8 +21,9 @@ rule write_report:
         ENVIRONMENT
     threads: 4
     resources:
-        mem_mb=memory(4000),
-        runtime=20,
+        # The effects of all crosscoders are in memory at once: a gigabyte of each with 16,384 latents and 67 tasks.
+        mem_mb=memory(16000),
+        runtime=60,
     params:
         order=lambda wildcards: of_every_run(wildcards.suite, RUN, settled(wildcards.suite).comparisons),  # of what it shows
         contrasts=lambda wildcards: json.dumps(suite_of(wildcards).contrasts),

@@ -42,10 +42,8 @@ def draw_changes(choice: xr.Dataset) -> Chart:
         linewidth=0,
         label="level of chance",
     )
-    ends = np.stack([data["other_half"] - data["other_half_low"], data["other_half_high"] - data["other_half"]])
-    axes.errorbar(
-        data["other_half"], rows, xerr=ends, fmt="s", color=PALETTE[0], capsize=2, label="other half, with its interval"
-    )
+    axes.hlines(rows, data["other_half_low"], data["other_half_high"], color=PALETTE[0], linewidth=1.2)
+    axes.plot(data["other_half"], rows, "s", color=PALETTE[0], label="other half, with its interval")
     axes.plot(
         data["half_that_chose"],
         rows,

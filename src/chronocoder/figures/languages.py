@@ -49,17 +49,8 @@ def draw_languages_served(consolidation: xr.Dataset) -> Chart:
             )
             bottom = bottom + features
         chance, low, high = (here[name].values for name in CHANCE_COLUMNS)
-        axes.errorbar(
-            places,
-            chance,
-            [chance - low, high - chance],
-            fmt="D",
-            color=INK,
-            markersize=4,
-            linewidth=1.2,
-            capsize=3,
-            label="two or more, by chance",
-        )
+        axes.vlines(places, low, high, color=INK, linewidth=1.2)  # a mean of rare counts may lie above most of them
+        axes.plot(places, chance, "D", color=INK, markersize=4, label="two or more, by chance")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.set(ylabel="features", xlim=(-0.6, len(places) - 0.4))
         axes.set_title(plain(sentence(in_words(family))), fontsize=9)

@@ -1,1 +1,1 @@
-"""The report of a suite: one HTML file that works without a network."""
+"""The report of a suite: a directory of pages that work without a network."""

@@ -7,8 +7,12 @@ from typing import Any
 
 import xarray as xr
 
+from chronocoder.config.taskspace import SWAPPED
+from chronocoder.figures.transfer import method_labels
+from chronocoder.report.controls import has_random
 from chronocoder.report.inputs import ReportInputs, Run, names
-from chronocoder.report.text import counted, decimal, in_words, listed, percent, short_count
+from chronocoder.report.summary import quality_ranges
+from chronocoder.report.text import counted, in_words, listed, percent, short_count
 
 CROSSCODING = """@article{bayazit2025crosscoding,
   title         = {Crosscoding Through Time: Tracking Emergence \\& Consolidation Of Linguistic Representations
@@ -76,47 +80,51 @@ def _training_text(inputs: ReportInputs) -> str:
     variants = listed(_distinct([run.key.variant for run in inputs.runs]))
     seeds = listed(_distinct([str(run.key.seed) for run in inputs.runs]))
     latents = listed(_distinct([str(run.relie.sizes["feature"]) for run in inputs.runs]))
+    explained, recovered = quality_ranges(inputs.runs)
     sites = listed(_distinct([str(run.relie.attrs["site"]) for run in inputs.runs]))
     return (
         f"For each comparison of checkpoints – {'; '.join(comparisons)} – crosscoders with {latents} latents"
         f" were trained jointly on the activations of its checkpoints at {sites} (variants: {variants}; seeds:"
-        f" {seeds}). On validation text they explain {_range(inputs.runs, 'explained_variance')} of the variance of a"
-        f" checkpoint’s activations and recover {_range(inputs.runs, 'cross_entropy_recovered')} of its cross-entropy."
-        f" Training of {first.key.label}: {_settings_words(first.training)}."
+        f" {seeds}). On validation text they explain {explained} of the variance of a checkpoint’s activations and"
+        f" recover {recovered} of its cross-entropy. Training of {first.key.label}: {_settings_words(first.training)}."
     )
 
 
 def _effect_text(run: Run) -> str:
-    settings = json.loads(run.relie.attrs["settings"])
+    settings, random = json.loads(run.relie.attrs["settings"]), has_random(run.relie)
+    smallest = settings["smallest_effect"]
+    conditions = [
+        "its interval excludes zero",
+        *(
+            [f"it exceeds the level that {run.random_level} of comparable random directions stay below"]
+            if random
+            else []
+        ),
+        *([f"it is at least {smallest:g} in size"] if smallest else []),
+        f"it passes a permutation test at a false discovery rate of {settings['false_discovery_rate']:g} (Benjamini and"
+        " Hochberg)",
+    ]
+    beside = " Every class count is compared with that of random directions." if random else ""
     return (
         f"The indirect effect (IE) of a feature is the change of the metric, wrong minus right, when the feature is"
         f" {run.intervention} at one checkpoint, by {run.estimator}: the mean over the pairs of a condition, then over"
         f" conditions. Intervals are {percent(run.confidence)} bootstrap intervals ({settings['bootstrap_samples']}"
-        f" resamples). An effect counts as measurable if its interval excludes zero, if it exceeds the level that"
-        f" {run.random_level} of random directions with the same norms stay below, if it is at least"
-        f" {settings['smallest_effect']:g}, and if it passes a permutation test at a false discovery rate of"
-        f" {settings['false_discovery_rate']:g} (Benjamini and Hochberg). RelIE is |IE| at a checkpoint divided by its"
-        " sum over checkpoints. Features are classed as emerged, maintained or discontinued by RelIE with IE divided"
-        " by the checkpoint’s total |IE|, and only where the bootstrap interval of RelIE supports it. Every class count"
-        " is compared with that of random directions."
+        f" resamples). An effect counts as measurable if {listed(conditions)}. RelIE is |IE| at a checkpoint divided by"
+        " its sum over checkpoints. Features are classed as emerged, maintained or discontinued by RelIE with IE"
+        f" divided by the checkpoint’s total |IE|, and only where the bootstrap interval of RelIE supports it.{beside}"
     )
 
 
 def _space_text(transfer: xr.Dataset) -> str:
     settings = json.loads(transfer.attrs["settings"])
+    control = SWAPPED in names(transfer, "objective")
     return (
         f"Copies of {counted(transfer.sizes['checkpoint'], 'checkpoint')} were tuned on each of"
         f" {counted(transfer.sizes['source'], 'task')} for {settings['steps']} steps of {settings['batch_pairs']} pairs"
-        f" with {counted(transfer.sizes['seed'], 'seed')}, by {listed(_distinct(names(transfer, 'tuning')))}, and"
-        " evaluated on held-out pairs of all tasks (similarity probing). Tuning with right and wrong swapped at random"
-        " is the control."
+        f" with {counted(transfer.sizes['seed'], 'seed')}, by {listed(list(method_labels(transfer).values()))},"
+        " and evaluated on held-out pairs of all tasks (similarity probing)."
+        f"{' Tuning with right and wrong swapped at random is the control.' if control else ''}"
     )
-
-
-def _range(runs: Sequence[Run], name: str) -> str:
-    values = [run.evaluation[name] for run in runs]
-    low, high = (decimal(float(end)) for end in (min(of.min() for of in values), max(of.max() for of in values)))
-    return low if low == high else f"{low} to {high}"
 
 
 def _settings_words(training: xr.Dataset) -> str:

@@ -103,13 +103,16 @@ def serving_sentence(store: xr.Dataset) -> str:
         return f"{where}, no family has features that measurably help in one language beside such in another."
     of_known = last.sel(family=known)
     several = int(of_known["features_serving"].isel(served=slice(1, None)).sum())
-    chance, families = float(of_known["several_by_chance"].sum()), "family" if len(known) == 1 else "families"
+    chance, over = (
+        float(of_known["several_by_chance"].sum()),
+        f" (summed over {len(known)} families)" * (len(known) > 1),
+    )
     beyond = {name: _since(store["several_beyond"].sel(family=name)) for name in known}
     found = [f"{quoted(name)} (from {since} on)" for name, since in beyond.items() if since]
     verdict = f"There are more than by chance on {listed(found)}" if found else "On no family are there more"
     help_words = f"measurably {'helps' if several == 1 else 'help'} in two languages or more"
     return (
-        f"{where}, {counted(several, 'feature')} of {len(known)} {families} {help_words}, against {decimal(chance)}"
+        f"{where}, {counted(several, 'feature')}{over} {help_words}, against {decimal(chance)}"
         f" with the features of each language exchanged at random. {verdict}."
     )
 

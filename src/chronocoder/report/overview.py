@@ -10,7 +10,7 @@ from chronocoder.report.controls import SIGNIFICANT
 from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.phases import find_surface_phase
 from chronocoder.report.site import FigureGroup, Site
-from chronocoder.report.summary import class_sentence, summarise
+from chronocoder.report.summary import QUALITY, class_sentence, summarise
 from chronocoder.report.surface_story import phase_sentence, surface_sentences
 from chronocoder.report.telling import telling_tasks
 from chronocoder.report.text import decimal, in_words, percent, short_count
@@ -120,7 +120,7 @@ def surface_stories(inputs: ReportInputs, found: Found) -> list[list[str]]:
 
 def glance(run: Run) -> Glance:
     """Return a crosscoder at a glance."""
-    lowest = [decimal(float(run.evaluation[name].min())) for name in ("explained_variance", "cross_entropy_recovered")]
+    lowest = [decimal(float(run.evaluation[name].min())) for name in QUALITY]
     return Glance(run, [*lowest, f"{float(run.evaluation['l0']):.1f}", percent(float(run.evaluation["dead_fraction"]))])
 
 

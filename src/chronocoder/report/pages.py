@@ -1,12 +1,14 @@
 """The pages of a report, and putting them in their place."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from chronocoder.errors import StoreError
 from chronocoder.report.ability_page import ability_page
 from chronocoder.report.contrasts import Found, find_all_features
 from chronocoder.report.crosscoders_page import crosscoders_page
@@ -21,6 +23,7 @@ from chronocoder.report.tasks_page import tasks_page
 from chronocoder.report.taskspace_page import taskspace_page
 from chronocoder.stores import whole_directory
 
+PARTS = ("data", "figures", "static")
 LINKED, RUN, UNLINKED = "linked", "run", "unlinked"
 
 
@@ -48,7 +51,11 @@ def write_report(inputs: ReportInputs, directory: Path, processes: int = 1) -> N
         inputs: what it shows.
         directory: where it belongs.
         processes: that share out the pages; what takes long is drawing the figures.
+
+    Raises:
+        StoreError: the directory holds what is no part of a report.
     """
+    _check_is_of_report(directory)
     with whole_directory(directory) as partial_directory:
         site = Site(partial_directory)
         site.add_static()
@@ -56,9 +63,18 @@ def write_report(inputs: ReportInputs, directory: Path, processes: int = 1) -> N
         links = [(page.name, page.label) for page in pages if page.kind == LINKED]
         runs = [(page.name, page.label) for page in pages if page.kind == RUN]
         common = {"suite": inputs.suite, "inputs": inputs, "pages": links, "runs": runs}
-        # Processes that are forked have the stores in memory already.
-        with get_context("fork").Pool(processes, _have, (site, pages, common)) as pool:
-            pool.map(_write_page, range(len(pages))[::-1], chunksize=1)  # the last ones take longest
+        # Processes that are forked have the stores in memory already; of one that is killed this pool tells.
+        with ProcessPoolExecutor(processes, get_context("fork"), _have, (site, pages, common)) as pool:
+            list(pool.map(_write_page, range(len(pages))[::-1]))  # the last ones take longest
+
+
+def _check_is_of_report(directory: Path) -> None:
+    visible = {path.name for path in directory.glob("*") if not path.name.startswith(".")}
+    if others := sorted(name for name in visible - {*PARTS} if not name.endswith(".html")):
+        raise StoreError(
+            f"{directory} holds {others[0]}, which is no part of a report and would be deleted: a report takes the"
+            " place of all that its directory holds; give it one of its own"
+        )
 
 
 _had: dict[str, Any] = {}

@@ -113,10 +113,10 @@ def learnt_sentence(behaviour: xr.Dataset) -> str:
     moments = f"from {moment(behaviour, learnt[first])} on"
     if learnt[first] != learnt[last]:
         moments = (
-            f"from {moment(behaviour, learnt[first])} on the earliest ({quoted(first)}), from"
-            f" {moment(behaviour, learnt[last])} on the latest ({quoted(last)})"
+            f"the earliest ({quoted(first)}) from {moment(behaviour, learnt[first])} on, the latest ({quoted(last)})"
+            f" from {moment(behaviour, learnt[last])} on"
         )
-    return f"Accuracy comes to stay above chance, by its interval, on {count}: {moments}."
+    return f"Accuracy rises above chance, by its interval, and stays there on {count}: {moments}."
 
 
 def surface_phases(behaviour: xr.Dataset, contrasts: Sequence[Contrast]) -> dict[Contrast, SurfacePhase]:
@@ -153,9 +153,10 @@ def surface_line(run: Run, found: Found) -> str:
     text = f"{text}{'' if features.checkpoint == last else _fate_words(run, contrast, told, last)}."
     same = {other: len(set(of.numbers) & set(features.numbers)) for other, of in others if of.numbers}
     shared = [
-        f"{shared} of {len(found[other].numbers)} on {quoted(other.conflicting)}" for other, shared in same.items()
+        f"{shared} of the {len(found[other].numbers)} found on {quoted(other.conflicting)}"
+        for other, shared in same.items()
     ]
-    return f"{text} They are also found as {listed(shared)}." if shared else text
+    return f"{text} Among them are {listed(shared)}." if shared else text
 
 
 def _fate_words(run: Run, contrast: Contrast, told: xr.Dataset, last: str) -> str:
@@ -187,16 +188,21 @@ def class_line(run: Run) -> str:
 
 def quality_line(runs: Sequence[Run]) -> str:
     """Return how much of activations and of cross-entropy the crosscoders recover, over all checkpoints."""
-    explained, recovered = (_range([run.evaluation[name] for run in runs]) for name in QUALITY)
+    explained, recovered = quality_ranges(runs)
     above = sum(int(run.evaluation["recovered_above_one"].sum()) for run in runs)
     count = sum(run.evaluation.sizes["checkpoint"] for run in runs)
     more = f" (above one in {above} of {count} reconstructions, which is no merit)" if above else ""
     return f"They explain {explained} of the variance of activations, and recover {recovered} of cross-entropy{more}."
 
 
-def _range(values: Sequence[xr.DataArray]) -> str:
-    low, high = (decimal(float(end)) for end in (min(of.min() for of in values), max(of.max() for of in values)))
-    return low if low == high else f"{low} to {high}"
+def quality_ranges(runs: Sequence[Run]) -> list[str]:
+    """Return the range of each measure of `QUALITY` over runs and checkpoints."""
+    found = []
+    for name in QUALITY:
+        values = np.concatenate([run.evaluation[name].values for run in runs])
+        low, high = decimal(float(values.min())), decimal(float(values.max()))
+        found.append(low if low == high else f"{low} to {high}")
+    return found
 
 
 def ability_sentence(behaviour: xr.Dataset) -> str:

@@ -10,7 +10,7 @@ from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import ReportInputs, Run, names
 from chronocoder.report.summary import learnt_since
 from chronocoder.report.tasks import warnings_of
-from chronocoder.report.text import decimal, in_words, signed
+from chronocoder.report.text import decimal, in_words, plural, signed
 
 FEATURES_A_TASK = 3
 BASIS = "total_effect"
@@ -40,7 +40,7 @@ class TellingTask(NamedTuple):
         warned: whether a warning goes with it.
         since: the checkpoint from which on accuracy stays above chance; a dash if there is none.
         accuracy: at the last checkpoint, with its interval.
-        unit: of the effects.
+        unit: of the effects, in the plural.
         features: the most helpful first; none where none helps measurably.
     """
 
@@ -71,7 +71,7 @@ def telling_tasks(inputs: ReportInputs, run: Run | None) -> list[TellingTask]:
                 warned=task in warned,
                 since=since[task] or "–",
                 accuracy=f"{accuracy} ({low} to {high})",
-                unit=str(last["unit"].values),
+                unit=plural(str(last["unit"].values)),
                 features=_features(run, task, about) if run else [],
             )
         )

@@ -50,7 +50,7 @@ def duration(seconds: float) -> str:
     """Return a time in words: seconds below two minutes, minutes below two hours, then hours."""
     if seconds < 120:
         return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
 
 
 def _jobs(directory: Path) -> Iterator[tuple[str, float, float]]:
