@@ -374,8 +374,8 @@ def test_a_page_has_every_figure_with_its_files(inputs: ReportInputs, tmp_path: 
 def test_page_says_what_is_chance_and_links_features(inputs: ReportInputs, tmp_path: Path) -> None:
     page = page_of(inputs, tmp_path)
     abstraction, writing, trust = (section(page, name) for name in ("abstraction", "writing", "trust"))
-    assert "+0.000 −0.10 to +0.10; chance ±0.050 no more than chance" in abstraction
-    assert "−0.80 −0.90 to −0.70; chance ±0.050 +0.000" in abstraction
+    assert "+0.000 −0.10 to +0.10 chance ±0.050 no more than chance" in abstraction
+    assert "−0.80 −0.90 to −0.70 chance ±0.050 +0.000" in abstraction
     assert "less than half of the harm is left at step20 code not supported by step10" in abstraction
     assert "25 % (19 % to 31 %) of 1.00 logits" in writing and "below every draw" in writing
     assert "75 % to 88 % of 1.00 logits (2 draws)" in writing and "own code at step10" in writing
