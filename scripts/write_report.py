@@ -8,17 +8,10 @@ import yaml
 
 from chronocoder.command_line import run_script
 from chronocoder.report.annotations import read_annotations, warn_of_unknown
-from chronocoder.report.inputs import (
-    ReportInputs,
-    examined_comparisons,
-    match_runs,
-    match_seeds,
-    names,
-    read_contrasts,
-)
+from chronocoder.report.inputs import ReportInputs, examined_comparisons, match_runs, match_seeds, read_contrasts
 from chronocoder.report.pages import write_report
 from chronocoder.report.timings import read_timings
-from chronocoder.stores import load_store
+from chronocoder.stores import load_store, names
 
 KINDS = ("trainings", "evaluations", "relies", "features", "ablations")
 OPTIONAL = {

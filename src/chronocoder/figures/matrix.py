@@ -10,7 +10,7 @@ from matplotlib.collections import QuadMesh
 
 from chronocoder.figures.chart import COLOUR_MAP, INK, MANY_MARKS, QUIET, Chart, plain
 from chronocoder.figures.order import TaskOrder
-from chronocoder.report.text import counted, decimal
+from chronocoder.wording import counted, decimal
 
 CELL_IN, CELL_OF_MANY_IN, BAR_IN, MARGIN_IN = 0.38, 0.12, 0.9, 0.4
 LABEL_PT, LABEL_OF_MANY_PT = 8, 6

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.report.inputs import names
-from chronocoder.report.text import in_words
+from chronocoder.stores import names
+from chronocoder.wording import in_words
 
 MOST_NUMBERED = 12
 """Tasks whose matrix has room for a number in each cell."""

@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.figures.overlap import HEADLINE, LEVELS
-from chronocoder.report.inputs import Run, RunKey, names
-from chronocoder.report.text import counted, decimal, in_words, listed, percent, quoted, sentence, signed
+from chronocoder.report.inputs import Run, RunKey
+from chronocoder.stores import names
+from chronocoder.wording import counted, decimal, in_words, listed, percent, quoted, sentence, signed
 
 CODE = 3
 """Letters of the longest codes of languages."""

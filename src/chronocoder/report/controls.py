@@ -12,8 +12,9 @@ from chronocoder.attribution.measures import SHUFFLED, UNDECIDED
 from chronocoder.report.conditions import conditions_of
 from chronocoder.report.courses import DECIDED
 from chronocoder.report.data import CLASSES
-from chronocoder.report.inputs import ReportInputs, key_of, names
-from chronocoder.report.text import counted, decimal, in_words, listed, p_number, percent
+from chronocoder.report.inputs import ReportInputs, key_of
+from chronocoder.stores import names
+from chronocoder.wording import counted, decimal, in_words, listed, p_number, percent
 
 CHANGED = tuple(name for name in DECIDED if name != "maintained")
 COLUMNS = (("emerged",), ("maintained",), ("discontinued",), ("transient", "intermittent"))

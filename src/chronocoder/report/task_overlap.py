@@ -9,8 +9,9 @@ import xarray as xr
 
 from chronocoder.features.task_overlap import TOP_FEATURES
 from chronocoder.figures.overlap import CEILING, DIFFERENT, EXCHANGED, RANDOM, SAME, task_overlap_means
-from chronocoder.report.inputs import Run, names
-from chronocoder.report.text import decimal, in_words, listed
+from chronocoder.report.inputs import Run
+from chronocoder.stores import names
+from chronocoder.wording import decimal, in_words, listed
 
 PAIRS = {
     SAME: "between tasks of the same phenomenon",

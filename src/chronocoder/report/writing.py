@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.attribution.measures import CONTROL, TOP
-from chronocoder.report.inputs import Contrast, Run, names
-from chronocoder.report.text import percent, plural, quoted, signed
+from chronocoder.report.inputs import Contrast, Run
+from chronocoder.stores import names
+from chronocoder.wording import percent, plural, quoted, signed
 
 ROWS = 10
 MOST_NAMED = 4  # tasks that a sentence of the summary names one by one
