@@ -8,7 +8,7 @@ import xarray as xr
 from chronocoder.stores import names
 from chronocoder.wording import in_words
 
-MOST_NUMBERED = 12
+MOST_NUMBERED = 16
 """Tasks whose matrix has room for a number in each cell."""
 
 
