@@ -91,10 +91,10 @@ class Chart(Figure):
 
     @contextmanager
     def _laid_out(self) -> Iterator[None]:
-        """Lay the figure out once for all files: it takes as long as drawing it."""
+        """Lay the figure out once for all files: it takes as long as drawing it, even where no engine is left to run."""
         engine = self.get_layout_engine()
         self.draw_without_rendering()
-        self.set_layout_engine("none")
+        self.set_layout_engine(None)
         yield
         self.set_layout_engine(engine)
 
