@@ -16,6 +16,15 @@ from chronocoder.report.text import in_words, listed, percent
 from chronocoder.report.timings import Timing
 
 SPACE_STORES = 3
+UNREAD = (
+    "control_class",
+    "condition_control_class",
+    "condition_normalised_class",
+    "condition_normalised_relative_indirect_effect",
+    "condition_normalised_relative_indirect_effect_low",
+    "condition_normalised_relative_indirect_effect_high",
+)
+"""What a report shows nothing of in stores of effects: two fifths of their memory."""
 EXACT, EXACT_ABLATION = "exact", "exact ablation"
 INTERVENTIONS = {
     "zero": "set to zero",
