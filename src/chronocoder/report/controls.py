@@ -142,6 +142,7 @@ def verdict(p_value: float) -> str:
 
 def task_controls(relie: xr.Dataset) -> list[TaskControls]:
     """Return a run's classes beside their controls, for each task."""
+    counts = relie.drop_dims("feature")
     return [
         TaskControls(
             in_words(task),
@@ -150,7 +151,7 @@ def task_controls(relie: xr.Dataset) -> list[TaskControls]:
             condition_table(of_task),
             reversal_sentence(of_task),
         )
-        for task, of_task in ((task, relie.sel(task=task)) for task in names(relie, "task"))
+        for task, of_task in ((task, counts.sel(task=task)) for task in names(counts, "task"))
     ]
 
 
