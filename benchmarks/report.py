@@ -1,8 +1,8 @@
-"""Write the report of many features, tasks and seeds, and use its table of features in a browser.
+"""Write the report of many features, tasks and seeds, and use it in a browser.
 
-Its stores are those of one crosscoder that has been run, repeated: on each task as many features act as `--active` says,
-others on each, and the rest have no effect. Every task has one condition, as BLiMP's have, and seeds are not compared.
-The report is written by the script that the DAG runs, its start included.
+Its stores are those of one crosscoder that has been run, repeated: as many features act on a task as `--active` says,
+others on each, and the rest have no effect; counts of classes stay those of the original. Every task has one condition,
+as BLiMP's have, and seeds are not compared. The report is written by the script that the DAG runs, its start included.
 
     make run && python benchmarks/report.py results/nursery --latents 16384 --tasks 67 --seeds 3
 """
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ ABLATED = ("feature", "top_feature")
 TAKEN = re.compile(r": (.+ took .+)$", re.MULTILINE)
 TABLE = "document.querySelectorAll('#features tbody tr').length > 1"
 USES = {
-    "search": "box = document.querySelector('input[type=search]'); box.value = 'er'; box.dispatchEvent(new Event('input'));",
+    "search": "Object.assign(document.querySelector('[type=search]'), {value: 'er'}).dispatchEvent(new Event('input'))",
     "sort": "document.querySelector('#features thead th:nth-child(3) [role=button]').click();",
     "filter": "document.getElementById('measurable').click();",
 }
@@ -209,14 +209,18 @@ def memory_gb(process: psutil.Process) -> float:
 
 def show_sizes(report: Path) -> None:
     """Print what the report takes on disk."""
-    sizes = {path: path.stat().st_size for path in report.rglob("*") if path.is_file()}
-    of_data = {path: size for path, size in sizes.items() if path.suffix == ".js" and path.is_relative_to(report / "data")}
-    pages = {path: size for path, size in sizes.items() if path.suffix == ".html"}
-    figures = sum(path.suffix == ".svg" for path in sizes)
-    show(f"{len(sizes)} files, {sum(sizes.values()) / 1e6:.0f} MB; {figures} figures; overview {pages[report / 'index.html'] / 1e3:.0f} kB")
-    for files in (pages, of_data, {path: size for path, size in sizes.items() if path.suffix == ".svg"}):
+    sizes = {path.relative_to(report): path.stat().st_size for path in report.rglob("*") if path.is_file()}
+    pages, data, figures = (
+        {path: size for path, size in sizes.items() if path.match(pattern)}
+        for pattern in ("*.html", "data/*/*.js", "*.svg")
+    )
+    shown = [sizes[Path(name)] for name in ("index.html", "static/style.css", "static/page.js")]
+    shown.append(max(size for path, size in figures.items() if path.match("figures/overview/*")))
+    show(f"{len(sizes)} files, {sum(sizes.values()) / 1e6:.0f} MB, {len(figures)} figures")
+    show(f"  overview: {shown[0] / 1e3:.0f} kB, with its figure, style and script {sum(shown) / 1e3:.0f} kB")
+    for files in (pages, data, figures):
         largest = max(files, key=files.__getitem__)
-        show(f"  largest {largest.relative_to(report)}: {files[largest] / 1e3:.0f} kB")
+        show(f"  largest {largest.suffix}: {largest}, {files[largest] / 1e3:.0f} kB")
 
 
 def use_pages(report: Path, browser: str) -> None:

@@ -264,9 +264,7 @@ def _succession_chart(succession: Succession, basis: str) -> Chart:
 def _by_part(
     run: Run, site: Site, parts: Mapping[str, Places], name: str, draw: Callable[[xr.Dataset], Chart]
 ) -> FigureGroup:
-    placed = [
-        _place(run, site, name, draw(run.relie.isel(task=places)), label) for label, places in parts.items()
-    ]
+    placed = [_place(run, site, name, draw(run.relie.isel(task=places)), label) for label, places in parts.items()]
     return FigureGroup(f"{name}-figures", placed, (TASK,))
 
 
