@@ -8,9 +8,9 @@ from pydantic import TypeAdapter
 
 from chronocoder.command_line import run_script
 from chronocoder.config import Comparison
-from chronocoder.report.inputs import ReportInputs, names, read_contrasts
+from chronocoder.report.inputs import ReportInputs, read_contrasts
 from chronocoder.report.pages import write_report
-from chronocoder.stores import load_store
+from chronocoder.stores import load_store, names
 
 
 def main() -> None:

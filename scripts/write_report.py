@@ -14,12 +14,11 @@ from chronocoder.report.inputs import (
     examined_comparisons,
     match_runs,
     match_seeds,
-    names,
     read_contrasts,
 )
 from chronocoder.report.pages import write_report
 from chronocoder.report.timings import read_timings
-from chronocoder.stores import load_store
+from chronocoder.stores import load_store, names
 
 KINDS = ("trainings", "evaluations", "relies", "features", "ablations")
 OPTIONAL = {

@@ -13,9 +13,10 @@ from chronocoder.errors import StoreError
 from chronocoder.layout import Layout
 from chronocoder.report.annotations import Annotation
 from chronocoder.report.data import feature_words
-from chronocoder.report.inputs import key_of, names
-from chronocoder.report.text import counted, decimal, listed, plural, signed
+from chronocoder.report.inputs import key_of
+from chronocoder.stores import names
 from chronocoder.terminal import shortened, table
+from chronocoder.wording import counted, decimal, listed, plural, signed
 
 SHOWN_LABELS = 4
 EFFECTS = ("indirect_effect", "relative_indirect_effect")

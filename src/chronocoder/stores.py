@@ -176,6 +176,11 @@ def strings(values: Any) -> np.ndarray[Any, Any]:
     return np.asarray(values, dtype=np.dtypes.StringDType())
 
 
+def names(dataset: xr.Dataset | xr.DataArray, coordinate: str) -> list[str]:
+    """Return a coordinate of names as plain strings."""
+    return [str(name) for name in dataset[coordinate].values]
+
+
 def _write_first(dataset: xr.Dataset, path: Path, attributes: Mapping[str, Any], dim: str) -> None:
     for name, variable in dataset.data_vars.items():
         if not {"long_name", "units"} <= set(variable.attrs):

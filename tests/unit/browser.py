@@ -22,14 +22,12 @@ def opened(page: Path | str, width: int = 1280, fragment: str = "", dark: bool =
         fragment: what follows the address, with its `#`.
         dark: whether the reader prefers dark colours.
     """
-    from playwright.sync_api import sync_playwright
-
     complaints: list[str] = []
     requests: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        scheme = "dark" if dark else "light"
-        shown = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True)
+    scheme: Any = "dark" if dark else "light"
+    size: Any = {"width": width, "height": 900}
+    with _browser().new_context(viewport=size, color_scheme=scheme, accept_downloads=True) as context:
+        shown = context.new_page()
         shown.on("console", lambda message: complaints.append(message.text))
         shown.on("pageerror", lambda error: complaints.append(str(error)))
         shown.on("request", lambda request: requests.append(request.url))
@@ -37,6 +35,30 @@ def opened(page: Path | str, width: int = 1280, fragment: str = "", dark: bool =
         address = page if isinstance(page, str) else page.as_uri()
         shown.goto(address + fragment, wait_until="load")
         yield shown
-        browser.close()
     assert not complaints
     assert all(url.startswith((address.rpartition("/")[0], "data:", "blob:")) for url in requests)
+
+
+_running: list[Any] = []
+"""Playwright and its browser, as long as one runs: it takes longer to start than most tests."""
+
+
+def _browser() -> Any:
+    from playwright.sync_api import sync_playwright
+
+    if not _running:
+        playwright = sync_playwright().start()
+        _running.append(playwright)
+        options = ["--no-sandbox", "--disable-gpu"]
+        _running.append(playwright.chromium.launch(executable_path=CHROMIUM, args=options))
+    return _running[1]
+
+
+def close_browser() -> None:
+    """Close the browser that `opened` has started, if any: as long as it runs, no other event loop can."""
+    if _running:
+        playwright, *browsers = _running
+        for browser in browsers:
+            browser.close()
+        playwright.stop()
+        _running.clear()

@@ -33,8 +33,8 @@ from chronocoder.figures.pairs import BASES, MARKS, PUBLISHED, TOTAL, pair_table
 from chronocoder.figures.shares import BINS, COUNTED, WEIGHTED, draw_shares
 from chronocoder.figures.ternary import draw_ternary
 from chronocoder.figures.trajectories import draw_clusters, draw_largest, largest_features
-from chronocoder.report.tasks import finest_groups
-from chronocoder.report.text import percent
+from chronocoder.tasks.groups import finest_groups
+from chronocoder.wording import percent
 
 CLASSES_DRAWN = ["emerged", "maintained", "discontinued"]
 
@@ -89,7 +89,7 @@ def test_pairs_are_those_with_a_measurable_effect(basis: str) -> None:
     for (_, row), pair in zip(table.iterrows(), expected, strict=True):
         own = pair if basis == PUBLISHED else pair.sel(normalisation=basis)
         share = own[f"{'' if basis == PUBLISHED else 'normalised_'}relative_indirect_effect"]
-        assert [row[f"RelIE at {name}"] for name in relie["checkpoint"].values] == pytest.approx(share.values.tolist())
+        assert [row[f"relie_{name}"] for name in relie["checkpoint"].values] == pytest.approx(share.values.tolist())
 
 
 def test_shares_count_features_once_and_by_their_effect(relie: xr.Dataset) -> None:
@@ -139,7 +139,7 @@ def test_a_task_without_measurable_features_has_an_empty_row(relie: xr.Dataset) 
     relie["measurable"] = relie["measurable"].where(relie["task"] != "near", False)
     data = drawn(draw_shares(relie, "step20")).data
     assert (data[data["row"] == "near"][[COUNTED, WEIGHTED]] == 0).all(axis=None)
-    upper = data[(data["row"] == "far") & (data["RelIE from"] >= 0.5)][COUNTED].sum()
+    upper = data[(data["row"] == "far") & (data["relie_low"] >= 0.5)][COUNTED].sum()
     assert f"{percent(upper)} lie above one half" in draw_shares(relie, "step20").alt
 
 
@@ -148,7 +148,7 @@ def test_a_triangle_shows_shares_by_both_bases() -> None:
     chart = drawn(draw_ternary(relie))
     assert len(chart.data) == 2 * len(pairs_of(relie))
     assert chart.data["basis"].unique().tolist() == list(BASES.values())
-    np.testing.assert_allclose(chart.data[[f"RelIE at {name}" for name in REVISIONS]].sum(axis=1), 1)
+    np.testing.assert_allclose(chart.data[[f"relie_{name}" for name in REVISIONS]].sum(axis=1), 1)
     points = sum(len(collection.get_offsets()) for axes in chart.axes for collection in axes.collections)
     assert points == len(chart.data)
 
@@ -168,7 +168,7 @@ def test_largest_features_are_drawn_with_their_intervals(checkpoints: int) -> No
     assert len(chart.data) == 5 * checkpoints and len(chart.axes[0].get_legend().get_texts()) == 5
     for _, row in chart.data.iterrows():
         own = of_task.sel(feature=row["feature"], checkpoint=row["checkpoint"])
-        assert (row["IE"], row["IE low"], row["IE high"]) == tuple(
+        assert (row["indirect_effect"], row["indirect_effect_low"], row["indirect_effect_high"]) == tuple(
             float(own[f"indirect_effect{end}"]) for end in ("", "_low", "_high")
         )
     assert chart.data["unit"].unique().tolist() == ["logits"]
@@ -185,10 +185,10 @@ def test_features_that_are_not_measurable_are_not_drawn(relie: xr.Dataset) -> No
 def test_clusters_have_means_and_quartiles(relie: xr.Dataset) -> None:
     three = with_clusters(longer(relie))
     chart = drawn(draw_clusters(three))
-    assert chart.data["mean RelIE"].tolist() == [0.0, 0.2, 0.8]
+    assert chart.data["relie"].tolist() == [0.0, 0.2, 0.8]
     inside = three["relative_indirect_effect"].where(three["trajectory_cluster"] == 0)
     lower = inside.quantile(0.25, ("task", "feature"))
-    np.testing.assert_allclose(chart.data["lower quartile"], lower)
+    np.testing.assert_allclose(chart.data["relie_lower_quartile"], lower)
     assert chart.axes[0].get_title(loc="left") == "Cluster 1 (10 pairs)"
     assert chart.alt.endswith("Cluster 1 (10 pairs) is largest at step20.")
 
@@ -203,8 +203,15 @@ def test_relie_is_drawn_over_reldec() -> None:
             [float(pair[variable].sel(checkpoint=name)) for pair in pairs]
             for variable in ("relative_decoder_norm", "relative_indirect_effect")
         )
-        assert chart.data[f"RelDec at {name}"].tolist() == norms and chart.data[f"RelIE at {name}"].tolist() == shares
+        assert chart.data[f"reldec_{name}"].tolist() == norms and chart.data[f"relie_{name}"].tolist() == shares
         assert rank_correlation(chart.data, name) == pytest.approx(spearmanr(norms, shares).statistic)
+
+
+def test_the_lowest_panel_of_each_column_has_a_labelled_axis() -> None:
+    four = random_store(3).isel(checkpoint=[0, 1, 2, 2]).assign_coords(checkpoint=[*REVISIONS, "step40"])
+    chart = drawn(draw_decoder_share(four))
+    labelled = [axes.get_visible() and axes.get_xlabel() == "RelDec" for axes in chart.axes]
+    assert labelled == [False, True, True, True, False, False]
 
 
 def test_of_a_pair_the_later_checkpoint_is_drawn(relie: xr.Dataset) -> None:

@@ -169,6 +169,18 @@ def test_a_matrix_of_many_tasks_has_asterisks_alone_and_is_pixels() -> None:
     assert nothing.alt == "A matrix of 50 tasks without a known value between different ones."
 
 
+@pytest.mark.parametrize("count", [4, 15, 40])
+def test_a_matrix_has_room_for_long_names(count: int) -> None:
+    names = [f"agreement_of_adjectives_across_a_prepositional_phrase_{place}" for place in range(count)]
+    order = task_order(xr.Dataset(coords={"task": names, "group": ("task", names)}))
+    values = np.eye(count)
+    chart = styled(draw_matrix)("Title", pd.DataFrame(), Matrix(values, order, order, (0, 1), "value"))
+    assert not overlapping(chart)
+    labels = [*chart.axes[0].get_xticklabels(), *chart.axes[0].get_yticklabels()]
+    corners = np.concatenate([text.get_window_extent().get_points() for text in labels])
+    assert (corners > -1).all() and (corners < chart.bbox.max + 1).all()
+
+
 @pytest.mark.parametrize(("count", "shape"), [(1, (1, 1)), (3, (2, 2))])
 def test_panels_are_side_by_side(count: int, shape: tuple[int, int]) -> None:
     chart = Chart("Title", pd.DataFrame(), "alt")

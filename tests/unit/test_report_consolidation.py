@@ -58,6 +58,8 @@ def test_sentences_where_nothing_or_everything_is_shared() -> None:
         "English and French share features at step20 on 1 of 1 family: from step10 on, “a”."
     )
     store = consolidation_store({"a": [False, False]})
+    (never, _) = pair_sentences(store.isel(language_pair=0))
+    assert never.startswith("English and French are not found to share features at any checkpoint: overlap clearly")
     nothing = store.assign(overlap=store["overlap"] * float("nan")).isel(language_pair=0)
     assert pair_sentences(nothing) == [
         "English and French: no family has a measurable helping effect in both languages at any checkpoint."
@@ -118,8 +120,8 @@ def test_overlap_of_tasks_is_told_beside_chance(inputs: ReportInputs) -> None:
     assert float(first["jaccard"][0, 1]) == 1 / 3 and int(first["features_compared"][0, 1]) == 2
     sentence = overlap_sentence(overlaps)
     assert sentence.startswith(
-        "at step20, the mean Jaccard index of top features is 0.00 between tasks of the same phenomenon, against 1.00"
-        " between halves of one task, "
+        "at step20, the mean Jaccard index of top features is 0.00 between tasks of the same phenomenon, in different"
+        " languages, against 1.00 between halves of one task, "
     )
     assert sentence.endswith(
         " with features exchanged at random; it is beyond chance on none of 1 pairs: no more than chance."
@@ -129,6 +131,9 @@ def test_overlap_of_tasks_is_told_beside_chance(inputs: ReportInputs) -> None:
     found = overlaps.assign(beyond_chance=overlaps["jaccard"] >= 0)
     assert overlap_sentence(found).endswith("it is beyond chance on 1 of 1 pairs.")
     nothing = compare_tasks(inputs.runs[0].relie.assign(measurable=inputs.runs[0].relie["measurable"] & False))
+    for languages in (["french"] * 2, ["french", ""]):
+        other = overlap_sentence(overlaps.assign_coords(language=("task", languages)))
+        assert " between tasks of the same phenomenon, against " in other
     assert overlap_sentence(nothing) == "at step20, no two tasks have features with a measurable effect on both."
 
 

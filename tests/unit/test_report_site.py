@@ -176,7 +176,9 @@ def test_every_figure_has_its_files(report: Path) -> None:
     for path in drawn:
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
         assert path.stat().st_size < 2 * MEGABYTE
-        assert path.with_suffix(".pdf").exists() and len(path.with_suffix(".csv").read_text("utf-8").splitlines()) > 1
+        columns, *rows = path.with_suffix(".csv").read_text("utf-8").splitlines()
+        assert path.with_suffix(".pdf").exists() and rows
+        assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in columns.split(",")), columns
 
 
 TEXTS = """() => {

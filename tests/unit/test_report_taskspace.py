@@ -30,8 +30,8 @@ from chronocoder.report.taskspace_gradients import sharing_sentence
 from chronocoder.report.taskspace_page import space_findings, taskspace_page
 from chronocoder.report.taskspace_spaces import contrast_sentences, space_tables, stability_sentence
 from chronocoder.report.taskspace_transfer import damage_sentences, method_tables, transfer_sentence
-from chronocoder.report.text import p_words
 from chronocoder.stores import write_store
+from chronocoder.wording import p_words
 
 FTGD = "ftgd (gradient differential, 1.0\u00a0% of the parameters)"
 ALONE = Known(groups={f"group_{place}": [f"task_{place}"] for place in range(4)})

@@ -13,10 +13,9 @@ from matplotlib.lines import Line2D
 
 from chronocoder.figures.chart import INK, LINES, MARKERS, PALETTE, QUIET, WIDTH_IN, Chart, plain, styled
 from chronocoder.figures.tokens import draw_token_axis, token_places
-from chronocoder.report.inputs import names
-from chronocoder.report.phases import CHANCE
-from chronocoder.report.tasks import MARK, groups_of_kind, warnings_of
-from chronocoder.report.text import counted, in_words
+from chronocoder.stores import names
+from chronocoder.tasks.groups import groups_of_kind, warnings_of
+from chronocoder.wording import MARK, counted, in_words
 
 AXES_IN, LINE_IN, ROW_IN = 3.2, 0.17, 0.22
 COLUMNS, WRAP_AT = 3, 24
@@ -24,6 +23,7 @@ HEAVY, LIGHT = 2.0, 1.1
 SOLID, WARNED = LINES[:3], ":"
 ENDS = ("", "_low", "_high")
 UNBROKEN = "\u00a0"
+CHANCE = 0.5
 
 
 class Curve(NamedTuple):

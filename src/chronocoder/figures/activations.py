@@ -20,7 +20,7 @@ def draw_activations(features: xr.Dataset, feature: int) -> Chart:
     """
     own = features.sel(feature=feature)
     counts, low, high = (own[name].values for name in ("activation_count", "bin_low", "bin_high"))
-    table = pd.DataFrame({"activation from": low, "activation to": high, "tokens": counts})
+    table = pd.DataFrame({"activation_low": low, "activation_high": high, "tokens": counts})
     chart = Chart(f"Activations of feature {feature}", table, "It is active on no validation token.")
     axes = chart.subplots()
     axes.set(xscale="log", xlabel="activation", ylabel="validation tokens")

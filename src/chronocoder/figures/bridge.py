@@ -10,7 +10,7 @@ from chronocoder.figures.lines import add_legend
 from chronocoder.figures.order import same_group
 from chronocoder.figures.tidy import tidy
 from chronocoder.figures.transfer import unit_words
-from chronocoder.report.text import counted, decimal, p_words, sentence
+from chronocoder.wording import counted, decimal, p_words, sentence
 
 VARIABLES = {"overlap": "feature_overlap", "cosine": "feature_cosine"}
 AXES = {"overlap": "fraction of top features in common", "cosine": "cosine of effects over all features"}

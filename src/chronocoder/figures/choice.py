@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from chronocoder.figures.ability import draw_chance
 from chronocoder.figures.chart import GRID, INK, PALETTE, QUIET, WIDTH_IN, Chart, plain, styled
 from chronocoder.figures.tokens import draw_token_axis, token_places
-from chronocoder.report.inputs import names
-from chronocoder.report.text import counted, in_words, signed
+from chronocoder.stores import names
+from chronocoder.wording import counted, in_words, signed
 
 ROW_IN, FRAME_IN = 0.3, 1.3
 HALVES = {"accuracy_choosing": "half that chose", "accuracy_confirming": "other half"}

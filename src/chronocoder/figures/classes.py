@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from chronocoder.attribution.measures import SHUFFLED
 from chronocoder.figures.chart import INK, Chart, plain, styled
 from chronocoder.figures.pairs import MARKS, TOTAL
-from chronocoder.report.text import in_words
+from chronocoder.wording import in_words
 
 ROW_IN, MARGIN_IN, WIDTH_IN = 0.42, 1.3, 8.0
 THICK, THIN = 0.46, 0.22

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from chronocoder.attribution.measures import SHUFFLED
 from chronocoder.figures.chart import INK, MANY_MARKS, PALETTE, QUIET, Chart, plain, styled
 from chronocoder.figures.scale import EffectScale, effect_scale
-from chronocoder.report.text import counted, in_words, plural, signed
+from chronocoder.wording import counted, in_words, plural, signed
 
 OTHER, SURFACE = "other", "surface rule"
 ENDS = ("", "_low", "_high")

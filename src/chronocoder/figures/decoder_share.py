@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from chronocoder.attribution.agreement import spearman
 from chronocoder.figures.chart import QUIET, Chart, plain, styled
 from chronocoder.figures.pairs import PUBLISHED, class_handles, draw_pairs, pair_table, share_column, thresholds
-from chronocoder.report.inputs import names
-from chronocoder.report.text import counted, decimal, listed
+from chronocoder.stores import names
+from chronocoder.wording import counted, decimal, listed
 
 PANELS_A_ROW = 3
 PANEL_IN = 2.9
-NORM = "RelDec at "
+NORM = "reldec_"
 
 
 @styled
@@ -48,14 +48,15 @@ def draw_decoder_share(relie: xr.Dataset) -> Chart:
         axes.set_visible(False)
     for axes in panels[:, 0]:
         axes.set_ylabel("published RelIE")
-    for axes in panels[-1]:
+    for axes in panels.ravel()[len(checkpoints) - columns : len(checkpoints)]:  # the lowest one of each column
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel("RelDec")
     chart.legend(handles=class_handles(table), title="class (pairs)", loc="outside right center")
     return chart
 
 
 def decoder_share_table(relie: xr.Dataset) -> pd.DataFrame:
-    """Return what `pair_table` does, with a column `RelDec at <checkpoint>` for each checkpoint."""
+    """Return what `pair_table` does, with a column `reldec_<checkpoint>` for each checkpoint."""
     table = pair_table(relie, PUBLISHED)
     norms = relie["relative_decoder_norm"].sel(feature=table["feature"].to_numpy())
     shares = {f"{NORM}{name}": norms.sel(checkpoint=name).values for name in relie["checkpoint"].values}

@@ -11,7 +11,7 @@ from chronocoder.attribution.measures import TOP
 from chronocoder.figures.chart import MANY_MARKS, MARKERS, PALETTE, QUIET, Chart, plain, styled
 from chronocoder.figures.rows import ROWS_WIDTH_IN, offsets, row_labels, rows_height_in, set_rows
 from chronocoder.figures.scale import effect_scale
-from chronocoder.report.text import counted, decimal, in_words, plural
+from chronocoder.wording import counted, decimal, in_words, plural
 
 EXACT = "exact"
 WIDTH_IN, HEIGHT_IN = 4.6, 4.7

@@ -6,7 +6,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from chronocoder.figures.chart import INK, PALETTE, QUIET, Chart, styled
-from chronocoder.report.text import decimal, plural
+from chronocoder.wording import decimal, plural
 
 MARGIN = 0.08
 WIDTH_IN, HEIGHT_IN = 4.6, 3.7

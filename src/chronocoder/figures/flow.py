@@ -14,8 +14,8 @@ from matplotlib.path import Path
 from chronocoder.attribution.measures import threshold_of
 from chronocoder.figures.chart import INK, PALETTE, Chart, plain, styled
 from chronocoder.figures.pairs import MARKS, PUBLISHED, Mark, class_by, share_by
-from chronocoder.report.inputs import names
-from chronocoder.report.text import counted, listed, sentence
+from chronocoder.stores import names
+from chronocoder.wording import counted, listed, sentence
 
 PRESENCE = {
     "present": Mark(PALETTE[0], "s", ""),

@@ -12,7 +12,7 @@ from chronocoder.figures.lines import Line, draw_course
 from chronocoder.figures.matrix import Matrix, draw_matrix
 from chronocoder.figures.order import largest_size, off_diagonal, same_group, task_order
 from chronocoder.figures.tidy import tidy
-from chronocoder.report.text import sentence
+from chronocoder.wording import sentence
 
 
 class Measure(NamedTuple):

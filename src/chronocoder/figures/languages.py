@@ -8,8 +8,8 @@ from chronocoder.figures.chart import INK, PALETTE, Chart, plain, styled
 from chronocoder.figures.lines import PANEL_ROOM, add_legend, draw_checkpoint_axis
 from chronocoder.figures.panels import draw_panels
 from chronocoder.figures.tidy import tidy
-from chronocoder.report.inputs import names
-from chronocoder.report.text import counted, decimal, in_words, sentence
+from chronocoder.stores import names
+from chronocoder.wording import counted, decimal, in_words, sentence
 
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "---", "+++", "ooo")
 CHANCE_COLUMNS = {f"several_{name}": f"several_{name}" for name in ("by_chance", "by_chance_low", "by_chance_high")}

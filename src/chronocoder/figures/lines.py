@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from chronocoder.figures.chart import INK, LINES, MARKERS, PALETTE, Chart, plain
 from chronocoder.figures.tokens import draw_token_axis, token_places
-from chronocoder.report.inputs import names
-from chronocoder.report.text import decimal, short_count
+from chronocoder.stores import names
+from chronocoder.wording import decimal, short_count
 
 ROOM, PANEL_ROOM = 68, 30
 """Characters that there is room for below a figure, and below a panel of half its width."""

@@ -10,14 +10,15 @@ from matplotlib.collections import QuadMesh
 
 from chronocoder.figures.chart import COLOUR_MAP, INK, MANY_MARKS, QUIET, Chart, plain
 from chronocoder.figures.order import TaskOrder
-from chronocoder.report.text import counted, decimal
+from chronocoder.wording import counted, decimal
 
-CELL_IN, CELL_OF_MANY_IN, BAR_IN, MARGIN_IN = 0.38, 0.12, 0.9, 0.4
+CELL_IN, BAR_IN, MARGIN_IN = 0.38, 0.9, 0.4
+MANY_IN, LEAST_CELL_IN = 5.0, 0.12
 LABEL_PT, LABEL_OF_MANY_PT = 8, 6
-CHARACTER_IN = 0.6 / 72
+CHARACTER_IN = 0.64 / 72
 """Width of a character, for each point of its size."""
 SMALLEST_IN = 3.0
-WRAP_AT = 24
+WRAP_AT = 28
 DARKEST_FOR_INK = 0.5
 """Lightness of a cell from which on what is written in it is dark."""
 
@@ -70,9 +71,10 @@ def draw_matrix(title: str, data: pd.DataFrame, matrix: Matrix) -> Chart:
 
 def _size_in(order: TaskOrder) -> float:
     """Return the size of the cells and of labels beside them."""
-    cell_in, label_pt = (CELL_OF_MANY_IN, LABEL_OF_MANY_PT) if order.many else (CELL_IN, LABEL_PT)
+    count = len(order.labels)
+    cell_in, label_pt = (max(MANY_IN / count, LEAST_CELL_IN), LABEL_OF_MANY_PT) if order.many else (CELL_IN, LABEL_PT)
     longest = max(len(line) for label in order.labels for line in _wrapped(label, order).split("\n"))
-    return max(SMALLEST_IN, MARGIN_IN + cell_in * len(order.labels) + CHARACTER_IN * label_pt * longest)
+    return max(SMALLEST_IN, MARGIN_IN + cell_in * count + CHARACTER_IN * label_pt * longest)
 
 
 def _extend(values: np.ndarray, limits: tuple[float, float]) -> Literal["neither", "min", "max", "both"]:

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.report.inputs import names
-from chronocoder.report.text import in_words
+from chronocoder.stores import names
+from chronocoder.wording import in_words
 
-MOST_NUMBERED = 12
+MOST_NUMBERED = 16
 """Tasks whose matrix has room for a number in each cell."""
 
 

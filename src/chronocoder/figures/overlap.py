@@ -20,8 +20,8 @@ from chronocoder.figures.matrix import Matrix, draw_matrix
 from chronocoder.figures.order import same_group, task_order
 from chronocoder.figures.panels import draw_panels
 from chronocoder.figures.tidy import tidy
-from chronocoder.report.inputs import names
-from chronocoder.report.text import decimal, in_words, listed, sentence
+from chronocoder.stores import names
+from chronocoder.wording import decimal, in_words, listed, sentence
 
 HEADLINE = {"measure": "weighted", "sign": "helping"}
 KINDS = {

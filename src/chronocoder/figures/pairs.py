@@ -78,7 +78,7 @@ def pair_table(relie: xr.Dataset, basis: str = PUBLISHED) -> pd.DataFrame:
 
     Returns:
         Columns `task`, `feature`, `class`, `weight` (the feature's |IE|, summed over checkpoints, as a fraction of that
-        of all features shown of the task), and `RelIE at <checkpoint>`.
+        of all features shown of the task), and `relie_<checkpoint>`.
     """
     seen = relie["measurable"].any("checkpoint")
     size = abs(relie["indirect_effect"]).sum("checkpoint").where(seen, 0.0)
@@ -99,7 +99,7 @@ def pair_table(relie: xr.Dataset, basis: str = PUBLISHED) -> pd.DataFrame:
 
 def share_column(checkpoint: str) -> str:
     """Return what the column of RelIE at a checkpoint is called."""
-    return f"RelIE at {checkpoint}"
+    return f"relie_{checkpoint}"
 
 
 def draw_pairs(axes: Axes, table: pd.DataFrame, places: Sequence[str]) -> None:

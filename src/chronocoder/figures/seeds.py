@@ -3,8 +3,8 @@
 import xarray as xr
 
 from chronocoder.figures.chart import MARKERS, PALETTE, Chart, plain, styled
-from chronocoder.report.inputs import names
-from chronocoder.report.text import counted, decimal, in_words
+from chronocoder.stores import names
+from chronocoder.wording import counted, decimal, in_words
 
 PANELS = {
     "indirect_effect_spearman": "Spearman’s ρ of IE",

@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 
 from chronocoder.figures.chart import INK, Chart, plain, styled
 from chronocoder.figures.pairs import BASES, PUBLISHED, pair_table, share_column, thresholds
-from chronocoder.report.inputs import names
-from chronocoder.report.text import counted, in_words, percent, sentence
+from chronocoder.stores import names
 from chronocoder.tasks.groups import Group
+from chronocoder.wording import counted, in_words, percent, sentence
 
 BINS = 20
 WRAP_AT = 26
-COUNTED, WEIGHTED = "fraction of features", "fraction of |IE|"
+COUNTED, WEIGHTED = "fraction_of_features", "fraction_of_effect"
 ROW_IN, ROUND_IN = 0.36, 1.3
 
 
@@ -54,8 +54,8 @@ def share_table(relie: xr.Dataset, checkpoint: str, basis: str, groups: Sequence
     """Return the fractions of features and of |IE| by bin of RelIE.
 
     Returns:
-        Columns `row` (task or group), `RelIE from`, `RelIE to`, `fraction of features` and `fraction of |IE|`; both
-        fractions are zero throughout a task without a measurable feature.
+        Columns `row` (task or group), `relie_low`, `relie_high`, `fraction_of_features`, and `fraction_of_effect`, of
+        |IE|; both fractions are zero throughout a task without a measurable feature.
     """
     pairs = pair_table(relie, basis)
     tasks = names(relie, "task")
@@ -73,8 +73,8 @@ def share_table(relie: xr.Dataset, checkpoint: str, basis: str, groups: Sequence
     return pd.DataFrame(
         {
             "row": np.repeat(rows, BINS),
-            "RelIE from": np.tile(edges[:-1], len(rows)),
-            "RelIE to": np.tile(edges[1:], len(rows)),
+            "relie_low": np.tile(edges[:-1], len(rows)),
+            "relie_high": np.tile(edges[1:], len(rows)),
             **{column: values.ravel() for column, values in by_task.items()},
         }
     )
@@ -101,7 +101,7 @@ def _mark_thresholds(axes: Axes, checkpoints: int) -> None:
 
 def _alt(table: pd.DataFrame, checkpoint: str, basis: str) -> str:
     known = table[table.groupby("row")[COUNTED].transform("sum") > 0]
-    upper = known[known["RelIE from"] >= 0.5].groupby("row", sort=False)[[COUNTED, WEIGHTED]].sum()
+    upper = known[known["relie_low"] >= 0.5].groupby("row", sort=False)[[COUNTED, WEIGHTED]].sum()
     lows, highs = upper.min(), upper.max()
     return (
         f"Two heat maps, a row for each task or group, over {BASES[basis]} at {checkpoint} from 0 to 1. Of the features"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from chronocoder.figures.chart import INK, MANY_MARKS, MARKERS, WIDTH_IN, Chart, plain, styled
 from chronocoder.figures.tokens import draw_token_axis, token_places
-from chronocoder.report.inputs import names
+from chronocoder.stores import names
 
 MEASURES = {"cosine": "Cosine", "pearson": "Pearson correlation", "linear_cka": "Linear CKA"}
 MATRIX_WIDTH_IN, MATRIX_HEIGHT_IN, MOST_LABELS = 4.8, 4.2, 20

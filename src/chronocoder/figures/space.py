@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from chronocoder.figures.chart import GRID, INK, MARKERS, PALETTE, WIDTH_IN, Chart, plain, styled
 from chronocoder.figures.lines import Line, draw_course
 from chronocoder.figures.order import TaskOrder, largest_size, task_order
-from chronocoder.report.inputs import names
-from chronocoder.report.text import counted, decimal, in_words, percent, short_count
+from chronocoder.stores import names
+from chronocoder.wording import counted, decimal, in_words, percent, short_count
 
 TRANSFER, GRADIENTS = BASES = ("transfer", "gradients")
 P_SHOWN = 0.05

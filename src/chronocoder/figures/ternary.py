@@ -14,8 +14,8 @@ from chronocoder.figures.pairs import (
     share_column,
     thresholds,
 )
-from chronocoder.report.inputs import names
-from chronocoder.report.text import counted, listed, sentence
+from chronocoder.stores import names
+from chronocoder.wording import counted, listed, sentence
 
 CORNERS = 3
 TICKS = (0.2, 0.4, 0.6, 0.8)

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from chronocoder.report.text import short_count
+from chronocoder.wording import short_count
 
 ZERO_GAP = 4
 FEW_DECADES = 3.5

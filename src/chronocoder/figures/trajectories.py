@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 
 from chronocoder.figures.chart import GRID, INK, LINES, MARKERS, PALETTE, QUIET, Chart, styled
 from chronocoder.figures.pairs import set_checkpoints, thresholds
-from chronocoder.report.inputs import names
-from chronocoder.report.text import counted, in_words, listed, plural, sentence, signed
+from chronocoder.stores import names
+from chronocoder.wording import counted, in_words, listed, plural, sentence, signed
 
 SHOWN = 8
 DODGE = 0.1
@@ -107,14 +107,16 @@ def cluster_table(relie: xr.Dataset) -> pd.DataFrame:
         lower, upper = np.nanquantile(shares[clusters == number], QUARTILES, axis=0)
         for place, checkpoint in enumerate(relie["checkpoint"].values):
             rows.append((number + 1, int(size), str(checkpoint), means[number, place], lower[place], upper[place]))
-    columns = ["cluster", "pairs", "checkpoint", "mean RelIE", "lower quartile", "upper quartile"]
+    columns = ["cluster", "pairs", "checkpoint", "relie", "relie_lower_quartile", "relie_upper_quartile"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _draw_cluster(axes: Axes, own: pd.DataFrame, checkpoints: list[str]) -> None:
     places = np.arange(len(checkpoints))
-    axes.fill_between(places, own["lower quartile"], own["upper quartile"], color=PALETTE[4], alpha=0.35, linewidth=0)
-    axes.plot(places, own["mean RelIE"], color=PALETTE[0], marker="o", linestyle="-")
+    axes.fill_between(
+        places, own["relie_lower_quartile"], own["relie_upper_quartile"], color=PALETTE[4], alpha=0.35, linewidth=0
+    )
+    axes.plot(places, own["relie"], color=PALETTE[0], marker="o", linestyle="-")
     (present,) = thresholds(len(checkpoints))
     axes.axhline(present, color=QUIET, linestyle=":", marker="", linewidth=1.2)
     axes.set(xlim=(-0.35, len(checkpoints) - 0.65), ylim=(-0.03, 1.03))
@@ -136,14 +138,14 @@ def _effect_table(shown: xr.Dataset, unit: str) -> pd.DataFrame:
             "feature": np.repeat(shown["feature"].values, count),
             "class": np.repeat(shown["feature_class"].values, count).tolist(),
             "checkpoint": names(shown, "checkpoint") * shown.sizes["feature"],
-            "tokens seen": np.tile(shown["tokens_seen"].values, shown.sizes["feature"]),
+            "tokens_seen": np.tile(shown["tokens_seen"].values, shown.sizes["feature"]),
             "unit": unit,
-            "IE": ordered["indirect_effect"].values.ravel(),
-            "IE low": ordered["indirect_effect_low"].values.ravel(),
-            "IE high": ordered["indirect_effect_high"].values.ravel(),
-            "level of random directions": ordered["random_level"].values.ravel(),
+            "indirect_effect": ordered["indirect_effect"].values.ravel(),
+            "indirect_effect_low": ordered["indirect_effect_low"].values.ravel(),
+            "indirect_effect_high": ordered["indirect_effect_high"].values.ravel(),
+            "random_level": ordered["random_level"].values.ravel(),
             "measurable": ordered["measurable"].values.ravel(),
-            "published RelIE": ordered["relative_indirect_effect"].values.ravel(),
+            "relie": ordered["relative_indirect_effect"].values.ravel(),
         }
     )
 
@@ -164,6 +166,6 @@ def _largest_alt(shown: xr.Dataset, unit: str) -> str:
 def _cluster_alt(table: pd.DataFrame, checkpoints: list[str]) -> str:
     parts = []
     for number, own in table.groupby("cluster"):
-        largest = own["checkpoint"].iloc[int(own["mean RelIE"].argmax())]
+        largest = own["checkpoint"].iloc[int(own["relie"].argmax())]
         parts.append(f"cluster {number} ({counted(own['pairs'].iloc[0], 'pair')}) is largest at {largest}")
     return f"A panel for each cluster, over {listed(checkpoints)}. {sentence('; '.join(parts))}."

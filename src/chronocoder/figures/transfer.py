@@ -9,8 +9,8 @@ from chronocoder.figures.lines import Line, add_legend, draw_course
 from chronocoder.figures.matrix import Matrix, draw_matrix
 from chronocoder.figures.order import largest_size, off_diagonal, task_order
 from chronocoder.figures.tidy import tidy
-from chronocoder.report.inputs import names
-from chronocoder.report.text import decimal, in_words, percent
+from chronocoder.stores import names
+from chronocoder.wording import decimal, in_words, percent
 
 QUARTILES = (0.5, 0.25, 0.75)
 OBJECTIVES = {

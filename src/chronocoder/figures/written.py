@@ -10,7 +10,7 @@ import xarray as xr
 from chronocoder.attribution.measures import CONTROL, TOP
 from chronocoder.figures.chart import PALETTE, QUIET, Chart, styled
 from chronocoder.figures.rows import ROWS_WIDTH_IN, offsets, row_labels, rows_height_in, set_rows
-from chronocoder.report.text import counted, in_words
+from chronocoder.wording import counted, in_words
 
 ENDS = ("", "_low", "_high")
 MARGIN = 0.05

@@ -10,22 +10,14 @@ from chronocoder.figures.chart import Chart
 from chronocoder.figures.choice import draw_changes, draw_fitted_steps
 from chronocoder.figures.similarity import MEASURES, draw_similarity, draw_similarity_to_last
 from chronocoder.report.choice import choice_rows
-from chronocoder.report.inputs import ReportInputs, names
+from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.site import FigureGroup, Placed, Site, slug
 from chronocoder.report.summary import ability_sentence, learnt_sentence, learnt_since
 from chronocoder.report.surface_story import moment
-from chronocoder.report.tasks import (
-    MANY_TASKS,
-    NO_BREAK,
-    finest_groups,
-    groups_of_kind,
-    kinds_named,
-    reasons_named,
-    task_rows,
-    warnings_of,
-)
-from chronocoder.report.text import in_words
-from chronocoder.tasks.groups import KINDS
+from chronocoder.report.tasks import MANY_TASKS, NO_BREAK, kinds_named, reasons_named, task_rows
+from chronocoder.stores import names
+from chronocoder.tasks.groups import KINDS, finest_groups, groups_of_kind, warnings_of
+from chronocoder.wording import in_words
 
 FOLDER, UNGROUPED = "ability", "others"
 

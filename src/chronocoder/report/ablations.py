@@ -8,7 +8,8 @@ import xarray as xr
 
 from chronocoder.report.compact import Part, arrays, at, nested, rounded
 from chronocoder.report.examples import levels
-from chronocoder.report.inputs import Run, names
+from chronocoder.report.inputs import Run
+from chronocoder.stores import names
 
 MEMBER = "member"
 PAIRS = 3

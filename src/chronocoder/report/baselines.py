@@ -6,7 +6,7 @@ from typing import NamedTuple
 import xarray as xr
 
 from chronocoder.report.inputs import key_of
-from chronocoder.report.text import decimal
+from chronocoder.wording import decimal
 
 MEASURES = {
     "baseline_relative_indirect_effect": "RelIE of single dictionaries, matched",

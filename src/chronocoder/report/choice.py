@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.report.text import in_words, rough, signed
+from chronocoder.wording import in_words, rough, signed
 
 
 class ChangeRow(NamedTuple):

@@ -10,9 +10,10 @@ import xarray as xr
 from chronocoder.config.taskspace import SWAPPED
 from chronocoder.figures.transfer import method_labels
 from chronocoder.report.controls import has_random
-from chronocoder.report.inputs import ReportInputs, Run, names
+from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.summary import quality_ranges
-from chronocoder.report.text import counted, in_words, listed, percent, short_count
+from chronocoder.stores import names
+from chronocoder.wording import counted, in_words, listed, percent, short_count
 
 CROSSCODING = """@article{bayazit2025crosscoding,
   title         = {Crosscoding Through Time: Tracking Emergence \\& Consolidation Of Linguistic Representations

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from chronocoder.report.compact import Part, arrays, at
-from chronocoder.report.inputs import Run, names
-from chronocoder.report.text import listed
+from chronocoder.report.inputs import Run
+from chronocoder.stores import names
+from chronocoder.wording import listed
 
 OF_DECODER = {
     "supported": "code_supported",

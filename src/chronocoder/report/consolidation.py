@@ -7,8 +7,9 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.figures.overlap import HEADLINE, LEVELS
-from chronocoder.report.inputs import Run, RunKey, names
-from chronocoder.report.text import counted, decimal, in_words, listed, percent, quoted, sentence, signed
+from chronocoder.report.inputs import Run, RunKey
+from chronocoder.stores import names
+from chronocoder.wording import counted, decimal, in_words, listed, percent, quoted, sentence, signed
 
 CODE = 3
 """Letters of the longest codes of languages."""
@@ -139,7 +140,8 @@ def pair_sentences(of_pair: xr.Dataset) -> list[str]:
     text = f"{languages} share features at {last} on {len(shared)} of {count}: {'; '.join(parts)}"
     if not shared:
         levels = f"overlap clearly exceeds both null levels on none of {count}"
-        text = f"{languages} are not found to share features at {last}: {levels}"
+        where = f"at {last}" if here["shared"].any() else "at any checkpoint"
+        text = f"{languages} are not found to share features {where}: {levels}"
     elif apart:
         text = f"{text}; not found on {listed([quoted(name) for name in apart])}"
     return [f"{text}.{_lost_sentence(here, apart)}", _level_sentence(here.sel(family=tested), last)]

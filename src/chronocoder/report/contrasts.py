@@ -13,9 +13,10 @@ from chronocoder.attribution.surface import (
     find_surface_features,
     follow,
 )
-from chronocoder.report.inputs import Contrast, ReportInputs, Run, names
+from chronocoder.report.inputs import Contrast, ReportInputs, Run
 from chronocoder.report.phases import clearest_checkpoint, find_surface_phase
-from chronocoder.report.text import counted, quoted, signed
+from chronocoder.stores import names
+from chronocoder.wording import counted, quoted, signed
 
 
 class ContrastFeatures(NamedTuple):

@@ -6,14 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Int
 from scipy.stats import beta, false_discovery_control
 
 from chronocoder.attribution.measures import SHUFFLED, UNDECIDED
 from chronocoder.report.conditions import conditions_of
 from chronocoder.report.courses import DECIDED
 from chronocoder.report.data import CLASSES
-from chronocoder.report.inputs import ReportInputs, key_of, names
-from chronocoder.report.text import counted, decimal, in_words, listed, p_number, percent
+from chronocoder.report.inputs import ReportInputs, key_of
+from chronocoder.stores import names
+from chronocoder.wording import counted, decimal, in_words, listed, p_number, percent
 
 CHANGED = tuple(name for name in DECIDED if name != "maintained")
 COLUMNS = (("emerged",), ("maintained",), ("discontinued",), ("transient", "intermittent"))
@@ -142,7 +144,7 @@ def verdict(p_value: float) -> str:
 
 def task_controls(relie: xr.Dataset) -> list[TaskControls]:
     """Return a run's classes beside their controls, for each task."""
-    counts = relie.drop_dims("feature")
+    counts = relie.drop_dims(("feature", "checkpoint"))  # each selection from all effects would take longer
     return [
         TaskControls(
             in_words(task),
@@ -189,8 +191,9 @@ def reversal_sentence(of_task: xr.Dataset) -> str:
     text = f"Reversals within a condition: {counted(count, 'feature')} ({share_of(count, tested)})"
     if not has_random(of_task):
         return f"{text}."
-    random = of_task[["control_reverses_count", "controls_tested"]].sel(control=of_task["control"] != SHUFFLED)
-    return f"{text}, random directions {share_of(*_counts(random))}."
+    random = of_task.sel(control=of_task["control"] != SHUFFLED)
+    counts = (int(random[name].sum()) for name in ("control_reverses_count", "controls_tested"))
+    return f"{text}, random directions {share_of(*counts)}."
 
 
 def basis_sentence(relie: xr.Dataset) -> str:
@@ -304,27 +307,25 @@ def _line(of_class: xr.Dataset, part: str, labels: tuple[str, ...]) -> Line:
     own = f"{count} ({share_of(count, tested)})"
     if not controls_of(of_class):
         return Line([*labels, own, UNKNOWN, UNKNOWN, UNKNOWN], False)
-    controls = of_class[[f"{part}control_class_count", "controls_tested"]]
-    is_random = (controls["control"] != SHUFFLED).values
-    shuffled = [share_of(*_counts(controls.isel(control=[place]))) for place in np.flatnonzero(~is_random)]
+    controls = np.stack([of_class[f"{part}control_class_count"].values, of_class["controls_tested"].values], axis=1)
+    is_random = (of_class["control"] != SHUFFLED).values
+    shuffled = [share_of(*counts) for counts in controls[~is_random].tolist()]
     p_value = float(of_class[f"{part}class_p_value"])
     said = UNKNOWN if str(of_class["class"].values) in UNDECIDED else verdict(p_value)
-    cells = [*labels, own, _spread(controls.isel(control=is_random)), *shuffled, p_number(p_value), said]
+    cells = [*labels, own, _spread(controls[is_random]), *shuffled, p_number(p_value), said]
     return Line(cells, said == MORE)
 
 
-def _spread(random: xr.Dataset) -> str:
-    """Return the fraction of random directions that has a class, with its range over the draws."""
-    if not random.sizes["control"]:
+def _spread(random: Int[np.ndarray, "draw 2"]) -> str:
+    """Return the fraction of random directions that has a class, with its range over the draws.
+
+    Args:
+        random: of each draw, how many have the class, and how many could have had it.
+    """
+    if not len(random):
         return UNKNOWN
-    draws = [_fraction(*_counts(random.isel(control=[place]))) for place in range(random.sizes["control"])]
-    return f"{share_of(*_counts(random))} ({percent(min(draws))} – {percent(max(draws))})"
-
-
-def _counts(controls: xr.Dataset) -> tuple[int, int]:
-    """Return how many controls have a class, and how many could have had it."""
-    counts, tested = (int(values.sum()) for values in controls.data_vars.values())
-    return counts, tested
+    draws = [_fraction(*counts) for counts in random.tolist()]
+    return f"{share_of(*random.sum(axis=0).tolist())} ({percent(min(draws))} – {percent(max(draws))})"
 
 
 def _fraction(count: int, tested: int) -> float:

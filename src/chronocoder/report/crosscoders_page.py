@@ -11,8 +11,8 @@ from chronocoder.report.codes import code_sentences
 from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.site import FigureGroup, Site, slug
 from chronocoder.report.stability import seed_table
-from chronocoder.report.text import percent
 from chronocoder.report.trust import trust_finding
+from chronocoder.wording import percent
 
 
 class Quality(NamedTuple):

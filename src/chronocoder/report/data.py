@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from chronocoder.report.text import peak_words
+from chronocoder.wording import peak_words
 
 CLASSES = ("emerged", "maintained", "discontinued", "transient", "intermittent", "uncertain", "no effect")
 WORDS = 4

@@ -11,9 +11,9 @@ from chronocoder.report.compact import Part, arrays, at
 from chronocoder.report.conditions import condition_part
 from chronocoder.report.data import class_places
 from chronocoder.report.examples import example_part
-from chronocoder.report.inputs import Run, names
-from chronocoder.report.tasks import groups_of_kind
-from chronocoder.tasks.groups import KINDS
+from chronocoder.report.inputs import Run
+from chronocoder.stores import names
+from chronocoder.tasks.groups import KINDS, groups_of_kind
 
 BY_CHECKPOINT = {
     "effect": "indirect_effect",

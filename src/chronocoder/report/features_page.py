@@ -11,7 +11,7 @@ from chronocoder.report.inputs import EXACT_ABLATION, ReportInputs, Run
 from chronocoder.report.run_records import run_record, task_table
 from chronocoder.report.site import Site
 from chronocoder.report.table_component import add_table_component
-from chronocoder.report.tasks import warnings_of
+from chronocoder.tasks.groups import warnings_of
 
 SHARD = 50
 """Features that are loaded at once."""

@@ -12,8 +12,9 @@ from chronocoder.errors import ConfigError, StoreError
 from chronocoder.labels import is_examined
 from chronocoder.report.annotations import Annotation, FeaturePlace
 from chronocoder.report.site import slug
-from chronocoder.report.text import in_words, listed, percent
 from chronocoder.report.timings import Timing
+from chronocoder.stores import names
+from chronocoder.wording import in_words, listed, percent
 
 SPACE_STORES = 3
 UNREAD = (
@@ -275,11 +276,6 @@ class ReportInputs:
                     f"the store of {name} is of suite '{store.attrs['suite']}', not '{self.suite}'; give that of the"
                     " report's suite"
                 )
-
-
-def names(dataset: xr.Dataset | xr.DataArray, coordinate: str) -> list[str]:
-    """Return a coordinate of names as plain strings."""
-    return [str(name) for name in dataset[coordinate].values]
 
 
 def key_of(dataset: xr.Dataset) -> RunKey:

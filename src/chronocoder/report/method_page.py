@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from chronocoder.report.citation import citations, method_text
-from chronocoder.report.inputs import ReportInputs, key_of, names
+from chronocoder.report.inputs import ReportInputs, key_of
 from chronocoder.report.site import Site
 from chronocoder.report.timings import Timing, duration
+from chronocoder.stores import names
 
 HASH_LETTERS, MOST_COMMITS = 12, 4
 

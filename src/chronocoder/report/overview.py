@@ -13,7 +13,7 @@ from chronocoder.report.site import FigureGroup, Site
 from chronocoder.report.summary import QUALITY, class_sentence, summarise
 from chronocoder.report.surface_story import phase_sentence, surface_sentences
 from chronocoder.report.telling import telling_tasks
-from chronocoder.report.text import decimal, in_words, percent, short_count
+from chronocoder.wording import decimal, in_words, percent, short_count
 
 
 class KeyNumber(NamedTuple):

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.report.inputs import Contrast, names
-
-CHANCE = 0.5
+from chronocoder.figures.ability import CHANCE
+from chronocoder.report.inputs import Contrast
+from chronocoder.stores import names
 
 
 class SurfacePhase(NamedTuple):

@@ -14,8 +14,7 @@ from chronocoder.report.contrasts import ContrastFeatures, FollowedLine, Found, 
 from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import EXACT_ABLATION, Contrast, ReportInputs, Run
 from chronocoder.report.site import FigureGroup, Placed, Site, slug
-from chronocoder.report.tasks import MARK, caution, warnings_of
-from chronocoder.report.text import in_words, listed, plural, sentence
+from chronocoder.report.tasks import caution
 from chronocoder.report.trust import (
     GOOD_SPEARMAN,
     Row,
@@ -27,6 +26,8 @@ from chronocoder.report.trust import (
     trust_sentences,
 )
 from chronocoder.report.writing import WrittenPair, written_pairs
+from chronocoder.tasks.groups import warnings_of
+from chronocoder.wording import MARK, in_words, listed, plural, sentence
 
 
 class ContrastPart(NamedTuple):

@@ -29,9 +29,9 @@ from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.run_effects import annotated, task_labels
 from chronocoder.report.site import FigureGroup, Placed, Site, slug
 from chronocoder.report.successions import Succession, succession_sentences, successions_of
-from chronocoder.report.tasks import MANY_TASKS, finest_groups
-from chronocoder.report.text import counted, in_words, listed, percent, quoted, signed
-from chronocoder.tasks.groups import Group
+from chronocoder.report.tasks import MANY_TASKS
+from chronocoder.tasks.groups import Group, finest_groups
+from chronocoder.wording import counted, in_words, listed, percent, quoted, signed
 
 Places = slice | np.ndarray
 """Which tasks."""

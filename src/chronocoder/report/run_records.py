@@ -10,7 +10,7 @@ from chronocoder.report.compact import arrays, nested
 from chronocoder.report.conditions import conditions_of
 from chronocoder.report.data import class_places, feature_words
 from chronocoder.report.inputs import EXACT_ABLATION, Run
-from chronocoder.report.text import plural
+from chronocoder.wording import plural
 
 SCORED = {
     "next_token": "the right answer",

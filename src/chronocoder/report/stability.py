@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from chronocoder.report.inputs import names
-from chronocoder.report.text import decimal, in_words
+from chronocoder.stores import names
+from chronocoder.wording import decimal, in_words
 
 COLUMNS = {
     "Cosine at least": "cosine_at_least",

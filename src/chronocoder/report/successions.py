@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import xarray as xr
 
-from chronocoder.report.inputs import ReportInputs, Run, key_of, names
-from chronocoder.report.text import counted, decimal, percent
+from chronocoder.report.inputs import ReportInputs, Run, key_of
+from chronocoder.stores import names
+from chronocoder.wording import counted, decimal, percent
 
 SAME_FEATURE = 0.7
 """Cosine of decoder rows from which on two features count as the same."""

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from chronocoder.figures.ability import CHANCE
 from chronocoder.report.consolidation import is_many, language_sentences, pair_sentences, pairs_of
 from chronocoder.report.contrasts import Found, found_words
 from chronocoder.report.controls import (
@@ -17,15 +18,16 @@ from chronocoder.report.controls import (
     has_random,
     upper_limit,
 )
-from chronocoder.report.inputs import Contrast, ReportInputs, Run, key_of, names
-from chronocoder.report.phases import CHANCE, SurfacePhase, find_surface_phase
+from chronocoder.report.inputs import Contrast, ReportInputs, Run, key_of
+from chronocoder.report.phases import SurfacePhase, find_surface_phase
 from chronocoder.report.surface_story import course, level_words, moment, verb
-from chronocoder.report.tasks import MARK, caution, groups_of_kind, warnings_of
+from chronocoder.report.tasks import caution
 from chronocoder.report.taskspace_page import space_findings
-from chronocoder.report.text import counted, decimal, listed, percent, plural, quoted, sentence
 from chronocoder.report.trust import trust_line
 from chronocoder.report.writing import writing_sentence
-from chronocoder.tasks.groups import KINDS, Group
+from chronocoder.stores import names
+from chronocoder.tasks.groups import KINDS, Group, groups_of_kind, warnings_of
+from chronocoder.wording import MARK, counted, decimal, listed, percent, plural, quoted, sentence
 
 IDENTITY = "identity"
 WARNED_NAMED = 3

@@ -8,7 +8,7 @@ from chronocoder.report.contrasts import ContrastFeatures, found_words
 from chronocoder.report.data import feature_words
 from chronocoder.report.inputs import Contrast, Run
 from chronocoder.report.phases import SurfacePhase
-from chronocoder.report.text import listed, plural, quoted, short_count, signed
+from chronocoder.wording import listed, plural, quoted, short_count, signed
 
 ROLES_NAMED = 3
 

@@ -8,9 +8,11 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.features.task_overlap import TOP_FEATURES
+from chronocoder.figures.order import same_group
 from chronocoder.figures.overlap import CEILING, DIFFERENT, EXCHANGED, RANDOM, SAME, task_overlap_means
-from chronocoder.report.inputs import Run, names
-from chronocoder.report.text import decimal, in_words, listed
+from chronocoder.report.inputs import Run
+from chronocoder.stores import names
+from chronocoder.wording import decimal, in_words, listed
 
 PAIRS = {
     SAME: "between tasks of the same phenomenon",
@@ -48,9 +50,10 @@ def overlap_sentence(overlaps: xr.Dataset) -> str:
     if not pairs:
         return f"at {last}, no two tasks have features with a measurable effect on both."
     means = {name: decimal(float(values[-1])) for name, (values, _) in task_overlap_means(overlaps).items()}
+    kinds = {**PAIRS, SAME: f"{PAIRS[SAME]}, in different languages"} if _is_of_languages(overlaps) else PAIRS
     found, levels = (
         listed([f"{value} {words[name]}" for name, value in means.items() if name in words])
-        for words in (PAIRS, LEVELS)
+        for words in (kinds, LEVELS)
     )
     verdict = f"on {beyond} of {pairs} pairs" if beyond else f"on none of {pairs} pairs: no more than chance"
     text = f"at {last}, the mean Jaccard index of top features is {found}, against {levels}"
@@ -93,6 +96,12 @@ def common_features(run: Run, words: Mapping[int, Sequence[str]], count: int = T
         CommonFeature(feature, f"{len(of)} of {len(run.tasks)}", _named(of), ", ".join(words.get(feature, [])) or "–")
         for of, feature in several[:MOST_ROWS]
     ]
+
+
+def _is_of_languages(overlaps: xr.Dataset) -> bool:
+    """Return whether tasks of the same phenomenon are all of different languages."""
+    (alike, _), (_, apart) = (same_group(overlaps, group=kind, other_group=kind) for kind in ("phenomenon", "language"))
+    return "" not in names(overlaps, "language") and bool(apart[alike].all())
 
 
 def _named(tasks: Sequence[str]) -> str:

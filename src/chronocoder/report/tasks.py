@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 
-from chronocoder.report.inputs import names
-from chronocoder.report.text import decimal, in_words, listed, plural, quoted, signed
-from chronocoder.tasks.groups import KINDS, Group
+from chronocoder.stores import names
+from chronocoder.tasks.groups import KINDS, warnings_of
 from chronocoder.tasks.reasons import REASONS
+from chronocoder.wording import MARK, decimal, in_words, listed, plural, quoted, signed
 
-MARK = "▲"
-"""Goes with every task that has a warning."""
 NO_BREAK = "\u00a0"
 MANY_TASKS = 12
 """Tasks that one figure can tell apart; where there are more, groups are shown first."""
@@ -46,32 +43,12 @@ class TaskRow(NamedTuple):
     warnings: str
 
 
-def warnings_of(behaviour: xr.Dataset) -> dict[str, str]:
-    """Return the warnings of the tasks that have any."""
-    of_tasks = zip(names(behaviour, "task"), names(behaviour, "warnings"), strict=True)
-    return {task: text for task, text in of_tasks if text}
-
-
 def caution(behaviour: xr.Dataset, tasks: Sequence[str]) -> str:
     """Return a sentence that says which of some tasks have a warning; empty if none has."""
     warned = [quoted(task) for task in tasks if task in warnings_of(behaviour)]
     if not warned:
         return ""
     return f" Read this with caution: a warning goes with {listed(warned)} ({MARK} in the table of tasks)."
-
-
-def groups_of_kind(store: xr.Dataset, kind: str) -> list[Group]:
-    """Return the groups of tasks by language or by phenomenon that a store has means of, in its order."""
-    if "group_kind" not in store:
-        return []
-    of_tasks = np.array(names(store, kind))
-    of_kind = store.isel(group=store["group_kind"].values == kind)
-    return [Group(kind, name, np.flatnonzero(of_tasks == name)) for name in names(of_kind, "group")]
-
-
-def finest_groups(store: xr.Dataset) -> list[Group]:
-    """Return the groups of tasks of the kind that has most of them; none where there are no groups."""
-    return max((groups_of_kind(store, kind) for kind in KINDS), key=len)
 
 
 def kinds_named(behaviour: xr.Dataset) -> list[str]:

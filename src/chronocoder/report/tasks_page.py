@@ -26,10 +26,11 @@ from chronocoder.report.consolidation import (
     serving_sentence,
 )
 from chronocoder.report.data import feature_words
-from chronocoder.report.inputs import ReportInputs, Run, RunKey, key_of, names
+from chronocoder.report.inputs import ReportInputs, Run, RunKey, key_of
 from chronocoder.report.site import FigureGroup, Site, slug
 from chronocoder.report.task_overlap import CommonFeature, common_features, overlap_rows, overlap_sentence
-from chronocoder.report.text import sentence
+from chronocoder.stores import names
+from chronocoder.wording import sentence
 
 FOLDER = "tasks"
 RUN_LEVEL = "Crosscoder"

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.report.inputs import key_of
-from chronocoder.report.text import counted, decimal, listed, p_number, p_words
+from chronocoder.wording import counted, decimal, listed, p_number, p_words
 
 PERCENT = "\u00a0%"
 CORRELATED = {"overlap": "the overlap of their top features", "cosine": "the cosine of the effects of all features"}

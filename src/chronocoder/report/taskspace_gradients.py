@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.figures.gradients import CHANCE, MEASURES, SWAPPED, group_means, level_means
-from chronocoder.report.inputs import names
-from chronocoder.report.text import listed, percent
+from chronocoder.stores import names
+from chronocoder.wording import listed, percent
 
 
 def sharing_sentence(gradients: xr.Dataset) -> str:

@@ -24,13 +24,14 @@ from chronocoder.figures.transfer import (
     method_labels,
     unit_words,
 )
-from chronocoder.report.inputs import ReportInputs, key_of, names
+from chronocoder.report.inputs import ReportInputs, key_of
 from chronocoder.report.site import FigureGroup, Site, slug
 from chronocoder.report.taskspace_bridge import CORRELATION_COLUMNS, REMOVAL_COLUMNS, bridge_sentences, bridge_tables
 from chronocoder.report.taskspace_gradients import sharing_sentence
 from chronocoder.report.taskspace_spaces import SPACE_COLUMNS, contrast_sentences, space_tables, stability_sentence
 from chronocoder.report.taskspace_transfer import METHOD_COLUMNS, damage_sentences, method_tables, transfer_sentence
-from chronocoder.report.text import in_words, sentence
+from chronocoder.stores import names
+from chronocoder.wording import in_words, sentence
 
 COURSES = {"groups": draw_group_course, "contrast": draw_contrast_course, "stability": draw_stability_course}
 FOLDER = "taskspace"

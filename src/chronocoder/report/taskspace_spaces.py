@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.figures.space import P_SHOWN, TRANSFER
-from chronocoder.report.inputs import names
-from chronocoder.report.text import decimal, in_words, p_number, p_words
+from chronocoder.stores import names
+from chronocoder.wording import decimal, in_words, p_number, p_words
 
 COARSE_P = 0.01
 """Where the smallest p-value that there can be is not below this, it is told."""

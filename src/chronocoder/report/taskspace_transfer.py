@@ -8,8 +8,8 @@ import xarray as xr
 from chronocoder.config.taskspace import RIGHT, SWAPPED
 from chronocoder.figures.order import same_group
 from chronocoder.figures.transfer import cells_beyond, method_labels, own_gain, perplexity_ratio, unit_words
-from chronocoder.report.inputs import names
-from chronocoder.report.text import counted, in_words, listed, signed
+from chronocoder.stores import names
+from chronocoder.wording import counted, in_words, listed, signed
 
 METHOD_COLUMNS = (
     "Own gain",

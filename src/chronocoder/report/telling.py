@@ -7,10 +7,11 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.report.data import feature_words
-from chronocoder.report.inputs import ReportInputs, Run, names
+from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.summary import learnt_since
-from chronocoder.report.tasks import warnings_of
-from chronocoder.report.text import decimal, in_words, plural, signed
+from chronocoder.stores import names
+from chronocoder.tasks.groups import warnings_of
+from chronocoder.wording import decimal, in_words, plural, signed
 
 FEATURES_A_TASK = 3
 BASIS = "total_effect"

@@ -8,8 +8,9 @@ import xarray as xr
 
 from chronocoder.attribution.measures import SHUFFLED
 from chronocoder.report.controls import has_random
-from chronocoder.report.inputs import EXACT, Run, estimator_words, names
-from chronocoder.report.text import decimal, in_words, listed, percent, plural, rough, sentence
+from chronocoder.report.inputs import EXACT, Run, estimator_words
+from chronocoder.stores import names
+from chronocoder.wording import decimal, in_words, listed, percent, plural, rough, sentence
 
 GOOD_SPEARMAN = 0.9
 RELDEC = "relative_decoder_norm"

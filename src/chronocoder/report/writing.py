@@ -1,16 +1,18 @@
 """Writer or reader: how much of the changes of effects is due to what is written, in sentences and rows."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from chronocoder.attribution.measures import CONTROL, TOP
-from chronocoder.report.inputs import Contrast, Run, names
-from chronocoder.report.text import percent, plural, quoted, signed
+from chronocoder.report.inputs import Contrast, Run
+from chronocoder.stores import names
+from chronocoder.wording import percent, plural, quoted, signed
 
-ROWS = 10
+ROWS = 5
 MOST_NAMED = 4  # tasks that a sentence of the summary names one by one
 
 Cell = tuple[str, str]
@@ -45,7 +47,7 @@ class WrittenPair(NamedTuple):
         random: the range over draws of random directions in place of the top features; dashes without them.
         draws: how many draws.
         verdict: whether the share of the top features lies outside that range.
-        changes: the top features whose effect changes most.
+        changes: the top features whose effect changes most, of neighbouring checkpoints and of the first and the last.
     """
 
     checkpoints: list[str]
@@ -115,13 +117,14 @@ def _between(ablation: xr.Dataset, earlier: str, later: str) -> xr.Dataset:
 
 
 def _written_pair(of_pair: xr.Dataset) -> WrittenPair:
-    ends = [str(of_pair[name].values) for name in ("earlier", "later")]
+    ends, course = [str(of_pair[name].values) for name in ("earlier", "later")], names(of_pair, "checkpoint")
+    told = ends in [[course[0], course[-1]], *map(list, pairwise(course))]
     top, control, draws = of_pair.sel(group=TOP), of_pair.sel(group=CONTROL), _draws_of(of_pair)
     count = draws.sizes["group"]
     random = (_range_of_shares(draws), _amount(draws)) if count else ("–", "–")
     own, beside = ((_with_ends(of), _amount(of)) for of in (top, control))
     verdict = _verdict(float(top["written_share"]), draws["written_share"].values)
-    return WrittenPair(ends, own, beside, random, count, verdict, _changes(of_pair, ends))
+    return WrittenPair(ends, own, beside, random, count, verdict, _changes(of_pair, ends) if told else [])
 
 
 def _verdict(share: float, draws: np.ndarray) -> str:

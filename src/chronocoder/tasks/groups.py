@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from chronocoder.stores import labelled, strings
+from chronocoder.stores import labelled, names, strings
 from chronocoder.tasks.reasons import REASONS
 
 KINDS = ("language", "phenomenon")
@@ -69,22 +69,42 @@ def task_variables(tasks: Mapping[str, xr.Dataset]) -> dict[str, xr.Variable]:
     return {**described, "left_out": labelled(("task", "reason"), left_out, "pairs left out, by reason")}
 
 
+def warnings_of(behaviour: xr.Dataset) -> dict[str, str]:
+    """Return the warnings of the tasks that have any."""
+    of_tasks = zip(names(behaviour, "task"), names(behaviour, "warnings"), strict=True)
+    return {task: text for task, text in of_tasks if text}
+
+
 def groups_of(joined: xr.Dataset) -> list[Group]:
     """Return the groups of the tasks along `task`: of a kind where there are several, and not of a single task each."""
     found = []
     for kind in KINDS:
-        values = [str(value) for value in joined[kind].values]
-        names = [name for name in dict.fromkeys(values) if name]
-        if 1 < len(names) < sum(map(bool, values)):
-            found += [Group(kind, name, np.flatnonzero([value == name for value in values])) for name in names]
+        of_tasks = names(joined, kind)
+        different = [name for name in dict.fromkeys(of_tasks) if name]
+        if 1 < len(different) < sum(map(bool, of_tasks)):
+            found += [Group(kind, name, np.flatnonzero(np.array(of_tasks) == name)) for name in different]
     return found
+
+
+def groups_of_kind(store: xr.Dataset, kind: str) -> list[Group]:
+    """Return the groups of tasks by language or by phenomenon that a store has means of, in its order."""
+    if "group_kind" not in store:
+        return []
+    of_tasks = np.array(names(store, kind))
+    of_kind = store.isel(group=store["group_kind"].values == kind)
+    return [Group(kind, name, np.flatnonzero(of_tasks == name)) for name in names(of_kind, "group")]
+
+
+def finest_groups(store: xr.Dataset) -> list[Group]:
+    """Return the groups of tasks of the kind that has most of them; none where there are no groups."""
+    return max((groups_of_kind(store, kind) for kind in KINDS), key=len)
 
 
 def group_coordinates(groups: list[Group]) -> dict[str, xr.Variable]:
     """Return the coordinates along `group`."""
-    names, kinds = (strings(values) for values in zip(*((group.name, group.kind) for group in groups), strict=True))
+    own, kinds = (strings(values) for values in zip(*((group.name, group.kind) for group in groups), strict=True))
     return {
-        "group": labelled(("group",), names, "language or phenomenon that the tasks have in common"),
+        "group": labelled(("group",), own, "language or phenomenon that the tasks have in common"),
         "group_kind": labelled(("group",), kinds, "which of the two it is"),
     }
 

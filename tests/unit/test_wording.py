@@ -4,7 +4,7 @@ from report_stores import example_store
 
 from chronocoder.attribution import measures
 from chronocoder.report.data import CLASSES, feature_words
-from chronocoder.report.text import listed, peak_words, short_count, signed
+from chronocoder.wording import listed, peak_words, short_count, signed
 
 
 def test_classes_are_those_of_the_measures() -> None:

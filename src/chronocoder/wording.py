@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 WORD = re.compile(r"[\w'’-]+")
+MARK = "▲"
+"""Goes with every task that has a warning."""
 SMALLEST_P = 0.001
 UNITS = ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k"))
 
