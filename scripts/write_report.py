@@ -8,7 +8,14 @@ import yaml
 
 from chronocoder.command_line import run_script
 from chronocoder.report.annotations import read_annotations, warn_of_unknown
-from chronocoder.report.inputs import ReportInputs, examined_comparisons, match_runs, match_seeds, read_contrasts
+from chronocoder.report.inputs import (
+    UNREAD,
+    ReportInputs,
+    examined_comparisons,
+    match_runs,
+    match_seeds,
+    read_contrasts,
+)
 from chronocoder.report.pages import write_report
 from chronocoder.report.timings import read_timings
 from chronocoder.stores import load_store, names
@@ -52,9 +59,11 @@ def main() -> None:
     arguments = parser.parse_args()
     behaviour = load_store(arguments.behaviour)
     comparisons = yaml.safe_load(arguments.comparisons.read_text(encoding="utf-8"))
-    stores = {kind: [load_store(path) for path in getattr(arguments, kind)] for kind in KINDS}
+    stores = {kind: [load_store(path, UNREAD) for path in getattr(arguments, kind)] for kind in KINDS}
     runs = match_runs(**stores)
-    others = {flag: [load_store(path) for path in getattr(arguments, flag.replace("-", "_"))] for flag in OPTIONAL}
+    others = {
+        flag: [load_store(path, UNREAD) for path in getattr(arguments, flag.replace("-", "_"))] for flag in OPTIONAL
+    }
     inputs = ReportInputs(
         suite=arguments.suite,
         behaviour=behaviour,

@@ -131,14 +131,14 @@ def open_store(path: Path) -> xr.Dataset:
     return dataset
 
 
-def load_store(path: Path) -> xr.Dataset:
-    """Read a whole store into memory; every chunk's checksum is checked.
+def load_store(path: Path, without: Sequence[str] = ()) -> xr.Dataset:
+    """Read a store into memory, whole but for the variables named; every chunk's checksum is checked.
 
     Raises:
         StoreError: as `open_store`, or a chunk is damaged.
     """
     with open_store(path) as dataset, damage_named(path):
-        loaded: xr.Dataset = dataset.load()
+        loaded: xr.Dataset = dataset.drop_vars(without, errors="ignore").load()
     return loaded
 
 

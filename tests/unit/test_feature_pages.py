@@ -33,7 +33,7 @@ from chronocoder.report.conditions import condition_part
 from chronocoder.report.data import CLASSES
 from chronocoder.report.examples import example_part
 from chronocoder.report.feature_records import effect_part, group_part, record_part
-from chronocoder.report.features_page import feature_page, features_page
+from chronocoder.report.features_page import feature_page, features_page, write_features
 from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.run_records import run_record, task_table
 from chronocoder.report.site import Site
@@ -64,6 +64,8 @@ def write_pages(inputs: ReportInputs, directory: Path) -> Path:
     }
     site.page("features", **common, **features_page(inputs, site))
     site.page("feature", **common, **feature_page(inputs, site))
+    for run in inputs.runs:
+        write_features(run, site)
     return directory
 
 

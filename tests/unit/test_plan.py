@@ -73,6 +73,17 @@ from chronocoder.plan.memory import (
 from chronocoder.plan.models import CrosscoderShape, Loaded, ModelShape, known_shape, parse_shape, shape_of
 from chronocoder.plan.place import Cost, Place
 from chronocoder.plan.plan import Plan, RuleCost, make_plan
+from chronocoder.plan.report import (
+    FEWEST_MB,
+    FEWEST_MINUTES,
+    REPORT_PROCESSES,
+    REPORT_S,
+    report_mb,
+    report_memory_bytes,
+    report_minutes,
+    report_seconds,
+    shown_crosscoders,
+)
 from chronocoder.plan.sizes import blocks_after, blocks_up_to, examples_of, scan_entries
 from chronocoder.plan.text import duration, plan_document, plan_text, price_table
 from chronocoder.terminal import shortened
@@ -960,3 +971,36 @@ def test_reports_grow_with_crosscoders_tasks_and_features() -> None:
     assert alone == REPORT_BYTES
     assert of_pair - alone == 1_000_000 + 10 * 250_000 + 512 * (450 + 10 * 2 * 100)
     assert of_both - of_pair == 1_000_000 + 10 * 250_000 + 1024 * (450 + 10 * 3 * 100)
+
+
+def test_reports_are_of_every_crosscoder_but_those_of_controls() -> None:
+    experiment = controlled()
+    suite = experiment.suites["nursery"]
+    shown = shown_crosscoders(experiment, suite)
+    jobs = [job for job in jobs_of(experiment) if job.rule == "find_examples" and job.suite == "nursery"]
+    assert [one.checkpoints for one in shown] == [len(suite.comparisons[job.comparison].checkpoints) for job in jobs]
+    assert {one.latents for one in shown} == {512}
+
+
+def test_a_report_takes_the_time_of_its_crosscoders_shared_out_but_no_less_than_the_page_of_one() -> None:
+    pair, triplet = CrosscoderShape(2, 0, 16384), CrosscoderShape(3, 0, 16384)
+    assert report_seconds([], 67) == REPORT_S
+    one, many = report_seconds([triplet], 67), report_seconds([triplet] * 10 * REPORT_PROCESSES, 67)
+    assert report_seconds([triplet, pair], 67) - one < report_seconds([pair], 67)
+    assert 5 * one < many < 20 * one
+    assert report_minutes([triplet], 67) > FEWEST_MINUTES + 3 * one / 60 - 1e-9
+
+
+def test_the_memory_of_a_report_grows_with_the_effects_of_all_its_crosscoders() -> None:
+    triplet = CrosscoderShape(3, 0, 16384)
+    few, more = (report_memory_bytes([triplet] * number, 67) for number in (3, 4))
+    assert 0.6e9 < more - few < 0.8e9
+    assert report_mb([triplet] * 3, 67) > FEWEST_MB + few / 1e6
+
+
+def test_the_report_is_priced(plan: Plan) -> None:
+    (rule,) = (rule for rule in plan.rules if rule.rule == "write_report")
+    experiment = changed()
+    shown = shown_crosscoders(experiment, experiment.suites["nursery"])
+    assert rule.host_bytes == report_memory_bytes(shown, 9)
+    assert 3600 * rule.longest_hours > report_seconds(shown, 9) > REPORT_S

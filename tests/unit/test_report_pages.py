@@ -83,6 +83,8 @@ def test_a_report_links_only_to_what_it_holds(report: Path) -> None:
         assert all(f'href="{name}.html"' in text for name in (*linked, "run-pair-l1-seed0"))
         assert "script-src 'self'" in text and "unsafe-inline" not in text
     assert not missing_links(report)
+    data = {path.name for path in (report / "data" / "pair-l1-seed0").iterdir()}
+    assert data == {"run.js", "table-0.js", "table-1.js", "features-0.js"}
 
 
 def test_a_report_takes_the_place_of_an_earlier_one_whole(inputs: ReportInputs, tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ def test_blocks_make_the_store_that_the_whole_makes(tmp_path: Path, size: int) -
     assert all(variable.attrs for variable in found.data_vars.values())
 
 
+def test_what_is_not_wanted_of_a_store_is_left_out(store: Path) -> None:
+    found = load_store(store, without=("score", "nothing of this name"))
+    assert not found.data_vars and found.attrs == load_store(store).attrs
+    assert found.encoding["source"] == str(store)
+
+
 def test_snakemakes_mark_does_not_disturb(store: Path) -> None:
     (store / ".snakemake_timestamp").touch()
     with warnings.catch_warnings():

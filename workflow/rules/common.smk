@@ -23,6 +23,7 @@ from chronocoder.errors import ConfigError
 from chronocoder.labels import distinct_labels, is_foreign, place_of
 from chronocoder.layout import Layout
 from chronocoder.plan.downloads import downloads_of
+from chronocoder.plan.report import REPORT_PROCESSES, report_mb, report_minutes, shown_crosscoders
 from chronocoder.plan.sizes import examples_of
 from chronocoder.sharing import waiting_in_allocation
 from chronocoder.sharing import SPOOL
@@ -541,6 +542,11 @@ SHOWN = {
     "annotations": annotations,
 }
 """What a report is made of: paths, or input functions."""
+
+
+def report_sizes(wildcards):
+    """Return the sizes of the crosscoders that a suite's report is about, and how many tasks it has."""
+    return shown_crosscoders(EXPERIMENT, settled(wildcards.suite)), len(suite_of(wildcards).tasks)
 
 
 class Named(dict):

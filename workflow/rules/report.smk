@@ -19,11 +19,11 @@ rule write_report:
         LAYOUT.benchmark("write_report")
     conda:
         ENVIRONMENT
-    threads: 4
+    threads: REPORT_PROCESSES
     resources:
-        # The effects of all crosscoders are in memory at once: a gigabyte of each with 16,384 latents and 67 tasks.
-        mem_mb=memory(16000),
-        runtime=60,
+        # The effects of all crosscoders are in memory at once.
+        mem_mb=lambda wildcards, attempt: attempt * report_mb(*report_sizes(wildcards)),
+        runtime=lambda wildcards: report_minutes(*report_sizes(wildcards)),
     params:
         order=lambda wildcards: of_every_run(wildcards.suite, RUN, settled(wildcards.suite).comparisons),  # of what it shows
         contrasts=lambda wildcards: json.dumps(suite_of(wildcards).contrasts),

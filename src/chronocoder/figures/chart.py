@@ -21,7 +21,7 @@ COLOUR_MAP = "cividis"
 """Of growing lightness, so that it survives greyscale; values with a sign get limits of equal size about zero."""
 INK, QUIET, GRID = "#1F2933", "#52606D", "#D9DEE4"
 WIDTH_IN, HEIGHT_IN = 6.4, 4.0
-MANY_MARKS = 2000
+MANY_MARKS = 1000
 """Above so many, marks are drawn as pixels (`rasterized=True`): a file of vectors would be slow to open."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (3, 3, 1, 3)))
@@ -94,7 +94,7 @@ class Chart(Figure):
         """Lay the figure out once for all files: it takes as long as drawing it."""
         engine = self.get_layout_engine()
         self.draw_without_rendering()
-        self.set_layout_engine("none")
+        self.set_layout_engine(None)  # even an engine that does nothing would have it drawn twice for each file
         yield
         self.set_layout_engine(engine)
 

@@ -47,6 +47,7 @@ def draw_ternary(relie: xr.Dataset) -> Chart:
         left, top, right = checkpoints
         draw_pairs(axes, own, [share_column(name) for name in (top, left, right)])
         axes.set(tlabel=plain(top), llabel=plain(left), rlabel=plain(right))
+        axes.set_title("", y=1)  # else the place of a title, which it does not have, takes longest of all
         for axis in (axes.taxis, axes.laxis, axes.raxis):
             axis.set_label_position("corner")
             axis.set_ticks(TICKS)

@@ -12,7 +12,15 @@ from chronocoder.plan.compute import (
     streaming_flops,
     training_flops,
 )
-from chronocoder.plan.disk import activation_store_bytes, corpus_bytes, effects_bytes, own_codes_bytes, token_bytes
+from chronocoder.plan.disk import (
+    activation_store_bytes,
+    attribution_bytes,
+    corpus_bytes,
+    effects_bytes,
+    own_codes_bytes,
+    report_bytes,
+    token_bytes,
+)
 from chronocoder.plan.effects import (
     ablation_cost,
     attribution_cost,
@@ -36,6 +44,7 @@ from chronocoder.plan.memory import (
     training_memory,
 )
 from chronocoder.plan.place import Cost, Place
+from chronocoder.plan.report import report_memory_bytes, report_seconds, shown_crosscoders
 from chronocoder.plan.sizes import (
     LOGITS_AT_ONCE,
     TOKENS_AT_ONCE,
@@ -311,6 +320,14 @@ def _examples(place: Place) -> Cost:
     return Cost(work, memory)
 
 
+def _report(place: Place) -> Cost:
+    """Read the effects of all crosscoders, draw and write: on CPUs, in several processes, whose memory is together."""
+    shown, tasks = shown_crosscoders(place.experiment, place.suite), len(place.suite.tasks)
+    moved = sum(attribution_bytes(one, tasks) for one in shown) + report_bytes(shown, tasks)
+    work = Work(disk_bytes=moved, cpu_s=report_seconds(shown, tasks))
+    return Cost(work, Memory(0.0, report_memory_bytes(shown, tasks)))
+
+
 COSTS: dict[str, Callable[[Place], Cost]] = {
     PRETRAINING: _pretrain,
     "download_checkpoint": _download,
@@ -338,4 +355,5 @@ COSTS: dict[str, Callable[[Place], Cost]] = {
     "collect_gradients": joining_cost,
     "map_tasks": mapping_cost,
     "bridge_tasks": bridge_cost,
+    "write_report": _report,
 }

@@ -43,14 +43,13 @@ def features_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
     return _terms(inputs)
 
 
-def feature_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
-    """Write the data of all features, `<slug>/features-<n>` below `data`, and return what the template of one needs."""
-    for run in inputs.runs:
-        _write_features(run, site)
+def feature_page(inputs: ReportInputs, _: Site) -> dict[str, Any]:
+    """Return what the template of the page of a feature needs; `write_features` writes what it loads."""
     return {**_terms(inputs), "any_estimated": any(run.estimator != EXACT_ABLATION for run in inputs.runs)}
 
 
-def _write_features(run: Run, site: Site) -> None:
+def write_features(run: Run, site: Site) -> None:
+    """Write the data of all features of a run, `<slug>/features-<n>` below `data`."""
     record = record_part(run)
     count = run.relie.sizes["feature"]
     for first in range(0, count, SHARD):

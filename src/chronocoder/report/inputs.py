@@ -17,6 +17,15 @@ from chronocoder.stores import names
 from chronocoder.wording import in_words, listed, percent
 
 SPACE_STORES = 3
+UNREAD = (
+    "control_class",
+    "condition_control_class",
+    "condition_normalised_class",
+    "condition_normalised_relative_indirect_effect",
+    "condition_normalised_relative_indirect_effect_low",
+    "condition_normalised_relative_indirect_effect_high",
+)
+"""What a report shows nothing of in stores of effects: two fifths of their memory."""
 EXACT, EXACT_ABLATION = "exact", "exact ablation"
 INTERVENTIONS = {
     "zero": "set to zero",

@@ -1,18 +1,20 @@
 """The pages of a report, and putting them in their place."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from chronocoder.errors import StoreError
 from chronocoder.report.ability_page import ability_page
 from chronocoder.report.contrasts import Found, find_all_features
 from chronocoder.report.crosscoders_page import crosscoders_page
-from chronocoder.report.features_page import feature_page, features_page
+from chronocoder.report.features_page import feature_page, features_page, write_features
 from chronocoder.report.inputs import ReportInputs, Run
 from chronocoder.report.method_page import method_page
 from chronocoder.report.overview import overview
@@ -25,6 +27,19 @@ from chronocoder.stores import whole_directory
 
 PARTS = ("data", "figures", "static")
 LINKED, RUN, UNLINKED = "linked", "run", "unlinked"
+_log = logging.getLogger(__name__)
+
+
+class Job(NamedTuple):
+    """What one process writes without the others.
+
+    Attributes:
+        label: what it writes.
+        write: writes it.
+    """
+
+    label: str
+    write: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -36,12 +51,14 @@ class Page:
         label: what links to it are called.
         build: writes its figures and data, and returns what its template shows.
         kind: `LINKED` at the head of every page, of a `RUN`, or `UNLINKED`.
+        data: by label, what writes the data that it loads; each may be written by another process.
     """
 
     name: str
     label: str
     build: Callable[[Site], dict[str, Any]]
     kind: str = LINKED
+    data: Mapping[str, Callable[[Site], None]] = field(default_factory=dict)
 
 
 def write_report(inputs: ReportInputs, directory: Path, processes: int = 1) -> None:
@@ -50,7 +67,7 @@ def write_report(inputs: ReportInputs, directory: Path, processes: int = 1) -> N
     Args:
         inputs: what it shows.
         directory: where it belongs.
-        processes: that share out the pages; what takes long is drawing the figures.
+        processes: that share out pages and data; what takes long is drawing the figures.
 
     Raises:
         StoreError: the directory holds what is no part of a report.
@@ -63,9 +80,10 @@ def write_report(inputs: ReportInputs, directory: Path, processes: int = 1) -> N
         links = [(page.name, page.label) for page in pages if page.kind == LINKED]
         runs = [(page.name, page.label) for page in pages if page.kind == RUN]
         common = {"suite": inputs.suite, "inputs": inputs, "pages": links, "runs": runs}
+        jobs = [job for page in pages for job in _jobs_of(page, site, common)]
         # Processes that are forked have the stores in memory already; of one that is killed this pool tells.
-        with ProcessPoolExecutor(processes, get_context("fork"), _have, (site, pages, common)) as pool:
-            list(pool.map(_write_page, range(len(pages))[::-1]))  # the last ones take longest
+        with ProcessPoolExecutor(processes, get_context("fork"), _have, (jobs,)) as pool:
+            list(pool.map(_do, range(len(jobs))[::-1]))  # the last ones take longest
 
 
 def _check_is_of_report(directory: Path) -> None:
@@ -77,18 +95,29 @@ def _check_is_of_report(directory: Path) -> None:
         )
 
 
-_had: dict[str, Any] = {}
-"""What the processes of `write_report` write pages of."""
+_had: list[Job] = []
+"""The jobs of the processes of `write_report`."""
 
 
-def _have(site: Site, pages: Sequence[Page], common: Mapping[str, Any]) -> None:
-    _had.update(site=site, pages=pages, common=common)
+def _have(jobs: list[Job]) -> None:
+    _had[:] = jobs
 
 
-def _write_page(place: int) -> None:
-    site, page = _had["site"], _had["pages"][place]
+def _do(place: int) -> None:
+    job, start, before = _had[place], time.perf_counter(), time.process_time()
+    job.write()
+    _log.info("%s took %.1f s, %.1f s of CPU", job.label, time.perf_counter() - start, time.process_time() - before)
+
+
+def _jobs_of(page: Page, site: Site, common: dict[str, Any]) -> Iterator[Job]:
+    yield Job(f"page {page.name}", partial(_write_page, page, site, common))
+    for label, write in page.data.items():
+        yield Job(f"data of {label}", partial(write, site))
+
+
+def _write_page(page: Page, site: Site, common: dict[str, Any]) -> None:
     template = "run" if page.kind == RUN else page.name
-    site.page_from(template, page.name, **_had["common"], **page.build(site))
+    site.page_from(template, page.name, **common, **page.build(site))
 
 
 def pages_of(inputs: ReportInputs) -> Iterator[Page]:
@@ -101,7 +130,8 @@ def pages_of(inputs: ReportInputs) -> Iterator[Page]:
         for run, of_run in zip(inputs.runs, found, strict=True):
             yield Page(f"run-{run.key.slug}", run.key.label, partial(_run_page, inputs, run, of_run), RUN)
         yield Page("features", "Features", partial(features_page, inputs))
-        yield Page("feature", "Feature", partial(feature_page, inputs), UNLINKED)
+        features = {run.key.label: partial(write_features, run) for run in inputs.runs}
+        yield Page("feature", "Feature", partial(feature_page, inputs), UNLINKED, features)
         yield Page("tasks", "Tasks", partial(tasks_page, inputs))
     if inputs.transfer is not None:
         yield Page("taskspace", "Task space", partial(taskspace_page, inputs))

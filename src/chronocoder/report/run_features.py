@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import xarray as xr
 
 from chronocoder.figures.chart import Chart
@@ -32,6 +33,8 @@ from chronocoder.report.tasks import MANY_TASKS
 from chronocoder.tasks.groups import Group, finest_groups
 from chronocoder.wording import counted, in_words, listed, percent, quoted, signed
 
+Places = slice | np.ndarray
+"""Which tasks."""
 EVERYTHING = "all tasks"
 TASK, RELIE, CHECKPOINT = "Task", "RelIE", "Checkpoint"
 
@@ -180,21 +183,25 @@ def feature_rows(
     ]
 
 
-def parts_of(relie: xr.Dataset, labels: Mapping[str, str]) -> dict[str, xr.Dataset]:
-    """Return the effects on all tasks, and on each, or on each group where there are many tasks, by what it is called.
+def parts_of(relie: xr.Dataset, labels: Mapping[str, str]) -> dict[str, Places]:
+    """Return all tasks, and each, or each group where there are many tasks, by what it is called.
 
     Parts without a measurable effect are left out.
 
     Args:
         relie: effects, dims (task, checkpoint, feature).
         labels: what each task is called.
+
+    Returns:
+        The places of the tasks of each part: the effects of all parts together are as large as `relie`.
     """
-    parts = {EVERYTHING: relie}
+    parts: dict[str, Places] = {EVERYTHING: slice(None)}
     if groups := _groups(relie):
-        parts |= {in_words(group.name): relie.isel(task=group.tasks) for group in groups}
+        parts |= {in_words(group.name): group.tasks for group in groups}
     elif relie.sizes["task"] <= MANY_TASKS:
-        parts |= {label: relie.sel(task=[task]) for task, label in labels.items()}
-    return {name: part for name, part in parts.items() if bool(part["measurable"].any())}
+        parts |= {label: np.array([place]) for place, label in enumerate(labels.values())}
+    seen = relie["measurable"].any(("checkpoint", "feature")).values
+    return {name: places for name, places in parts.items() if seen[places].any()}
 
 
 def measured_tasks(relie: xr.Dataset) -> list[str]:
@@ -228,12 +235,12 @@ def _clusters(run: Run, site: Site) -> FigureGroup | None:
     return FigureGroup("cluster-figures", [_place(run, site, "clusters", draw_clusters(run.relie))])
 
 
-def _presence(run: Run, site: Site, parts: Mapping[str, xr.Dataset]) -> FigureGroup:
+def _presence(run: Run, site: Site, parts: Mapping[str, Places]) -> FigureGroup:
     """Draw flows; of a pair only that of all tasks together, since its classes say as much of each task."""
     several = len(run.checkpoints) > 2
     placed = [
-        _place(run, site, "presence", draw_presence(part, basis), *[label] * several, words)
-        for label, part in parts.items()
+        _place(run, site, "presence", draw_presence(run.relie.isel(task=places), basis), *[label] * several, words)
+        for label, places in parts.items()
         if several or label == EVERYTHING
         for basis, words in BASES.items()
     ]
@@ -255,9 +262,9 @@ def _succession_chart(succession: Succession, basis: str) -> Chart:
 
 
 def _by_part(
-    run: Run, site: Site, parts: Mapping[str, xr.Dataset], name: str, draw: Callable[[xr.Dataset], Chart]
+    run: Run, site: Site, parts: Mapping[str, Places], name: str, draw: Callable[[xr.Dataset], Chart]
 ) -> FigureGroup:
-    placed = [_place(run, site, name, draw(part), label) for label, part in parts.items()]
+    placed = [_place(run, site, name, draw(run.relie.isel(task=places)), label) for label, places in parts.items()]
     return FigureGroup(f"{name}-figures", placed, (TASK,))
 
 
