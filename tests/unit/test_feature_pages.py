@@ -20,7 +20,6 @@ from report_stores import (
     make_run,
     of_sentences,
     six_features,
-    toy_inputs,
     with_clusters,
     with_facts,
 )
@@ -41,11 +40,6 @@ from chronocoder.report.table_component import as_classic_script
 
 RUN = "pair-l1-seed0"
 FORMULA = '=HYPERLINK("http://127.0.0.1")'
-
-
-@pytest.fixture
-def inputs() -> ReportInputs:
-    return toy_inputs(six_features())
 
 
 @pytest.fixture
