@@ -43,7 +43,7 @@ def plural(noun: str) -> str:
 def signed(effect: float) -> str:
     """Return an effect with its sign, in two decimals or more where it is small."""
     digits = 2 if abs(effect) >= 0.1 else 3
-    return f"{effect:+.{digits}f}".replace("-", "−")
+    return f"{round(effect, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
 def sentence(text: str) -> str:

@@ -28,5 +28,5 @@ def test_numbers_in_words() -> None:
         "2.1 M",
         "300 B",
     ]
-    assert (signed(-0.25), signed(0.004)) == ("−0.25", "+0.004")
+    assert (signed(-0.25), signed(0.004), signed(-0.0001)) == ("−0.25", "+0.004", "+0.000")
     assert [listed(items) for items in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
