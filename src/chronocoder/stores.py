@@ -173,7 +173,7 @@ def labelled(dims: tuple[str, ...], values: Any, long_name: str, units: str = "1
 
 def strings(values: Any) -> np.ndarray[Any, Any]:
     """Return an array of variable-length strings, the string type that Zarr v3 specifies."""
-    return np.asarray(values, dtype=np.dtypes.StringDType())
+    return np.asarray(values, dtype=np.dtypes.StringDType(), order="C")
 
 
 def names(dataset: xr.Dataset | xr.DataArray, coordinate: str) -> list[str]:
@@ -195,7 +195,8 @@ def _write_first(dataset: xr.Dataset, path: Path, attributes: Mapping[str, Any],
 
 
 def _with_portable_strings(dataset: xr.Dataset) -> xr.Dataset:
-    fixed = [name for name, variable in dataset.variables.items() if variable.dtype.kind in "UO"]
+    """Return a dataset with strings of variable length, in C order: Zarr 3.1.6 mixes up those in Fortran order."""
+    fixed = [name for name, variable in dataset.variables.items() if variable.dtype.kind in "UOT"]
     replaced = {name: (dataset[name].dims, strings(dataset[name].values), dataset[name].attrs) for name in fixed}
     coordinates = {name: value for name, value in replaced.items() if name in dataset.coords}
     variables = {name: value for name, value in replaced.items() if name not in dataset.coords}

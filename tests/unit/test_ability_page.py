@@ -95,7 +95,7 @@ def test_page_shows_warnings_and_escapes_them(inputs: ReportInputs, tmp_path: Pa
     text = text_of(written(inputs, tmp_path))
     assert "▲ 1 of 2 tasks has a warning" in text
     assert '<tr class="warned"> <th scope="row">▲ far</th>' in text
-    assert "<strong>▲ made for &lt;other&gt; metrics.</strong> all pairs can be used" in text
+    assert '<strong>▲ made for &lt;other&gt; metrics.</strong> <span class="part">all pairs can be used' in text
     assert text.count('reason">Left out: ') == 1
     assert 'reason">Left out: the answers have different numbers of tokens</th>' in text
     assert re.findall("<option.*?>(.*?)</option>", text) == ["by task", "by language"]
@@ -134,7 +134,7 @@ def test_many_tasks_without_groups_are_parted(inputs: ReportInputs, tmp_path: Pa
 def test_page_says_since_when_ability_lasts(inputs: ReportInputs, tmp_path: Path) -> None:
     store = with_facts(suite_behaviour(np.array([[0.9, 0.4, 0.9], [0.9, 0.9, 0.52]]), FACTS))
     page = written(replace(inputs, behaviour=store), tmp_path).read_text(encoding="utf-8")
-    assert "<td>step20 (50\u00a0k\u00a0tokens)</td>" in page and "<td>no</td>" in page
+    assert '<td class="since">step20 (50\u00a0k\u00a0tokens)</td>' in page and '<td class="since">no</td>' in page
     assert "on 1 of 2 tasks: from step20 (50 k tokens) on." in page
 
 
@@ -184,8 +184,8 @@ def test_page_of_a_choice_without_changes(inputs: ReportInputs, tmp_path: Path) 
 def test_browser_switches_figures(inputs: ReportInputs, tmp_path: Path) -> None:
     page = written(inputs, tmp_path)
     with opened(page) as shown:
-        visible = "#ability figure:not([hidden]) .choice"
-        assert shown.locator(visible).inner_text() == "by task"
+        visible = "#ability figure:not([hidden]) figcaption"
+        assert shown.locator(visible).inner_text() == "Accuracy on minimal pairs by task"
         shown.select_option("#ability select", "by language")
-        assert shown.locator(visible).inner_text() == "by language"
+        assert shown.locator(visible).inner_text() == "Mean accuracy by language"
         assert shown.locator("#similarity figure:not([hidden])").count() == 4

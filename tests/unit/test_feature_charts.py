@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.patches import PathPatch, Rectangle
-from report_stores import REVISIONS, example_store, longer, relie_store, six_features, with_clusters
+from report_stores import REVISIONS, example_store, longer, relie_store, with_clusters
 from scipy.stats import spearmanr
 
 from chronocoder.attribution.measures import CLASSES
@@ -37,11 +37,6 @@ from chronocoder.tasks.groups import finest_groups
 from chronocoder.wording import percent
 
 CLASSES_DRAWN = ["emerged", "maintained", "discontinued"]
-
-
-@pytest.fixture
-def relie() -> xr.Dataset:
-    return six_features()
 
 
 def random_store(checkpoints: int = 2, features: int = 40, seed: int = 0) -> xr.Dataset:

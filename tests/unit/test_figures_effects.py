@@ -34,11 +34,6 @@ SAME_BY_ALL = {basis: list(CLASSES[:6]) for basis in ("published", "total_effect
 
 
 @pytest.fixture
-def relie() -> xr.Dataset:
-    return six_features()
-
-
-@pytest.fixture
 def ablations(relie: xr.Dataset) -> dict[str, xr.Dataset]:
     return {task: ablation_store(relie, task) for task in CONTRAST}
 

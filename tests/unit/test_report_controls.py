@@ -11,7 +11,6 @@ from report_stores import (
     DRAWS,
     evaluation_store,
     make_run,
-    six_features,
     toy_inputs,
     with_classes,
     with_control,
@@ -40,11 +39,6 @@ from chronocoder.report.controls import (
 from chronocoder.report.summary import class_sentence, identity_sentence
 
 CLASSES = ["emerged"] * 3 + ["maintained", "uncertain", "no effect"]
-
-
-@pytest.fixture
-def relie() -> xr.Dataset:
-    return six_features()
 
 
 def same_by_all(classes: list[str]) -> dict[str, list[str]]:

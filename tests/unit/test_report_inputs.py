@@ -2,7 +2,7 @@
 
 import pytest
 import xarray as xr
-from report_stores import CONTRAST, make_run, seed_store, six_features, toy_inputs, with_facts
+from report_stores import CONTRAST, make_run, seed_store, with_facts
 
 from chronocoder.errors import ConfigError, StoreError
 from chronocoder.report.inputs import (
@@ -13,16 +13,6 @@ from chronocoder.report.inputs import (
     match_seeds,
     read_contrasts,
 )
-
-
-@pytest.fixture
-def relie() -> xr.Dataset:
-    return six_features()
-
-
-@pytest.fixture
-def inputs(relie: xr.Dataset) -> ReportInputs:
-    return toy_inputs(relie)
 
 
 def test_a_run_has_a_name_for_files() -> None:

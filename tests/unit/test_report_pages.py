@@ -46,11 +46,6 @@ from chronocoder.stores import load_store, write_store
 SCRIPT = Path(__file__).parents[2] / "scripts" / "write_report.py"
 
 
-@pytest.fixture
-def inputs() -> ReportInputs:
-    return toy_inputs(six_features())
-
-
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that a report may show."""

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import xarray as xr
 from report_stores import (
     CONTRAST,
@@ -16,7 +15,6 @@ from report_stores import (
     relie_store,
     six_features,
     suite_behaviour,
-    toy_inputs,
     with_classes,
     with_control,
     with_facts,
@@ -39,16 +37,6 @@ from chronocoder.report.summary import (
 from chronocoder.report.surface_story import surface_sentences
 
 OTHER = Contrast("near", "other")
-
-
-@pytest.fixture
-def relie() -> xr.Dataset:
-    return six_features()
-
-
-@pytest.fixture
-def inputs(relie: xr.Dataset) -> ReportInputs:
-    return toy_inputs(relie)
 
 
 def findings_of(inputs: ReportInputs) -> dict[str, Finding]:

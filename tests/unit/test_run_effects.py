@@ -20,7 +20,6 @@ from report_stores import (
     make_run,
     of_sentences,
     relie_store,
-    six_features,
     suite_behaviour,
     task_facts,
     toy_inputs,
@@ -49,16 +48,6 @@ from chronocoder.report.writing import writing_sentence, written_pairs
 SAME_BY_ALL = {basis: list(CLASSES[:6]) for basis in ("published", "total_effect", "metric_size")}
 WHOLE = """{% extends "base.html.jinja" %}{% block title %}A run{% endblock %}
 {% block content %}{% include "run_effects.html.jinja" %}{% endblock %}"""
-
-
-@pytest.fixture
-def relie() -> xr.Dataset:
-    return six_features()
-
-
-@pytest.fixture
-def inputs(relie: xr.Dataset) -> ReportInputs:
-    return toy_inputs(relie)
 
 
 def built(inputs: ReportInputs, directory: Path) -> Effects:

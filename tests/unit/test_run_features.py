@@ -39,16 +39,6 @@ from chronocoder.stores import labelled, strings
 LABELS = {"near": "near", "far": "▲ far"}
 
 
-@pytest.fixture
-def relie() -> xr.Dataset:
-    return six_features()
-
-
-@pytest.fixture
-def inputs(relie: xr.Dataset) -> ReportInputs:
-    return toy_inputs(relie)
-
-
 def page_of(inputs: ReportInputs, run: Run, directory: Path) -> str:
     site = Site(directory)
     site.page_from("run_features", "run", inputs=inputs, run=run, **run_features(inputs, run, site))

@@ -42,6 +42,15 @@ def test_round_trip_keeps_values_units_and_provenance(store: Path) -> None:
     assert "torch" in dataset.attrs["package_versions"]
 
 
+def test_strings_keep_their_places_in_any_order_in_memory(tmp_path: Path) -> None:
+    words = np.array([["a", "b", "c"], ["d", "e", "f"]])
+    texts = words.astype(np.dtypes.StringDType())[np.arange(2)[:, None], np.asfortranarray(np.tile([0, 1, 2], (2, 1)))]
+    assert texts.flags.f_contiguous
+    variable = xr.Variable(("row", "column"), texts, {"long_name": "texts", "units": "1"})
+    write_store(xr.Dataset({"text": variable}), tmp_path / "strings.zarr", {})
+    np.testing.assert_array_equal(load_store(tmp_path / "strings.zarr")["text"].values, words.astype(object))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 20])
 def test_blocks_make_the_store_that_the_whole_makes(tmp_path: Path, size: int) -> None:
     whole = xr.Dataset(

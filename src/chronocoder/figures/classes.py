@@ -72,7 +72,7 @@ def draw_class_counts(relie: xr.Dataset, basis: str = TOTAL) -> Chart:
     for place, total in zip(places, left, strict=True):
         axes.annotate(f"{total:.0f}", (total, place - 0.14), (4, 0), textcoords="offset points", va="center", color=INK)
     axes.set_yticks(places, [plain(in_words(task)) for task in tasks])
-    axes.set(xlabel="features (thick), and expected of random directions (thin, pale)", ylim=(len(tasks) - 0.4, -0.6))
+    axes.set(xlabel="features (thick), and expected\nof random directions (thin, pale)", ylim=(len(tasks) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -135,11 +135,17 @@ def class_handles(table: pd.DataFrame) -> list[Line2D]:
     ]
 
 
-def set_checkpoints(axes: Axes, checkpoints: Sequence[str]) -> None:
-    """Label the places 0, 1, 2, … of a horizontal axis with checkpoints: of many, some, and always the last."""
+def set_checkpoints(axes: Axes, checkpoints: Sequence[str], room: int = 4 * MANY_LABELS) -> None:
+    """Label the places 0, 1, 2, … of a horizontal axis with checkpoints: of many, some, and always the last.
+
+    Args:
+        axes: where.
+        checkpoints: their names.
+        room: characters that fit side by side; where there are more, labels are slanted.
+    """
     step = -(-len(checkpoints) // MANY_LABELS)
     places = list(range(len(checkpoints) - 1, -1, -step))[::-1]
-    slanted = sum(len(checkpoints[place]) for place in places) > 4 * MANY_LABELS
+    slanted = sum(len(checkpoints[place]) for place in places) > room
     axes.set_xticks(
         places,
         [plain(checkpoints[place]) for place in places],

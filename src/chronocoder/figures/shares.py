@@ -12,11 +12,12 @@ from chronocoder.figures.chart import INK, Chart, plain, styled
 from chronocoder.figures.pairs import BASES, PUBLISHED, pair_table, share_column, thresholds
 from chronocoder.stores import names
 from chronocoder.tasks.groups import Group
-from chronocoder.wording import counted, in_words, percent, sentence
+from chronocoder.wording import counted, in_words, percent
 
 BINS = 20
 WRAP_AT = 26
 COUNTED, WEIGHTED = "fraction_of_features", "fraction_of_effect"
+PANELS = {COUNTED: "Fraction of features", WEIGHTED: "Fraction of |IE|"}
 ROW_IN, ROUND_IN = 0.36, 1.3
 
 
@@ -37,11 +38,11 @@ def draw_shares(relie: xr.Dataset, checkpoint: str, basis: str = PUBLISHED, grou
     chart = Chart("Distribution over RelIE", table, _alt(table, checkpoint, basis), height_in=_height(rows))
     counted_once, weighted = chart.subplots(1, 2, sharey=True)
     edges, limit = np.linspace(0, 1, BINS + 1), float(table[[COUNTED, WEIGHTED]].max(axis=None))
-    for axes, column in ((counted_once, COUNTED), (weighted, WEIGHTED)):
+    for axes, (column, title) in zip((counted_once, weighted), PANELS.items(), strict=True):
         values = table[column].to_numpy().reshape(len(rows), BINS)
         image = axes.pcolormesh(edges, np.arange(len(rows) + 1), np.ma.masked_equal(100 * values, 0))
         image.set_clim(0, 100 * limit if limit > 0 else 1)
-        axes.set(title=sentence(column), xlabel="RelIE", xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))
+        axes.set(title=title, xlabel="RelIE", xlim=(0, 1), xticks=(0, 0.5, 1), xticklabels=("0", "0.5", "1"))
         axes.grid(visible=False)
         _mark_thresholds(axes, relie.sizes["checkpoint"])
     counted_once.set_yticks(np.arange(len(rows)) + 0.5, [fill(plain(row), WRAP_AT) for row in rows])

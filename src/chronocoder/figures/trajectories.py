@@ -16,6 +16,7 @@ SHOWN = 8
 DODGE = 0.1
 """How far features stand apart at a checkpoint, of the distance between checkpoints."""
 PANELS_A_ROW = 3
+PANEL_ROOM = 20
 PANEL_IN = (2.6, 2.3)
 QUARTILES = (0.25, 0.75)
 
@@ -121,7 +122,7 @@ def _draw_cluster(axes: Axes, own: pd.DataFrame, checkpoints: list[str]) -> None
     axes.axhline(present, color=QUIET, linestyle=":", marker="", linewidth=1.2)
     axes.set(xlim=(-0.35, len(checkpoints) - 0.65), ylim=(-0.03, 1.03))
     axes.set_title(f"Cluster {own['cluster'].iloc[0]} ({counted(own['pairs'].iloc[0], 'pair')})")
-    set_checkpoints(axes, checkpoints)
+    set_checkpoints(axes, checkpoints, PANEL_ROOM)
 
 
 def _shade_level(axes: Axes, shown: xr.Dataset) -> None:

@@ -8,7 +8,7 @@
   const [report] = await Promise.all([chronocoder.load("report"), annotations.ready]);
   const NO_EFFECT = report.classes.indexOf("no effect");
   const LARGEST_FIRST = [
-    [1, "desc"],
+    [3, "desc"],
     [0, "asc"],
   ];
   let table;
@@ -77,12 +77,12 @@
         createdCell: (cell) => cell.setAttribute("scope", "row"),
         render: (_, type, row) => (type === "display" ? named(run, task, row) : type === "filter" ? escaped(`${row.feature} ${row.annotation}`) : row.feature),
       },
+      textual("Most active on", ({ words }) => words, "words"),
+      textual("Class", ({ kind }) => report.classes[kind]),
       numeric(`Largest |IE| (${task.units})`, ({ size }) => size),
       ...ofCheckpoints(all, (at, name) => numeric(`IE at ${name}`, ({ effect }) => effect[at], bracketed(at))),
       ...ofCheckpoints(shares, (at, name) => numeric(`RelIE at ${name}`, ({ share }) => share[at], (value) => number(value, 2))),
       ...ofCheckpoints(shares, (at, name) => numeric(`RelDec at ${name}`, ({ norm }) => norm[at], (value) => number(value, 2))),
-      textual("Class", ({ kind }) => report.classes[kind]),
-      textual("Most active on", ({ words }) => words, "words"),
       numeric("Active in texts of the task", ({ pairs }) => pairs, percent),
       numeric("Active on validation tokens", ({ tokens }) => tokens, percent),
     ];
