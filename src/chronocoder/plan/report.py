@@ -12,7 +12,7 @@ from chronocoder.plan.models import CrosscoderShape
 
 REPORT_PROCESSES = 4
 """That share out pages and data."""
-REPORT_S = 30.0
+REPORT_S = 20.0
 """Seconds of one core for what is about no crosscoder: libraries, overview, figures of ability."""
 CHECKPOINT_FIGURES_S, TASK_FIGURES_S = 20.0, 2.0
 """For a checkpoint and for a task of a crosscoder: figures, and the tables beside them."""
