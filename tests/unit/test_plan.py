@@ -969,8 +969,8 @@ def test_reports_grow_with_crosscoders_tasks_and_features() -> None:
     pair, triplet = CrosscoderShape(2, 64, 512), CrosscoderShape(3, 64, 1024)
     alone, of_pair, of_both = (report_bytes(of, 10) for of in ([], [pair], [pair, triplet]))
     assert alone == REPORT_BYTES
-    assert of_pair - alone == 1_000_000 + 10 * 250_000 + 512 * (450 + 10 * 2 * 100)
-    assert of_both - of_pair == 1_000_000 + 10 * 250_000 + 1024 * (450 + 10 * 3 * 100)
+    assert of_pair - alone == 1_000_000 + 10 * 600_000 + 512 * (450 + 10 * 2 * 100)
+    assert of_both - of_pair == 1_000_000 + 10 * 600_000 + 1024 * (450 + 10 * 3 * 100)
 
 
 def test_reports_are_of_every_crosscoder_but_those_of_controls() -> None:

@@ -36,10 +36,10 @@ TEXT_BYTES = 50
 """Of a prefix or sentence in the store of its task, compressed: 30 to 80, measured."""
 REPORT_BYTES = 2_000_000
 """Of a report without crosscoders: pages, table component, figures of ability; measured, as all that follows of it."""
-RUN_FIGURES_BYTES, TASK_FIGURES_BYTES, SPACE_FIGURES_BYTES = 1_000_000, 250_000, 470_000
+RUN_FIGURES_BYTES, TASK_FIGURES_BYTES, SPACE_FIGURES_BYTES = 1_000_000, 600_000, 470_000
 """Figures as SVG, PDF and CSV: of a crosscoder, of a task in it, and of a method and checkpoint of a task space."""
 LATENT_PAGE_BYTES, EFFECT_PAGE_BYTES = 450, 100
-"""What the page of a feature loads, and what it loads for a task and checkpoint: most features act on few tasks."""
+"""What the page of a feature loads, and what it loads for a task and checkpoint; of 67 tasks 30, if it acts on 17."""
 ATTRIBUTION_METADATA_BYTES = 145_000
 ABLATION_METADATA_BYTES = 139_000
 BASELINE_METADATA_BYTES = 32_000

@@ -12,17 +12,17 @@ from chronocoder.plan.models import CrosscoderShape
 
 REPORT_PROCESSES = 4
 """That share out pages and data."""
-REPORT_S = 30.0
+REPORT_S = 20.0
 """Seconds of one core for what is about no crosscoder: libraries, overview, figures of ability."""
-CHECKPOINT_FIGURES_S, TASK_FIGURES_S = 20.0, 1.5
+CHECKPOINT_FIGURES_S, TASK_FIGURES_S = 20.0, 2.0
 """For a checkpoint and for a task of a crosscoder: figures, and the tables beside them."""
-EFFECT_READ_S, EFFECT_WRITTEN_S = 5e-6, 1.5e-5
+EFFECT_READ_S, EFFECT_WRITTEN_S = 6e-6, 1.5e-5
 """For a task, checkpoint and latent: reading its effects, which one process does for all, and writing its data."""
 DRAWING_PROCESS_BYTES = 300e6
 """Of a process with matplotlib and pandas."""
 HELD_PART = 0.6
 """Of the effects, what is read of them: reports show nothing of single controls and of some shares by condition."""
-WORKING_PART = 0.5
+WORKING_PART = 0.2
 """Of the effects of one crosscoder that are read, what a process has copies of."""
 FEWEST_MINUTES, MINUTES_MARGIN = 15, 3
 FEWEST_MB, MB_MARGIN = 2000, 1.25
