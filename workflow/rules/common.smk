@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
+from snakemake.exceptions import IncompleteCheckpointException, WorkflowError
 
 SOURCE_DIRECTORY = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE_DIRECTORY))
@@ -546,7 +546,10 @@ SHOWN = {
 
 def report_sizes(wildcards):
     """Return the sizes of the crosscoders that a suite's report is about, and how many tasks it has."""
-    return shown_crosscoders(EXPERIMENT, settled(wildcards.suite)), len(suite_of(wildcards).tasks)
+    suite = suite_of(wildcards)
+    with suppress(IncompleteCheckpointException):  # resources, other than input and params, cannot wait for a choice
+        suite = settled(wildcards.suite)
+    return shown_crosscoders(EXPERIMENT, suite), len(suite.tasks)
 
 
 class Named(dict):
