@@ -1,5 +1,6 @@
 """A job among the settings that its cost follows from."""
 
+from collections import Counter
 from typing import NamedTuple
 
 from chronocoder.config import AttributionSettings, Experiment, Suite
@@ -94,7 +95,8 @@ class Place(NamedTuple):
         settings, variant = self.experiment.attribution, self.experiment.variants[self.job.variant]
         of_suite = self._replace(job=self.job._replace(tasks=tuple(self.suite.tasks))).prompts
         return sum(
-            exact_hours(settings, variant, self.shape, self.crosscoder, prompts, self.site) for prompts in of_suite
+            tasks * exact_hours(settings, variant, self.shape, self.crosscoder, prompts, self.site)
+            for prompts, tasks in Counter(of_suite).items()
         )
 
     @property

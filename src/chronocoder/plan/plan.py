@@ -170,15 +170,13 @@ def make_plan(
         for job, cost in costs.items()
         if job.rule == "train_crosscoder"
     }
-    effects = {
-        (job.suite, job.comparison, job.variant): _of_effects(
-            Place(experiment, shapes[job.suite], job, hardware.accelerated, measured)
-        )
-        for job in jobs
-        if job.rule == "attribute_task"
-    }
+    attributed = {(job.suite, job.comparison, job.variant): job for job in jobs if job.rule == "attribute_task"}
+    effects = [
+        _of_effects(Place(experiment, shapes[job.suite], job, hardware.accelerated, measured))
+        for job in attributed.values()
+    ]
     stores = disk_of(experiment, shapes)
-    return Plan(hardware, by_rule, list(trainings.values()), list(effects.values()), stores, _choices(experiment))
+    return Plan(hardware, by_rule, list(trainings.values()), effects, stores, _choices(experiment))
 
 
 def _choices(experiment: Experiment) -> dict[str, str]:
