@@ -95,7 +95,7 @@ def test_page_shows_warnings_and_escapes_them(inputs: ReportInputs, tmp_path: Pa
     text = text_of(written(inputs, tmp_path))
     assert "▲ 1 of 2 tasks has a warning" in text
     assert '<tr class="warned"> <th scope="row">▲ far</th>' in text
-    assert '<strong>▲ made for &lt;other&gt; metrics.</strong> <span class="part">all pairs can be used' in text
+    assert "<br> <strong>▲ made for &lt;other&gt; metrics.</strong> </td>" in text
     assert text.count('reason">Left out: ') == 1
     assert 'reason">Left out: the answers have different numbers of tokens</th>' in text
     assert re.findall("<option.*?>(.*?)</option>", text) == ["by task", "by language"]
@@ -106,6 +106,18 @@ def test_page_without_warnings_and_groups(inputs: ReportInputs, tmp_path: Path) 
     plain = suite_behaviour(np.array([NEAR, FAR]), {"near": task_facts(), "far": task_facts()})
     text = text_of(written(replace(inputs, behaviour=with_facts(plain)), tmp_path))
     assert "<select" not in text and 'class="warned"' not in text and ">Language</th>" not in text
+
+
+def test_why_a_metric_was_taken_is_told_once_where_it_is_the_same_for_all_tasks(
+    inputs: ReportInputs, tmp_path: Path
+) -> None:
+    why, once = '<span class="part">all pairs can be used', "Metric, of each task: all pairs can be used."
+    text = text_of(written(inputs, tmp_path / "same"))
+    assert once in text and why not in text and ">Metric</th>" in text
+    facts = {"near": task_facts(), "far": task_facts(several_tokens=3)}
+    other = suite_behaviour(np.array([NEAR, FAR]), facts)
+    text = text_of(written(replace(inputs, behaviour=with_facts(other)), tmp_path / "different"))
+    assert once not in text and text.count(why) == 2 and ">Metric, and why</th>" in text
 
 
 def test_groups_come_before_many_tasks(inputs: ReportInputs, tmp_path: Path) -> None:
