@@ -147,6 +147,12 @@ def test_exact_effects_are_at_hand_where_a_feature_was_ablated(run: Run) -> None
     assert far["roles"]["low"][0][0] == [-0.85, -0.05]
 
 
+def test_conditions_of_ablations_are_in_the_order_of_those_of_all_effects(run: Run) -> None:
+    expected = ablation_part(run)(0)
+    run.ablations["far"] = run.ablations["far"].isel(condition=[1, 0])
+    assert ablation_part(run)(0) == expected
+
+
 def test_contexts_are_those_of_largest_effect_and_then_of_largest_activation(run: Run) -> None:
     (first, second) = (record := part_of(run, 0))["contexts"]
     assert record["largest"] == 2.0
@@ -220,7 +226,9 @@ def test_all_features_are_written_in_shards(inputs: ReportInputs, tmp_path: Path
     assert loaded(directory, f"{RUN}/features-2")[29]["tasks"] == []
     assert loaded(directory, f"{RUN}/run")["features"] == 130
     report = loaded(directory, "report")
-    assert report["shard"] == 50 and report["runs"] == [{"slug": RUN, "label": "pair · l1 · seed 0"}]
+    assert report["shard"] == 50 and report["bases"][report["basis"]] == "IE over total |IE|"
+    facts = {"comparison": "pair", "variant": "l1", "seed": 0, "features": 130}
+    assert report["runs"] == [{"slug": RUN, "label": "pair · l1 · seed 0", **facts}]
 
 
 def test_annotations_of_all_suites_are_written(inputs: ReportInputs, tmp_path: Path) -> None:
@@ -290,10 +298,10 @@ def test_the_table_sorts_filters_and_searches(inputs: ReportInputs, tmp_path: Pa
         page.get_by_role("columnheader", name="IE at step10").get_by_role("button").click()
         page.wait_for_function("() => document.querySelector('#features tbody th a').textContent === '3'")
         page.select_option("#class", label="emerged")
-        assert sorted(numbers_of(page)) == ["1", "2", "4"]
-        page.select_option("#basis", label="IE over total |IE|")
-        page.wait_for_function("() => document.querySelectorAll('#features tbody tr').length === 2")
         assert sorted(numbers_of(page)) == ["2", "4"]
+        page.select_option("#basis", label="published")
+        page.wait_for_function("() => document.querySelectorAll('#features tbody tr').length === 3")
+        assert sorted(numbers_of(page)) == ["1", "2", "4"]
         page.select_option("#class", label="any")
         page.get_by_label("only those with a measurable effect on the task").check()
         assert sorted(numbers_of(page)) == ["0", "1", "2", "3", "4"]
@@ -427,6 +435,9 @@ def test_hostile_text_stays_text(inputs: ReportInputs, tmp_path: Path) -> None:
         assert page.locator("main img").count() == page.locator("main b").count() == 0
 
 
+SAYS = "text => document.getElementById('annotation-state').textContent.includes(text)"
+
+
 @needs_browser
 def test_annotations_make_the_round_trip_through_a_file(inputs: ReportInputs, tmp_path: Path) -> None:
     given = [
@@ -457,23 +468,27 @@ def test_annotations_make_the_round_trip_through_a_file(inputs: ReportInputs, tm
     write_pages(inputs, tmp_path / "other")
     with shown_table(tmp_path / "other") as page:
         page.set_input_files("#annotation-import", exported)
-        page.wait_for_function(
-            "() => document.getElementById('annotation-state').textContent.includes('new or changed: 3')"
-        )
+        page.wait_for_function(SAYS, arg="new or changed: 3")
         page.select_option("#annotated", label="category: new")
         assert numbers_of(page) == ["0"] and FORMULA in page.locator("#features").inner_text()
+        head, row, *_ = exported.read_text(encoding="utf-8-sig").splitlines()
+        unknown = [row.replace("pair,l1,0,2", place) for place in ("pair,l1,0,6", "none,l1,0,2", "pair,l1,0,5")]
+        exported.write_text("\n".join([head, *unknown]))
+        page.set_input_files("#annotation-import", exported)
+        page.wait_for_function(SAYS, arg="Of no feature of this report: lines 2, 3.")
+        exported.write_text(f"{head}\n{row.replace('pair,l1,0,2', 'pair,l1,0,' + '9' * 400)}\n")
+        page.set_input_files("#annotation-import", exported)
+        page.wait_for_function(SAYS, arg="is no whole number")
         exported.write_text("suite,label\n")
         page.set_input_files("#annotation-import", exported)
-        page.wait_for_function(
-            "() => document.getElementById('annotation-state').textContent.includes('Nothing was imported')"
-        )
+        page.wait_for_function(SAYS, arg="Nothing was imported")
         assert (
             "the columns are suite, label; they have to be suite, comp"
             in page.locator("#annotation-state").inner_text()
         )
         exported.write_bytes(b"\xff\xfe")
         page.set_input_files("#annotation-import", exported)
-        page.wait_for_function("() => document.getElementById('annotation-state').textContent.includes('not in UTF-8')")
+        page.wait_for_function(SAYS, arg="not in UTF-8")
 
 
 @needs_browser
@@ -510,6 +525,8 @@ def test_effects_tokens_and_histogram_can_be_saved(inputs: ReportInputs, tmp_pat
         }
         pdf = saved(page, "#histogram", "PDF").decode("ascii")
         assert saved(page, "#histogram", "SVG").startswith(b"<svg")
+        page.select_option("#task", label="far")
+        assert page.url.endswith(f"#{RUN}/0/far")
     effects = {(row["task"], row["checkpoint"]): row["indirect_effect"] for row in tables["#task-table"]}
     expected = inputs.runs[0].relie["indirect_effect"].sel(feature=0)
     for (task, checkpoint), effect in effects.items():

@@ -107,7 +107,7 @@ def test_nothing_is_told_again_of_a_second_contrast(inputs: ReportInputs, relie:
     findings = summarise(inputs, twice)
     assert len({finding.label for finding in findings}) == len(findings)
     (told,) = (finding.text for finding in findings if finding.label == "Features of the surface rule")
-    assert told.endswith(" Among them are 2 of the 2 found on “other”.")
+    assert told.endswith(" They include 2 of the 2 found on “other”.")
 
 
 def test_a_phase_without_an_end_is_told(inputs: ReportInputs) -> None:
@@ -212,7 +212,7 @@ def test_quality_is_told_of_all_crosscoders(inputs: ReportInputs) -> None:
         recovered_above_one=("checkpoint", [False, True]),
     )
     assert quality_line([run, replace(run, evaluation=above)]).endswith(
-        "recover 0.95 to 1.01 of cross-entropy (above one in 1 of 4 reconstructions, which is no merit)."
+        "recover 0.95 to 1.01 of cross-entropy (above one in 1 of 4 reconstructions, which is no achievement)."
     )
 
 

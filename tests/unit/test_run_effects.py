@@ -379,7 +379,7 @@ def test_page_says_what_is_chance_and_links_features(inputs: ReportInputs, tmp_p
 def test_page_of_exact_effects_says_so(inputs: ReportInputs, relie: xr.Dataset, tmp_path: Path) -> None:
     exact = make_run(relie.assign(estimator=xr.full_like(relie["estimator"], "exact")))
     trust = section(page_of(replace(inputs, runs=[exact]), tmp_path), "trust")
-    assert "IE here is exact ablation. Table and figures show how well the cheaper estimators" in trust
+    assert "IE here is exact ablation. The table and figures show how well the cheaper estimators" in trust
     assert "If effects simply added up" in trust and "If IE were exact" not in trust
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.report.compact import Part, arrays, at, nested, rounded
+from chronocoder.report.conditions import conditions_of
 from chronocoder.report.examples import levels
 from chronocoder.report.inputs import Run
 from chronocoder.stores import names
@@ -21,7 +22,7 @@ BY_ROLE = {"effect": "role_effect", "low": "role_effect_low", "high": "role_effe
 def ablation_part(run: Run) -> Part:
     """Return what gives the exact effects of a feature, by place of the tasks on which it was ablated."""
     numbers = run.relie["feature"].values.tolist()
-    by_task = [_of_task(run.ablations[task], run.relie["indirect_effect"].sel(task=task)) for task in run.tasks]
+    by_task = [_of_task(run.ablations[task], run.relie.sel(task=task)) for task in run.tasks]
 
     def part(place: int) -> dict[str, Any]:
         found = ((task, of_task(numbers[place])) for task, of_task in enumerate(by_task))
@@ -30,7 +31,9 @@ def ablation_part(run: Run) -> Part:
     return part
 
 
-def _of_task(ablation: xr.Dataset, effect: xr.DataArray) -> Callable[[int], dict[str, Any]]:
+def _of_task(ablation: xr.Dataset, relie: xr.Dataset) -> Callable[[int], dict[str, Any]]:
+    effect = relie["indirect_effect"]
+    ablation = ablation.sel(condition=conditions_of(relie))  # in the order in which pages name them
     places = _places(ablation["feature"])
     values = arrays(ablation.sel(estimator="exact"), EXACT_EFFECTS, "feature", "checkpoint")
     by_condition = {"conditions": "condition_indirect_effect"}

@@ -12,7 +12,7 @@ Part = Callable[[int], dict[str, Any]]
 
 
 def nested(values: np.ndarray) -> Any:
-    """Return an array as nested lists: numbers in three digits, None for what is not finite, flags as 0 and 1."""
+    """Return an array as nested lists: numbers in four digits, None for what is not finite, flags as 0 and 1."""
     if values.dtype.kind != "f":
         return (values.astype(int) if values.dtype.kind == "b" else values).tolist()
     if values.ndim > 1:
@@ -21,8 +21,8 @@ def nested(values: np.ndarray) -> Any:
 
 
 def rounded(value: float) -> float | None:
-    """Return a number in three digits, or None if it is not finite."""
-    return float(f"{value:.3g}") if math.isfinite(value) else None
+    """Return a number in four digits, or None if it is not finite."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def arrays(store: xr.Dataset, variables: Mapping[str, str], *dims: str) -> dict[str, np.ndarray]:

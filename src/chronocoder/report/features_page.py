@@ -3,7 +3,7 @@
 from typing import Any
 
 from chronocoder.report.annotations import COLUMNS
-from chronocoder.report.controls import BASES
+from chronocoder.report.controls import BASES, TOTAL
 from chronocoder.report.data import CLASSES
 from chronocoder.report.examples import LEVELS
 from chronocoder.report.feature_records import record_part
@@ -29,9 +29,19 @@ def features_page(inputs: ReportInputs, site: Site) -> dict[str, Any]:
         {
             "classes": CLASSES,
             "bases": list(BASES.values()),
+            "basis": list(BASES).index(TOTAL),
             "levels": LEVELS,
             "shard": SHARD,
-            "runs": [{"slug": run.key.slug, "label": run.key.label} for run in inputs.runs],
+            "suite": inputs.suite,
+            "runs": [
+                {
+                    **run.key._asdict(),
+                    "slug": run.key.slug,
+                    "label": run.key.label,
+                    "features": run.relie.sizes["feature"],
+                }
+                for run in inputs.runs
+            ],
         },
     )
     site.data("annotations", [{name: getattr(one, name) for name in COLUMNS} for one in inputs.annotations])

@@ -155,10 +155,10 @@ def surface_line(run: Run, found: Found) -> str:
     text = f"{text}{'' if features.checkpoint == last else _fate_words(run, contrast, told, last)}."
     same = {other: len(set(of.numbers) & set(features.numbers)) for other, of in others if of.numbers}
     shared = [
-        f"{shared} of the {len(found[other].numbers)} found on {quoted(other.conflicting)}"
+        f"{shared or 'none'} of the {len(found[other].numbers)} found on {quoted(other.conflicting)}"
         for other, shared in same.items()
     ]
-    return f"{text} Among them are {listed(shared)}." if shared else text
+    return f"{text} They include {listed(shared)}." if shared else text
 
 
 def _fate_words(run: Run, contrast: Contrast, told: xr.Dataset, last: str) -> str:
@@ -193,7 +193,7 @@ def quality_line(runs: Sequence[Run]) -> str:
     explained, recovered = quality_ranges(runs)
     above = sum(int(run.evaluation["recovered_above_one"].sum()) for run in runs)
     count = sum(run.evaluation.sizes["checkpoint"] for run in runs)
-    more = f" (above one in {above} of {count} reconstructions, which is no merit)" if above else ""
+    more = f" (above one in {above} of {count} reconstructions, which is no achievement)" if above else ""
     return f"They explain {explained} of the variance of activations, and recover {recovered} of cross-entropy{more}."
 
 

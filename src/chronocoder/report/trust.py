@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from chronocoder.attribution.measures import SHUFFLED
+from chronocoder.config import SCREEN
 from chronocoder.report.controls import has_random
 from chronocoder.report.inputs import EXACT, Run, estimator_words
 from chronocoder.stores import names
@@ -15,6 +16,10 @@ from chronocoder.wording import decimal, in_words, listed, percent, plural, roug
 GOOD_SPEARMAN = 0.9
 RELDEC = "relative_decoder_norm"
 COEFFICIENTS = ("spearman", "pearson")
+PARTLY_EXACT = (
+    "In part that is by construction: on each example, the grouped estimator measures the features of largest"
+    " first-order effect exactly."
+)
 
 Cell = tuple[str, str]
 """A number, and a note on it."""
@@ -135,10 +140,12 @@ def comparison_sentences(runs: Sequence[Run]) -> list[str]:
         for of_run in found
     ]
     effects = [of_run["spearman"] for of_run in found]
-    return [
+    sentences = [
         _comparison(shares, "measure", measures(found[0]), "predicts the share of the exact effect better than"),
         _comparison(effects, "estimator", estimators(found[0]), "ranks single features more like exact ablation than"),
     ]
+    partly_exact = sentences[1].startswith(sentence(estimator_words(SCREEN)))
+    return [*sentences, PARTLY_EXACT] if partly_exact else sentences
 
 
 def shortfall_sentence(spearman: xr.DataArray) -> str:

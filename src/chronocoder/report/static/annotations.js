@@ -11,6 +11,7 @@ const annotations = (() => {
   const STORED = `chronocoder annotations ${location.pathname.replace(/[^/]*$/, "")}`;
   const given = new Map();
   const edited = new Map();
+  let report;
   let kept = true;
 
   const placeOf = (row) => JSON.stringify(COLUMNS.slice(0, 5).map((name) => row[name]));
@@ -19,6 +20,7 @@ const annotations = (() => {
   const whole = (row) => Object.fromEntries(COLUMNS.map((name) => [name, row[name]]));
 
   async function start() {
+    report = await chronocoder.load("report");
     for (const row of await chronocoder.load("annotations")) given.set(placeOf(row), row);
     recall();
   }
@@ -112,15 +114,20 @@ const annotations = (() => {
         if (cells.length !== header.length) throw new Error(`line ${line} has ${cells.length} cells, not ${header.length}`);
         const row = Object.fromEntries(header.map((name, place) => [name, cells[place].replace(GUARDED, (text) => text.slice(1)).trim()]));
         for (const name of NUMBERS) {
-          if (!/^\d+$/.test(row[name])) throw new Error(`line ${line}: ${name} “${row[name]}” is no whole number`);
+          if (!/^\d{1,15}$/.test(row[name])) throw new Error(`line ${line}: ${name} “${row[name]}” is no whole number`);
           row[name] = Number(row[name]);
         }
         const place = placeOf(row);
         if (seen.has(place)) throw new Error(`lines ${seen.get(place)} and ${line} are of the same feature; keep one`);
         seen.set(place, line);
-        return row;
+        return { ...row, line };
       });
   }
+
+  // What other suites have is not known here.
+  const isKnown = (row) =>
+    row.suite !== report.suite ||
+    report.runs.some((run) => ["comparison", "variant", "seed"].every((name) => run[name] === row[name]) && row.feature < run.features);
 
   // Rows of the file take the place of those here; others stay.
   function importCsv(text) {
@@ -129,7 +136,9 @@ const annotations = (() => {
     const changed = imported.filter((row) => !same(row, edited.get(placeOf(row)) ?? given.get(placeOf(row)) ?? NOTHING));
     imported.forEach(edit);
     keep();
-    return `Annotations read: ${imported.length}; new or changed: ${changed.length}.`;
+    const unknown = imported.filter((row) => !isKnown(row)).map(({ line }) => line);
+    const lines = `line${unknown.length === 1 ? "" : "s"} ${unknown.slice(0, 5).join(", ")}${unknown.length > 5 ? ", …" : ""}`;
+    return `Annotations read: ${imported.length}; new or changed: ${changed.length}.${unknown.length ? ` Of no feature of this report: ${lines}.` : ""}`;
   }
 
   // Buttons that a page has for the file, and what they tell; `changed` is called after an import.

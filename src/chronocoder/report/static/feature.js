@@ -190,13 +190,14 @@
           number(record.share[place][at], 2),
           interval(record.shareLow[place][at], record.shareHigh[place][at], 2),
         ]);
-        return [link, report.classes[record.class[place][0]], ...effectsOf(of, place)[0].map((values) => labelledBar(values, largest)), ...shares];
+        return [link, report.classes[record.class[place][report.basis]], ...effectsOf(of, place)[0].map((values) => labelledBar(values, largest)), ...shares];
       });
       const names = ["IE", "RelIE"].flatMap((measure) => run.checkpoints.map((name) => ({ text: `${measure} at ${name}` })));
-      return table(`Effects on tasks, in ${unit}`, [{ text: `Task (${unit})` }, { text: `Class (${report.bases[0]})` }, ...names], [{ rows }], "stacked");
+      return table(`Effects on tasks, in ${unit}`, [{ text: `Task (${unit})` }, { text: `Class (${report.bases[report.basis]})` }, ...names], [{ rows }], "stacked");
     });
     const others = run.tasks.length - record.tasks.length;
-    const rest = others ? `It has no effect on ${record.tasks.length ? `the other ${others} of` : "any of the"} ${run.tasks.length} tasks: it is not active there.` : "";
+    const where = record.tasks.length ? (others === 1 ? "the one other task" : `the ${others} other tasks`) : `any of the ${run.tasks.length} tasks`;
+    const rest = others ? `It has no effect on ${where}: it is not active there.` : "";
     const files = show.files(["data (CSV)", `${run.slug}-${of.feature}-effects.csv`, show.CSV, () => effectsAsCsv(of)]);
     byId("task-table").replaceChildren(...boxes, ...(rest ? [note(rest)] : []), ...(boxes.length ? [files] : []));
   }
@@ -438,7 +439,7 @@
     const place = slug ? report.runs.findIndex((run) => run.slug === slug) : 0;
     if (place < 0) return miss(`This report has no crosscoder “${slug}”.`);
     const run = await chronocoder.load(`${report.runs[place].slug}/run`);
-    const feature = text === "" ? 0 : Number(text);
+    const feature = text === "" ? 0 : /^\d+$/.test(text) ? Number(text) : NaN;
     byId("run").value = place;
     byId("number").max = run.features - 1;
     if (!(Number.isInteger(feature) && feature >= 0 && feature < run.features)) {
@@ -464,7 +465,10 @@
   show.fill(byId("run"), report.runs.map(({ label }) => label));
   byId("run").addEventListener("change", ({ target }) => turnTo(target.value, byId("number").value));
   byId("number").addEventListener("change", ({ target }) => turnTo(byId("run").value, target.value));
-  byId("task").addEventListener("change", showTask);
+  byId("task").addEventListener("change", ({ target }) => {
+    history.replaceState(null, "", show.featurePlace(shown.run, shown.feature, shown.run.tasks[target.value]));
+    showTask();
+  });
   byId("shading").addEventListener("change", showContexts);
   for (const name of SAID) byId(`annotation-${name}`).addEventListener("input", annotate);
   tell = annotations.connect(() => {

@@ -168,6 +168,7 @@
 
   show.fill(byId("run"), report.runs.map(({ label }) => label));
   show.fill(byId("basis"), report.bases);
+  byId("basis").value = report.basis;
   show.fill(byId("class"), report.classes);
   byId("class").prepend(new Option("any", "", true, true));
   fillAnnotated();
