@@ -42,7 +42,15 @@ from chronocoder.report.inputs import ReportInputs
 from chronocoder.report.phases import clearest_checkpoint, find_surface_phase
 from chronocoder.report.run_effects import Effects, annotated, run_effects
 from chronocoder.report.site import Site
-from chronocoder.report.trust import measurable_note, trust_finding, trust_line, trust_rows, trust_sentences
+from chronocoder.report.trust import (
+    PARTLY_EXACT,
+    comparison_sentences,
+    measurable_note,
+    trust_finding,
+    trust_line,
+    trust_rows,
+    trust_sentences,
+)
 from chronocoder.report.writing import writing_sentence, written_pairs
 
 SAME_BY_ALL = {basis: list(CLASSES[:6]) for basis in ("published", "total_effect", "metric_size")}
@@ -236,6 +244,17 @@ def test_trust_is_undefined_where_nothing_correlates(relie: xr.Dataset) -> None:
         " correlation is defined."
     )
     assert estimators.startswith("Attribution patching and the published estimator cannot")
+
+
+def test_an_estimator_that_is_exact_in_part_is_called_so(relie: xr.Dataset) -> None:
+    run = make_run(relie)
+    assert PARTLY_EXACT not in comparison_sentences([run])
+    for task, ablation in run.ablations.items():
+        called = {name: [*ablation[name].values] for name in ("estimator", "measure")}
+        for labels in called.values():
+            labels[labels.index("attribution_patching")] = "grouped_gradients"
+        run.ablations[task] = ablation.assign_coords(called)
+    assert comparison_sentences([run])[2:] == [PARTLY_EXACT]
 
 
 @pytest.mark.parametrize(
